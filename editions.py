@@ -1,0 +1,87 @@
+"""The three editions of Question 2 in one table; everything that differs between them is here and nowhere else.
+
+Standard library only: the options of a script are known before torch is imported.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Edition:
+    """One edition of Question 2: its data set, its network and its training recipe.
+
+    Attributes:
+        year: the edition of the course.
+        question: the number of the question in that year's statement.
+        title: the data set's name as its authors write it.
+        class_names: in the order of the labels.
+        channels: output channels of the two convolutions.
+        conv1_kernel: side of the first kernel; the second is 3x3 in every edition.
+        fc_sizes: output features of the two hidden affine layers.
+        dropout, optimizer, epochs: the handout's values (in 2021-22 the dropout probability is left to the student).
+        learning_rates: the values that the handout asks to compare, in its order.
+    """
+
+    year: str
+    question: str
+    title: str
+    class_names: tuple[str, ...]
+    channels: tuple[int, int]
+    conv1_kernel: int
+    fc_sizes: tuple[int, int]
+    dropout: float
+    optimizer: str
+    epochs: int
+    learning_rates: tuple[float, ...]
+
+    @property
+    def n_classes(self):
+        return len(self.class_names)
+
+
+EDITIONS = {
+    "kuzushiji_mnist": Edition(
+        year="2022-23",
+        question="2.4",
+        title="Kuzushiji-MNIST",
+        class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        channels=(8, 16),
+        conv1_kernel=5,
+        fc_sizes=(600, 120),
+        dropout=0.3,
+        optimizer="adam",
+        epochs=20,
+        learning_rates=(0.00001, 0.0005, 0.01),
+    ),
+    "octmnist": Edition(
+        year="2023-24",
+        question="2.1",
+        title="OCTMNIST",
+        class_names=("CNV", "DME", "drusen", "normal"),
+        channels=(8, 16),
+        conv1_kernel=3,
+        fc_sizes=(320, 120),
+        dropout=0.7,
+        optimizer="sgd",
+        epochs=15,
+        learning_rates=(0.1, 0.01, 0.001),
+    ),
+    "fashion_mnist": Edition(
+        year="2021-22",
+        question="2.2",
+        title="Fashion-MNIST",
+        class_names=(
+            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+        ),
+        channels=(16, 32),
+        conv1_kernel=3,
+        fc_sizes=(600, 120),
+        dropout=0.3,
+        optimizer="sgd",
+        epochs=15,
+        learning_rates=(0.001, 0.01, 0.1),
+    ),
+}  # fmt: skip
+
+DEFAULT_EDITION = "kuzushiji_mnist"
+BATCH_SIZE = 8  # in every edition

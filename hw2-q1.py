@@ -1,0 +1,119 @@
+"""Question 1: the theory questions of the three editions, each claim checked numerically.
+
+$ python hw2-q1.py                      # all three editions
+$ python hw2-q1.py --edition 2022-23    # one of them
+
+Prints a line for each claim: what the derivation says, what was measured, whether it holds. Writes result.json and the
+figures to report/runs/q1/<edition>/. Exit code 1 if a claim does not hold. Derivations and claims are in theory/.
+"""
+
+import argparse
+import textwrap
+import time
+from pathlib import Path
+
+import options
+from editions import EDITIONS
+
+YEARS = sorted(edition.year for edition in EDITIONS.values())
+COLUMNS = (5, 66, 20, 20, 5)  # widths of question, claim, expected, measured, holds
+
+
+def parse_args(argv=None):
+    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_option("edition", choices=YEARS, help="the edition to check (default: all three)")
+    parser.add_option("seed", type=options.non_negative_int, default=options.DEFAULT_SEED, help="default: %(default)s")
+    parser.add_option(
+        "runs_dir", type=Path, default=options.RUNS_DIR, metavar="DIR", help="results (default: report/runs)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    years = [args.edition] if args.edition else YEARS
+    folders = {year: make_folder(args.runs_dir / "q1" / year) for year in years}
+
+    import torch
+
+    torch.set_num_threads(1)  # small matrices, and seconds that do not depend on the number of cores
+    all_hold = [check_edition(year, args.seed, folder) for year, folder in folders.items()]
+    return 0 if all(all_hold) else 1
+
+
+def make_folder(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"cannot write to {folder} ({error.strerror})"
+        raise options.UserError(f"{reason}; choose another folder with -runs_dir") from None
+    return folder
+
+
+def check_edition(year, seed, folder):
+    """Check, print, plot and write one edition; returns whether all its claims hold."""
+    import runs
+    import theory
+    import utils
+    from theory.figures import FIGURES
+
+    start = time.perf_counter()
+    print(f"{year}, Question 1")
+    print_row("", "claim", "expected", "measured", "holds")
+    claims, values = [], {}
+    for check in theory.CLAIMS[year]:
+        new_claims, new_values = check(seed)
+        for claim in new_claims:
+            print_claim(claim)
+        claims += new_claims
+        values |= new_values
+
+    for name, draw, subplots in FIGURES[year]:
+        fig, axes = utils.new_figure(**subplots)
+        draw(axes, values)
+        utils.save_figure(fig, folder / name)
+
+    seconds = time.perf_counter() - start
+    result = {
+        "edition": year,
+        "question": "1",
+        "seed": seed,
+        "claims": [claim.as_dict() for claim in claims],
+        "values": values,
+        "figures": [name for name, _, _ in FIGURES[year]],
+        "seconds": seconds,
+    }
+    runs.write_json(folder / "result.json", result)
+    n_holding = sum(claim.holds for claim in claims)
+    print(f"{n_holding} of {len(claims)} claims hold ({seconds:.1f}s), written to {folder}\n", flush=True)
+    return n_holding == len(claims)
+
+
+def print_claim(claim):
+    """Its line of the table, where long lists are cut; a claim that does not hold is shown in full below it."""
+    expected, measured = format_expected(claim), format_number(claim.measured)
+    print_row(claim.id, claim.claim, expected, measured, "yes" if claim.holds else "NO")
+    if not claim.holds:
+        print(f"       expected {expected}\n       measured {measured}")
+
+
+def print_row(*cells):
+    cut = [textwrap.shorten(cell, width, placeholder="...") for cell, width in zip(cells, COLUMNS, strict=True)]
+    print("  ".join(f"{cell:<{width}}" for cell, width in zip(cut, COLUMNS, strict=True)).rstrip(), flush=True)
+
+
+def format_number(x):
+    """A number, or a list of numbers, for the table."""
+    if isinstance(x, list):
+        return ", ".join(map(format_number, x))
+    return f"{x:,}" if isinstance(x, int) else f"{x:.3g}"
+
+
+def format_expected(claim):
+    relation = "" if claim.relation == "=" else f"{claim.relation} "
+    tolerance = f" +- {claim.tolerance:.0e}" if claim.tolerance else ""
+    return f"{relation}{format_number(claim.expected)}{tolerance}"
+
+
+if __name__ == "__main__":
+    options.run_script(main)

@@ -1,0 +1,549 @@
+"""The download scripts against a local server, and what they refuse."""
+
+import dataclasses
+import errno
+import gzip
+import hashlib
+import io
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from argparse import Namespace
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import options
+from data import download, image_sets
+
+SCRIPTS = ("download_kuzushiji_mnist.py", "download_octmnist.py", "download_fashion_mnist.py")
+SIZES = (20, 10, 10)
+N_CLASSES = 10
+TIMEOUT = 0.5  # seconds that a client waits here; the slow server takes longer
+OLD_CONTENT = b"what the user had before"
+
+# A set with all that the real ones have, in the IDX files that its server gives.
+rng = np.random.default_rng(0)
+OFFICIAL = {
+    "train_images": rng.integers(256, size=(30, 28, 28), dtype=np.uint8),
+    "train_labels": rng.permutation(np.arange(30, dtype=np.uint8) % N_CLASSES),
+    "test_images": rng.integers(256, size=(10, 28, 28), dtype=np.uint8),
+    "test_labels": rng.permutation(np.arange(10, dtype=np.uint8)),
+}
+
+
+def idx_bytes(array):
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+FILES = {
+    name: gzip.compress(idx_bytes(array), mtime=0)
+    for name, array in zip(image_sets.FASHION_MNIST.files, OFFICIAL.values(), strict=True)
+}
+SMALL = dataclasses.replace(
+    image_sets.FASHION_MNIST,
+    files={name: f"md5:{hashlib.md5(content).hexdigest()}" for name, content in FILES.items()},
+    sizes=SIZES,
+    array_hashes={name: hashlib.sha256(array).hexdigest() for name, array in OFFICIAL.items()},
+)
+ARRAYS = image_sets.split_official(*OFFICIAL.values(), SIZES[0])
+
+
+def npz_bytes(**arrays):
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The first part of the path says how the server behaves, the last which file it gives."""
+
+    def do_GET(self):
+        _, behaviour, name = self.path.split("/")
+        first_time = self.path not in [path for path, _ in self.server.requests]
+        self.server.requests.append((self.path, self.headers["User-Agent"]))
+        content = FILES.get(name, OLD_CONTENT)
+        if behaviour == "slow":
+            time.sleep(2 * TIMEOUT)
+        if behaviour in ("404", "503"):
+            self.send_error(int(behaviour))
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if behaviour == "wrong":
+            content = content[::-1]
+        if behaviour == "cut" or (behaviour == "flaky" and first_time):
+            content = content[: len(content) // 2]
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A local HTTP server; `server.url` is its address and `server.requests` what it was asked for."""
+    proxies = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests = []
+    server.url = f"http://127.0.0.1:{server.server_port}/"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    os.environ.update(proxies)
+
+
+def start(script, *args):
+    """A script in a process of its own, as a user starts it."""
+    command = [sys.executable, str(options.ROOT / script), *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    """(exit code, stdout, stderr)"""
+    stdout, stderr = process.communicate(timeout=60)
+    return process.returncode, stdout, stderr
+
+
+@pytest.fixture
+def small_script(tmp_path):
+    """The path of a download script for the small set."""
+    path = tmp_path / "download_small.py"
+    path.write_text(
+        f"import sys\nsys.path.insert(0, {str(options.ROOT)!r})\n"
+        "import options\nfrom data import download, image_sets\n"
+        f"SMALL = image_sets.{SMALL!r}\n"
+        "options.run_script(lambda: image_sets.install(SMALL, download.parse_args('A small set.', '')))\n"
+    )
+    return path
+
+
+def install(image_set, data_dir, source=None, url=None, force=False):
+    image_sets.install(image_set, Namespace(source=source, data_dir=data_dir, url=url, force=force, timeout=TIMEOUT))
+
+
+def assert_arrays_equal(arrays, expected):
+    assert list(arrays) == list(expected)
+    for key in expected:
+        np.testing.assert_array_equal(arrays[key], expected[key], err_msg=key, strict=True)
+
+
+@contextmanager
+def one_line_error(*words):
+    with pytest.raises(options.UserError) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_fetched_set_is_verified_split_and_put_in_place(server, small_script, tmp_path):
+    server.requests.clear()
+    path = tmp_path / "data" / "fashion_mnist.npz"
+    arguments = ("-url", server.url + "good", "--data_dir", path.parent)
+    code, stdout, stderr = finish(start(small_script, *arguments))
+    assert (code, stderr) == (0, "")  # no progress bar either: this is no terminal
+    assert f"fetching from {server.url}good/" in stdout
+    assert f"{path}: 20 train, 10 val, 10 test images" in stdout
+    assert f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in stdout
+    assert [request for request, _ in server.requests] == [f"/good/{name}" for name in FILES]
+    assert all("deep-learning-homework-2" in user_agent for _, user_agent in server.requests)
+    assert os.listdir(path.parent) == [path.name]
+
+    order = np.random.default_rng(42).permutation(30)
+    expected = {
+        "train_images": OFFICIAL["train_images"][order[:20]],
+        "train_labels": OFFICIAL["train_labels"][order[:20]],
+        "val_images": OFFICIAL["train_images"][order[20:]],
+        "val_labels": OFFICIAL["train_labels"][order[20:]],
+        "test_images": OFFICIAL["test_images"],
+        "test_labels": OFFICIAL["test_labels"],
+    }
+    with np.load(path, allow_pickle=False) as npz:
+        assert_arrays_equal(dict(npz), expected)
+
+    server.requests.clear()
+    code, stdout, _ = finish(start(small_script, *arguments))
+    assert code == 0
+    assert "is there and verified" in stdout
+    assert not server.requests
+
+
+def test_a_damaged_file_is_reported_and_replaced_only_with_force(server, tmp_path):
+    path = tmp_path / "fashion_mnist.npz"
+    path.write_bytes(OLD_CONTENT)
+    with one_line_error(str(path), "-force"):
+        install(SMALL, tmp_path, url=server.url + "good/")
+    assert path.read_bytes() == OLD_CONTENT
+    install(SMALL, tmp_path, url=server.url + "good/", force=True)
+    assert_arrays_equal(image_sets.read_npz(path), ARRAYS)
+
+
+BAD_SERVERS = {
+    "404": "error 404",
+    "503": "error 503",
+    "cut": "the transfer broke off",
+    "slow": "no answer within 0.5 s",
+    "wrong": "not the published bytes",
+    "refused": "no connection",
+}
+
+
+@pytest.fixture(scope="module")
+def on_bad_servers(server, tmp_path_factory):
+    """(script, data folder, process) by the server's behaviour; started together, for pooch waits between its tries."""
+    processes = {}
+    for i, behaviour in enumerate(BAD_SERVERS):
+        data_dir = tmp_path_factory.mktemp(behaviour)
+        script = SCRIPTS[i % len(SCRIPTS)]
+        (data_dir / script.removeprefix("download_").replace(".py", ".npz")).write_bytes(OLD_CONTENT)
+        url = "http://127.0.0.1:1" if behaviour == "refused" else server.url + behaviour
+        process = start(script, "-url", url, "-data_dir", data_dir, "-timeout", TIMEOUT, "-force")
+        processes[behaviour] = script, data_dir, process
+    yield processes
+    for _, _, process in processes.values():
+        process.kill()
+
+
+@pytest.mark.parametrize("behaviour", BAD_SERVERS)
+def test_a_bad_server_costs_one_line_and_no_file(on_bad_servers, behaviour):
+    script, data_dir, process = on_bad_servers[behaviour]
+    code, _, stderr = finish(process)
+    assert code == options.USER_ERROR
+    assert stderr.startswith(f"{script}: error: ")
+    assert stderr.count("\n") == 1
+    assert BAD_SERVERS[behaviour] in stderr
+    assert "-source PATH" in stderr
+    (path,) = data_dir.iterdir()
+    assert path.read_bytes() == OLD_CONTENT
+
+
+def test_a_cut_transfer_is_tried_again(server, tmp_path):
+    name = "t10k-labels-idx1-ubyte.gz"
+    (path,) = download.fetch_files([server.url + "flaky/"], {name: SMALL.files[name]}, tmp_path)
+    assert path.read_bytes() == FILES[name]
+    assert [request for request, _ in server.requests].count(f"/flaky/{name}") == 2
+
+
+def test_the_next_mirror_is_asked_and_each_is_named(server, tmp_path, capsys):
+    mirrors = [server.url + "404/", server.url + "good/"]
+    paths = download.fetch_files(mirrors, SMALL.files, tmp_path)
+    assert [path.read_bytes() for path in paths] == list(FILES.values())
+    assert capsys.readouterr().out.splitlines() == [f"fetching from {mirror}" for mirror in mirrors]
+
+
+def test_a_final_failure_is_not_tried_again(server, tmp_path):
+    server.requests.clear()
+    with one_line_error("error 404"):
+        download.fetch_files([server.url + "404/"], SMALL.files, tmp_path)
+    assert len(server.requests) == 1
+
+
+def test_a_server_cannot_fill_the_disk(server, tmp_path):
+    name, content = next(iter(FILES.items()))
+    download.fetch_files([server.url + "good/"], {name: None}, tmp_path, max_bytes=len(content))
+    (tmp_path / name).unlink()
+    with one_line_error(name, "more bytes than expected"):
+        download.fetch_files([server.url + "good/"], {name: None}, tmp_path, max_bytes=len(content) - 1)
+    assert not any(tmp_path.iterdir())
+
+
+def write_source(folder, layout):
+    """The small set as a user may have it already; the path that -source gets."""
+    course_arrays = {
+        course_key: ARRAYS[key].reshape(len(ARRAYS[key]), -1) / 256 if key.endswith("images") else ARRAYS[key]
+        for key, course_key in zip(image_sets.MEDMNIST_KEYS, image_sets.COURSE_KEYS, strict=True)
+    }
+    if layout == "gz":
+        for name, content in FILES.items():
+            (folder / name).write_bytes(content)
+        return folder
+    if layout == "idx":
+        for name, content in FILES.items():
+            (folder / name.removesuffix(".gz")).write_bytes(gzip.decompress(content))
+        return folder
+    path = folder / f"{layout}.npz"
+    if layout == "medmnist":
+        column_labels = {key: array[:, None] for key, array in ARRAYS.items() if key.endswith("labels")}
+        path.write_bytes(npz_bytes(**ARRAYS | column_labels))
+    else:
+        path.write_bytes(npz_bytes(**course_arrays))
+    return path
+
+
+@pytest.mark.parametrize("layout", ["gz", "idx", "medmnist", "course"])
+def test_every_layout_that_users_have_gives_the_same_arrays(tmp_path, layout):
+    source = write_source(tmp_path, layout)
+    install(SMALL, tmp_path / "data", source=source)
+    assert_arrays_equal(image_sets.read_npz(tmp_path / "data" / "fashion_mnist.npz"), ARRAYS)
+
+
+def test_a_source_that_is_the_destination_may_be_replaced(tmp_path):
+    path = write_source(tmp_path, "course").rename(tmp_path / "fashion_mnist.npz")
+    install(SMALL, tmp_path, source=path, force=True)
+    with np.load(path) as npz:
+        assert list(npz) == list(image_sets.MEDMNIST_KEYS)
+
+
+LABELS_TOO_LARGE = ARRAYS["val_labels"] + N_CLASSES
+BAD_NPZ = {
+    "empty": (b"", "not a zip file"),
+    "text": (b"Not Found", "not a zip file"),
+    "truncated": (npz_bytes(**ARRAYS)[:-100], "not a zip file"),
+    "pickle": (npz_bytes(**ARRAYS | {"val_labels": np.array([None])}), "allow_pickle=False"),
+    "other keys": (npz_bytes(x=ARRAYS["val_images"]), "train_images"),
+    "floats": (npz_bytes(**ARRAYS | {"val_images": ARRAYS["val_images"] / 2}), "whole numbers from 0 to 255"),
+    "text labels": (npz_bytes(**ARRAYS | {"val_labels": np.array(["a"])}), "whole numbers from 0 to 255"),
+    "another size": (npz_bytes(**ARRAYS | {"val_labels": ARRAYS["val_labels"][1:]}), "10 images and 9 labels"),
+    "another class": (npz_bytes(**ARRAYS | {"val_labels": LABELS_TOO_LARGE}), "not 9"),
+    "swapped": (npz_bytes(**ARRAYS | {"test_images": ARRAYS["test_images"][::-1]}), "test_images"),
+    "another order": (npz_bytes(**ARRAYS | {"train_images": ARRAYS["train_images"][::-1]}), "train_images"),
+    "unbalanced": (npz_bytes(**ARRAYS | {"test_labels": ARRAYS["test_labels"] * 0}), "the classes differ in size"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_NPZ)
+def test_a_bad_npz_is_refused(tmp_path, fault):
+    content, complaint = BAD_NPZ[fault]
+    source = tmp_path / "source.npz"
+    source.write_bytes(content)
+    with one_line_error(str(source), complaint, "-dataset PATH"):
+        install(SMALL, tmp_path, source=source)
+    assert os.listdir(tmp_path) == [source.name]
+
+
+def test_an_npz_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MAX_UNPACKED", 10_000)
+    source = write_source(tmp_path, "medmnist")
+    with one_line_error("unpacks to more than 10,000 bytes"):
+        install(SMALL, tmp_path, source=source)
+
+
+def test_a_source_that_is_not_there_or_incomplete(tmp_path):
+    with one_line_error("does not exist", "-source takes"):
+        install(SMALL, tmp_path, source=tmp_path / "nothing")
+    source = write_source(tmp_path, "gz")
+    (source / "t10k-labels-idx1-ubyte.gz").unlink()
+    with one_line_error("t10k-labels-idx1-ubyte.gz", SMALL.homepage):
+        install(SMALL, tmp_path, source=source)
+
+
+VALUES = bytes(range(6))
+HEADER = struct.pack(">HBBII", 0, 8, 2, 2, 3)
+BAD_IDX = {
+    "empty": b"",
+    "a short header": HEADER[:-1],
+    "another type": struct.pack(">HBBII", 0, 0x0D, 2, 2, 3) + VALUES,
+    "another number of dimensions": struct.pack(">HBBI", 0, 8, 1, 6) + VALUES,
+    "another size": struct.pack(">HBBII", 0, 8, 2, 3, 2) + VALUES,
+    "too short": HEADER + VALUES[:-1],
+    "too long": HEADER + VALUES + b"\0",
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_are_read_and_checked(tmp_path, suffix):
+    path = tmp_path / f"idx{suffix}"
+    pack = gzip.compress if suffix else bytes
+    path.write_bytes(pack(HEADER + VALUES))
+    np.testing.assert_array_equal(image_sets.read_idx(path, (2, 3)), [[0, 1, 2], [3, 4, 5]])
+    for content in BAD_IDX.values():
+        path.write_bytes(pack(content))
+        with pytest.raises(ValueError, match="IDX file|values of its header"):
+            image_sets.read_idx(path, (2, 3))
+    path.write_bytes(gzip.compress(HEADER + VALUES)[:-9])  # the values, without gzip's checksum
+    with pytest.raises((EOFError, ValueError)):
+        image_sets.read_idx(path, (2, 3))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(["idx", "gz", "npz"]), st.data())
+def test_a_damaged_file_gives_one_line_or_the_right_arrays(tmp_path_factory, kind, data):
+    folder = tmp_path_factory.mktemp("damaged")
+    if kind == "npz":
+        source = victim = write_source(folder, "medmnist")
+    else:
+        source = write_source(folder, kind)
+        victim = data.draw(st.sampled_from(sorted(source.iterdir())))
+    content = bytearray(victim.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        del content[place:]
+    else:
+        content[place] ^= data.draw(st.integers(1, 255))
+    victim.write_bytes(content)
+    unhashed = dataclasses.replace(SMALL, files=dict.fromkeys(SMALL.files))  # so that the parsers see every damage
+    try:
+        arrays = image_sets.load(unhashed, image_sets.find_files(unhashed, source), "advice")
+    except options.UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert_arrays_equal(arrays, ARRAYS)
+
+
+def test_octmnist_is_kept_as_published(server, tmp_path, monkeypatch):
+    n_classes = 4
+    arrays = {key: array % n_classes if key.endswith("labels") else array for key, array in ARRAYS.items()}
+    content = npz_bytes(**arrays)
+    monkeypatch.setitem(FILES, "octmnist.npz", content)
+    known_hash = f"md5:{hashlib.md5(content).hexdigest()}"
+    small = dataclasses.replace(image_sets.OCTMNIST, files={"octmnist.npz": known_hash}, sizes=SIZES)
+    install(small, tmp_path, url=server.url + "good/")
+    path = tmp_path / "octmnist.npz"
+    assert path.read_bytes() == content
+    install(small, tmp_path / "again", source=path)
+    assert (tmp_path / "again" / "octmnist.npz").read_bytes() == content
+    path.write_bytes(npz_bytes(**arrays | {"note": np.zeros(1)}))
+    with one_line_error("its MD5 is not that of the published file"):
+        install(small, tmp_path / "third", source=path)
+
+
+def openml_answer(**kwargs):
+    """What scikit-learn returns: floats, classes as text, test rows behind the training rows."""
+    images = np.concatenate([OFFICIAL["train_images"], OFFICIAL["test_images"]])
+    labels = np.concatenate([OFFICIAL["train_labels"], OFFICIAL["test_labels"]])
+    return Namespace(data=images.reshape(len(images), -1).astype(float), target=labels.astype(str).astype(object))
+
+
+@pytest.fixture
+def openml_set(server):
+    """The small set on OpenML, behind a mirror that no longer has it."""
+    return dataclasses.replace(SMALL, mirrors=(server.url + "404/",), openml="Small-MNIST")
+
+
+def test_openml_takes_the_place_of_a_dead_mirror(openml_set, tmp_path, monkeypatch, capsys):
+    asked = {}
+
+    def fetch_openml(name, **kwargs):
+        asked.update(kwargs, name=name)
+        return openml_answer()
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch_openml)
+    install(openml_set, tmp_path)
+    assert (asked["name"], asked["version"]) == ("Small-MNIST", 1)
+    assert "error 404; fetching Fashion-MNIST from OpenML" in capsys.readouterr().out
+    assert_arrays_equal(image_sets.read_npz(tmp_path / "fashion_mnist.npz"), ARRAYS)
+
+
+def not_whole():
+    answer = openml_answer()
+    answer.data[0, 0] += 0.5
+    return answer
+
+
+def other_order():
+    answer = openml_answer()
+    return Namespace(data=answer.data[::-1], target=answer.target[::-1])
+
+
+def no_network():
+    raise OSError("Name or service not known")
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [(not_whole, "whole numbers"), (other_order, "the published ones"), (no_network, "Name or service not known")],
+)
+def test_openml_is_verified_too(openml_set, tmp_path, monkeypatch, answer, complaint):
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda name, **kwargs: answer())
+    with one_line_error("OpenML does not give", complaint, "-source PATH"):
+        install(openml_set, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_or_closed(tmp_path, monkeypatch):
+    source = write_source(tmp_path, "medmnist")
+    with one_line_error("cannot write in", "-data_dir"):
+        install(SMALL, source / "data", source=source)  # a folder inside a file
+
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    path = data_dir / "fashion_mnist.npz"
+    path.write_bytes(OLD_CONTENT)
+
+    def write_half(file, **arrays):
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", write_half)
+    with one_line_error("cannot write in", "No space left on device"):
+        install(SMALL, data_dir, source=source, force=True)
+    assert os.listdir(data_dir) == [path.name]
+    assert path.read_bytes() == OLD_CONTENT
+
+
+def test_one_member_of_a_zip_is_unpacked_and_nothing_else(tmp_path):
+    archive = tmp_path / "archive.zip"
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zip_file:
+        zip_file.writestr("spa.txt", "Go.\tVe.\n" * 100)
+        zip_file.writestr("../escaped.txt", "out")
+    download.unzip_member(archive, "spa.txt", folder / "spa.txt", max_bytes=800)
+    assert (folder / "spa.txt").read_text() == "Go.\tVe.\n" * 100
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["archive.zip", "inner", "spa.txt"]
+
+    with one_line_error("archive.zip", "more bytes than expected"):
+        download.unzip_member(archive, "spa.txt", folder / "bomb.txt", max_bytes=799)
+    with one_line_error("archive.zip", "eng.txt"):
+        download.unzip_member(archive, "eng.txt", folder / "eng.txt")
+    archive.write_bytes(archive.read_bytes()[:-30])
+    with one_line_error("archive.zip", "fetch it again"):
+        download.unzip_member(archive, "spa.txt", folder / "truncated.txt")
+    assert os.listdir(folder) == ["spa.txt"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_imports_nothing_heavy(script):
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", str(options.ROOT / script), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
+    assert "options" in imported
+    assert not imported & {"numpy", "pooch", "requests", "sklearn", "torch"}
+    assert "-source PATH" in process.stdout
+
+
+@pytest.mark.parametrize("args", [["-url", "ftp://host/"], ["-url", "http://host/", "-source", "."], ["-timeout", "0"]])
+def test_wrong_options_are_one_line(args):
+    code, _, stderr = finish(start(SCRIPTS[0], *args))
+    assert code == options.USER_ERROR
+    assert stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("image_set", [image_sets.KUZUSHIJI_MNIST, image_sets.FASHION_MNIST])
+def test_the_official_training_set_is_split_as_documented(image_set):
+    n_official = 60_000
+    rows = np.arange(n_official)
+    arrays = image_sets.split_official(rows, rows, rows[:10_000], rows[:10_000], image_set.sizes[0])
+    order = np.random.default_rng(42).permutation(n_official)
+    np.testing.assert_array_equal(arrays["train_images"], order[:50_000])
+    np.testing.assert_array_equal(arrays["val_labels"], order[50_000:])
+    np.testing.assert_array_equal(arrays["test_images"], rows[:10_000])
+    np.testing.assert_array_equal(image_sets.join_official(arrays, "images"), rows)
+    # A new numpy may draw other numbers from the same seed; users' files and every figure rest on these.
+    assert order[:3].tolist() == [3493, 57546, 8815]
+    assert order[-3:].tolist() == [5668, 22113, 9864]
+
+
+@pytest.mark.skipif(
+    not (options.DATA_DIR / "fashion_mnist.npz").exists(), reason="needs python download_fashion_mnist.py"
+)
+def test_the_real_fashion_mnist_has_the_published_hashes():
+    image_sets.load(image_sets.FASHION_MNIST, [options.DATA_DIR / "fashion_mnist.npz"], "advice")

@@ -1,0 +1,158 @@
+"""The figures of Question 1. Each function gets the axes and the values of its edition, as `result.json` holds them."""
+
+import torch
+
+from theory.attention import attention_map, drawn_image, edge_map, shuffled_and_back
+from theory.convolution import convolution_matrix, convolution_output
+
+MARKER_SIZE = 3.5  # points; the default hides the curves at a column's width
+ROUNDING = 1e-16  # what is smaller, beside 1, is rounding
+
+
+def parameters(ax, values):
+    """2021-22, 1.2: parameters of each layer of the two networks."""
+    layers = {
+        "CNN: convolution": values["conv_params"],
+        "CNN: linear": values["cnn_linear_params"],
+        "MLP: hidden": values["mlp_hidden_params"],
+        "MLP: linear": values["mlp_linear_params"],
+    }
+    bars = ax.barh(list(layers), list(layers.values()), color=["C0", "C0", "C1", "C1"])
+    ax.bar_label(bars, fmt="{:,.0f}", padding=2)
+    ax.set(xscale="log", xlabel="parameters", xlim=(100, 3e6))
+    ax.invert_yaxis()
+
+
+def attention_rank(ax, values):
+    """2021-22, 1.3a: the singular values of A, which vanish after the d-th."""
+    for (n, d), spectrum, marker in zip(values["head_shapes"], values["spectra"], "os^D", strict=True):
+        visible = [max(value, ROUNDING) for value in spectrum]
+        ax.semilogy(range(1, n + 1), visible, marker=marker, markersize=MARKER_SIZE, label=f"n = {n}, d = {d}")
+    ax.axhline(ROUNDING, color="0.5", linestyle=":", zorder=0, label="rounding")
+    ax.set(xlabel="index i", ylabel=r"$\sigma_i(A) \,/\, \sigma_1(A)$")
+    ax.legend()
+
+
+def matrix_picture(ax, values):
+    """2022-23, 1.1b: the matrix of a small convolution, one colour for each weight of the filter."""
+    H, W, M, N = values["picture_size"]
+    _, W_out = convolution_output(H, W, M, N)
+    numbered = torch.arange(1.0, M * N + 1).view(M, N)
+    matrix = convolution_matrix(numbered, H, W)
+    image = ax.imshow(matrix.where(matrix > 0, torch.nan).numpy(), cmap="viridis", interpolation="none")
+    for border in range(W, H * W, W):
+        ax.axvline(border - 0.5, color="0.7", linewidth=0.5)
+    for border in range(W_out, len(matrix), W_out):
+        ax.axhline(border - 0.5, color="0.7", linewidth=0.5)
+    rows, columns = range(0, len(matrix), W_out), range(0, H * W, W)
+    ax.set_xticks(columns, [column + 1 for column in columns])
+    ax.set_yticks(rows, [row + 1 for row in rows])
+    ax.set(xlabel="column $(p-1)W+q$: pixel $(p,q)$", ylabel="row $(a-1)W'+b$: output $(a,b)$")
+    colors = ax.figure.colorbar(image, ax=ax, location="top", boundaries=[k + 0.5 for k in range(M * N + 1)], aspect=40)
+    colors.set_ticks(range(1, M * N + 1), labels=[f"$w_{{{i}{j}}}$" for i in range(1, M + 1) for j in range(1, N + 1)])
+
+
+def parameter_counts(ax, values):
+    """2022-23, 1.1c: parameters of both networks by the side of a square image."""
+    curve = values["parameter_curve"]
+    for name, label, marker in (("dense", "fully connected", "s"), ("cnn", "convolution and pooling", "o")):
+        ax.loglog(curve["H"], curve[name], marker=marker, markersize=MARKER_SIZE, label=label)
+    ax.set_xticks(curve["H"][::2], curve["H"][::2], minor=False)
+    ax.minorticks_off()
+    ax.set(xlabel="$H = W$ (pixels)", ylabel="parameters")
+    ax.set_title(f"{curve['M'][0]}x{curve['M'][0]} filter, 3 classes, no biases")
+    ax.legend()
+
+
+def pixel_permutation(axes, values):
+    """2022-23, 1.2: a convolution and the attention of an image; below, of its pixels shuffled, and put back."""
+    image = drawn_image()
+    order = torch.randperm(image.numel(), generator=torch.Generator().manual_seed(0))
+    shuffled = image.flatten()[order].view_as(image)
+    layers = {"image": lambda x: x, "convolution": edge_map, "attention": attention_map}
+    for (above, below), (title, layer) in zip(axes.T, layers.items(), strict=True):
+        above.imshow(layer(image).numpy(), cmap="gray")
+        above.set_title(title)
+        output = shuffled if title == "image" else shuffled_and_back(layer, image, order)
+        below.imshow(output.numpy(), cmap="gray")
+        below.set_xlabel("shuffled" if title == "image" else "output put back")
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+
+
+def attention_cost(ax, values):
+    """2023-24, 1.1: seconds of exact attention by length."""
+    lengths = values["timed_lengths"]
+    for name, D, marker in (("softmax_wide", values["wide_head_size"], "s"), ("softmax", values["head_size"], "o")):
+        seconds, exponent = values[f"{name}_seconds"], values[f"{name}_exponent"]
+        ax.loglog(lengths, seconds, marker=marker, markersize=MARKER_SIZE, label=f"D = {D}: exponent {exponent:.2f}")
+    anchor = len(lengths) // 2  # the guide runs below the curves from there
+    guide = [values["softmax_seconds"][anchor] / 2 * (length / lengths[anchor]) ** 2 for length in lengths[anchor:]]
+    ax.loglog(lengths[anchor:], guide, color="0.5", linestyle=":", label="exponent 2")
+    length_axes(ax, lengths)
+
+
+def length_axes(ax, lengths):
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(lengths[::2], [f"{length:,}" for length in lengths[::2]])
+    ax.set(xlabel="length L", ylabel="seconds, one thread")
+    ax.legend()
+
+
+def maclaurin_error(ax, values):
+    """2023-24, 1.2: relative error of phi(q).phi(k) by |q.k|, for each K."""
+    curves = zip(values["series_terms"], values["series_error_negative"], values["series_error_positive"], strict=True)
+    for index, (n_terms, negative, positive) in enumerate(curves):
+        ax.loglog(
+            values["scores"], negative, color=f"C{index}", marker="o", markersize=MARKER_SIZE, label=f"K = {n_terms}"
+        )
+        ax.loglog(values["scores"], positive, color=f"C{index}", linestyle="--")
+    ax.set(xlabel=r"$|q \cdot k|$ (solid: $q \cdot k < 0$; dashed: $> 0$)", ylabel=r"error / $\exp(q \cdot k)$")
+    ax.legend()
+
+
+def linear_attention_error(ax, values):
+    """2023-24, 1.4: difference from exact attention by the largest score."""
+    for n_terms, errors in zip(values["agreement_terms"], values["agreement_errors"], strict=True):
+        ax.loglog(values["largest_scores"], errors, marker="o", markersize=MARKER_SIZE, label=f"K = {n_terms}")
+    bounds = values["agreement_bounds"]
+    ax.loglog(values["largest_scores"][: len(bounds)], bounds, color="0.5", linestyle=":", label="bound, K = 3")
+    ax.set(xlabel=r"largest $|q \cdot k|$", ylabel="largest difference in Z")
+    ax.legend()
+
+
+def linear_attention_cost(ax, values):
+    """2023-24, 1.4: seconds of both orders of the products, and of exact and linear attention, by length."""
+    for name, label, style in (
+        ("softmax_beside_linear", r"softmax$(QK^\top)V$", "C3o-"),
+        ("linear_with_features", r"linear, with $\Phi$", "C2D-"),
+        ("quadratic", r"$(\Phi_Q \Phi_K^\top)V$", "C1s--"),
+        ("linear", r"$\Phi_Q(\Phi_K^\top V)$", "C0^--"),
+    ):
+        ax.loglog(values["timed_lengths"], values[f"{name}_seconds"], style, markersize=MARKER_SIZE, label=label)
+    for name, color in (("crossing_length", "C0"), ("softmax_crossing_length", "C2")):
+        if values[name] is not None:
+            ax.axvline(values[name], color=color, linestyle=":", linewidth=0.8)
+            at_the_foot = {"xy": (values[name], 0), "xycoords": ("data", "axes fraction")}
+            ax.annotate(f"{values[name]:,.0f}", **at_the_foot, xytext=(2, 3), textcoords="offset points", color=color)
+    length_axes(ax, values["timed_lengths"])
+
+
+# name of the file, what draws it, how its axes are laid out
+FIGURES = {
+    "2021-22": (
+        ("parameters.pdf", parameters, {}),
+        ("attention_rank.pdf", attention_rank, {}),
+    ),
+    "2022-23": (
+        ("convolution_matrix.pdf", matrix_picture, {}),
+        ("parameter_counts.pdf", parameter_counts, {}),
+        ("pixel_permutation.pdf", pixel_permutation, {"nrows": 2, "ncols": 3}),
+    ),
+    "2023-24": (
+        ("attention_cost.pdf", attention_cost, {}),
+        ("maclaurin_error.pdf", maclaurin_error, {}),
+        ("linear_attention_error.pdf", linear_attention_error, {}),
+        ("linear_attention_cost.pdf", linear_attention_cost, {}),
+    ),
+}
