@@ -6,8 +6,6 @@ renderings among which the grammar chooses at random, a space between the forms 
 or usted, 3 nosotros, 4 vosotros, 5 ellos, ellas or ustedes.
 """
 
-import re
-from dataclasses import dataclass
 
 N_PERSONS = 6
 

@@ -158,7 +158,7 @@ def fetch(image_set, folder, url, timeout):
     except download.FetchError as error:
         if image_set.openml is None or url is not None:
             raise options.UserError(f"{image_set.title} did not come: {error}; {advice}") from error
-        print(f"{error}; fetching {image_set.title} from OpenML in place of it, some minutes", flush=True)
+        print(f"{error}; fetching {image_set.title} from OpenML in place of it, which takes a few minutes", flush=True)
     return load_openml(image_set, folder, advice), []
 
 
@@ -271,7 +271,7 @@ def to_uint8(values, scale=1):
     if values.dtype.kind in "uif":
         scaled = values if scale == 1 else values * scale
         with np.errstate(invalid="ignore"):  # what does not fit shows in the comparison
-            pixels = scaled.astype(np.uint8)
+            pixels = scaled.astype(np.uint8, order="C")  # the hash needs that, and OpenML's columns are not
         if np.array_equal(pixels, scaled):
             return pixels
     raise ValueError("its values are not whole numbers from 0 to 255" + (f" divided by {scale}" if scale > 1 else ""))

@@ -13,11 +13,9 @@ import hashlib
 import re
 import sys
 import unicodedata
-from dataclasses import dataclass
 from pathlib import Path
 
 import runs
-from data import bundled_translation
 from options import UserError
 
 EVAL_MAX_LENGTH = 20  # the handout's data: both sides are shorter than this many characters

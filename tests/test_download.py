@@ -78,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
+        if "gzip" in self.headers["Accept-Encoding"]:  # as servers do that take a .gz for a packed answer
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         if behaviour == "wrong":
             content = content[::-1]
@@ -411,11 +413,12 @@ def test_octmnist_is_kept_as_published(server, tmp_path, monkeypatch):
         install(small, tmp_path / "third", source=path)
 
 
-def openml_answer(**kwargs):
-    """What scikit-learn returns: floats, classes as text, test rows behind the training rows."""
+def openml_answer():
+    """What scikit-learn returns: some columns of a table of floats, and classes as text; test rows come last."""
     images = np.concatenate([OFFICIAL["train_images"], OFFICIAL["test_images"]])
     labels = np.concatenate([OFFICIAL["train_labels"], OFFICIAL["test_labels"]])
-    return Namespace(data=images.reshape(len(images), -1).astype(float), target=labels.astype(str).astype(object))
+    table = np.column_stack([images.reshape(len(images), -1), labels]).astype(float)
+    return Namespace(data=table[:, :-1], target=labels.astype(str).astype(object))
 
 
 @pytest.fixture

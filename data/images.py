@@ -1,0 +1,160 @@
+"""Image sets of Question 2: an .npz file, real or bundled, to tensors."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from data import bundled_images, image_sets, sources
+from editions import DEFAULT_EDITION, EDITIONS
+from options import UserError
+
+# The course's own file of Kuzushiji-MNIST, which users may have already.
+OTHER_FILE_NAMES = {"kuzushiji_mnist": ("Kuzushiji-MNIST.npz",)}
+# The course's OCTMNIST test set: the first images of each class, as many as make the training set's class mix.
+COURSE_OCTMNIST_COUNTS = (182, 55, 42, 250)
+QUICK_SIZES = {"train": 4000, "val": 1000, "test": 1000}
+MAX_PIXEL = 255
+
+
+@dataclass(frozen=True)
+class Images:
+    """An image set.
+
+    Attributes:
+        title: name to show; `bundled` says whether it is the generated twin.
+        edition: key of `EDITIONS`, the network and recipe that go with it.
+        class_names: in the order of the labels.
+        X, y: dicts from split to images (n_examples, 1, 28, 28), uint8, and labels (n_examples), int64.
+        fingerprint: SHA-256 of the content.
+    """
+
+    title: str
+    bundled: bool
+    edition: str
+    class_names: tuple[str, ...]
+    X: dict
+    y: dict
+    fingerprint: str
+
+
+def load(dataset, mode="auto", data_dir=None, edition=None, quick=False):
+    """The image set called `dataset`, or the .npz file at that path.
+
+    Args:
+        dataset: a key of `EDITIONS`, or a path to an .npz in MedMNIST's layout or the course's.
+        mode: "auto", "real" or "bundled"; a path is real.
+        data_dir: where the real files are.
+        edition: the edition whose network a file at a path is for.
+        quick: only the first few thousand images of each split.
+
+    Raises `UserError` for a file that is missing, damaged or of another layout.
+    """
+    path = find_file(dataset, mode, data_dir)
+    if path is not None:
+        arrays = read_file(path)
+    else:
+        arrays = sources.cached_arrays(
+            f"bundled-{dataset}", bundled_images.__file__, lambda: bundled_images.generate(dataset)
+        )
+    edition = dataset if dataset in EDITIONS else edition or DEFAULT_EDITION
+    class_names = check_labels(arrays, EDITIONS[edition].class_names, path, named=dataset in EDITIONS)
+    fingerprint = sources.fingerprint(arrays)
+    X, y = {}, {}
+    for split in image_sets.SPLITS:
+        n = QUICK_SIZES[split] if quick else None
+        X[split] = torch.from_numpy(arrays[f"{split}_images"][:n]).unsqueeze(1)
+        y[split] = torch.from_numpy(arrays[f"{split}_labels"][:n].astype(np.int64)).reshape(-1)
+    title = EDITIONS[edition].title if dataset in EDITIONS else Path(dataset).name
+    return Images(title, path is None, edition, class_names, X, y, fingerprint)
+
+
+def find_file(dataset, mode, data_dir):
+    """The .npz of `dataset`, or None if the bundled twin is to be used."""
+    if dataset not in EDITIONS:
+        if not os.path.isfile(dataset):
+            raise UserError(
+                f"{dataset} does not exist; -dataset takes {', '.join(EDITIONS)} or the path of an .npz file"
+            )
+        return Path(dataset)
+    names = (f"{dataset}.npz", *OTHER_FILE_NAMES.get(dataset, ()))
+    candidates = [(data_dir / name,) for name in names]
+    found = sources.choose(mode, candidates, EDITIONS[dataset].title, f"python download_{dataset}.py")
+    return found and found[0]
+
+
+def read_file(path):
+    """Arrays under MedMNIST's keys from a file in that layout or the course's; raises `UserError`."""
+    try:
+        arrays = image_sets.read_npz(path)
+    except (*image_sets.download.DAMAGED, OSError) as error:
+        reason = image_sets.download.one_line(error)
+        raise UserError(
+            f"{path} is not an image set ({reason}); it needs train_, val_ and test_images (n, 28, 28) and labels, "
+            "download it again or name another with -dataset PATH"
+        ) from error
+    for split in image_sets.SPLITS:
+        n_images, n_labels = len(arrays[f"{split}_images"]), len(arrays[f"{split}_labels"])
+        if n_images != n_labels or n_images == 0:
+            raise UserError(
+                f"{path} has {n_images} {split} images of 28x28 and {n_labels} {split} labels; "
+                "it needs as many of each, and at least one"
+            )
+    return arrays
+
+
+def check_labels(arrays, class_names, path, named):
+    """The class names that fit the labels; raises `UserError` for a named set whose labels pass its classes."""
+    n_classes = 1 + max(int(arrays[f"{split}_labels"].max()) for split in image_sets.SPLITS)
+    if n_classes <= len(class_names) and (named or n_classes == len(class_names)):
+        return class_names
+    if named:
+        raise UserError(
+            f"{path} has labels up to {n_classes - 1}, but this set has {len(class_names)} classes; download it again"
+        )
+    return tuple(map(str, range(n_classes)))
+
+
+def test_subsets(images):
+    """The test sets to report: a dict from name to the indices of its images.
+
+    OCTMNIST is reported on the official balanced test set and on the course's cut of it, 529 images in the training
+    set's class mix; the others have one.
+    """
+    y = images.y["test"]
+    subsets = {"official": torch.arange(len(y))}
+    if images.edition == "octmnist":
+        first = [(y == label).nonzero().flatten()[:n] for label, n in enumerate(COURSE_OCTMNIST_COUNTS)]
+        if [len(indices) for indices in first] == list(COURSE_OCTMNIST_COUNTS):
+            subsets["course_529"] = torch.cat(first).sort().values
+    return subsets
+
+
+def to_pixels(X):
+    """uint8 images as the network reads them: floats from 0 to 1."""
+    return X.float().div_(MAX_PIXEL)
+
+
+def random_distortion(shift=0, flip=False):
+    """A function that shifts each image of a batch by up to `shift` pixels a side and mirrors every other one.
+
+    What enters at the border is black. With neither asked for it returns its argument.
+    """
+
+    def distort(X):
+        n, side, device = len(X), X.shape[-1], X.device
+        rows = torch.arange(side, device=device).expand(n, side)
+        columns = rows
+        if flip:
+            mirrored = torch.rand(n, 1, device=device) < 0.5
+            columns = torch.where(mirrored, side - 1 - columns, columns)
+        offsets = torch.randint(0, 2 * shift + 1, (2, n, 1), device=device)
+        padded = F.pad(X, (shift, shift, shift, shift))[:, 0]
+        rows, columns = (rows + offsets[0]).unsqueeze(2), (columns + offsets[1]).unsqueeze(1)
+        example = torch.arange(n, device=device).reshape(-1, 1, 1)
+        return padded[example, rows, columns].unsqueeze(1)
+
+    return distort if shift or flip else lambda X: X

@@ -1,0 +1,76 @@
+"""Which data a script reads: the real set if it is there, else the bundled twin, and always said."""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import runs
+from options import DATA_DIR, UserError
+
+CACHE_DIR = DATA_DIR / "cache"
+BUNDLED = "bundled"
+
+
+def choose(mode, candidates, title, fetch_command):
+    """The first of `candidates` (tuples of files) that is complete, or None for the bundled twin.
+
+    Args:
+        mode: "auto", "real" or "bundled", the option `-data`.
+        candidates: each a tuple of paths that together are the real data.
+        title: the data's name for messages.
+        fetch_command: what brings the real data.
+
+    Raises `UserError` in mode "real" if no candidate is complete. In mode "auto" a warning says that the twin is used.
+    """
+    if mode == BUNDLED:
+        return None
+    for paths in candidates:
+        if all(os.path.exists(path) for path in paths):
+            return paths
+    if mode == "real":
+        missing = next(path for path in candidates[0] if not os.path.exists(path))
+        raise UserError(f"{missing} is missing; run {fetch_command} first, or use -data bundled")
+    print(
+        f"warning: {title} is not here, using its bundled twin; {fetch_command} brings the real data", file=sys.stderr
+    )
+    return None
+
+
+def fingerprint(arrays):
+    """SHA-256 of a dict of arrays: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def cached_arrays(name, source_file, make):
+    """Arrays that `make()` computes, kept in `data/cache/` under a key made of `name` and the code in `source_file`.
+
+    A cache file that is damaged is made again. Where the cache cannot be written the arrays are computed each time.
+    """
+    key = hashlib.sha256(Path(source_file).read_bytes()).hexdigest()[:12]
+    path = CACHE_DIR / f"{name}-{key}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as npz:
+            return {key: npz[key] for key in npz.files}
+    except FileNotFoundError:
+        pass
+    except Exception:  # numpy, zipfile and zlib raise whatever a damaged file makes them raise
+        print(f"warning: {path} is damaged, making it again", file=sys.stderr)
+    arrays = make()
+    try:
+        with runs.atomic_path(path) as new_path, open(new_path, "wb") as file:
+            np.savez_compressed(file, **arrays)
+    except UserError as error:
+        print(f"warning: {error}; going on without a cache", file=sys.stderr)
+    return arrays
+
+
+def describe(data, **more):
+    """What `config.json` says of a data set: its name, whether it is bundled, its fingerprint."""
+    return {"name": data.title, "bundled": data.bundled, "fingerprint": data.fingerprint} | more

@@ -1,0 +1,371 @@
+"""Question 2: image classification with a convolutional network, in the three editions of the homework.
+
+$ python hw2-q2.py -learning_rate 0.0005                                  # 2022-23, Kuzushiji-MNIST
+$ python hw2-q2.py                                                        # its three learning rates, compared
+$ python hw2-q2.py -dataset octmnist                                      # 2023-24
+$ python hw2-q2.py -dataset octmnist -no_maxpool                          # strided convolutions in place of pooling
+$ python hw2-q2.py -dataset fashion_mnist -learning_rate 0.001 0.01 0.1   # 2021-22
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import options
+from editions import BATCH_SIZE, DEFAULT_EDITION, EDITIONS
+
+# torch takes seconds to import: every function imports what it needs of it, so that --help and a wrong option answer at once.
+
+FALLBACK_RATE = 0.01  # of -no_maxpool, where no pooled sweep tells the best
+QUICK_EPOCHS = 3
+RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edition's
+NOT_IN_NAME = ("dataset", "data", "edition", "skip_test", "conv_1_name", "conv_2_name")
+THREADS = 1  # a batch of 8 small images is slower on several
+EVAL_BATCH_SIZE = 500
+SHOWN_EXAMPLE = 0  # the training example in original_example.pdf and activation_maps.pdf
+
+
+def parse_args(argv=None):
+    parser = options.Parser("Train and test the CNN of Question 2.", prog="hw2-q2.py")
+    parser.add_option("dataset", default=DEFAULT_EDITION, help=f"{', '.join(EDITIONS)}, or the path of an .npz file")
+    parser.add_option("edition", choices=EDITIONS, help="network and recipe for an .npz file given by its path")
+    parser.add_option("epochs", type=options.positive_int, help="passes over the training set (default: the edition's)")
+    parser.add_option("batch_size", type=options.positive_int, default=BATCH_SIZE, help="default: %(default)s")
+    parser.add_option(
+        "learning_rate",
+        type=options.positive_float,
+        nargs="+",
+        help="one, or several to compare on validation (default: the edition's three)",
+    )
+    parser.add_option("l2_decay", type=options.non_negative_float, default=0.0, help="weight decay (default: 0)")
+    parser.add_option("dropout", type=options.probability, help="dropout probability (default: the edition's)")
+    parser.add_option("optimizer", choices=["sgd", "adam"], help="default: the edition's")
+    parser.add_option("no_maxpool", action="store_true", help="strided convolutions in place of max pooling")
+    # Beyond the handout, all off by default.
+    parser.add_option("momentum", type=options.probability, default=0.0, help="of SGD (default: 0)")
+    parser.add_option("schedule", choices=["constant", "cosine"], default="constant", help="of the learning rate")
+    parser.add_option("shift", type=options.non_negative_int, default=0, help="random shifts, pixels (default: 0)")
+    parser.add_option("flip", action="store_true", help="random mirror images, left to right")
+    parser.add_option("ema_decay", type=options.probability, default=0.0, help="test the moving average of the weights")
+    parser.add_option("conv_1_name", "convlayer1", default="conv1", help="layer whose filters and maps are drawn")
+    parser.add_option("conv_2_name", "convlayer2", default="conv2", help="second layer whose filters are drawn")
+    parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")
+    options.add_data_options(parser)
+    options.add_run_options(parser)
+    args = parser.parse_args(argv)
+    if args.edition and args.dataset in EDITIONS:
+        parser.error("-edition goes with -dataset PATH only")
+    if args.scale == "quick" and args.epochs is None:
+        args.epochs = QUICK_EPOCHS
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from data import images
+
+    data = images.load(args.dataset, args.data, args.data_dir, args.edition, quick=args.scale == "quick")
+    spec = EDITIONS[data.edition]
+    for name in RECIPE:
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(spec, name))
+    rates = args.learning_rate or (spec.learning_rates if not args.no_maxpool else [best_pooled_rate(args, data)])
+    if len(rates) > 1:
+        args.learning_rate, args.resume = compare_rates(args, data, rates), True
+    else:
+        args.learning_rate = rates[0]
+    train_and_test(args, data)
+
+
+def run_folder(args, data, **changed):
+    """The folder of the run with these options; its name holds those that are not the edition's own."""
+    import runs
+
+    base = Path(args.dataset).stem + ("-bundled" if data.bundled else "")
+    if args.run_name and not changed:
+        return args.runs_dir / "q2" / args.run_name
+    defaults = {name: getattr(EDITIONS[data.edition], name) for name in RECIPE} | {
+        "batch_size": BATCH_SIZE,
+        "l2_decay": 0.0,
+        "momentum": 0.0,
+        "schedule": "constant",
+        "shift": 0,
+        "ema_decay": 0.0,
+        "no_maxpool": False,
+        "flip": False,
+        "scale": "full",
+        "seed": options.DEFAULT_SEED,
+    }
+    return args.runs_dir / "q2" / runs.default_name(base, vars(args) | changed, defaults, NOT_IN_NAME)
+
+
+def compare_rates(args, data, rates):
+    """Train with each learning rate, as processes side by side; returns the one with the best validation accuracy."""
+    import runs
+    import utils
+
+    name = args.run_name or run_folder(args, data, learning_rate=None).name
+    commands, folders = {}, {}
+    for rate in rates:
+        label = f"[{rate:g}]"
+        folders[rate] = args.runs_dir / "q2" / f"{name}-learning_rate={rate:g}"
+        child = ["-learning_rate", rate, "-run_name", folders[rate].name, "-skip_test"]
+        commands[label] = runs.this_script(*sys.argv[1:], *child)
+    jobs = max(1, (os.cpu_count() or 1) // (args.threads or THREADS))
+    outcomes = runs.run_side_by_side(commands, jobs)
+
+    entries, histories = [], {}
+    for rate in rates:
+        error = outcomes[f"[{rate:g}]"]
+        entry = {"learning_rate": rate, "run": folders[rate].name, "error": error}
+        if error is None:
+            result = runs.read_json(folders[rate] / runs.RESULT)
+            entry["val_acc"] = result["val_acc"]
+            histories[f"{rate:g}"] = result["history"]
+        entries.append(entry)
+    finished = [entry for entry in entries if entry["error"] is None]
+    if not finished:
+        raise options.UserError(f"no learning rate could be trained: {entries[0]['error']}")
+    best = max(finished, key=lambda entry: entry["val_acc"]["value"])
+    folder = args.runs_dir / "q2" / name
+    for figure, label in (("train_loss", "Training loss"), ("val_acc", "Validation accuracy")):
+        curves = {f"lr {rate}": [line[figure] for line in history] for rate, history in histories.items()}
+        utils.plot_curves(folder / f"{figure}.pdf", curves, label, title(data))
+    runs.write_json(
+        folder / runs.RESULT,
+        {"dataset": data.edition, "title": data.title, "bundled": data.bundled, "rates": entries, "best": best},
+    )
+    for entry in entries:
+        shown = entry["error"] or f"validation accuracy {entry['val_acc']['value']:.4f}"
+        print(f"learning rate {entry['learning_rate']:g}: {shown}")
+    print(f"best on validation: learning rate {best['learning_rate']:g}")
+    args.run_name = best["run"]
+    return best["learning_rate"]
+
+
+def best_pooled_rate(args, data):
+    """The best rate of a finished comparison of the network with pooling, as the handout asks; else a fallback."""
+    import runs
+
+    folder = run_folder(args, data, learning_rate=None, no_maxpool=False)
+    if (folder / runs.RESULT).exists():
+        rate = runs.read_json(folder / runs.RESULT)["best"]["learning_rate"]
+        print(f"learning rate {rate:g}, the best of the network with pooling in {folder}")
+        return rate
+    print(f"learning rate {FALLBACK_RATE:g}: no comparison of the network with pooling is in {folder}")
+    return FALLBACK_RATE
+
+
+def train_and_test(args, data):
+    """Train one network, then test its best weights once, draw the figures and write the result."""
+    import torch
+
+    import metrics
+    import models
+    import runs
+    import utils
+
+    device = utils.configure_torch(args.seed, args.device, args.threads or THREADS)
+    folder = run_folder(args, data)
+    config = {
+        "question": "q2",
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "skip_test"},
+        "data": {"name": data.title, "bundled": data.bundled, "fingerprint": data.fingerprint},
+        "versions": runs.versions(),
+    }
+    with runs.open_run(folder, config, args.resume) as run:
+        model = models.CNN(args.dropout, args.no_maxpool, data.edition, len(data.class_names))
+        model = model.to(device, memory_format=torch.channels_last)
+        layers = [find_layer(model, name) for name in (args.conv_1_name, args.conv_2_name)]
+        n_params = models.get_number_trainable_params(model)
+        result = run.result
+        if result is None:
+            print(f"{title(data)}: {n_params:,} trainable parameters, learning rate {args.learning_rate:g}", flush=True)
+            history = train(args, data, model, run, device)
+            best = utils.best_epoch(history, "val_acc")
+            n_val = len(data.y["val"])
+            result = {
+                "dataset": data.edition,
+                "title": data.title,
+                "bundled": data.bundled,
+                "class_names": data.class_names,
+                "learning_rate": args.learning_rate,
+                "n_params": n_params,
+                "best_epoch": best["epoch"],
+                "train_loss": best["train_loss"],
+                "val_acc": metrics.proportion(round(best["val_acc"] * n_val), n_val),
+                "history": history,
+                "seconds": sum(line["seconds"] for line in history),
+                "peak_memory_mb": utils.peak_memory_mb(),
+                "threads": torch.get_num_threads(),
+                "test": None,
+            }
+            draw_training(folder, data, model, layers, history)
+            run.finish(result)
+        if result["test"] is None and not args.skip_test:
+            runs.load_weights(model, folder / runs.BEST)
+            result |= test(args, data, model, folder, device)
+            run.finish(result)
+    report(result, folder)
+
+
+def find_layer(model, name):
+    """The convolution called `name`, as Python writes it: `conv1`, or `convblock1[0]` inside an `nn.Sequential`."""
+    from torch import nn
+
+    path = name.replace("[", ".").replace("]", "")
+    layer = dict(model.named_modules()).get(path)
+    if not isinstance(layer, nn.Conv2d):
+        there = ", ".join(key for key, module in model.named_modules() if isinstance(module, nn.Conv2d))
+        raise options.UserError(f"the network has no convolution called {name}; it has {there}")
+    return layer
+
+
+def train(args, data, model, run, device):
+    """Fit the network with the options' recipe; returns the history."""
+    import torch
+    import torch.nn.functional as F
+
+    import utils
+    from data import images
+
+    X, y = ({split: part[split].to(device) for split in ("train", "val")} for part in (data.X, data.y))
+    distort = images.random_distortion(args.shift, args.flip)
+    batches = utils.TensorBatches(X["train"], y["train"], batch_size=args.batch_size)
+
+    def batch_loss(model, batch):
+        X, y = batch
+        return F.nll_loss(model(images.to_pixels(distort(X))), y), len(y)
+
+    def validate(model):
+        log_probs = predict(model, X["val"])
+        hits = (log_probs.argmax(dim=-1) == y["val"]).sum().item()
+        return {"val_loss": F.nll_loss(log_probs, y["val"]).item(), "val_acc": hits / len(log_probs)}
+
+    kwargs = {"lr": args.learning_rate, "weight_decay": args.l2_decay, "fused": device.type != "mps"}
+    if args.optimizer == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), **kwargs)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), momentum=args.momentum, **kwargs)
+    scheduler = None
+    if args.schedule == "cosine":
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs * len(batches))
+    averaged = utils.average_weights(model, args.ema_decay) if args.ema_decay else None
+    return utils.fit(
+        model, optimizer, batches, batch_loss, validate, run, args.epochs,
+        seed=args.seed, score="val_acc", scheduler=scheduler, averaged=averaged,
+    )  # fmt: skip
+
+
+def predict(model, X):
+    """Log-probabilities (n_examples, n_classes) of uint8 images, with dropout off."""
+    import torch
+
+    from data import images
+
+    model.eval()
+    with torch.no_grad():
+        return torch.cat([model(images.to_pixels(batch)) for batch in X.split(EVAL_BATCH_SIZE)])
+
+
+def test(args, data, model, folder, device):
+    """Figures of the test sets, with the best weights; also what a comparison with another network needs."""
+    import numpy as np
+
+    import metrics
+    import runs
+    import utils
+    from data import images
+
+    log_probs = predict(model, data.X["test"].to(device)).cpu()
+    y = data.y["test"]
+    y_hat = log_probs.argmax(dim=-1)
+    result = {"test": {}, "majority_acc": (y == data.y["train"].mode().values).float().mean().item()}
+    for name, indices in images.test_subsets(data).items():
+        result["test"][name] = metrics.classification(y[indices], log_probs[indices])
+    with runs.atomic_path(folder / "test_predictions.npz") as path, open(path, "wb") as file:
+        np.savez(file, y=y.numpy(), y_hat=y_hat.numpy())
+    utils.plot_confusion(
+        folder / "confusion.pdf", result["test"]["official"]["confusion"], data.class_names, title(data)
+    )
+    if args.no_maxpool:
+        result["pooled"] = compare_with_pooled(args, data, y == y_hat)
+    return result
+
+
+def compare_with_pooled(args, data, correct):
+    """McNemar's test of this strided network against the pooled one with the same options, or None if that is missing."""
+    import numpy as np
+
+    import metrics
+    import runs
+
+    folder = run_folder(args, data, no_maxpool=False, run_name=None)
+    if not (folder / "test_predictions.npz").exists():
+        print(f"no test of the network with pooling is in {folder}: the two cannot be compared")
+        return None
+    with np.load(folder / "test_predictions.npz") as npz:
+        pooled_correct = npz["y"] == npz["y_hat"]
+    return metrics.mcnemar(pooled_correct, correct) | {
+        "run": folder.name,
+        "acc": runs.read_json(folder / runs.RESULT)["test"]["official"]["acc"],
+    }
+
+
+def draw_training(folder, data, model, layers, history):
+    """The figures that need no test set: curves, one training example, its activation maps, filters of two layers."""
+    import torch
+
+    import utils
+    from data import images
+
+    for figure, label in (("train_loss", "Training loss"), ("val_acc", "Validation accuracy")):
+        utils.plot_curves(folder / f"{figure}.pdf", {label: [line[figure] for line in history]}, label, title(data))
+    x = data.X["train"][SHOWN_EXAMPLE : SHOWN_EXAMPLE + 1]
+    name = data.class_names[data.y["train"][SHOWN_EXAMPLE]]
+    utils.plot_tiles(folder / "original_example.pdf", [x[0, 0]], title=f"{title(data)}: {name}")
+    maps = []
+    hook = layers[0].register_forward_hook(lambda module, inputs, output: maps.append(output))
+    with torch.no_grad():
+        model(images.to_pixels(x).to(next(model.parameters()).device))
+    hook.remove()
+    channels = [f"channel {i}" for i in range(maps[0].shape[1])]
+    utils.plot_tiles(folder / "activation_maps.pdf", maps[0][0].cpu(), channels, f"{title(data)}: {name}")
+    for i, layer in enumerate(layers, start=1):
+        kernels = layer.weight.detach().cpu().flatten(0, 1)
+        utils.plot_tiles(folder / f"filters_{i}.pdf", kernels, title=title(data), n_columns=4 if i == 1 else 16)
+
+
+def title(data):
+    """The data's name as figures and tables show it: bundled data always say so."""
+    return f"{data.title} (bundled)" if data.bundled else data.title
+
+
+def report(result, folder):
+    """Print the figures of a finished run."""
+    bundled = " (bundled data)" if result["bundled"] else ""
+    print(f"Trainable parameters: {result['n_params']:,}")
+    print(f"Best validation acc: {interval(result['val_acc'])} in epoch {result['best_epoch']}{bundled}")
+    for name, figures in (result["test"] or {}).items():
+        label = "Final Test acc" if name == "official" else f"Test acc, {name}"
+        print(f"{label}: {interval(figures['acc'])}{bundled}")
+        pairs = zip(result["class_names"], figures["per_class_acc"], strict=True)
+        print("  by class: " + ", ".join(f"{name} {acc:.4f}" for name, acc in pairs if acc is not None))
+        if figures["macro_auc"] is not None:
+            print(f"  macro one-vs-rest AUC: {figures['macro_auc']:.4f}")
+    if result.get("pooled"):
+        pooled = result["pooled"]
+        print(
+            f"pooled minus strided: {interval(pooled['difference'], sign='+')}; right only with pooling "
+            f"{pooled['only_a']}, only without {pooled['only_b']}, McNemar p = {pooled['p_value']:.2g}"
+        )
+    print(f"written to {folder}")
+
+
+def interval(figure, sign=""):
+    """A figure with its 95 % interval, for the screen."""
+    return f"{figure['value']:{sign}.4f} (95 % interval {figure['low']:{sign}.4f} to {figure['high']:{sign}.4f})"
+
+
+if __name__ == "__main__":
+    options.run_script(main)

@@ -1,0 +1,89 @@
+"""Figures of merit with their 95 % intervals, and paired differences. No modules, no plots."""
+
+import math
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+def proportion(n_hits, n):
+    """A share of `n` examples with its Wilson interval (Wilson, 1927): {"value", "low", "high", "n"}."""
+    interval = stats.binomtest(int(n_hits), int(n)).proportion_ci(CONFIDENCE, method="wilson")
+    return {"value": n_hits / n, "low": float(interval.low), "high": float(interval.high), "n": int(n)}
+
+
+def mean(values):
+    """The mean of per-example values with Student's t interval: {"value", "low", "high", "n"}."""
+    values = np.asarray(values, dtype=np.float64)
+    value, half_width = float(values.mean()), 0.0
+    if len(values) > 1:
+        standard_error = float(values.std(ddof=1)) / math.sqrt(len(values))
+        half_width = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * standard_error
+    return {"value": value, "low": value - half_width, "high": value + half_width, "n": len(values)}
+
+
+def paired_difference(a, b):
+    """The mean of `a - b` over the same examples, as `mean` gives it: an interval without 0 is a difference."""
+    return mean(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
+
+
+def mcnemar(correct_a, correct_b):
+    """McNemar's exact test of two classifiers on the same examples (McNemar, 1947).
+
+    Args:
+        correct_a, correct_b: one boolean an example.
+
+    Returns {"only_a", "only_b": how many only one of them has right, "p_value", "difference": paired, a - b}.
+    """
+    correct_a, correct_b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
+    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
+    p_value = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return {
+        "only_a": only_a,
+        "only_b": only_b,
+        "p_value": float(p_value),
+        "difference": paired_difference(correct_a, correct_b),
+    }
+
+
+def confusion(y, y_hat, n_classes):
+    """Counts (n_classes, n_classes): row the true class, column the predicted one."""
+    return np.bincount(np.asarray(y) * n_classes + np.asarray(y_hat), minlength=n_classes**2).reshape(n_classes, -1)
+
+
+def macro_auc(y, scores):
+    """Mean over the classes of the area under the ROC curve of class against rest; None if a class is missing.
+
+    Args:
+        y: labels (n_examples).
+        scores: one an example and class (n_examples, n_classes); only their order within a class counts.
+    """
+    from sklearn.metrics import roc_auc_score  # slow to import
+
+    y, scores = np.asarray(y), np.asarray(scores, dtype=np.float64)
+    one_hot = y[:, None] == np.arange(scores.shape[1])
+    if not one_hot.any(axis=0).all() or one_hot.all(axis=0).any():
+        return None
+    return float(np.mean([roc_auc_score(truth, score) for truth, score in zip(one_hot.T, scores.T, strict=True)]))
+
+
+def classification(y, log_probs):
+    """Accuracy with its interval, accuracy of each class, macro one-vs-rest AUC, confusion; JSON values.
+
+    Args:
+        y: labels (n_examples).
+        log_probs: (n_examples, n_classes).
+    """
+    y, log_probs = np.asarray(y), np.asarray(log_probs)
+    y_hat = log_probs.argmax(axis=1)
+    counts = confusion(y, y_hat, log_probs.shape[1])
+    sizes = counts.sum(axis=1)
+    per_class = [hits / size if size else None for hits, size in zip(counts.diagonal().tolist(), sizes.tolist())]
+    return {
+        "acc": proportion(int((y == y_hat).sum()), len(y)),
+        "per_class_acc": per_class,
+        "macro_auc": macro_auc(y, log_probs),
+        "confusion": counts.tolist(),
+    }

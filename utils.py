@@ -1,0 +1,286 @@
+"""What the questions share: seeds, devices and threads, batches, the one training loop, and the look of the figures."""
+
+import math
+import sys
+import time
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display is needed, and none is tried
+import matplotlib.pyplot as plt
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+import runs
+from options import UserError
+
+CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
+COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3,
+    "image.cmap": "gray",
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,
+}
+
+
+def configure_torch(seed, device, threads):
+    """Seed every generator, make the kernels deterministic, set the CPU threads; returns the `torch.device`.
+
+    "auto" takes an accelerator if there is one. Raises `UserError` for a device that is not there.
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, is_there in available.items() if is_there)
+    if not available[device]:
+        there = ", ".join(name for name, is_there in available.items() if is_there)
+        raise UserError(f"this machine has no device {device}; use -device {there} or auto")
+    return torch.device(device)
+
+
+def peak_memory_mb():
+    """The largest resident size of this process so far in megabytes, or None where the system does not tell."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class TensorBatches:
+    """The shuffled batches of a data set that lives on the device as tensors; no worker, no per-example collation.
+
+    Args:
+        tensors: of equal length.
+        batch_size: the last batch of an epoch may be smaller.
+        transform: called with the tensors of a batch, returns what the loss gets; for random distortions.
+    """
+
+    def __init__(self, *tensors, batch_size, transform=None):
+        self.tensors = tensors
+        self.batch_size = batch_size
+        self.transform = transform
+
+    def __len__(self):
+        return math.ceil(len(self.tensors[0]) / self.batch_size)
+
+    def epoch(self, generator):
+        """The batches of one epoch, in an order drawn from `generator`."""
+        # One gather an epoch, then slices: cheaper than an indexing operation each step.
+        order = torch.randperm(len(self.tensors[0]), generator=generator).to(self.tensors[0].device)
+        shuffled = [tensor[order].split(self.batch_size) for tensor in self.tensors]
+        for batch in zip(*shuffled, strict=True):
+            yield self.transform(*batch) if self.transform else batch
+
+
+def average_weights(model, decay):
+    """A copy of `model` whose weights are the exponential moving average of those that training passes through."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def fit(
+    model,
+    optimizer,
+    batches,
+    batch_loss,
+    evaluate,
+    run,
+    n_epochs,
+    *,
+    seed,
+    score,
+    maximize=True,
+    scheduler=None,
+    averaged=None,
+    max_grad_norm=None,
+):
+    """Train `model`, keep its best and its last checkpoint in `run`, and leave it with the best weights.
+
+    A run that has a checkpoint goes on from it and ends with the same numbers, bit for bit, as if it had never stopped.
+
+    Args:
+        batches: has `epoch(generator)`, the batches of one epoch.
+        batch_loss: `batch_loss(model, batch)` -> the mean loss of a batch and the number of terms it is the mean of.
+        evaluate: `evaluate(model)` -> a dict of validation figures.
+        run: a `runs.Run`.
+        seed: of the order of the examples, which has a generator of its own.
+        score: the validation figure that says which epoch is best.
+        maximize: whether a higher score is better; the earliest of equals wins.
+        scheduler: stepped after every batch.
+        averaged: from `average_weights`; it is then what is evaluated and kept.
+        max_grad_norm: the gradient's norm is clipped to it.
+
+    Returns the history: a dict an epoch with epoch, lr, train_loss, seconds and the validation figures.
+    Raises `UserError` as soon as the loss is seen not to be finite; the checkpoints of the epochs before stay.
+    """
+    device = next(model.parameters()).device
+    order = torch.Generator().manual_seed(seed)
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "averaged": averaged}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    history = _restore(run.checkpoint(), parts, order, device)
+    evaluated = averaged.module if averaged is not None else model
+    params = [param for param in model.parameters() if param.requires_grad]
+
+    for epoch in range(len(history) + 1, n_epochs + 1):
+        start = time.perf_counter()
+        lr = optimizer.param_groups[0]["lr"]
+        model.train()
+        total_loss, n_terms = torch.zeros((), device=device), 0
+        progress = tqdm(
+            batches.epoch(order),
+            total=len(batches),
+            desc=f"epoch {epoch}/{n_epochs}",
+            leave=False,
+            disable=not sys.stderr.isatty(),
+        )
+        for step, batch in enumerate(progress, start=1):
+            for param in params:
+                param.grad = None
+            loss, n = batch_loss(model, batch)
+            loss.backward()
+            if max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(params, max_grad_norm)
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+            if averaged is not None:
+                averaged.update_parameters(model)
+            total_loss += loss.detach() * n  # stays on the device; nan and infinity stay in the sum
+            n_terms += n
+            if step % CHECK_EVERY == 0:
+                _stop_unless_finite(total_loss.item(), epoch, step)
+        train_loss = float(total_loss / n_terms)
+        _stop_unless_finite(train_loss, epoch, step)
+        model.eval()
+        figures = evaluate(evaluated)
+        for value in figures.values():
+            _stop_unless_finite(value, epoch, step)
+        seconds = time.perf_counter() - start
+        history.append({"epoch": epoch, "lr": lr, "train_loss": train_loss, **figures, "seconds": seconds})
+
+        is_best = best_epoch(history, score, maximize)["epoch"] == epoch
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"order": order.get_state(), "rng": torch.get_rng_state()}
+        if device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(device)
+        run.save_epoch(state, history, evaluated.state_dict() if is_best else None)
+        shown = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
+        print(f"Epoch {epoch}/{n_epochs}  train loss {train_loss:.4f}  {shown}  ({seconds:.1f}s)", flush=True)
+
+    runs.load_weights(model, run.folder / runs.BEST)
+    model.eval()
+    return history
+
+
+def _restore(checkpoint, parts, order, device):
+    """Put a checkpoint back where it came from; returns its history, empty for a run that starts."""
+    if checkpoint is None:
+        return []
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[name])
+        order.set_state(checkpoint["order"])
+        torch.set_rng_state(checkpoint["rng"])
+        if device.type == "cuda" and "cuda_rng" in checkpoint:
+            torch.cuda.set_rng_state(checkpoint["cuda_rng"], device)
+        return checkpoint["history"]
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise UserError("last.pt is the checkpoint of another model; start anew without -resume") from error
+
+
+def _stop_unless_finite(value, epoch, step):
+    if not math.isfinite(value):
+        raise UserError(
+            f"the loss is not finite any more at step {step} of epoch {epoch}; try a smaller -learning_rate "
+            "(the epochs before are kept)"
+        )
+
+
+def best_epoch(history, score, maximize=True):
+    """The line of `history` with the best score, the earliest of equals."""
+    return (max if maximize else min)(history, key=lambda line: line[score])
+
+
+def new_figure(width=COLUMN_WIDTH, height=COLUMN_HEIGHT, **subplots):
+    """A figure in the size of a report's column, inches; `subplots` as for `plt.subplots`. Returns fig, axes."""
+    plt.rcParams.update(STYLE)
+    return plt.subplots(figsize=(width, height), **subplots)
+
+
+def save_figure(fig, path):
+    """Write `fig` as PDF, atomically and without a date, so that the same figure is the same bytes; then close it."""
+    with runs.atomic_path(path) as new_path:
+        fig.savefig(new_path, format="pdf", metadata={"CreationDate": None})
+    plt.close(fig)
+
+
+def plot_curves(path, curves, ylabel, title=None):
+    """A figure of one line a run over the epochs.
+
+    Args:
+        curves: dict from label to the values of epochs 1, 2, ...
+        ylabel: what they are, with the unit.
+        title: says at least whether the data are bundled.
+    """
+    fig, ax = new_figure()
+    for label, values in curves.items():
+        ax.plot(range(1, len(values) + 1), values, marker="o", label=label)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel="Epoch", ylabel=ylabel, title=title)
+    if len(curves) > 1:
+        ax.legend()
+    save_figure(fig, path)
+
+
+def plot_tiles(path, tiles, titles=None, title=None, n_columns=4):
+    """A figure of small grey pictures side by side, each on a grey scale of its own.
+
+    Args:
+        tiles: arrays (height, width).
+        titles: one for each.
+    """
+    n_columns = min(n_columns, len(tiles))
+    n_rows = math.ceil(len(tiles) / n_columns)
+    side = COLUMN_WIDTH / max(n_columns, 2)
+    fig, axes = new_figure(side * n_columns, side * n_rows * 1.15 + 0.25, nrows=n_rows, ncols=n_columns, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for i, (ax, tile) in enumerate(zip(axes.flat, tiles)):
+        ax.imshow(tile, interpolation="nearest")
+        if titles:
+            ax.set_title(titles[i], fontsize=7)
+    fig.suptitle(title, fontsize=8)
+    save_figure(fig, path)
+
+
+def plot_confusion(path, counts, class_names, title=None):
+    """A figure of a confusion matrix (row the true class), shaded by the share of the row, labelled with the counts."""
+    side = COLUMN_WIDTH
+    fig, ax = new_figure(side, side)
+    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(counts):
+        for j, count in enumerate(row):
+            ax.text(j, i, count, ha="center", va="center", fontsize=5, color="white" if shares[i][j] > 0.5 else "black")
+    ticks = range(len(class_names))
+    ax.set_xticks(ticks, class_names, rotation=90)
+    ax.set_yticks(ticks, class_names)
+    ax.grid(False)
+    ax.set(xlabel="Predicted", ylabel="True", title=title)
+    save_figure(fig, path)
