@@ -6,7 +6,6 @@ renderings among which the grammar chooses at random, a space between the forms 
 or usted, 3 nosotros, 4 vosotros, 5 ellos, ellas or ustedes.
 """
 
-
 N_PERSONS = 6
 
 # Class of meaning -> "Spanish gender English" for each noun. Verbs choose their objects by class.

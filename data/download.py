@@ -9,6 +9,7 @@ import io
 import shutil
 import sys
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -23,8 +24,21 @@ CHUNK_BYTES = 2**16
 MAX_DOWNLOAD = 200 * 2**20  # bytes of one file; the largest image set, octmnist.npz, has 55 MB
 MAX_UNPACKED = 2**30  # bytes; the course's Kuzushiji-MNIST.npz, 70,000 x 784 float64, has 440 MB
 
-# What numpy, gzip and zipfile raise for a file that is damaged, hostile or something else, besides `OSError`.
-DAMAGED = (ValueError, KeyError, EOFError, OverflowError, MemoryError, RuntimeError, zlib.error, zipfile.BadZipFile)
+# What gzip, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged, hostile or
+# something else, besides `OSError`.
+DAMAGED = (
+    EOFError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class FetchError(options.UserError):

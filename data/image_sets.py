@@ -181,7 +181,8 @@ def find_files(image_set, source):
 def refusing(image_set, origin, advice):
     """What a damaged, hostile or wrong file raises becomes one line: where it came from, what is wrong, what to do."""
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):  # numpy and scikit-learn warn before they raise
+            yield
     except (*download.DAMAGED, OSError) as error:
         raise options.UserError(
             f"{origin} does not give {image_set.title}: {download.one_line(error)}; {advice}"
@@ -213,7 +214,7 @@ def load_openml(image_set, folder, advice):
 
     n_official = sum(image_set.sizes[:2])
     socket.setdefaulttimeout(OPENML_TIMEOUT)  # fetch_openml sets none
-    with refusing(image_set, "OpenML", advice), warnings.catch_warnings(action="ignore"):
+    with refusing(image_set, "OpenML", advice):
         try:
             # liac-arff needs no pandas
             bunch = fetch_openml(image_set.openml, version=1, as_frame=False, parser="liac-arff", data_home=folder)
@@ -270,8 +271,7 @@ def to_uint8(values, scale=1):
     """`scale` times `values` as uint8; raises `ValueError` unless all of that is whole and from 0 to 255."""
     if values.dtype.kind in "uif":
         scaled = values if scale == 1 else values * scale
-        with np.errstate(invalid="ignore"):  # what does not fit shows in the comparison
-            pixels = scaled.astype(np.uint8, order="C")  # the hash needs that, and OpenML's columns are not
+        pixels = scaled.astype(np.uint8, order="C")  # OpenML's columns are not in that order, and the hash needs it
         if np.array_equal(pixels, scaled):
             return pixels
     raise ValueError("its values are not whole numbers from 0 to 255" + (f" divided by {scale}" if scale > 1 else ""))

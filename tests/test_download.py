@@ -59,7 +59,7 @@ ARRAYS = image_sets.split_official(*OFFICIAL.values(), SIZES[0])
 
 def npz_bytes(**arrays):
     file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
+    np.savez(file, **arrays)
     return file.getvalue()
 
 
@@ -371,7 +371,7 @@ def test_idx_files_are_read_and_checked(tmp_path, suffix):
         image_sets.read_idx(path, (2, 3))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(["idx", "gz", "npz"]), st.data())
 def test_a_damaged_file_gives_one_line_or_the_right_arrays(tmp_path_factory, kind, data):
     folder = tmp_path_factory.mktemp("damaged")
@@ -469,7 +469,7 @@ def test_openml_is_verified_too(openml_set, tmp_path, monkeypatch, answer, compl
 
 def test_a_disk_that_is_full_or_closed(tmp_path, monkeypatch):
     source = write_source(tmp_path, "medmnist")
-    with one_line_error("cannot write in", "-data_dir"):
+    with one_line_error("cannot write"):
         install(SMALL, source / "data", source=source)  # a folder inside a file
 
     data_dir = tmp_path / "data"
@@ -482,7 +482,7 @@ def test_a_disk_that_is_full_or_closed(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", write_half)
-    with one_line_error("cannot write in", "No space left on device"):
+    with one_line_error("cannot write", "No space left on device"):
         install(SMALL, data_dir, source=source, force=True)
     assert os.listdir(data_dir) == [path.name]
     assert path.read_bytes() == OLD_CONTENT

@@ -1,0 +1,244 @@
+"""Question 2 as its users run it: command lines in a subprocess, figures, wrong input."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, assert_user_error, load_script
+
+from data import image_sets, images
+from editions import EDITIONS
+from options import UserError
+
+FIGURES = (
+    "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "activation_maps.pdf", "filters_1.pdf", "filters_2.pdf",
+)  # fmt: skip
+SIZES = {"train": 48, "val": 20, "test": 30}
+
+
+def make_arrays(n_classes=10, sizes=SIZES):
+    """Images whose bright row is their class: a network learns them at once."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, n in sizes.items():
+        labels = np.arange(n) % n_classes
+        pictures = rng.integers(0, 60, (n, 28, 28))
+        pictures[np.arange(n), 2 * labels + 2] = 255
+        arrays |= {f"{split}_images": pictures.astype(np.uint8), f"{split}_labels": labels.astype(np.uint8)}
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for name, edition in EDITIONS.items():
+        np.savez(folder / f"{name}.npz", **make_arrays(edition.n_classes))
+    return folder
+
+
+@pytest.fixture
+def q2(run_script, data_dir, tmp_path):
+    def run(*arguments, data_dir=data_dir):
+        return run_script("hw2-q2.py", "-data_dir", data_dir, "-runs_dir", tmp_path, "-epochs", 2, *arguments)
+
+    return run
+
+
+def read_result(tmp_path, name):
+    return json.loads((tmp_path / "q2" / name / "result.json").read_text())
+
+
+def test_one_rate(q2, tmp_path):
+    process = q2("-learning_rate", "0.0005")
+    assert process.returncode == 0, process.stderr
+    assert "420,906 trainable parameters" in process.stdout
+    assert "Epoch 2/2  train loss" in process.stdout and "Final Test acc: 0." in process.stdout
+    name = "kuzushiji_mnist-epochs=2-learning_rate=0.0005"
+    for figure in (*FIGURES, "confusion.pdf"):
+        assert (tmp_path / "q2" / name / figure).read_bytes().startswith(b"%PDF"), figure
+    result = read_result(tmp_path, name)
+    assert result["test"]["official"]["acc"]["n"] == SIZES["test"] and not result["bundled"]
+    again = q2("--learning_rate", "0.0005", "-resume")  # finished: shown, not trained
+    assert "Epoch" not in again.stdout and "Final Test acc: 0." in again.stdout
+
+
+def test_rates_are_compared_on_validation_and_the_test_set_is_seen_for_the_best_only(q2, tmp_path):
+    process = q2("-dataset", "fashion_mnist", "-learning_rate", "0.1", "0.00001", "-epochs", "4")
+    assert process.returncode == 0, process.stderr
+    assert "best on validation: learning rate 0.1" in process.stdout
+    assert process.stdout.count("Final Test acc") == 1
+    base = "fashion_mnist-epochs=4"
+    assert read_result(tmp_path, f"{base}-learning_rate=1e-05")["test"] is None
+    assert read_result(tmp_path, f"{base}-learning_rate=0.1")["test"] is not None
+    sweep = read_result(tmp_path, base)
+    assert [entry["learning_rate"] for entry in sweep["rates"]] == [0.1, 1e-05]
+    assert (tmp_path / "q2" / base / "val_acc.pdf").exists()
+
+
+def test_no_maxpool_takes_the_pooled_networks_best_rate_and_is_compared_with_it(q2, tmp_path):
+    first = q2("-dataset", "octmnist", "-no_maxpool")
+    assert first.returncode == 0 and "learning rate 0.01: no comparison" in first.stdout
+    assert q2("-dataset", "octmnist").returncode == 0
+    second = q2("-dataset", "octmnist", "-no_maxpool")
+    assert second.returncode == 0, second.stderr
+    assert "the best of the network with pooling" in second.stdout
+    assert "McNemar" in second.stdout and "224,892" in second.stdout
+
+
+def test_every_recipe_option_trains(q2):
+    process = q2(
+        "-learning_rate", "0.05", "-optimizer", "sgd", "-momentum", "0.9", "-schedule", "cosine", "-shift", "2",
+        "-flip", "-ema_decay", "0.9", "-l2_decay", "0.0001", "-batch_size", "1000", "-dropout", "0.1",
+        "-conv_1_name", "conv2", "-convlayer2", "conv1", "-skip_test",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert "Final Test acc" not in process.stdout
+
+
+def test_help_does_not_import_torch(run_script):
+    for script in ("hw2-q2.py",):
+        process = run_script("-X", "importtime", script, "--help")
+        assert process.returncode == 0 and "-learning_rate" in process.stdout
+        assert "torch" not in process.stderr and "numpy" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-learning_rate", "0"], ["-learning_rate", "above 0", "'0'"]),
+        (["-learning_rate", "-1"], ["above 0"]),
+        (["-learning_rate", "nan"], ["above 0"]),
+        (["-learning_rate", "abc"], ["abc"]),
+        (["-batch_size", "0"], ["-batch_size"]),
+        (["-dataset", "no_such.npz"], ["no_such.npz", "does not exist"]),
+        (["-data", "real", "-data_dir", "nowhere"], ["kuzushiji_mnist.npz is missing", "download_kuzushiji_mnist.py"]),
+        (["-learning_rate", "0.1", "-conv_1_name", "convblock1[0]"], ["convblock1[0]", "conv1, conv2"]),
+    ],
+)
+def test_wrong_options_end_in_one_line(q2, arguments, words):
+    assert_user_error(q2(*arguments), *words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that the test misses")
+def test_a_device_that_is_not_there(q2):
+    assert_user_error(q2("-learning_rate", "0.1", "-device", "cuda"), "no device cuda", "cpu")
+
+
+def test_an_output_folder_that_cannot_be_written(run_script, data_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    process = run_script(
+        "hw2-q2.py", "-data_dir", data_dir, "-runs_dir", tmp_path / "file" / "runs", "-learning_rate", "0.1"
+    )
+    assert_user_error(process, "cannot write", "-runs_dir")
+
+
+def test_a_checkpoint_of_another_model(q2, tmp_path):
+    assert q2("-learning_rate", "0.1", "-run_name", "x", "-epochs", "1").returncode == 0
+    before = (tmp_path / "q2" / "x" / "last.pt").read_bytes()
+    process = q2("-learning_rate", "0.1", "-run_name", "x", "-epochs", "1", "-no_maxpool", "-resume")
+    assert_user_error(process, "no_maxpool")
+    assert (tmp_path / "q2" / "x" / "last.pt").read_bytes() == before
+
+
+def broken(change):
+    """The tiny arrays with some replaced."""
+    return lambda: make_arrays() | change(make_arrays())
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (broken(lambda a: {"train_images": a["train_images"][:5]}), ["5 train images", "48 train labels"]),
+        (broken(lambda a: {"val_images": a["val_images"][:0], "val_labels": a["val_labels"][:0]}), ["0 val"]),
+        (broken(lambda a: {"train_images": a["train_images"] / 255}), ["whole numbers from 0 to 255"]),
+        (broken(lambda a: {"train_images": a["train_images"][:, :20]}), ["reshape"]),
+        (broken(lambda a: {"test_labels": a["test_labels"] + 200}), ["labels up to 209", "10 classes"]),
+        (lambda: {"images": np.zeros(3)}, ["train_images"]),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, make, words):
+    np.savez(tmp_path / "kuzushiji_mnist.npz", **make())
+    with pytest.raises(UserError) as caught:
+        images.load("kuzushiji_mnist", "real", tmp_path)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_truncated_file_is_refused_and_left_alone(q2, data_dir, tmp_path):
+    content = (data_dir / "kuzushiji_mnist.npz").read_bytes()
+    (tmp_path / "kuzushiji_mnist.npz").write_bytes(content[: len(content) // 2])
+    assert_user_error(q2("-learning_rate", "0.1", data_dir=tmp_path), "kuzushiji_mnist.npz", "is not an image set")
+    assert (tmp_path / "kuzushiji_mnist.npz").stat().st_size == len(content) // 2
+
+
+def test_the_courses_own_file_gives_the_same_images(tmp_path):
+    arrays = make_arrays()
+    course = {
+        key: arrays[ours].reshape(len(arrays[ours]), -1) / 256 if "images" in ours else arrays[ours]
+        for key, ours in zip(image_sets.COURSE_KEYS, image_sets.MEDMNIST_KEYS, strict=True)
+    }
+    np.savez(tmp_path / "Kuzushiji-MNIST.npz", **course)
+    loaded = images.load("kuzushiji_mnist", "real", tmp_path)
+    assert not loaded.bundled
+    for split in image_sets.SPLITS:
+        np.testing.assert_array_equal(loaded.X[split][:, 0].numpy(), arrays[f"{split}_images"])
+        np.testing.assert_array_equal(loaded.y[split].numpy(), arrays[f"{split}_labels"])
+
+
+def test_a_file_by_its_path_brings_its_own_number_of_classes(q2, tmp_path):
+    np.savez(tmp_path / "organs.npz", **make_arrays(11))
+    process = q2("-dataset", tmp_path / "organs.npz", "-learning_rate", "0.1")
+    assert process.returncode == 0 and "organs.npz" in process.stdout, process.stderr
+    assert read_result(tmp_path, "organs-epochs=2-learning_rate=0.1")["class_names"] == [str(i) for i in range(11)]
+
+
+def test_the_courses_octmnist_subset_is_the_first_of_each_class():
+    labels = np.arange(1000) % 4
+    arrays = make_arrays(4, SIZES | {"test": 1000})
+    assert (arrays["test_labels"] == labels).all()
+    data = images.Images("", False, "octmnist", (), {}, {"test": torch.from_numpy(labels)}, "")
+    subset = images.test_subsets(data)["course_529"]
+    counts = np.bincount(labels[subset], minlength=4)
+    assert list(counts) == [182, 55, 42, 250] and len(subset) == 529
+    for label, n in enumerate(counts):
+        assert subset[labels[subset] == label].tolist() == np.flatnonzero(labels == label)[:n].tolist()
+
+
+def test_shifts_and_mirrors_are_those_of_the_same_image():
+    torch.manual_seed(0)
+    X = torch.randint(1, 256, (6, 1, 28, 28), dtype=torch.uint8)
+    assert images.random_distortion()(X) is X
+    distorted = images.random_distortion(shift=2, flip=True)(X)
+    seen = set()
+    for x, found in zip(X[:, 0], distorted[:, 0], strict=True):
+        padded = torch.nn.functional.pad(x, (2, 2, 2, 2))
+        mirrored = torch.nn.functional.pad(x.flip(1), (2, 2, 2, 2))
+        candidates = {
+            (i, j, k): source[i : i + 28, j : j + 28]
+            for k, source in enumerate((padded, mirrored))
+            for i in range(5)
+            for j in range(5)
+        }
+        matches = [key for key, candidate in candidates.items() if torch.equal(candidate, found)]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert len(seen) > 1 and {k for _, _, k in seen} == {0, 1}
+
+
+def test_a_name_may_reach_into_a_sequential():
+    script = load_script("hw2-q2.py")
+    block = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3))
+    model = torch.nn.ModuleDict({"convblock1": block})
+    assert script.find_layer(model, "convblock1[0]") is block[0]
+
+
+def test_the_readmes_commands_parse():
+    script = load_script("hw2-q2.py")
+    lines = [line.strip("` |") for line in (ROOT / "README.md").read_text().splitlines() if "hw2-q2.py" in line]
+    commands = [
+        part.split("hw2-q2.py", 1)[1] for line in lines for part in line.split("`") if "python hw2-q2.py" in part
+    ]
+    assert commands
+    for command in commands:
+        script.parse_args(command.split("#")[0].split())
