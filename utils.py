@@ -135,42 +135,17 @@ def fit(
     parts = {name: part for name, part in parts.items() if part is not None}
     history = _restore(run.checkpoint(), parts, order, device)
     evaluated = averaged.module if averaged is not None else model
-    params = [param for param in model.parameters() if param.requires_grad]
 
     for epoch in range(len(history) + 1, n_epochs + 1):
         start = time.perf_counter()
         lr = optimizer.param_groups[0]["lr"]
-        model.train()
-        total_loss, n_terms = torch.zeros((), device=device), 0
-        progress = tqdm(
-            batches.epoch(order),
-            total=len(batches),
-            desc=f"epoch {epoch}/{n_epochs}",
-            leave=False,
-            disable=not sys.stderr.isatty(),
+        train_loss = train_epoch(
+            model, optimizer, batches, batch_loss, order, epoch, scheduler, averaged, max_grad_norm
         )
-        for step, batch in enumerate(progress, start=1):
-            for param in params:
-                param.grad = None
-            loss, n = batch_loss(model, batch)
-            loss.backward()
-            if max_grad_norm is not None:
-                torch.nn.utils.clip_grad_norm_(params, max_grad_norm)
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            if averaged is not None:
-                averaged.update_parameters(model)
-            total_loss += loss.detach() * n  # stays on the device; nan and infinity stay in the sum
-            n_terms += n
-            if step % CHECK_EVERY == 0:
-                _stop_unless_finite(total_loss.item(), epoch, step)
-        train_loss = float(total_loss / n_terms)
-        _stop_unless_finite(train_loss, epoch, step)
         model.eval()
         figures = evaluate(evaluated)
         for value in figures.values():
-            _stop_unless_finite(value, epoch, step)
+            _stop_unless_finite(value, epoch, len(batches))
         seconds = time.perf_counter() - start
         history.append({"epoch": epoch, "lr": lr, "train_loss": train_loss, **figures, "seconds": seconds})
 
@@ -186,6 +161,44 @@ def fit(
     runs.load_weights(model, run.folder / runs.BEST)
     model.eval()
     return history
+
+
+def train_epoch(
+    model, optimizer, batches, batch_loss, order, epoch=1, scheduler=None, averaged=None, max_grad_norm=None
+):
+    """One pass over the training set, with the arguments of `fit`; `order` is the generator of the examples' order.
+
+    Returns the mean loss over the epoch's terms. Raises `UserError` as soon as the loss is seen not to be finite.
+    """
+    model.train()
+    params = [param for param in model.parameters() if param.requires_grad]
+    total_loss, n_terms = torch.zeros((), device=params[0].device), 0
+    steps = tqdm(
+        batches.epoch(order),
+        total=len(batches),
+        desc=f"epoch {epoch}",
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )
+    for step, batch in enumerate(steps, start=1):
+        for param in params:
+            param.grad = None
+        loss, n = batch_loss(model, batch)
+        loss.backward()
+        if max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(params, max_grad_norm)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        if averaged is not None:
+            averaged.update_parameters(model)
+        total_loss += loss.detach() * n  # stays on the device; nan and infinity stay in the sum
+        n_terms += n
+        if step % CHECK_EVERY == 0:
+            _stop_unless_finite(total_loss.item(), epoch, step)
+    train_loss = float(total_loss / n_terms)
+    _stop_unless_finite(train_loss, epoch, step)
+    return train_loss
 
 
 def _restore(checkpoint, parts, order, device):

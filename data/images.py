@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from data import bundled_images, image_sets, sources
 from editions import DEFAULT_EDITION, EDITIONS
-from options import UserError
+from options import DATA_DIR, UserError
 
 # The course's own file of Kuzushiji-MNIST, which users may have already.
 OTHER_FILE_NAMES = {"kuzushiji_mnist": ("Kuzushiji-MNIST.npz",)}
@@ -41,7 +41,7 @@ class Images:
     fingerprint: str
 
 
-def load(dataset, mode="auto", data_dir=None, edition=None, quick=False):
+def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False):
     """The image set called `dataset`, or the .npz file at that path.
 
     Args:

@@ -1,0 +1,188 @@
+"""Question 2 against the textbook loop: seconds a step, each technique, and the sweep of three learning rates.
+
+$ python benchmarks/bench_q2.py              # 500 steps at batch 8, one thread, 7 interleaved repeats
+$ python benchmarks/bench_q2.py --sweep      # the three-rate sweep, default threads; some minutes
+
+The textbook loop stands here: a `Dataset` over ready float tensors, a shuffling `DataLoader`, plain Adam, `.item()` each
+step. Every variant starts from the same weights and sees the same examples in the same order, without dropout, so
+that the losses must agree; the ratio is the textbook's time over the variant's in the same repeat, and its median is quoted.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import utils  # noqa: E402
+from data import images  # noqa: E402
+from models import CNN  # noqa: E402
+
+BATCH_SIZE, N_STEPS, LEARNING_RATE, SEED = 8, 500, 0.0005, 0
+LOSS_TOLERANCE = 1e-3  # the sums are taken in another order
+
+
+class TensorPairs(Dataset):
+    """The textbook's data set: one example at a time."""
+
+    def __init__(self, X, y):
+        self.X, self.y = X, y
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        return self.X[index], self.y[index]
+
+
+def textbook(model, X, y, order, make_optimizer=torch.optim.Adam):
+    """Mean loss of one epoch of the textbook loop; `order` in place of shuffle=True, so that the losses compare."""
+    optimizer = make_optimizer(model.parameters(), lr=LEARNING_RATE)
+    total_loss = 0.0
+    for X_batch, y_batch in DataLoader(TensorPairs(X, y), batch_size=BATCH_SIZE, sampler=order):
+        optimizer.zero_grad()
+        loss = F.nll_loss(model(X_batch), y_batch)
+        loss.backward()
+        optimizer.step()
+        total_loss += loss.item()
+    return total_loss / N_STEPS
+
+
+class InOrder(utils.TensorBatches):
+    """Our batches in the textbook's order."""
+
+    def __init__(self, *tensors, order):
+        super().__init__(*(tensor[order] for tensor in tensors), batch_size=BATCH_SIZE)
+
+    def epoch(self, generator):
+        return zip(*(tensor.split(self.batch_size) for tensor in self.tensors), strict=True)
+
+
+def ours(model, X, y, order, fused=True, channels_last=True):
+    """Mean loss of one epoch of `utils.train_epoch`, with techniques that can be taken out."""
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=fused)
+
+    def batch_loss(model, batch):
+        return F.nll_loss(model(images.to_pixels(batch[0])), batch[1]), len(batch[1])
+
+    return utils.train_epoch(model, optimizer, InOrder(X, y, order=order), batch_loss, None)
+
+
+def textbook_with(**kwargs):
+    """The textbook loop with another optimizer and nothing else changed."""
+    return lambda *args: textbook(*args, make_optimizer=lambda params, lr: torch.optim.Adam(params, lr=lr, **kwargs))
+
+
+def compiled(model, X, y, order):
+    """Ours through `torch.compile`; its compilation falls into the warm-up, which is not timed."""
+    return ours(torch.compile(model), X, y, order)
+
+
+VARIANTS = {  # name -> (loop, whether it reads ready floats)
+    "textbook": (textbook, True),
+    "textbook, fused Adam": (textbook_with(fused=True), True),
+    "textbook, foreach Adam": (textbook_with(foreach=True), True),
+    "ours": (ours, False),
+    "ours without fused Adam": (lambda *args: ours(*args, fused=False), False),
+    "ours without channels_last": (lambda *args: ours(*args, channels_last=False), False),
+}
+
+
+def bench_steps(n_repeats):
+    """Print milliseconds a step and the ratio to the textbook loop for each variant, in interleaved repeats."""
+    data = images.load("kuzushiji_mnist", "bundled")
+    n = N_STEPS * BATCH_SIZE
+    X, y = data.X["train"][:n], data.y["train"][:n]
+    X_float = images.to_pixels(X)
+    times, losses = {name: [] for name in VARIANTS}, {}
+    for repeat in range(n_repeats + 1):  # the first warms up
+        for name, (loop, ready_floats) in VARIANTS.items():
+            torch.manual_seed(SEED)
+            model, order = CNN(dropout_prob=0.0), torch.randperm(n)
+            start = time.perf_counter()
+            losses[name] = loop(model, X_float if ready_floats else X, y, order)
+            if repeat:
+                times[name].append(time.perf_counter() - start)
+    print(f"{N_STEPS} steps at batch {BATCH_SIZE}, {torch.get_num_threads()} thread, median of {n_repeats} repeats")
+    print(f"{'variant':<30}{'ms/step':>9}{'ratio':>8}{'range of the ratio':>21}{'loss':>9}")
+    for name, seconds in times.items():
+        ratios = [base / s for base, s in zip(times["textbook"], seconds, strict=True)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(
+            f"{name:<30}{1000 * statistics.median(seconds) / N_STEPS:>9.2f}{statistics.median(ratios):>8.2f}"
+            f"{spread:>21}{losses[name]:>9.4f}"
+        )
+        if abs(losses[name] - losses["textbook"]) > LOSS_TOLERANCE:
+            sys.exit(f"{name}: its loss is not the textbook's, so the times do not compare")
+
+
+def textbook_run(learning_rate, n_epochs, data):
+    """One run of the course's kind: train, and after each epoch validate batch by batch, at default threads."""
+    X, y = ({split: part[split] for split in ("train", "val")} for part in (data.X, data.y))
+    X = {split: images.to_pixels(part) for split, part in X.items()}
+    torch.manual_seed(SEED)
+    model = CNN(dropout_prob=0.3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    for _ in range(n_epochs):
+        model.train()
+        for X_batch, y_batch in DataLoader(TensorPairs(X["train"], y["train"]), batch_size=BATCH_SIZE, shuffle=True):
+            optimizer.zero_grad()
+            loss = F.nll_loss(model(X_batch), y_batch)
+            loss.backward()
+            optimizer.step()
+            loss.item()
+        model.eval()
+        with torch.no_grad():
+            (model(X["val"]).argmax(dim=-1) == y["val"]).float().mean().item()
+
+
+def bench_sweep(n_epochs, n_repeats):
+    """Print the seconds of the three-rate sweep as a whole command, and of three textbook runs one after the other."""
+    rates = (0.00001, 0.0005, 0.01)
+    data = images.load("kuzushiji_mnist", "bundled")
+    ratios = []
+    for _ in range(n_repeats):
+        start = time.perf_counter()
+        for rate in rates:
+            textbook_run(rate, n_epochs, data)
+        slow = time.perf_counter() - start
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, ROOT / "hw2-q2.py", "-data", "bundled", "-skip_test", "-runs_dir", folder]
+            start = time.perf_counter()
+            subprocess.run([*command, "-epochs", str(n_epochs)], check=True, stdout=subprocess.DEVNULL)
+            fast = time.perf_counter() - start
+        ratios.append(slow / fast)
+        print(f"textbook {slow:.1f} s, the sweep {fast:.1f} s, ratio {slow / fast:.2f}", flush=True)
+    print(f"median ratio {statistics.median(ratios):.2f}, {torch.get_num_threads()} threads by default")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sweep", action="store_true", help="the sweep in place of single steps")
+    parser.add_argument("--repeats", type=int, help="default: 7, or 3 sweeps")
+    parser.add_argument("--epochs", type=int, default=3, help="of each run of the sweep (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of single steps (default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="also torch.compile, which takes a minute to compile")
+    args = parser.parse_args()
+    if args.sweep:
+        bench_sweep(args.epochs, args.repeats or 3)
+        return
+    torch.set_num_threads(args.threads)
+    if args.compile:
+        VARIANTS["ours, torch.compile"] = (compiled, False)
+    bench_steps(args.repeats or 7)
+
+
+if __name__ == "__main__":
+    main()
