@@ -9,6 +9,7 @@ that the losses must agree; the ratio is the textbook's time over the variant's 
 """
 
 import argparse
+import math
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,9 @@ from data import images  # noqa: E402
 from models import CNN  # noqa: E402
 
 BATCH_SIZE, N_STEPS, LEARNING_RATE, SEED = 8, 500, 0.0005, 0
-LOSS_TOLERANCE = 1e-3  # the sums are taken in another order
+# Sums taken in another order differ in the last bit, and training doubles a difference every few steps: the mean loss of
+# the first steps has to agree closely, that of all steps roughly.
+N_CLOSE_STEPS, CLOSE, ROUGH = 20, 1e-4, 2e-2  # tolerances are relative
 
 
 class TensorPairs(Dataset):
@@ -54,7 +57,7 @@ def textbook(model, X, y, order, make_optimizer=torch.optim.Adam):
         loss.backward()
         optimizer.step()
         total_loss += loss.item()
-    return total_loss / N_STEPS
+    return total_loss / math.ceil(len(X) / BATCH_SIZE)
 
 
 class InOrder(utils.TensorBatches):
@@ -99,12 +102,24 @@ VARIANTS = {  # name -> (loop, whether it reads ready floats)
 }
 
 
+def check_losses(X, X_float, y):
+    """Stop unless every variant computes the textbook's loss: over the first steps, where it agrees to rounding."""
+    n = N_CLOSE_STEPS * BATCH_SIZE
+    losses = {}
+    for name, (loop, ready_floats) in VARIANTS.items():
+        torch.manual_seed(SEED)
+        losses[name] = loop(CNN(dropout_prob=0.0), (X_float if ready_floats else X)[:n], y[:n], torch.randperm(n))
+        if not math.isclose(losses[name], losses["textbook"], rel_tol=CLOSE):
+            sys.exit(f"{name}: its loss is not the textbook's, so the times do not compare: {losses}")
+
+
 def bench_steps(n_repeats):
     """Print milliseconds a step and the ratio to the textbook loop for each variant, in interleaved repeats."""
     data = images.load("kuzushiji_mnist", "bundled")
     n = N_STEPS * BATCH_SIZE
     X, y = data.X["train"][:n], data.y["train"][:n]
     X_float = images.to_pixels(X)
+    check_losses(X, X_float, y)
     times, losses = {name: [] for name in VARIANTS}, {}
     for repeat in range(n_repeats + 1):  # the first warms up
         for name, (loop, ready_floats) in VARIANTS.items():
@@ -123,8 +138,8 @@ def bench_steps(n_repeats):
             f"{name:<30}{1000 * statistics.median(seconds) / N_STEPS:>9.2f}{statistics.median(ratios):>8.2f}"
             f"{spread:>21}{losses[name]:>9.4f}"
         )
-        if abs(losses[name] - losses["textbook"]) > LOSS_TOLERANCE:
-            sys.exit(f"{name}: its loss is not the textbook's, so the times do not compare")
+        if not math.isclose(losses[name], losses["textbook"], rel_tol=ROUGH):
+            sys.exit(f"{name}: its loss is far from the textbook's")
 
 
 def textbook_run(learning_rate, n_epochs, data):

@@ -88,7 +88,7 @@ NOUNS = {
         diente m tooth teeth, nariz f nose, espalda f back, oreja f ear, rodilla f knee, boca f mouth, dedo m finger""",
     "truth": "verdad f truth -, mentira f lie, secreto m secret, nombre m name",
     "lang": "inglés m English -, español m Spanish -, francés m French -, alemán m German -, ruso m Russian -, chino m Chinese -",
-    "feeling": "música f music -, arte m art -, nieve f snow -, lluvia f rain -, invierno m winter -, verano m summer -, mar m sea",
+    "liked": "música f music -, arte m art -, nieve f snow -, lluvia f rain -, invierno m winter -, verano m summer -, mar m sea",
 }  # fmt: skip
 
 # Of people and animals, then of things: "Spanish English", the English of a man and of a woman parted by "~".
