@@ -2,6 +2,7 @@
 
 import math
 
+import Levenshtein
 import numpy as np
 from scipy import stats
 
@@ -27,6 +28,11 @@ def mean(values):
 def paired_difference(a, b):
     """The mean of `a - b` over the same examples, as `mean` gives it: an interval without 0 is a difference."""
     return mean(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
+
+
+def format_interval(figure, sign=""):
+    """A figure with its 95 % interval, for the screen."""
+    return f"{figure['value']:{sign}.4f} (95 % interval {figure['low']:{sign}.4f} to {figure['high']:{sign}.4f})"
 
 
 def mcnemar(correct_a, correct_b):
@@ -86,4 +92,35 @@ def classification(y, log_probs):
         "per_class_acc": per_class,
         "macro_auc": macro_auc(y, log_probs),
         "confusion": counts.tolist(),
+    }
+
+
+def error_rates(hyps, refs):
+    """Levenshtein distance over the reference's length, one for each sentence (the handout's error rate before the mean)."""
+    return [Levenshtein.distance(hyp, ref) / len(ref) for hyp, ref in zip(hyps, refs, strict=True)]
+
+
+def translation(hyps, refs, seen=()):
+    """Figures of free-running translations; JSON values.
+
+    Args:
+        hyps, refs: strings, a sentence each; no reference is empty.
+        seen: the target sentences of the training set.
+
+    Returns err_rate (the mean error rate a sentence, with its interval), cer (all edits over all characters), exact (share
+    of sentences without an error), chrf (Popovic, 2015; from 0 to 100), and err_rate_seen / err_rate_unseen, the error rate
+    of the sentences whose reference is, or is not, in `seen`; None where there are none.
+    """
+    import sacrebleu  # slow to import
+
+    rates = np.array(error_rates(hyps, refs))
+    lengths = np.array([len(ref) for ref in refs])
+    is_seen = np.array([ref in seen for ref in refs])
+    return {
+        "err_rate": mean(rates),
+        "cer": float(np.round(rates * lengths).sum() / lengths.sum()),
+        "exact": proportion(int((rates == 0).sum()), len(rates)),
+        "chrf": sacrebleu.corpus_chrf(list(hyps), [list(refs)]).score,
+        "err_rate_seen": mean(rates[is_seen]) if is_seen.any() else None,
+        "err_rate_unseen": mean(rates[~is_seen]) if not is_seen.all() else None,
     }

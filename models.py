@@ -1,7 +1,9 @@
 """The networks, in the order of the questions. No files, no devices, no decoding, no printing."""
 
+import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from editions import DEFAULT_EDITION, EDITIONS
 
@@ -63,3 +65,198 @@ class CNN(nn.Module):
         x = self.drop(F.relu(self.fc1(x)))
         x = F.relu(self.fc2(x))
         return F.log_softmax(self.fc3(x), dim=-1)
+
+
+class Encoder(nn.Module):
+    """The bidirectional LSTM that reads the source sentence (2022-23, Question 3.1a).
+
+        h_1 .. h_n = drop(BiLSTM(drop(E x_1) .. drop(E x_n)))
+
+    Padding has no influence: the backward direction starts at each sentence's own last symbol.
+
+    Args:
+        src_vocab_size: rows of the embedding.
+        hidden_size: of both directions together, and of the embedding; even.
+        padding_idx: the symbol that fills short sentences up.
+        dropout: probability, on the embeddings and on the outputs.
+
+    Shapes:
+        src: (batch_size, max_src_len)
+        lengths: (batch_size), each at least 1
+        returns enc_output (batch_size, max_src_len, hidden_size), 0 at the padding, and final_hidden, h and c, each
+            (2, batch_size, hidden_size // 2): the forward direction after the last symbol, the backward after the first
+    """
+
+    def __init__(self, src_vocab_size, hidden_size, padding_idx, dropout):
+        super().__init__()
+        if hidden_size % 2:
+            raise ValueError(f"hidden_size must be even, got {hidden_size}")
+        self.embedding = nn.Embedding(src_vocab_size, hidden_size, padding_idx=padding_idx)
+        self.lstm = nn.LSTM(hidden_size, hidden_size // 2, bidirectional=True, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, src, lengths):
+        emb = self.dropout(self.embedding(src))  # (batch_size, max_src_len, hidden_size)
+        if bool((lengths == src.shape[1]).all()):
+            # Nothing to pack: the fused kernel of dense sequences is faster.
+            enc_output, final_hidden = self.lstm(emb)
+        else:
+            packed = pack_padded_sequence(emb, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            packed, final_hidden = self.lstm(packed)
+            enc_output, _ = pad_packed_sequence(packed, batch_first=True, total_length=src.shape[1])
+        return self.dropout(enc_output), final_hidden
+
+
+class Attention(nn.Module):
+    """Bilinear attention (2022-23, Question 3.1b, equations 1 to 4; "general" in Luong et al., 2015).
+
+        z = W_q^T q,  s_i = z^T h_i,  p = softmax(s),  c = sum_i p_i h_i,  a_o = tanh(W_o^T [q; c])
+
+    q is the decoder's state itself. All target steps are computed at once, since no step reads another's a_o.
+
+    Shapes:
+        query: (batch_size, max_tgt_len, hidden_size)
+        encoder_outputs: (batch_size, max_src_len, hidden_size)
+        src_lengths: (batch_size)
+        returns attn_out (batch_size, max_tgt_len, hidden_size)
+    """
+
+    def __init__(self, hidden_size):
+        super().__init__()
+        self.linear_in = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.linear_out = nn.Linear(2 * hidden_size, hidden_size)
+
+    def forward(self, query, encoder_outputs, src_lengths):
+        alpha = self.weights(self.linear_in(query), encoder_outputs, sequence_mask(src_lengths, encoder_outputs))
+        return self.combine(query, alpha, encoder_outputs)
+
+    @staticmethod
+    def weights(z, keys, mask):
+        """p, the share of attention (batch_size, max_tgt_len, max_src_len) that each source symbol gets.
+
+        z: (batch_size, max_tgt_len, hidden_size); keys: (batch_size, max_src_len, hidden_size); mask: of
+        `sequence_mask`, or None.
+        """
+        scores = torch.bmm(z, keys.transpose(1, 2))
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(1), float("-inf"))
+        return scores.softmax(dim=-1)
+
+    def combine(self, query, alpha, encoder_outputs):
+        """a_o from the query and the weights."""
+        context = torch.bmm(alpha, encoder_outputs)  # (batch_size, max_tgt_len, hidden_size)
+        return torch.tanh(self.linear_out(torch.cat([query, context], dim=-1)))
+
+
+def sequence_mask(lengths, padded):
+    """True at the real symbols (batch_size, max_len) of sequences padded to (batch_size, max_len, ...).
+
+    None if there is no padding at all.
+    """
+    max_len = padded.shape[1]
+    if bool((lengths == max_len).all()):
+        return None
+    return torch.arange(max_len, device=padded.device) < lengths.to(padded.device).unsqueeze(1)
+
+
+class Decoder(nn.Module):
+    """The LSTM that writes the target sentence, with attention or without (2022-23, Questions 3.1a and 3.1b).
+
+        q_1 .. q_m = LSTM(drop(E y_0) .. drop(E y_m-1)),  out_t = drop(a_o(q_t)), or drop(q_t) without attention
+
+    Only q_t, which has no dropout, is handed on to the next step, and no output is fed back: so one call of the LSTM over
+    the whole target computes the same as a loop over its symbols.
+
+    Args:
+        hidden_size: of the state and of the embedding.
+        tgt_vocab_size: rows of the embedding.
+        attn: an `Attention`, or None.
+        padding_idx: the symbol that fills short sentences up.
+        dropout: probability, on the embeddings and on the outputs.
+
+    Shapes:
+        tgt: (batch_size, max_tgt_len), each symbol is read to predict the next one
+        dec_state: h and c, each (1, batch_size, hidden_size), or the encoder's final_hidden
+        encoder_outputs: (batch_size, max_src_len, hidden_size)
+        src_lengths: (batch_size)
+        returns outputs (batch_size, max_tgt_len, hidden_size), dec_state
+    """
+
+    def __init__(self, hidden_size, tgt_vocab_size, attn, padding_idx, dropout):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.tgt_vocab_size = tgt_vocab_size
+        self.embedding = nn.Embedding(tgt_vocab_size, hidden_size, padding_idx=padding_idx)
+        self.lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True)
+        self.attn = attn
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tgt, dec_state, encoder_outputs, src_lengths):
+        dec_state = join_directions(dec_state)
+        emb = self.dropout(self.embedding(tgt))  # (batch_size, max_tgt_len, hidden_size)
+        outputs, dec_state = self.lstm(emb, dec_state)
+        if self.attn is not None:
+            outputs = self.attn(outputs, encoder_outputs, src_lengths)
+        return self.dropout(outputs), dec_state
+
+
+def join_directions(state):
+    """The states of an LSTM's two directions side by side: each (2, batch_size, n) becomes (1, batch_size, 2n)."""
+    return tuple(torch.cat([part[0], part[1]], dim=-1).unsqueeze(0) if len(part) == 2 else part for part in state)
+
+
+class Seq2Seq(nn.Module):
+    """Encoder, decoder and the output layer, which shares its weight with the decoder's embedding (2022-23, Question 3).
+
+    Shapes:
+        src: (batch_size, max_src_len)
+        src_lengths: (batch_size)
+        tgt: (batch_size, max_tgt_len)
+        dec_hidden: the decoder's state before tgt, by default the encoder's last
+        returns logits (batch_size, max_tgt_len, tgt_vocab_size), dec_hidden
+    """
+
+    def __init__(self, encoder, decoder):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.generator = nn.Linear(decoder.hidden_size, decoder.tgt_vocab_size)
+        self.generator.weight = decoder.embedding.weight
+
+    def forward(self, src, src_lengths, tgt, dec_hidden=None):
+        enc_output, final_hidden = self.encoder(src, src_lengths)
+        dec_hidden = final_hidden if dec_hidden is None else dec_hidden
+        output, dec_hidden = self.decoder(tgt, dec_hidden, enc_output, src_lengths)
+        return self.generator(output), dec_hidden
+
+    def start(self, src, src_lengths):
+        """The state from which `step` begins: h, c and with attention W_q h_i, h_i, mask; a row each (`decoding`)."""
+        enc_output, final_hidden = self.encoder(src, src_lengths)
+        h, c = (part.squeeze(0) for part in join_directions(final_hidden))
+        if self.decoder.attn is None:
+            return h, c
+        # s_i = (W_q^T q)^T h_i = q^T (W_q h_i): the product with W_q is made once a sentence, not once a step.
+        keys = enc_output @ self.decoder.attn.linear_in.weight
+        mask = sequence_mask(src_lengths, enc_output)
+        return h, c, keys, enc_output, *([] if mask is None else [mask])
+
+    def step(self, tokens, state):
+        """Log-probabilities of the next symbol (n_rows, tgt_vocab_size) after `tokens` (n_rows), and the new state.
+
+        For use without dropout: what `forward` computes for one symbol, with the embedding's product with the LSTM's input
+        matrix looked up.
+        """
+        h, c, *memory = state
+        decoder, lstm = self.decoder, self.decoder.lstm
+        table = F.linear(decoder.embedding.weight, lstm.weight_ih_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)
+        gates = torch.addmm(table[tokens], h, lstm.weight_hh_l0.t())
+        i, f, g, o = gates.chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        output = h
+        if decoder.attn is not None:
+            keys, enc_output, *mask = memory
+            query = h.unsqueeze(1)
+            alpha = decoder.attn.weights(query, keys, mask[0] if mask else None)
+            output = decoder.attn.combine(query, alpha, enc_output).squeeze(1)
+        return self.generator(output).log_softmax(dim=-1), (h, c, *memory)

@@ -65,6 +65,7 @@ def _number(convert, test, wanted):
 
 
 positive_int = _number(int, lambda n: n > 0, "a whole number above 0")
+even_int = _number(int, lambda n: n > 0 and n % 2 == 0, "an even number above 0")
 non_negative_int = _number(int, lambda n: n >= 0, "a whole number, 0 or above")
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or above")

@@ -84,10 +84,10 @@ def load_checkpoint(path, map_location="cpu"):
 
 def load_weights(model, path):
     """Load `best.pt` into `model`; raises `UserError` if it belongs to another network."""
-    weights = load_checkpoint(path, next(model.parameters()).device)
+    checkpoint = load_checkpoint(path, next(model.parameters()).device)
     try:
-        model.load_state_dict(weights)
-    except (RuntimeError, AttributeError, TypeError) as error:
+        model.load_state_dict(checkpoint["weights"])
+    except (KeyError, RuntimeError, AttributeError, TypeError) as error:
         raise UserError(
             f"{path} holds the weights of another network; give the options that it was trained with"
         ) from error
@@ -104,6 +104,22 @@ def default_name(base, args, defaults, ignored=()):
             continue
         parts.append(name if value is True else f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
     return "-".join(parts).replace("/", "_")
+
+
+def make_config(question, args, data, ignored=()):
+    """What determines a run's numbers, and where they came from, for `open_run`.
+
+    Args:
+        args: the parsed options; those in `ignored` do not matter to what is trained.
+        data: has title, bundled and fingerprint.
+    """
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    return {
+        "question": question,
+        "options": {name: value for name, value in values.items() if name not in ignored},
+        "data": {"name": data.title, "bundled": data.bundled, "fingerprint": data.fingerprint},
+        "versions": versions(),
+    }
 
 
 def versions():
@@ -141,14 +157,14 @@ class Run:
         """What `save_epoch` wrote last, or None for a run that starts."""
         return None if self.is_new else load_checkpoint(self.folder / LAST)
 
-    def save_epoch(self, state, history, best_weights=None):
-        """Write the checkpoints of one epoch; `best_weights` if it is the best so far."""
+    def save_epoch(self, state, history, best=None):
+        """Write the checkpoints of one epoch; `best`, weights and what goes with them, if it is the best so far."""
         if self.is_new:
             self._clear()
             write_json(self.folder / CONFIG, self.config)
             self.is_new = False
-        if best_weights is not None:
-            save_checkpoint(self.folder / BEST, best_weights)
+        if best is not None:
+            save_checkpoint(self.folder / BEST, best)
         save_checkpoint(self.folder / LAST, state | {"history": history})
         with atomic_path(self.folder / HISTORY) as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")

@@ -89,6 +89,41 @@ class TensorBatches:
             yield self.transform(*batch) if self.transform else batch
 
 
+class LengthBatches:
+    """The shuffled batches of sequence pairs, each of sources of (nearly) one length, so that little is padded.
+
+    Args:
+        src: (n_examples, max_src_len), filled up with `pad`.
+        tgt: (n_examples, max_tgt_len), filled up with `pad`.
+        batch_size: the last batch of an epoch may be smaller.
+        pad: the symbol that fills up.
+        tgt_noise: within one source length the examples are ordered by target length plus noise of this many symbols: small
+            values save computation, large ones mix more. None: at random.
+    """
+
+    def __init__(self, src, tgt, batch_size, pad, tgt_noise=None):
+        self.src, self.tgt = src, tgt
+        self.batch_size = batch_size
+        self.tgt_noise = tgt_noise
+        self.src_lengths = (src != pad).sum(dim=1).cpu()
+        self.tgt_lengths = (tgt != pad).sum(dim=1).cpu()
+
+    def __len__(self):
+        return math.ceil(len(self.src) / self.batch_size)
+
+    def epoch(self, generator):
+        """The batches of one epoch: src (batch_size, max_src_len), src_lengths, tgt (batch_size, max_tgt_len)."""
+        noise = torch.rand(len(self.src), generator=generator)
+        if self.tgt_noise is not None:
+            noise = (self.tgt_lengths + self.tgt_noise * noise) / (self.tgt_lengths.max() + self.tgt_noise + 1)
+        batches = (self.src_lengths + noise).argsort().split(self.batch_size)
+        for i in torch.randperm(len(batches), generator=generator).tolist():
+            rows = batches[i]
+            src_lengths = self.src_lengths[rows]
+            src, tgt = (part[rows.to(part.device)] for part in (self.src, self.tgt))
+            yield src[:, : src_lengths.max()], src_lengths, tgt[:, : self.tgt_lengths[rows].max()]
+
+
 def average_weights(model, decay):
     """A copy of `model` whose weights are the exponential moving average of those that training passes through."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
@@ -109,6 +144,7 @@ def fit(
     scheduler=None,
     averaged=None,
     max_grad_norm=None,
+    extra=None,
 ):
     """Train `model`, keep its best and its last checkpoint in `run`, and leave it with the best weights.
 
@@ -125,6 +161,7 @@ def fit(
         scheduler: stepped after every batch.
         averaged: from `average_weights`; it is then what is evaluated and kept.
         max_grad_norm: the gradient's norm is clipped to it.
+        extra: a dict of plain values that the weights are useless without; it travels in the checkpoint with them.
 
     Returns the history: a dict an epoch with epoch, lr, train_loss, seconds and the validation figures.
     Raises `UserError` as soon as the loss is seen not to be finite; the checkpoints of the epochs before stay.
@@ -154,7 +191,8 @@ def fit(
         state |= {"order": order.get_state(), "rng": torch.get_rng_state()}
         if device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(device)
-        run.save_epoch(state, history, evaluated.state_dict() if is_best else None)
+        best = {"weights": evaluated.state_dict(), **(extra or {})} if is_best else None
+        run.save_epoch(state, history, best)
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
         print(f"Epoch {epoch}/{n_epochs}  train loss {train_loss:.4f}  {shown}  ({seconds:.1f}s)", flush=True)
 
@@ -261,6 +299,18 @@ def plot_curves(path, curves, ylabel, title=None):
     save_figure(fig, path)
 
 
+def plot_intervals(path, points, xlabel, ylabel, title=None):
+    """A figure of values with their 95 % intervals; `points`: dict from x to a figure of `metrics`."""
+    fig, ax = new_figure()
+    values, lows, highs = ([point[key] for point in points.values()] for key in ("value", "low", "high"))
+    below = [value - low for value, low in zip(values, lows)]
+    above = [high - value for value, high in zip(values, highs)]
+    ax.errorbar(list(points), values, yerr=[below, above], marker="o", capsize=2)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    save_figure(fig, path)
+
+
 def plot_tiles(path, tiles, titles=None, title=None, n_columns=4):
     """A figure of small grey pictures side by side, each on a grey scale of its own.
 
@@ -296,4 +346,18 @@ def plot_confusion(path, counts, class_names, title=None):
     ax.set_yticks(ticks, class_names)
     ax.grid(False)
     ax.set(xlabel="Predicted", ylabel="True", title=title)
+    save_figure(fig, path)
+
+
+def plot_attention(path, alpha, src, tgt, title=None):
+    """A heat map of attention: a row for each target symbol, a column for each source symbol, labelled with them.
+
+    alpha: (tgt_len, src_len).
+    """
+    fig, ax = new_figure(COLUMN_WIDTH, COLUMN_WIDTH * max(0.5, len(tgt) / max(len(src), 1)))
+    ax.imshow(alpha, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    ax.set_xticks(range(len(src)), src, family="monospace")
+    ax.set_yticks(range(len(tgt)), tgt, family="monospace")
+    ax.grid(False)
+    ax.set(xlabel="Source", ylabel="Translation", title=title)
     save_figure(fig, path)

@@ -1,28 +1,37 @@
-"""Sentence pairs of Question 3 of 2022-23 (Spanish to English): files to texts.
+"""Sentence pairs of Question 3 of 2022-23 (Spanish to English): files to texts, texts to tensors.
 
 The course's three files stand in the data folder, one pair a line, `english<TAB>spanish[<TAB>anything]`:
 
     train-eng-spa.txt    val-eng-spa.txt    test-eng-spa.txt
 
-`download_tatoeba.py` writes them and keeps the whole corpus beside them as `spa.txt`. Validation and test are always those
-two files, so that results stay comparable; a `max_length` above theirs only lets longer sentences of `spa.txt` into the
-training split.
+`download_tatoeba.py` writes them and keeps the whole corpus beside them as `spa.txt`, which alone is enough. Validation
+and test do not depend on `max_length`, so that results stay comparable; a `max_length` above the handout's only lets longer
+sentences into the training split.
+
+torch is imported where tensors are made, so that the download needs not wait for it.
 """
 
 import hashlib
 import re
 import sys
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 
 import runs
-from options import UserError
+from data import sources
+from options import DATA_DIR, UserError
 
 EVAL_MAX_LENGTH = 20  # the handout's data: both sides are shorter than this many characters
 SPLITS = ("train", "val", "test")
 FILE_NAMES = {split: f"{split}-eng-spa.txt" for split in SPLITS}
 CORPUS_NAME = "spa.txt"
 DOWNLOAD_COMMAND = "python download_tatoeba.py"
+TITLE = "Tatoeba, Spanish to English"
+QUICK_SIZES = {"train": 6000, "val": 500, "test": 500}
+
+SPECIALS = ("<pad>", "<sos>", "<eos>", "<unk>")
+PAD_IDX, SOS_IDX, EOS_IDX, UNK_IDX = range(len(SPECIALS))
 
 _PUNCTUATION = re.compile(r"([.!?])")
 _OTHER_CHARACTERS = re.compile(r"[^a-z.!?]+")
@@ -131,3 +140,112 @@ def fingerprint(splits):
         digest.update(f"{split}\n".encode())
         digest.update("".join(f"{english}\t{spanish}\n" for english, spanish in splits[split]).encode())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class SentencePairs:
+    """The three splits.
+
+    Attributes:
+        title: name to show; `bundled` says whether it is the generated twin.
+        pairs: dict from split to a list of (english, spanish), normalised.
+        fingerprint: SHA-256 of the content.
+    """
+
+    title: str
+    bundled: bool
+    pairs: dict
+    fingerprint: str
+
+
+def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False):
+    """The sentence pairs: the course's three files, or `spa.txt` split by `split_of`, or the bundled twin.
+
+    Args:
+        mode: "auto", "real" or "bundled".
+        max_length: training pairs have both sides shorter than this; validation and test pairs are always shorter than
+            the handout's 20 characters.
+        quick: only the first few thousand pairs of each split.
+
+    Raises `UserError` for a file that is damaged, or a split in which no pair is left.
+    """
+    data_dir = Path(data_dir)
+    files = tuple(data_dir / FILE_NAMES[split] for split in SPLITS)
+    corpus = data_dir / CORPUS_NAME
+    found = sources.choose(mode, [files, (corpus,)], TITLE, DOWNLOAD_COMMAND)
+    if found is None:
+        from data import bundled_translation
+
+        splits = split_pairs(bundled_translation.generate(max(max_length, EVAL_MAX_LENGTH)), max_length)
+    elif found == files:
+        splits = {split: shorter_than(read_pairs(path), EVAL_MAX_LENGTH) for split, path in zip(SPLITS, files)}
+        splits["train"] = _training_pairs(files[0], corpus, splits, max_length)
+    else:
+        splits = split_pairs(read_pairs(corpus), max_length)
+    for split, pairs in splits.items():
+        if not pairs:
+            limit = max_length if split == "train" else EVAL_MAX_LENGTH
+            raise UserError(
+                f"no {split} pair in {data_dir} has both sides shorter than {limit} characters; "
+                f"use other files, or run {DOWNLOAD_COMMAND}"
+            )
+    content = fingerprint(splits)
+    if quick:
+        splits = {split: pairs[: QUICK_SIZES[split]] for split, pairs in splits.items()}
+    return SentencePairs(TITLE, found is None, splits, content)
+
+
+def _training_pairs(path, corpus, splits, max_length):
+    """Those of the training file, and above the handout's length also those of the whole corpus if it is there."""
+    pairs = shorter_than(read_pairs(path), max_length)
+    if max_length <= EVAL_MAX_LENGTH or not corpus.exists():
+        return pairs
+    held_out = {spanish for split in ("val", "test") for _, spanish in splits[split]}
+    more = split_pairs(read_pairs(corpus), max_length)["train"]
+    return list(dict.fromkeys(pairs + [pair for pair in more if pair[1] not in held_out]))
+
+
+class Vocabulary:
+    """The characters of one language; index 0 to 3 are the special symbols.
+
+    Args:
+        chars: a string without repetition, or any text: its distinct characters are taken in alphabetical order.
+    """
+
+    def __init__(self, chars):
+        self.chars = "".join(sorted(set(chars)))
+        self.index = {char: i for i, char in enumerate(self.chars, start=len(SPECIALS))}
+
+    def __len__(self):
+        return len(SPECIALS) + len(self.chars)
+
+    def encode(self, text):
+        """Indices of the characters; one that training has not seen is UNK."""
+        return [self.index.get(char, UNK_IDX) for char in text]
+
+    def decode(self, indices):
+        """The text up to the first EOS; other special symbols are left out."""
+        chars = []
+        for i in indices:
+            if i == EOS_IDX:
+                break
+            if i >= len(SPECIALS):
+                chars.append(self.chars[i - len(SPECIALS)])
+        return "".join(chars)
+
+
+def to_tensors(pairs, src_vocab, tgt_vocab):
+    """`src` (n_pairs, max_src_len), the Spanish characters, and `tgt` (n_pairs, max_tgt_len), SOS, the English ones, EOS;
+    both filled up with PAD.
+    """
+    src = pad([src_vocab.encode(spanish) for _, spanish in pairs])
+    tgt = pad([[SOS_IDX, *tgt_vocab.encode(english), EOS_IDX] for english, _ in pairs])
+    return src, tgt
+
+
+def pad(sequences):
+    """Lists of indices as one tensor (n_sequences, max_len), filled up with PAD."""
+    import torch
+
+    length = max(map(len, sequences))
+    return torch.tensor([sequence + [PAD_IDX] * (length - len(sequence)) for sequence in sequences])
