@@ -1,9 +1,11 @@
 """Greedy and beam search, batched, for every model of the Questions 3.
 
-A model offers `step(tokens, state) -> log_probs, state`:
+A model offers `step(tokens, state, memory) -> log_probs, state`:
 
     tokens: the last symbol of each row (n_rows), SOS at first
-    state: a tuple of tensors, each with a row in its first dimension; the search reorders, repeats and drops rows
+    state: a tuple of tensors with a row in their first dimension, what a step changes; a search reorders and drops rows
+    memory: a tuple of tensors with a row in their first dimension, what stays as it is (the encoded source); a search
+        drops rows
     log_probs: of the next symbol (n_rows, vocab_size)
 
 Both searches return the symbols after SOS up to and without EOS, filled up with `pad`; a row that has not ended after
@@ -12,36 +14,43 @@ Both searches return the symbols after SOS up to and without EOS, filled up with
 
 import torch
 
+# Rows that have ended are dropped once they are this share of all: dropping copies the memory, keeping them computes in vain.
+DROP_SHARE = 0.4
 
-def select(state, rows):
-    """The rows of a state that `rows` names, by index or by mask."""
-    return tuple(tensor[rows] for tensor in state)
+
+def select(tensors, rows):
+    """The rows of each tensor that `rows` names, by index or by mask."""
+    return tuple(tensor[rows] for tensor in tensors)
 
 
 @torch.no_grad()
-def greedy(step, state, sos, eos, pad, max_steps):
+def greedy(step, state, memory, sos, eos, pad, max_steps):
     """The most probable symbol at each step, until every row has ended.
 
     Returns symbols (n_rows, n_steps).
     """
     n_rows, device = len(state[0]), state[0].device
     symbols = torch.full((n_rows, max_steps), pad, device=device)
-    rows = torch.arange(n_rows, device=device)  # those that go on
+    rows = torch.arange(n_rows, device=device)  # those still computed
+    ended = torch.zeros(n_rows, dtype=torch.bool, device=device)
     tokens = torch.full((n_rows,), sos, device=device)
     for t in range(max_steps):
-        log_probs, state = step(tokens, state)
+        log_probs, state = step(tokens, state, memory)
         tokens = log_probs.argmax(dim=-1)
-        goes_on = tokens != eos
-        if not goes_on.all():
-            rows, tokens, state = rows[goes_on], tokens[goes_on], select(state, goes_on)
-            if len(rows) == 0:
-                return symbols[:, :t]
-        symbols[rows, t] = tokens
-    return symbols
+        ended = ended | (tokens == eos)
+        symbols[rows, t] = tokens.masked_fill(ended, pad)
+        n_ended = int(ended.sum())
+        if n_ended == len(rows):
+            break
+        if n_ended >= DROP_SHARE * len(rows):
+            going_on = ~ended
+            state, memory = select(state, going_on), select(memory, going_on)
+            rows, tokens, ended = select((rows, tokens, ended), going_on)
+    return symbols[:, : t + 1]
 
 
 @torch.no_grad()
-def beam(step, state, sos, eos, pad, max_steps, beam_size, length_penalty=1.0):
+def beam(step, state, memory, sos, eos, pad, max_steps, beam_size, length_penalty=1.0):
     """The best of the hypotheses that `beam_size` places a row allow to follow.
 
     A hypothesis y of n symbols, EOS counted, scores log p(y) / n^length_penalty: 0 is the plain log-probability, 1 the mean
@@ -50,23 +59,23 @@ def beam(step, state, sos, eos, pad, max_steps, beam_size, length_penalty=1.0):
 
     Returns symbols (n_rows, n_steps) and the scores (n_rows).
     """
-    n_rows, device = len(state[0]), state[0].device
+    n_rows, device, dtype = len(state[0]), state[0].device, state[0].dtype
     best_symbols = torch.full((n_rows, max_steps), pad, device=device)
-    best_scores = torch.full((n_rows,), float("-inf"), device=device)
-    n_steps = 0  # of the longest answer
+    best_scores = torch.full((n_rows,), float("-inf"), device=device, dtype=dtype)
 
     rows = torch.arange(n_rows, device=device)  # those that go on
-    state = select(state, rows.repeat_interleave(beam_size))
+    copies = rows.repeat_interleave(beam_size)
+    state, memory = select(state, copies), select(memory, copies)
     symbols = torch.full((n_rows, beam_size, max_steps), pad, device=device)
     # At first all places are the same hypothesis, so that only one of them counts.
-    log_p = torch.full((n_rows, beam_size), float("-inf"), device=device)
+    log_p = torch.full((n_rows, beam_size), float("-inf"), device=device, dtype=dtype)
     log_p[:, 0] = 0.0
-    lengths = torch.zeros((n_rows, beam_size), device=device)
+    lengths = torch.zeros((n_rows, beam_size), device=device, dtype=dtype)
     ended = torch.zeros((n_rows, beam_size), dtype=torch.bool, device=device)
     tokens = torch.full((n_rows, beam_size), sos, device=device)
 
     for t in range(max_steps):
-        log_probs, state = step(tokens.flatten(), state)
+        log_probs, state = step(tokens.flatten(), state, memory)
         vocab_size = log_probs.shape[-1]
         log_probs = log_probs.unflatten(0, (len(rows), beam_size))
         # What has ended has one continuation, which changes nothing.
@@ -84,28 +93,27 @@ def beam(step, state, sos, eos, pad, max_steps, beam_size, length_penalty=1.0):
         symbols = symbols.gather(1, places.unsqueeze(2).expand_as(symbols))
         ended = ended | (tokens == eos)
         symbols[:, :, t] = tokens.masked_fill(ended, pad)
+        first = torch.arange(len(rows), device=device).unsqueeze(1) * beam_size  # a row's first place in the state
+        state = select(state, (first + places).flatten())
 
         # The score of what goes on is at most this: log p only falls, and n is at most max_steps.
         bound = (log_p / max_steps**length_penalty).masked_fill(ended, float("-inf")).amax(dim=1)
-        ended_scores = scores.masked_fill(~ended, float("-inf"))
-        best_ended, best_place = ended_scores.max(dim=1)
+        best_ended, best_place = scores.masked_fill(~ended, float("-inf")).max(dim=1)
         done = (best_ended >= bound) & best_ended.isfinite()
         if t == max_steps - 1:
             done = torch.ones_like(done)
             best_place = scores.argmax(dim=1)
-        if done.any():
-            place = best_place[done]
-            best_symbols[rows[done]] = symbols[done, place]
-            best_scores[rows[done]] = scores[done, place]
-            n_steps = max(n_steps, int((symbols[done, place] != pad).sum(dim=1).max()))
+        # Written as soon as a row is done, and again until it is dropped: its best does not change any more.
+        best_symbols[rows[done]] = symbols[done, best_place[done]]
+        best_scores[rows[done]] = scores[done, best_place[done]]
+        n_done = int(done.sum())
+        if n_done == len(rows):
+            break
+        if n_done >= DROP_SHARE * len(rows):
             going_on = ~done
-            rows, symbols, log_p, lengths, ended, tokens, places = select(
-                (rows, symbols, log_p, lengths, ended, tokens, places), going_on
+            in_state = going_on.repeat_interleave(beam_size)
+            state, memory = select(state, in_state), select(memory, in_state)
+            rows, symbols, log_p, lengths, ended, tokens = select(
+                (rows, symbols, log_p, lengths, ended, tokens), going_on
             )
-            if len(rows) == 0:
-                break
-            first = going_on.nonzero()  # the place of each row among those of this step
-        else:
-            first = torch.arange(len(rows), device=device).unsqueeze(1)
-        state = select(state, (first * beam_size + places).flatten())
-    return best_symbols[:, :n_steps], best_scores
+    return best_symbols[:, : t + 1], best_scores

@@ -37,14 +37,18 @@ def parse_args(argv=None):
         default=20,
         help="training sentences are shorter than this; validation and test never change (default: %(default)s characters)",
     )
-    parser.add_option("beam_size", type=options.positive_int, default=1, help="also test a beam search (default: greedy)")
+    parser.add_option(
+        "beam_size", type=options.positive_int, default=1, help="also test a beam search (default: greedy)"
+    )
     parser.add_option(
         "length_penalty",
         type=options.non_negative_float,
         default=1.0,
         help="of the beam: a score is log p / length^this (default: %(default)s)",
     )
-    parser.add_option("translate", nargs="+", metavar="TEXT", help="translate sentences, a file, or - the input; no training")
+    parser.add_option(
+        "translate", nargs="+", metavar="TEXT", help="translate sentences, a file, or - the input; no training"
+    )
     # Beyond the handout, all off by default.
     parser.add_option("schedule", choices=["constant", "cosine"], default="constant", help="of the learning rate")
     parser.add_option("max_grad_norm", type=options.positive_float, help="clip the gradient's norm")
@@ -141,8 +145,9 @@ def build(args, vocabs):
 
 def train(args, data, model, vocabs, run):
     """Fit the model; returns the history."""
+    from functools import partial
+
     import torch
-    import torch.nn.functional as F
 
     import metrics
     import utils
@@ -151,19 +156,6 @@ def train(args, data, model, vocabs, run):
     device = next(model.parameters()).device
     src, tgt = (part.to(device) for part in translation.to_tensors(data.pairs["train"], *vocabs))
     batches = utils.LengthBatches(src, tgt, args.batch_size, translation.PAD_IDX)
-
-    def batch_loss(model, batch):
-        src, src_lengths, tgt = batch
-        # Teacher forcing: read <sos> w_1 .. w_n, predict w_1 .. w_n <eos>.
-        tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]
-        logits, _ = model(src, src_lengths, tgt_in)  # (batch_size, max_tgt_len - 1, tgt_vocab_size)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1),
-            tgt_out.flatten(),
-            ignore_index=translation.PAD_IDX,
-            label_smoothing=args.label_smoothing,
-        )
-        return loss, (tgt_out != translation.PAD_IDX).sum()
 
     refs, sentences = zip(*data.pairs["val"])
 
@@ -178,14 +170,30 @@ def train(args, data, model, vocabs, run):
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.n_epochs * len(batches))
     averaged = utils.average_weights(model, args.ema_decay) if args.ema_decay else None
     return utils.fit(
-        model, optimizer, batches, batch_loss, validate, run, args.n_epochs,
+        model, optimizer, batches, partial(teacher_forced_loss, label_smoothing=args.label_smoothing), validate, run, args.n_epochs,
         seed=args.seed, score="val_err_rate", maximize=False, scheduler=scheduler, averaged=averaged,
         max_grad_norm=args.max_grad_norm, extra={"chars": [vocab.chars for vocab in vocabs]},
     )  # fmt: skip
 
 
+def teacher_forced_loss(model, batch, label_smoothing=0.0):
+    """The mean cross-entropy of the target's characters, each predicted from the true ones before it; and their number."""
+    import torch.nn.functional as F
+
+    from data.translation import PAD_IDX
+
+    src, src_lengths, tgt = batch
+    # Read <sos> w_1 .. w_n, predict w_1 .. w_n <eos>.
+    tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]
+    logits, _ = model(src, src_lengths, tgt_in)  # (batch_size, max_tgt_len - 1, tgt_vocab_size)
+    loss = F.cross_entropy(
+        logits.flatten(0, 1), tgt_out.flatten(), ignore_index=PAD_IDX, label_smoothing=label_smoothing
+    )
+    return loss, (tgt_out != PAD_IDX).sum()
+
+
 def decode(model, sentences, vocabs, beam_size=1, length_penalty=1.0):
-    """Translations of normalised sentences, in their order; batches of one length each, so that nothing is padded."""
+    """Translations of normalised sentences, in their order; neighbours in length are decoded together."""
     import torch
 
     import decoding
@@ -194,23 +202,23 @@ def decode(model, sentences, vocabs, beam_size=1, length_penalty=1.0):
     src_vocab, tgt_vocab = vocabs
     device = next(model.parameters()).device
     model.eval()
-    by_length = {}
-    for i, sentence in enumerate(sentences):
-        by_length.setdefault(len(sentence), []).append(i)
-    hyps = [""] * len(sentences)
-    for length, indices in by_length.items():
-        for start in range(0, len(indices) if length else 0, DECODE_BATCH_SIZE):
-            batch = indices[start : start + DECODE_BATCH_SIZE]
-            src = pad([src_vocab.encode(sentences[i]) for i in batch]).to(device)
-            symbols = SOS_IDX, EOS_IDX, PAD_IDX, MAX_GROWTH * length + MAX_EXTRA
-            with torch.no_grad():
-                state = model.start(src, torch.full((len(batch),), length))
-                if beam_size == 1:
-                    out = decoding.greedy(model.step, state, *symbols)
-                else:
-                    out, _ = decoding.beam(model.step, state, *symbols, beam_size, length_penalty)
-            for i, indices_out in zip(batch, out.tolist(), strict=True):
-                hyps[i] = tgt_vocab.decode(indices_out)
+    hyps = [""] * len(sentences)  # an empty sentence stays empty
+    order = sorted((i for i, sentence in enumerate(sentences) if sentence), key=lambda i: len(sentences[i]))
+    for start in range(0, len(order), DECODE_BATCH_SIZE):
+        batch = order[start : start + DECODE_BATCH_SIZE]
+        lengths = torch.tensor([len(sentences[i]) for i in batch])
+        src = pad([src_vocab.encode(sentences[i]) for i in batch]).to(device)
+        max_steps = MAX_GROWTH * src.shape[1] + MAX_EXTRA
+        symbols = SOS_IDX, EOS_IDX, PAD_IDX, max_steps
+        with torch.no_grad():
+            start_from = model.start(src, lengths)
+            if beam_size == 1:
+                out = decoding.greedy(model.step, *start_from, *symbols)
+            else:
+                out, _ = decoding.beam(model.step, *start_from, *symbols, beam_size, length_penalty)
+        for i, indices in zip(batch, out.tolist(), strict=True):
+            # A translation that does not end is cut by its own source's length, whatever the batch's.
+            hyps[i] = tgt_vocab.decode(indices)[: MAX_GROWTH * len(sentences[i]) + MAX_EXTRA]
     return hyps
 
 
@@ -356,9 +364,10 @@ def lines_to_translate(texts):
         file = sys.stdin.buffer if texts[0] == "-" else open(texts[0], "rb")
         with file:
             for number, line in enumerate(file, start=1):
-                yield line.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise options.UserError(f"{texts[0]}, line {number}: not UTF-8; save the file as UTF-8") from None
+                try:
+                    yield line.decode("utf-8-sig").rstrip("\r\n")
+                except UnicodeDecodeError:
+                    raise options.UserError(f"{texts[0]}, line {number}: not UTF-8; save it as UTF-8") from None
     except OSError as error:
         raise options.UserError(f"{texts[0]} cannot be read ({error.strerror}); name another file") from None
 
@@ -395,7 +404,9 @@ def report(result, folder):
 
     bundled = " (bundled data)" if result["bundled"] else ""
     print(f"Trainable parameters: {result['n_params']:,}")
-    print(f"Best validation error rate: {format_interval(result['val_err_rate'])} in epoch {result['best_epoch']}{bundled}")
+    print(
+        f"Best validation error rate: {format_interval(result['val_err_rate'])} in epoch {result['best_epoch']}{bundled}"
+    )
     for name, figures in result["test"].items():
         if figures is None:
             continue

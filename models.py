@@ -230,23 +230,23 @@ class Seq2Seq(nn.Module):
         return self.generator(output), dec_hidden
 
     def start(self, src, src_lengths):
-        """The state from which `step` begins: h, c and with attention W_q h_i, h_i, mask; a row each (`decoding`)."""
+        """The state (h, c) and the memory (with attention W_q h_i, h_i and the mask) from which `decoding` begins."""
         enc_output, final_hidden = self.encoder(src, src_lengths)
         h, c = (part.squeeze(0) for part in join_directions(final_hidden))
         if self.decoder.attn is None:
-            return h, c
+            return (h, c), ()
         # s_i = (W_q^T q)^T h_i = q^T (W_q h_i): the product with W_q is made once a sentence, not once a step.
         keys = enc_output @ self.decoder.attn.linear_in.weight
         mask = sequence_mask(src_lengths, enc_output)
-        return h, c, keys, enc_output, *([] if mask is None else [mask])
+        return (h, c), (keys, enc_output) if mask is None else (keys, enc_output, mask)
 
-    def step(self, tokens, state):
+    def step(self, tokens, state, memory):
         """Log-probabilities of the next symbol (n_rows, tgt_vocab_size) after `tokens` (n_rows), and the new state.
 
         For use without dropout: what `forward` computes for one symbol, with the embedding's product with the LSTM's input
         matrix looked up.
         """
-        h, c, *memory = state
+        h, c = state
         decoder, lstm = self.decoder, self.decoder.lstm
         table = F.linear(decoder.embedding.weight, lstm.weight_ih_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)
         gates = torch.addmm(table[tokens], h, lstm.weight_hh_l0.t())
@@ -259,4 +259,4 @@ class Seq2Seq(nn.Module):
             query = h.unsqueeze(1)
             alpha = decoder.attn.weights(query, keys, mask[0] if mask else None)
             output = decoder.attn.combine(query, alpha, enc_output).squeeze(1)
-        return self.generator(output).log_softmax(dim=-1), (h, c, *memory)
+        return self.generator(output).log_softmax(dim=-1), (h, c)

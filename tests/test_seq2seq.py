@@ -1,0 +1,284 @@
+"""The translation networks of Question 3 against their equations, and the searches against brute force."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import decoding
+import models
+from data.translation import EOS_IDX, PAD_IDX, SOS_IDX, pad
+
+SRC_VOCAB, TGT_VOCAB, HIDDEN = 9, 7, 8
+DROPOUT = 0.3
+
+
+def make_model(use_attn=True, seed=0, dtype=torch.float32):
+    torch.manual_seed(seed)
+    encoder = models.Encoder(SRC_VOCAB, HIDDEN, PAD_IDX, DROPOUT)
+    attn = models.Attention(HIDDEN) if use_attn else None
+    decoder = models.Decoder(HIDDEN, TGT_VOCAB, attn, PAD_IDX, DROPOUT)
+    return models.Seq2Seq(encoder, decoder).to(dtype).eval()
+
+
+def make_batch(lengths=(3, 5, 1), tgt_len=6, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    src = pad([torch.randint(4, SRC_VOCAB, (n,), generator=generator).tolist() for n in lengths])
+    tgt = torch.randint(3, TGT_VOCAB, (len(lengths), tgt_len), generator=generator)
+    return src, torch.tensor(lengths), tgt
+
+
+def test_attention_matches_the_equations_written_as_loops():
+    torch.manual_seed(0)
+    attn = models.Attention(HIDDEN)
+    query, keys, lengths = torch.randn(2, 3, HIDDEN), torch.randn(2, 6, HIDDEN), torch.tensor([6, 4])
+    out = attn(query, keys, lengths)
+    W_q, W_o, b_o = attn.linear_in.weight, attn.linear_out.weight, attn.linear_out.bias
+    for b, t in itertools.product(range(2), range(3)):
+        q, h = query[b, t], keys[b, : lengths[b]]
+        z = W_q @ q
+        s = torch.stack([z @ h_i for h_i in h])
+        p = s.exp() / s.exp().sum()
+        c = sum(p_i * h_i for p_i, h_i in zip(p, h, strict=True))
+        torch.testing.assert_close(out[b, t], torch.tanh(W_o @ torch.cat([q, c]) + b_o))
+
+
+def test_attention_weights_are_a_distribution_over_the_real_symbols():
+    torch.manual_seed(0)
+    attn = models.Attention(HIDDEN)
+    query, keys, lengths = torch.randn(2, 3, HIDDEN), torch.randn(2, 5, HIDDEN), torch.tensor([2, 5])
+    alpha = attn.weights(attn.linear_in(query), keys, models.sequence_mask(lengths, keys))
+    torch.testing.assert_close(alpha.sum(dim=-1), torch.ones(2, 3))
+    assert (alpha[0, :, 2:] == 0).all() and (alpha[0, :, :2] > 0).all() and (alpha[1] > 0).all()
+
+
+def test_the_encoder_runs_both_directions_over_the_real_symbols_only():
+    model = make_model()
+    src, lengths, _ = make_batch()
+    outputs, (h, c) = model.encoder(src, lengths)
+    for i, n in enumerate(lengths.tolist()):
+        alone, (h_alone, c_alone) = model.encoder(src[i : i + 1, :n], torch.tensor([n]))
+        torch.testing.assert_close(outputs[i : i + 1, :n], alone)
+        torch.testing.assert_close(h[:, i : i + 1], h_alone)
+        torch.testing.assert_close(c[:, i : i + 1], c_alone)
+        assert (outputs[i, n:] == 0).all()
+
+
+def test_the_directions_are_joined_sentence_by_sentence():
+    state = torch.arange(12.0).reshape(2, 3, 2)  # (directions, batch_size, hidden_size // 2)
+    (joined,) = models.join_directions((state,))
+    assert joined.tolist() == [[[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]]
+    assert models.join_directions((joined,))[0] is joined
+
+
+@pytest.mark.parametrize("use_attn", [False, True])
+def test_padding_and_the_rest_of_the_batch_change_nothing(use_attn):
+    model = make_model(use_attn)
+    src, lengths, tgt = make_batch()
+    logits, (h, c) = model(src, lengths, tgt)
+    wider, (h_wider, c_wider) = model(F.pad(src, (0, 3), value=PAD_IDX), lengths, tgt)
+    torch.testing.assert_close(wider, logits)
+    torch.testing.assert_close((h_wider, c_wider), (h, c))
+    for i, n in enumerate(lengths.tolist()):
+        alone, _ = model(src[i : i + 1, :n], lengths[i : i + 1], tgt[i : i + 1])
+        torch.testing.assert_close(logits[i : i + 1], alone)
+
+
+@pytest.mark.parametrize("use_attn", [False, True])
+def test_one_call_of_the_decoder_is_the_loop_over_its_steps(use_attn):
+    model = make_model(use_attn)
+    src, lengths, tgt = make_batch()
+    logits, last = model(src, lengths, tgt)
+    enc_output, dec_state = model.encoder(src, lengths)
+    by_hand, (state, memory) = [], model.start(src, lengths)
+    for t in range(tgt.shape[1]):
+        output, dec_state = model.decoder(tgt[:, t : t + 1], dec_state, enc_output, lengths)
+        torch.testing.assert_close(model.generator(output)[:, 0], logits[:, t])
+        log_probs, state = model.step(tgt[:, t], state, memory)
+        by_hand.append(log_probs)
+    torch.testing.assert_close(torch.stack(by_hand, dim=1), logits.log_softmax(dim=-1))
+    torch.testing.assert_close(dec_state, last)
+
+
+@pytest.mark.parametrize("use_attn", [False, True])
+def test_the_decoder_does_not_look_ahead(use_attn):
+    model = make_model(use_attn)
+    src, lengths, tgt = make_batch()
+    before, _ = model(src, lengths, tgt)
+    for t in range(tgt.shape[1]):
+        changed = tgt.clone()
+        changed[:, t] = 3 + (changed[:, t] - 2) % (TGT_VOCAB - 3)
+        assert (changed[:, t] != tgt[:, t]).all()
+        after, _ = model(src, lengths, changed)
+        torch.testing.assert_close(after[:, :t], before[:, :t])
+        assert not torch.allclose(after[:, t], before[:, t])
+
+
+def test_dropout_stands_at_the_embeddings_and_the_outputs_and_nowhere_else():
+    model = make_model()
+    model.train()
+    dropouts = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
+    assert dropouts == {"encoder.dropout": DROPOUT, "decoder.dropout": DROPOUT}
+    assert model.encoder.lstm.dropout == model.decoder.lstm.dropout == 0
+    calls = []
+    for part in (model.encoder, model.decoder):
+        part.dropout.register_forward_hook(lambda module, inputs, output: calls.append(inputs[0]))
+    src, lengths, tgt = make_batch()
+    model(src, lengths, tgt)
+    enc_emb, enc_out, dec_emb, a_o = calls
+    torch.testing.assert_close(enc_emb, model.encoder.embedding(src))
+    torch.testing.assert_close(dec_emb, model.decoder.embedding(tgt))
+    assert enc_out.shape == (3, 5, HIDDEN) and a_o.shape == (3, 6, HIDDEN)
+
+
+def test_the_output_layer_is_the_decoders_embedding():
+    model = make_model()
+    assert model.generator.weight is model.decoder.embedding.weight
+    n_params = models.get_number_trainable_params(model)
+    lstm = 2 * 4 * (HIDDEN // 2) * (HIDDEN + HIDDEN // 2 + 2) + 4 * HIDDEN * (2 * HIDDEN + 2)
+    attention = HIDDEN * HIDDEN + 2 * HIDDEN * HIDDEN + HIDDEN
+    assert n_params == SRC_VOCAB * HIDDEN + TGT_VOCAB * (HIDDEN + 1) + lstm + attention
+
+
+def test_an_odd_hidden_size_is_refused():
+    with pytest.raises(ValueError, match="even"):
+        models.Encoder(SRC_VOCAB, 7, PAD_IDX, DROPOUT)
+
+
+@pytest.mark.parametrize("use_attn", [False, True])
+@pytest.mark.parametrize("lengths", [(3, 5, 1), (4, 4, 4)])  # packed, and the dense path
+def test_gradients_against_finite_differences(use_attn, lengths):
+    model = make_model(use_attn, dtype=torch.float64)
+    src, lengths, tgt = make_batch(lengths)
+
+    def loss():
+        logits, _ = model(src, lengths, tgt[:, :-1])
+        return F.cross_entropy(logits.flatten(0, 1), tgt[:, 1:].flatten(), ignore_index=PAD_IDX)
+
+    loss().backward()
+    generator = torch.Generator().manual_seed(2)
+    step = 1e-6
+    for name, param in model.named_parameters():
+        direction = torch.randn(param.shape, generator=generator, dtype=torch.float64)
+        if name.endswith("embedding.weight"):
+            direction[PAD_IDX] = 0  # its row gets no gradient from the lookup, by padding_idx
+        with torch.no_grad():
+            param += step * direction
+            above = loss()
+            param -= 2 * step * direction
+            below = loss()
+            param += step * direction
+        expected = (above - below) / (2 * step)
+        torch.testing.assert_close((param.grad * direction).sum(), expected, rtol=1e-5, atol=1e-8)
+
+
+SYMBOLS = dict(sos=SOS_IDX, eos=EOS_IDX, pad=PAD_IDX)
+
+
+def sharp_model(use_attn, seed):
+    """A model whose distributions are far from flat, as after training."""
+    model = make_model(use_attn, seed, torch.float64)
+    with torch.no_grad():
+        for param in model.parameters():
+            param *= 3
+    return model
+
+
+@pytest.mark.parametrize("use_attn", [False, True])
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_decoding_in_a_batch_is_decoding_one_at_a_time(use_attn, beam_size):
+    for seed in range(5):
+        model = sharp_model(use_attn, seed)
+        src, lengths, _ = make_batch((5, 2, 4, 5), seed=seed)
+        together = decode(model, src, lengths, beam_size)
+        for i, n in enumerate(lengths.tolist()):
+            assert [together[i]] == decode(model, src[i : i + 1, :n], lengths[i : i + 1], beam_size)
+        assert together == decode(model, F.pad(src, (0, 2), value=PAD_IDX), lengths, beam_size)
+
+
+def decode(model, src, lengths, beam_size):
+    state, memory = model.start(src, lengths)
+    if beam_size == 1:
+        symbols = decoding.greedy(model.step, state, memory, max_steps=9, **SYMBOLS)
+    else:
+        symbols, _ = decoding.beam(model.step, state, memory, max_steps=9, beam_size=beam_size, **SYMBOLS)
+    return [strip(row) for row in symbols.tolist()]
+
+
+def strip(symbols):
+    """Without the padding at the end."""
+    while symbols and symbols[-1] == PAD_IDX:
+        symbols = symbols[:-1]
+    return symbols
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.7, 1.0])
+def test_a_beam_of_one_is_greedy_search(length_penalty):
+    n_ended = 0
+    for seed in range(20):
+        model = sharp_model(seed % 2 == 0, seed)
+        src, lengths, _ = make_batch((5, 2, 4, 5), seed=seed)
+        state, memory = model.start(src, lengths)
+        greedy = decoding.greedy(model.step, state, memory, max_steps=12, **SYMBOLS)
+        beam, _ = decoding.beam(
+            model.step, state, memory, max_steps=12, beam_size=1, length_penalty=length_penalty, **SYMBOLS
+        )
+        assert [strip(row) for row in greedy.tolist()] == [strip(row) for row in beam.tolist()]
+        n_ended += sum(len(strip(row)) < 12 for row in greedy.tolist())
+    assert 0 < n_ended < 80  # both rows that end and rows that are cut have been seen
+
+
+def all_hypotheses(max_steps):
+    """Every sequence that ends with EOS or has `max_steps` symbols."""
+    others = [i for i in range(TGT_VOCAB) if i != EOS_IDX]
+    for n in range(max_steps):
+        for symbols in itertools.product(others, repeat=n):
+            yield (*symbols, EOS_IDX)
+    yield from itertools.product(others, repeat=max_steps)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_a_wide_beam_is_exhaustive_search(length_penalty):
+    max_steps = 3
+    hypotheses = list(all_hypotheses(max_steps))
+    for seed in range(6):
+        model = sharp_model(seed % 2 == 0, seed)
+        src, lengths, _ = make_batch((4, 2), seed=seed)
+        found, scores = decoding.beam(
+            model.step,
+            *model.start(src, lengths),
+            max_steps=max_steps,
+            beam_size=len(hypotheses),
+            length_penalty=length_penalty,
+            **SYMBOLS,
+        )
+        for i, n in enumerate(lengths.tolist()):
+            best, best_score = None, float("-inf")
+            for hypothesis in hypotheses:
+                tgt = torch.tensor([[SOS_IDX, *hypothesis]])
+                logits, _ = model(src[i : i + 1, :n], lengths[i : i + 1], tgt[:, :-1])
+                log_p = -F.cross_entropy(logits[0], tgt[0, 1:], reduction="sum").item()
+                score = log_p / len(hypothesis) ** length_penalty
+                if score > best_score:
+                    best, best_score = hypothesis, score
+            assert strip(found[i].tolist()) == strip([s for s in best if s != EOS_IDX])
+            assert scores[i].item() == pytest.approx(best_score)
+
+
+def test_a_wider_beam_finds_what_greedy_search_misses():
+    """A table of probabilities where the best first symbol leads nowhere."""
+    first = torch.tensor([0.0, 0.0, 0.0, 0.4, 0.6])  # of symbols 3 and 4 after SOS
+    after = {3: torch.tensor([0.0, 0.0, 0.9, 0.05, 0.05]), 4: torch.tensor([0.0, 0.0, 0.3, 0.35, 0.35])}
+
+    def step(tokens, state, memory):
+        rows = [first if token == SOS_IDX else after.get(token, after[3]) for token in tokens.tolist()]
+        return torch.stack(rows).log(), state
+
+    state = (torch.zeros(2, 1),)
+    greedy = decoding.greedy(step, state, (), max_steps=2, **SYMBOLS)
+    assert greedy[:, 0].tolist() == [4, 4]
+    beam, scores = decoding.beam(step, state, (), max_steps=2, beam_size=2, length_penalty=0.0, **SYMBOLS)
+    assert [strip(row) for row in beam.tolist()] == [[3], [3]]
+    torch.testing.assert_close(scores, torch.tensor([0.36, 0.36]).log())
