@@ -1,0 +1,68 @@
+"""Trivial translators, made from the training pairs: what a model's error rate stands beside, to judge how hard the data are."""
+
+from collections import Counter, defaultdict
+
+import numpy as np
+from rapidfuzz import process
+from rapidfuzz.distance import Levenshtein
+
+QUERY_BATCH_SIZE = 256  # sentences; bounds the memory of the table of distances
+
+
+class NearestSentence:
+    """The English side of the training pair whose Spanish side is nearest by Levenshtein distance; the first of equals.
+
+    pairs: (english, spanish).
+    """
+
+    def __init__(self, pairs):
+        self.spanish = [spanish for _, spanish in pairs]
+        self.english = [english for english, _ in pairs]
+
+    def translate(self, sentences):
+        hyps = []
+        for start in range(0, len(sentences), QUERY_BATCH_SIZE):
+            batch = sentences[start : start + QUERY_BATCH_SIZE]
+            distances = process.cdist(batch, self.spanish, scorer=Levenshtein.distance, dtype=np.uint16)
+            hyps += [self.english[i] for i in distances.argmin(axis=1)]
+        return hyps
+
+
+class CharNgramCopy:
+    """Copies the source character by character, each as the training pairs most often have it at that place.
+
+    The character that takes the place of source character i is the commonest at the proportional place of the training
+    translations, given the characters around i; if training never had them, given fewer, down to the character
+    alone; and an unknown character stays as it is.
+
+    Args:
+        pairs: (english, spanish).
+        n: length of the longest n-gram, odd; the character stands in its middle.
+    """
+
+    def __init__(self, pairs, n=5):
+        if n % 2 == 0:
+            raise ValueError(f"n must be odd, got {n}")
+        self.widths = range(n // 2, -1, -1)  # characters on either side
+        counts = defaultdict(Counter)
+        for english, spanish in pairs:
+            for i in range(len(spanish)):
+                char = english[i * len(english) // len(spanish)]
+                for ngram in self._ngrams(spanish, i):
+                    counts[ngram][char] += 1
+        self.commonest = {ngram: counter.most_common(1)[0][0] for ngram, counter in counts.items()}
+
+    def _ngrams(self, text, i):
+        """The n-grams around character i, the longest first, with blanks beyond the ends."""
+        side = max(self.widths)
+        padded = " " * side + text + " " * side
+        return [padded[i + side - width : i + side + width + 1] for width in self.widths]
+
+    def translate(self, sentences):
+        return [
+            "".join(
+                next((self.commonest[ngram] for ngram in self._ngrams(text, i) if ngram in self.commonest), text[i])
+                for i in range(len(text))
+            )
+            for text in sentences
+        ]
