@@ -6,11 +6,6 @@ renderings among which the grammar chooses at random, a space between the forms 
 or usted, 3 nosotros, 4 vosotros, 5 ellos, ellas or ustedes.
 """
 
-import re
-from dataclasses import dataclass
-
-N_PERSONS = 6
-
 # Class of meaning -> "Spanish gender English" for each noun. Verbs choose their objects by class.
 NOUNS = {
     "person": """
@@ -249,7 +244,7 @@ REFLEXIVE_VERBS = """
     acostar: go went gone ~to bed: o>ue:
     despertar: wake woke woken ~up: e>ie:
     quedar: stay: :
-    callar: shut shut shut shutting ~up, be was been ~quiet: :
+    callar: shut shut shut shutting ~up, fall fell fallen ~silent: :
     casar: get got gotten getting ~married: :
     caer: fall fell fallen, fall fell fallen ~down: yo=caigo:
     lavar: wash: :
@@ -282,7 +277,6 @@ DATIVE_VERBS = """
     contar: tell told told: o>ue: truth
     pagar: pay paid paid: : alone
     vender: sell sold sold: : vehicle thing
-    robar: steal stole stolen: :
 """
 WEATHER_VERBS = """
     llover: rain: o>ue:
@@ -297,248 +291,91 @@ MOTION_VERBS = """
     caminar: walk: :
 """
 
-# Forms that no rule gives, by tense and person; the tenses that are not here follow the rules.
-IRREGULAR = {
-    "ser": {
-        "present": "soy eres es somos sois son",
-        "preterite": "fui fuiste fue fuimos fuisteis fueron",
-        "imperfect": "era eras era éramos erais eran",
-        "subjunctive": "sea seas sea seamos seáis sean",
-        "imperative": "sé",
-    },
-    "ir": {
-        "present": "voy vas va vamos vais van",
-        "preterite": "fui fuiste fue fuimos fuisteis fueron",
-        "imperfect": "iba ibas iba íbamos ibais iban",
-        "subjunctive": "vaya vayas vaya vayamos vayáis vayan",
-        "imperative": "ve",
-        "gerund": "yendo",
-    },
-    "estar": {
-        "present": "estoy estás está estamos estáis están",
-        "preterite": "estuve estuviste estuvo estuvimos estuvisteis estuvieron",
-        "subjunctive": "esté estés esté estemos estéis estén",
-    },
-    "haber": {"present": "he has ha hemos habéis han"},
-    "dar": {
-        "present": "doy das da damos dais dan",
-        "preterite": "di diste dio dimos disteis dieron",
-        "subjunctive": "dé des dé demos deis den",
-    },
-    "ver": {
-        "present": "veo ves ve vemos veis ven",
-        "preterite": "vi viste vio vimos visteis vieron",
-        "imperfect": "veía veías veía veíamos veíais veían",
-        "participle": "visto",
-    },
-    "oír": {"present": "oigo oyes oye oímos oís oyen"},
-    "saber": {"subjunctive": "sepa sepas sepa sepamos sepáis sepan"},
+# Spanish and English pronoun, person, gender ("" = either), how many of 100 leave it out in Spanish; common ones first.
+PRONOUNS = (
+    ("yo", "I", 0, "", 90),
+    ("tú", "you", 1, "", 80),
+    ("él", "he", 2, "m", 45),
+    ("ella", "she", 2, "f", 45),
+    ("nosotros", "we", 3, "m", 85),
+    ("ellos", "they", 5, "m", 60),
+    ("usted", "you", 2, "", 50),
+    ("ustedes", "you", 5, "m", 60),
+    ("ellas", "they", 5, "f", 60),
+    ("vosotros", "you", 4, "m", 80),
+    ("nosotras", "we", 3, "f", 60),
+)
+NAMES = (
+    ("Tom", "Tom", "m"),
+    ("María", "Mary", "f"),
+    ("Juan", "John", "m"),
+    ("Ana", "Ann", "f"),
+    ("Pablo", "Paul", "m"),
+)
+INDEFINITE_SUBJECTS = (
+    ("nadie", "nobody|no one", 2),
+    ("todos", "everyone|everybody", 5),
+    ("alguien", "someone|somebody", 2),
+)
+# Clitic -> person it stands for and its English, of people (lo and la also stand for usted) and of things.
+ACCUSATIVE = {
+    "lo": (2, "him|him|you"), "me": (0, "me"), "te": (1, "you"), "la": (2, "her|her|you"), "los": (5, "them|them|you"),
+    "nos": (3, "us"), "las": (5, "them"), "os": (4, "you"),
+}  # fmt: skip
+ACCUSATIVE_THINGS = {"lo": "it", "la": "it", "los": "them", "las": "them"}
+DATIVE = {
+    "me": (0, "me"),
+    "te": (1, "you"),
+    "le": (2, "him|her|you"),
+    "nos": (3, "us"),
+    "les": (5, "them|you"),
+    "os": (4, "you"),
 }
-ENDINGS = {  # tense -> vowel of the infinitive -> ending of each person
-    "present": {"a": "o as a amos áis an", "e": "o es e emos éis en", "i": "o es e imos ís en"},
-    "preterite": {
-        "a": "é aste ó amos asteis aron",
-        "e": "í iste ió imos isteis ieron",
-        "i": "í iste ió imos isteis ieron",
-    },
-    "imperfect": {
-        "a": "aba abas aba ábamos abais aban",
-        "e": "ía ías ía íamos íais ían",
-        "i": "ía ías ía íamos íais ían",
-    },
-    "subjunctive": {"a": "e es e emos éis en", "e": "a as a amos áis an", "i": "a as a amos áis an"},
-}
-STRONG_PRETERITE = "e iste o imos isteis ieron".split()  # of irregular stems such as tuv-, for every infinitive
-FUTURE = "é ás á emos éis án".split()
-STRESSED_STEM = {0, 1, 2, 5}  # persons whose stress falls on the stem; the present changes it for these only
-UNCHANGING = {"bien", "mal", "a salvo", "de vuelta", "de pie"}  # stand where adjectives do
+REFLEXIVE = ("me", "te", "se", "nos", "os", "se")
+DATIVE_OF_PERSON = ("me", "te", "le", "nos", "os", "les")
+POSSESSIVES = (("mi", "my"), ("tu", "your"), ("su", "his|her|their|your"), ("nuestro", "our"), ("vuestro", "your"))
+DEMONSTRATIVES = (("este", "this", "these"), ("ese", "that", "those"), ("aquel", "that", "those"))
+NUMBERS = (
+    ("dos", "two"), ("tres", "three"), ("cuatro", "four"), ("cinco", "five"), ("seis", "six"), ("diez", "ten"),
+    ("ocho", "eight"), ("siete", "seven"), ("nueve", "nine"), ("doce", "twelve"), ("once", "eleven"), ("cien", "a hundred"),
+)  # fmt: skip
+AGES = (*NUMBERS[:-1], ("trece", "thirteen"), ("veinte", "twenty"), ("treinta", "thirty"), ("quince", "fifteen"))
 
+# Spanish, English, tenses that it goes with (none = all); "@" marks what agrees with the subject.
+ADVERBS = (
+    ("aquí", "here", ()), ("hoy", "today", ()), ("ahora", "now|right now", ("present", "going", "progressive")),
+    ("bien", "well", ("present", "preterite", "imperfect")), ("mucho", "a lot", ("present", "preterite", "imperfect")),
+    ("mañana", "tomorrow", ("present", "future", "going")), ("ayer", "yesterday", ("preterite", "imperfect")),
+    ("allí", "there", ()), ("solo@", "alone", ()), ("en casa", "at home", ()), ("conmigo", "with me", ()),
+    ("tarde", "late", ()), ("otra vez", "again", ()), ("contigo", "with you", ()), ("temprano", "early", ()),
+    ("con Tom", "with Tom", ()), ("fuera", "outside", ()), ("rápido", "fast|quickly", ()), ("demasiado", "too much", ()),
+    ("mal", "badly", ("present", "preterite", "imperfect")), ("anoche", "last night", ("preterite",)),
+    ("juntos@", "together", ()), ("despacio", "slowly", ()),
+)  # fmt: skip
+TIMES = {"hoy", "ahora", "mañana", "ayer", "aquí", "otra vez", "anoche"}  # adverbs that follow an object as well
+FREQUENCIES = (("nunca", "never"), ("siempre", "always"), ("ya", "already"), ("casi", "almost|nearly"))
+PLACES = (("aquí", "here"), ("en casa", "at home|home"), ("allí", "there"), ("cerca", "near|close|nearby"), ("lejos", "far away|far"),
+          ("fuera", "outside|out"), ("dentro", "inside"), ("arriba", "upstairs"), ("en la cama", "in bed"), ("ahí", "there"))  # fmt: skip
+COUNTRIES = (("España", "Spain"), ("Francia", "France"), ("México", "Mexico"), ("Italia", "Italy"), ("Japón", "Japan"),
+             ("Chile", "Chile"), ("Perú", "Peru"), ("Rusia", "Russia"), ("Cuba", "Cuba"), ("China", "China"), ("Brasil", "Brazil"))  # fmt: skip
+HAVING = (  # what Spanish has and English is
+    ("hambre", "hungry"), ("razón", "right"), ("miedo", "afraid|scared"), ("frío", "cold"), ("sed", "thirsty"),
+    ("sueño", "sleepy|tired"), ("calor", "hot"), ("suerte", "lucky"), ("prisa", "in a hurry"), ("cuidado", "careful"),
+    ("celos", "jealous"),
+)  # fmt: skip
+WEATHER = (("frío", "cold"), ("calor", "hot"), ("sol", "sunny"), ("viento", "windy"), ("buen tiempo", "nice"))
+IDIOMS = (
+    ("¡Gracias!", "Thanks!|Thank you!"), ("Muchas gracias.", "Thanks a lot.|Thank you."), ("De nada.", "You're welcome."),
+    ("¡Hola!", "Hi!|Hello!"), ("Adiós.", "Bye.|Goodbye."), ("Hasta luego.", "See you later.|Goodbye."), ("Por supuesto.", "Of course.|Sure."),
+    ("Hasta mañana.", "See you tomorrow."), ("Lo siento.", "I'm sorry.|Sorry."), ("¿Qué hora es?", "What time is it?"), ("Claro que sí.", "Of course."),
+    ("Buenos días.", "Good morning."), ("Buenas noches.", "Good night.|Good evening."), ("¿Qué pasa?", "What's up?|What's going on?"),
+    ("No importa.", "It doesn't matter.|Never mind."), ("Soy yo.", "It's me."), ("Está bien.", "It's OK.|All right."), ("No pasa nada.", "It's okay."),
+    ("¿Qué pasó?", "What happened?"), ("De acuerdo.", "OK.|Agreed."), ("Tal vez.", "Maybe.|Perhaps."), ("Quizás.", "Maybe.|Perhaps."),
+    ("¡Salud!", "Cheers!|Bless you!"), ("¡Feliz cumpleaños!", "Happy birthday!"), ("¡Buena suerte!", "Good luck!"), ("¡Buen viaje!", "Have a nice trip!"),
+    ("Vale.", "OK.|Okay."), ("¿En serio?", "Really?|Seriously?"), ("¿De verdad?", "Really?"), ("Ya voy.", "I'm coming."), ("Por favor.", "Please."),
+)  # fmt: skip
 
-@dataclass(frozen=True)
-class Noun:
-    spanish: str
-    gender: str  # "m" or "f"
-    english: tuple  # renderings, each (singular, plural); the plural of a mass noun is None
-    kind: str  # its class of meaning
-
-    @property
-    def is_mass(self):
-        return self.english[0][1] is None
-
-
-@dataclass(frozen=True)
-class Adjective:
-    spanish: str
-    english: dict  # gender of what it describes -> renderings
-
-
-@dataclass(frozen=True)
-class EnglishVerb:
-    base: str
-    past: str
-    participle: str
-    gerund: str
-    rest: str  # what stays behind the verb: "up", "for", ""
-
-    @property
-    def third(self):
-        """The form after he, she, it."""
-        return "has" if self.base == "have" else with_s(self.base)
-
-
-@dataclass(frozen=True)
-class Verb:
-    infinitive: str
-    forms: dict  # see `conjugate`
-    english: tuple  # of EnglishVerb
-    objects: tuple  # classes of nouns
-    is_static: bool  # takes no progressive: nobody "is knowing"
-    stands_alone: bool  # needs no object
-
-
-def with_s(word):
-    """The English ending -s, of plurals and of the third person."""
-    if re.search(r"(s|x|z|ch|sh|[^aeiou]o)$", word) and word not in ("piano", "photo"):
-        return word + "es"
-    return re.sub(r"(?<=[^aeiou])y$", "ie", word) + "s"
-
-
-def spanish_plural(word):
-    if word.endswith("s"):
-        return word if word == "paraguas" else word + "es"
-    return re.sub("z$", "c", word) + ("s" if word[-1] in "aeiouáéíóú" else "es")
-
-
-def agree(adjective, gender, is_plural):
-    """The form of a Spanish adjective for a noun: altos, española, verdes."""
-    if adjective in UNCHANGING:
-        return adjective
-    if gender == "f":
-        adjective = re.sub(r"(és|án|ol)$", r"\1a", re.sub("o$", "a", adjective))
-    return spanish_plural(adjective) if is_plural else adjective
-
-
-def spelled(stem, ending):
-    """Join the parts of an -ar verb so that its last consonant keeps its sound before e: busqué, pagué, empecé."""
-    if ending[0] in "eé":
-        stem = re.sub("z$", "c", re.sub("g$", "gu", re.sub("c$", "qu", stem)))
-    return stem + ending
-
-
-def conjugate(infinitive, marks=""):
-    """The forms of a Spanish verb.
-
-    `marks` are what the infinitive does not tell: a stem change (`o>ue`), `yo=` the first person of the present, `pret=`
-    and `fut=` the stems of these tenses, `part=` the participle, `tu=` the imperative.
-
-    Returns a dict: `present`, `preterite`, `imperfect`, `future`, `subjunctive` with a form for each of the six persons;
-    `infinitive`, `gerund`, `participle`, `imperative` (to tú) and `imperative_plural` (to vosotros).
-    """
-    known = dict(mark.split("=") for mark in marks.split() if "=" in mark)
-    change = [mark.split(">") for mark in marks.split() if ">" in mark]
-    stem, vowel = infinitive[:-2], infinitive[-2].replace("í", "i")
-    stressed = soft = stem
-    if change:
-        [(old, new)] = change
-        before, _, after = stem.rpartition(old)
-        stressed = before + new + after
-        if vowel == "i":
-            soft = before + new[0] + after  # pidió, durmió, prefirió; pidiendo
-
-    def join(stem, ending):
-        return spelled(stem, ending) if vowel == "a" else stem + ending
-
-    def inflect(tense, other_stem, persons):
-        """The tense by its endings, with `other_stem` for some of the persons."""
-        endings = enumerate(ENDINGS[tense][vowel].split())
-        return [join(other_stem if person in persons else stem, ending) for person, ending in endings]
-
-    forms = {
-        "infinitive": infinitive,
-        "present": inflect("present", stressed, STRESSED_STEM),
-        "preterite": inflect("preterite", soft, {2, 5}),
-        "imperfect": inflect("imperfect", stem, {}),
-        "future": [known.get("fut", infinitive.replace("í", "i")) + ending for ending in FUTURE],
-        "gerund": soft + ("ando" if vowel == "a" else "iendo"),
-        "participle": known.get("part", stem + ("ado" if vowel == "a" else "ido")),
-    }
-    if stem[-1:] in ("a", "e", "o"):  # an i between two vowels is written y: leyó, oyeron, trayendo
-        forms["preterite"] = [re.sub("i(?=[óe])", "y", form) for form in forms["preterite"]]
-        forms["gerund"] = stem + "yendo"
-    if "pret" in known:
-        forms["preterite"] = [known["pret"] + ending for ending in STRONG_PRETERITE]
-        forms["preterite"][2] = re.sub("co$", "zo", forms["preterite"][2])  # hizo
-        forms["preterite"][5] = re.sub("jieron$", "jeron", forms["preterite"][5])  # dijeron
-    forms["present"][0] = known.get("yo", forms["present"][0])
-    forms |= {tense: words.split() if " " in words else words for tense, words in IRREGULAR.get(infinitive, {}).items()}
-
-    # The subjunctive keeps what is irregular about yo: tengo -> tenga, conozco -> conozca.
-    first_person = re.sub("o$", "", forms["present"][0])
-    persons = range(N_PERSONS) if "yo" in known else STRESSED_STEM
-    forms.setdefault("subjunctive", inflect("subjunctive", first_person, persons))
-    forms.setdefault("imperative", known.get("tu", forms["present"][2]))
-    forms["imperative_plural"] = infinitive[:-1] + "d"
-    return forms
-
-
-def _entries(table):
-    return [entry.split() for entry in table.split(",")]
-
-
-def _noun_forms(singular, plural=None):
-    if plural == "-":
-        return singular, None
-    return singular, plural or with_s(singular)
-
-
-def parse_nouns():
-    """`NOUNS` as a dict of lists of `Noun`, by class."""
-    nouns = {}
-    for kind, table in NOUNS.items():
-        nouns[kind] = []
-        for spanish, gender, *english in _entries(table):
-            renderings = [rendering.split() for rendering in " ".join(english).split("|")]
-            forms = tuple(_noun_forms(*(word.replace("_", " ") for word in words)) for words in renderings)
-            nouns[kind].append(Noun(spanish, gender, forms, kind))
-    return nouns
-
-
-def parse_adjectives(tables):
-    """`PERMANENT` or `TEMPORARY` as a dict of lists of `Adjective`."""
-    adjectives = {}
-    for kind, table in tables.items():
-        adjectives[kind] = []
-        for spanish, english in _entries(table):
-            of_man, _, of_woman = english.partition("~")
-            renderings = {"m": tuple(of_man.split("|")), "f": tuple((of_woman or of_man).split("|"))}
-            adjectives[kind].append(Adjective(spanish.replace("_", " "), renderings))
-    return adjectives
-
-
-def english_verb(text):
-    """The forms of "come came come ~back"; those that follow the rules may be left out."""
-    words, _, rest = text.partition("~")
-    base, *irregular = words.split()
-    past = base + "d" if base.endswith("e") else re.sub(r"(?<=[^aeiou])y$", "i", base) + "ed"
-    gerund = re.sub("(?<=[^eiy])e$", "", base) + "ing"
-    past, participle, gerund = [*irregular, *[past, past, gerund][len(irregular) :]]
-    return EnglishVerb(base, past, participle, gerund, rest.strip())
-
-
-def parse_verbs(table):
-    """One of the tables of verbs as a list of `Verb`."""
-    verbs = []
-    for line in table.strip().splitlines():
-        infinitive, english, marks, tags = (field.strip() for field in line.split(":"))
-        tags = tags.split()
-        verbs.append(
-            Verb(
-                infinitive=infinitive,
-                forms=conjugate(infinitive, marks),
-                english=tuple(english_verb(text) for text in english.split(",")),
-                objects=tuple(tag for tag in tags if tag in NOUNS),
-                is_static="static" in tags,
-                stands_alone="alone" in tags or not tags,
-            )
-        )
-    return verbs
+COMMAND_ADVERBS = (
+    ("aquí", "here"), ("ahora", "now"), ("conmigo", "with me"), ("otra vez", "again"), ("rápido", "fast|quickly"),
+    ("más", "more"), ("bien", "well"),
+)  # fmt: skip

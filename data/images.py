@@ -1,7 +1,7 @@
 """Image sets of Question 2: an .npz file, real or bundled, to tensors."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ OTHER_FILE_NAMES = {"kuzushiji_mnist": ("Kuzushiji-MNIST.npz",)}
 COURSE_OCTMNIST_COUNTS = (182, 55, 42, 250)
 QUICK_SIZES = {"train": 4000, "val": 1000, "test": 1000}
 MAX_PIXEL = 255
+PIXEL_ORDER_SEED = 7  # belongs to the definition of the shuffled images, so it is no option
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Images:
         edition: key of `EDITIONS`, the network and recipe that go with it.
         class_names: in the order of the labels.
         X, y: dicts from split to images (n_examples, 1, 28, 28), uint8, and labels (n_examples), int64.
-        fingerprint: SHA-256 of the content.
+        fingerprint: SHA-256 of the content, before the pixels were shuffled.
+        pixel_order: the permutation of the pixels (784) that was applied to every image, or None.
     """
 
     title: str
@@ -39,9 +41,10 @@ class Images:
     X: dict
     y: dict
     fingerprint: str
+    pixel_order: torch.Tensor | None = None
 
 
-def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False):
+def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False, shuffle_pixels=False):
     """The image set called `dataset`, or the .npz file at that path.
 
     Args:
@@ -50,6 +53,7 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False):
         data_dir: where the real files are.
         edition: the edition whose network a file at a path is for.
         quick: only the first few thousand images of each split.
+        shuffle_pixels: put the pixels of every image in the same random order (2022-23, Question 2.3).
 
     Raises `UserError` for a file that is missing, damaged or of another layout.
     """
@@ -58,7 +62,7 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False):
         arrays = read_file(path)
     else:
         arrays = sources.cached_arrays(
-            f"bundled-{dataset}", bundled_images.__file__, lambda: bundled_images.generate(dataset)
+            f"bundled-{dataset}", lambda: bundled_images.generate(dataset), bundled_images.__file__
         )
     edition = dataset if dataset in EDITIONS else edition or DEFAULT_EDITION
     class_names = check_labels(arrays, EDITIONS[edition].class_names, path, named=dataset in EDITIONS)
@@ -69,7 +73,8 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False):
         X[split] = torch.from_numpy(arrays[f"{split}_images"][:n]).unsqueeze(1)
         y[split] = torch.from_numpy(arrays[f"{split}_labels"][:n].astype(np.int64)).reshape(-1)
     title = EDITIONS[edition].title if dataset in EDITIONS else Path(dataset).name
-    return Images(title, path is None, edition, class_names, X, y, fingerprint)
+    loaded = Images(title, path is None, edition, class_names, X, y, fingerprint)
+    return with_shuffled_pixels(loaded) if shuffle_pixels else loaded
 
 
 def find_file(dataset, mode, data_dir):
@@ -116,6 +121,38 @@ def check_labels(arrays, class_names, path, named):
             f"{path} has labels up to {n_classes - 1}, but this set has {len(class_names)} classes; download it again"
         )
     return tuple(map(str, range(n_classes)))
+
+
+def with_shuffled_pixels(images):
+    """The same images as sensors without spatial structure would give them: in one random order of the pixels."""
+    n_pixels = images.X["train"][0].numel()
+    order = torch.from_numpy(np.random.default_rng(PIXEL_ORDER_SEED).permutation(n_pixels))
+    X = {split: reorder(part, order) for split, part in images.X.items()}
+    return replace(images, title=f"{images.title}, shuffled pixels", X=X, pixel_order=order)
+
+
+def reorder(X, order):
+    """Images whose pixel i is pixel `order[i]` of X, in row-major order."""
+    return X.flatten(1)[:, order].reshape(X.shape)
+
+
+def shifted(images, split, pixels):
+    """The images of a split shifted to the right, black where they left; shuffled pixels are shuffled after the shift."""
+    X = images.X[split]
+    if images.pixel_order is not None:
+        X = reorder(X, images.pixel_order.argsort())
+    X = F.pad(X, (pixels, 0))[..., : X.shape[-1]]
+    return X if images.pixel_order is None else reorder(X, images.pixel_order)
+
+
+def baselines(images):
+    """Test accuracy of always the most frequent class, and of the class whose mean training image is the nearest."""
+    X, y = images.X, images.y
+    classes = y["train"].unique()
+    means = torch.stack([X["train"][y["train"] == label].flatten(1).float().mean(dim=0) for label in classes])
+    nearest = classes[torch.cdist(X["test"].flatten(1).float(), means).argmin(dim=1)]
+    guesses = {"majority": y["train"].mode().values, "nearest_centroid": nearest}
+    return {name: (guess == y["test"]).float().mean().item() for name, guess in guesses.items()}
 
 
 def test_subsets(images):

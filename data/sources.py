@@ -48,12 +48,12 @@ def fingerprint(arrays):
     return digest.hexdigest()
 
 
-def cached_arrays(name, source_file, make):
-    """Arrays that `make()` computes, kept in `data/cache/` under a key made of `name` and the code in `source_file`.
+def cached_arrays(name, make, *source_files):
+    """Arrays that `make()` computes, kept in `data/cache/` under a key made of `name` and the code in `source_files`.
 
     A cache file that is damaged is made again. Where the cache cannot be written the arrays are computed each time.
     """
-    key = hashlib.sha256(Path(source_file).read_bytes()).hexdigest()[:12]
+    key = hashlib.sha256(b"".join(Path(file).read_bytes() for file in source_files)).hexdigest()[:12]
     path = CACHE_DIR / f"{name}-{key}.npz"
     try:
         with np.load(path, allow_pickle=False) as npz:

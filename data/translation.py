@@ -174,9 +174,7 @@ def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False
     corpus = data_dir / CORPUS_NAME
     found = sources.choose(mode, [files, (corpus,)], TITLE, DOWNLOAD_COMMAND)
     if found is None:
-        from data import bundled_translation
-
-        splits = split_pairs(bundled_translation.generate(max(max_length, EVAL_MAX_LENGTH)), max_length)
+        splits = split_pairs(_bundled_pairs(max(max_length, EVAL_MAX_LENGTH)), max_length)
     elif found == files:
         splits = {split: shorter_than(read_pairs(path), EVAL_MAX_LENGTH) for split, path in zip(SPLITS, files)}
         splits["train"] = _training_pairs(files[0], corpus, splits, max_length)
@@ -193,6 +191,21 @@ def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False
     if quick:
         splits = {split: pairs[: QUICK_SIZES[split]] for split, pairs in splits.items()}
     return SentencePairs(TITLE, found is None, splits, content)
+
+
+def _bundled_pairs(max_length):
+    """The pairs of the bundled twin, from the cache if they are there."""
+    code = sorted(Path(__file__).parent.glob("bundled_translation*.py"))
+
+    def generate():
+        import numpy as np
+
+        from data import bundled_translation
+
+        return {"pairs": np.array(bundled_translation.generate(max_length))}
+
+    arrays = sources.cached_arrays(f"bundled-translation-{max_length}", generate, *code, __file__)
+    return [tuple(pair) for pair in arrays["pairs"].tolist()]
 
 
 def _training_pairs(path, corpus, splits, max_length):

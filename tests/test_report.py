@@ -1,0 +1,455 @@
+"""The reports compile from any state of the runs folder, and say what the runs say."""
+
+import json
+import re
+import shutil
+
+import pytest
+from conftest import ROOT, assert_user_error, load_script
+from pypdf import PdfReader
+
+import options
+import runs
+import utils
+from editions import EDITIONS
+
+build = load_script("report/build.py")
+
+QUESTIONS = {
+    "2021-22": ["1.1", "1.2", "1.3a", "1.3b", "2.1", "2.2", "2.3", "3.1a", "3.1b", "3.1c"],
+    "2022-23": ["1.1a", "1.1b", "1.1c", "1.2", "2.1", "2.2", "2.3", "2.4", "2.5", "3.1a", "3.1b", "3.1c"],
+    "2023-24": ["1.1", "1.2", "1.3", "1.4", "2.1", "2.2", "2.3", "3.1", "3.2", "3.3", "3.4"],
+}
+IMAGE_FIGURES = (
+    "train_loss", "val_acc", "original_example", "activation_maps", "filters_1", "filters_2", "confusion",
+)  # fmt: skip
+BEST_RATE, WORSE_RATE = 0.01, 0.001
+
+
+def figure_of_merit(value, half_width=0.02, n=1000):
+    return {"value": value, "low": value - half_width, "high": value + half_width, "n": n}
+
+
+def image_result(dataset, bundled, acc=0.7, **changes):
+    edition = EDITIONS[dataset]
+    n = edition.n_classes
+    test = {
+        "acc": figure_of_merit(acc),
+        "per_class_acc": [acc] * n,
+        "macro_auc": 0.9,
+        "confusion": [[70 if i == j else i for j in range(n)] for i in range(n)],
+    }
+    history = [
+        {"epoch": i, "lr": BEST_RATE, "train_loss": 1 / i, "val_loss": 1 / i, "val_acc": acc, "seconds": 1.0}
+        for i in (1, 2)
+    ]
+    return {
+        "dataset": dataset,
+        "title": edition.title,
+        "bundled": bundled,
+        "class_names": edition.class_names,
+        "learning_rate": BEST_RATE,
+        "n_params": 1234567,
+        "best_epoch": 2,
+        "train_loss": 0.5,
+        "val_acc": figure_of_merit(acc),
+        "history": history,
+        "seconds": 2.0,
+        "test": {"official": test},
+        "shifted_acc": [{"pixels": k, "acc": figure_of_merit(acc - 0.1 * k)} for k in (0, 2)],
+        "equivariance": {"shift": 0.0, "rotation": 1.2},
+        "baselines": {"majority": 0.1, "nearest_centroid": 0.5},
+    } | changes
+
+
+def translation_result(bundled, err_rate, **changes):
+    def test(err_rate):
+        return {
+            "err_rate": figure_of_merit(err_rate),
+            "cer": err_rate,
+            "exact": figure_of_merit(0.1),
+            "chrf": 40.0,
+            "err_rate_seen": figure_of_merit(err_rate),
+            "err_rate_unseen": None,
+        }
+
+    beam = test(err_rate - 0.01) | {"beam_size": 5, "length_penalty": 1.0, "difference": figure_of_merit(0.01, 0.001)}
+    return {
+        "title": "Tatoeba, Spanish to English",
+        "bundled": bundled,
+        "use_attn": True,
+        "n_params": 500000,
+        "n_pairs": {"train": 100, "val": 10, "test": 10},
+        "best_epoch": 2,
+        "train_loss": 0.5,
+        "val_err_rate": figure_of_merit(err_rate),
+        "history": [{"epoch": i, "lr": 0.003, "train_loss": 1.0, "val_err_rate": 0.5, "seconds": 1.0} for i in (1, 2)],
+        "seconds": 2.0,
+        "baselines": {"nearest sentence": figure_of_merit(0.6)},
+        "test": {"greedy": test(err_rate), "beam": beam},
+        "examples": [{"src": "hola .", "ref": "hello .", "hyp": "hell .", "distance": 1}],
+    } | changes
+
+
+@pytest.fixture(scope="session")
+def pdf_figure(tmp_path_factory):
+    path = tmp_path_factory.mktemp("figure") / "figure.pdf"
+    fig, ax = utils.new_figure()
+    ax.plot([0, 1])
+    ax.axis("off")  # no text: it would only slow the reading of the PDFs
+    utils.save_figure(fig, path)
+    return path
+
+
+@pytest.fixture
+def write_run(tmp_path, pdf_figure):
+    """`write_run("q2/name", result, figures)`: a finished run in tmp_path / "runs"; returns its result's path."""
+
+    def write(name, result, figures=()):
+        folder = tmp_path / "runs" / name
+        runs.write_json(folder / runs.RESULT, result)
+        for figure in figures:
+            shutil.copy(pdf_figure, folder / f"{figure}.pdf")
+        return folder / runs.RESULT
+
+    return write
+
+
+@pytest.fixture
+def write_images(write_run):
+    """`write_images("octmnist")`: the comparison of two rates, and the run that won; returns the latter's result's path."""
+
+    def write(dataset, bundled=False, suffix="", **changes):
+        base = dataset + ("-bundled" if bundled else "") + suffix
+        entries = [
+            {
+                "learning_rate": rate,
+                "run": f"{base}-learning_rate={rate}",
+                "error": None,
+                "val_acc": figure_of_merit(acc),
+            }
+            for rate, acc in ((BEST_RATE, 0.7), (WORSE_RATE, 0.3))
+        ]
+        rates = {"title": EDITIONS[dataset].title, "bundled": bundled, "rates": entries, "best": entries[0]}
+        write_run(f"q2/{base}", rates, ("train_loss", "val_acc"))
+        return write_run(f"q2/{entries[0]['run']}", image_result(dataset, bundled, **changes), IMAGE_FIGURES)
+
+    return write
+
+
+@pytest.fixture
+def write_all(write_run, write_images):
+    """Every run of Questions 2 and 3 that the reports of today know, on real or on bundled data."""
+
+    def write(bundled):
+        mark = "-bundled" if bundled else ""
+        for dataset in EDITIONS:
+            write_images(dataset, bundled)
+        pooled = {"only_a": 20, "only_b": 10, "p_value": 0.1, "difference": figure_of_merit(0.01)}
+        strided = image_result("octmnist", bundled, pooled=pooled | {"acc": figure_of_merit(0.7)})
+        write_run(f"q2/octmnist{mark}-learning_rate={BEST_RATE}-no_maxpool", strided, IMAGE_FIGURES)
+        for options_, acc in (("-shuffle_pixels", 0.5), ("-network=mlp", 0.6), ("-network=mlp-shuffle_pixels", 0.6)):
+            result = image_result("kuzushiji_mnist", bundled, acc)
+            write_run(f"q2/kuzushiji_mnist{mark}-learning_rate={BEST_RATE}{options_}", result, IMAGE_FIGURES)
+        write_run(f"q3/tatoeba{mark}", translation_result(bundled, 0.5), ("attn_False_err_rate", "train_loss"))
+        attention = [f"attention_{i}" for i in range(1, 5)]
+        write_run(
+            f"q3/tatoeba{mark}-use_attn",
+            translation_result(bundled, 0.4),
+            ("attn_True_err_rate", "train_loss", *attention),
+        )
+
+    return write
+
+
+@pytest.fixture
+def compile_text(tmp_path):
+    """Compile one edition from tmp_path / "runs"; returns the text of the PDF as one line."""
+
+    def compile_(year):
+        assert build.main(["-edition", year, "-runs_dir", str(tmp_path / "runs"), "-output_dir", str(tmp_path)]) == 0
+        text = " ".join(page.extract_text() for page in PdfReader(tmp_path / f"hw2-{year}.pdf").pages)
+        return " ".join(text.split())
+
+    return compile_
+
+
+def change(path, value, *keys):
+    """Set one value inside a JSON file."""
+    result = json.loads(path.read_text())
+    inner = result
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(result))
+
+
+def headings(pdf):
+    """The numbers of the questions in the PDF's outline, whose titles have to stand in the text as lines of their own."""
+    lines = {line.strip() for page in pdf.pages for line in page.extract_text().splitlines()}
+    titles = [entry.title for part in pdf.outline if isinstance(part, list) for entry in part]
+    assert lines.issuperset(titles)
+    return [title.split()[0] for title in titles]
+
+
+@pytest.mark.parametrize("year", QUESTIONS)
+def test_every_question_has_its_heading_in_order(year, write_all, compile_text, tmp_path):
+    for state in ("nothing was run", "all was run"):
+        if state == "all was run":
+            write_all(bundled=True)
+        compile_text(year)
+        assert headings(PdfReader(tmp_path / f"hw2-{year}.pdf")) == QUESTIONS[year], state
+
+
+@pytest.mark.parametrize(
+    "year, commands",
+    [
+        ("2021-22", ["hw2-q1.py --edition 2021-22", "hw2-q2.py -dataset fashion_mnist", "hw2-q3-captioning.py"]),
+        (
+            "2022-23",
+            [
+                "hw2-q1.py --edition 2022-23",
+                "hw2-q2.py -dataset kuzushiji_mnist",
+                "hw2-q2.py -dataset kuzushiji_mnist -learning_rate 0.0005 -network mlp -shuffle_pixels",
+                "hw2-q3.py",
+                "hw2-q3.py --use_attn --beam_size 5 --resume",
+            ],
+        ),
+        ("2023-24", ["hw2-q1.py --edition 2023-24", "hw2-q2.py -dataset octmnist -no_maxpool", "hw2-q3-asr.py"]),
+    ],
+)
+def test_what_was_not_run_is_a_box_with_its_command(year, commands, compile_text, capsys):
+    text = compile_text(year).replace("- ", "-")  # a long command may be broken after a dash
+    warnings = capsys.readouterr().err
+    for command in commands:
+        assert re.search(rf"Not run\.[^:]*: python {re.escape(command)}(?! -)", text)
+        assert f"warning: hw2-{year}: not run: python {command}\n" in warnings
+
+
+def test_changed_numbers_appear(write_all, write_images, tmp_path, compile_text):
+    write_all(bundled=False)
+    best = tmp_path / "runs/q2/kuzushiji_mnist-learning_rate=0.01/result.json"
+    attention = tmp_path / "runs/q3/tatoeba-use_attn/result.json"
+    before = compile_text("2022-23")
+    for number in ("0.6543", "0.3377", "7,654,321"):
+        assert number not in before
+    change(best, 0.6543, "test", "official", "acc", "value")
+    change(best, 7654321, "n_params")
+    change(attention, 0.3377, "test", "greedy", "err_rate", "value")
+    after = compile_text("2022-23")
+    for number in ("0.6543", "0.3377", "7,654,321"):
+        assert number in after
+
+
+def test_results_of_question_1_enter(monkeypatch, tmp_path, compile_text):
+    """The results as hw2-q1.py writes them; only the clock is replaced, which would take most of the time."""
+    from theory import costs
+
+    monkeypatch.setattr(costs, "median_seconds", lambda function, *args: len(args[0]) ** 2 * 1e-6)
+    check_edition = load_script("hw2-q1.py").check_edition
+    changed = {
+        "2021-22": ("dense_connections", 347),
+        "2022-23": ("matrix_nonzero", 347),
+        "2023-24": ("n_features", 347),
+    }
+    for year, (key, value) in changed.items():
+        folder = tmp_path / "runs/q1" / year
+        folder.mkdir(parents=True)
+        assert check_edition(year, options.DEFAULT_SEED, folder)
+        text = compile_text(year)
+        assert f"python hw2-q1.py --edition {year}" not in text
+        for question in QUESTIONS[year]:
+            if question.startswith("1"):
+                assert f"What hw2-q1.py checked for {question}." in text
+        assert not re.search(rf"\b{value}\b", text)
+        change(folder / runs.RESULT, value, "values", key)
+        assert re.search(rf"\b{value}\b", compile_text(year))
+
+
+@pytest.mark.parametrize("bundled", [True, False])
+def test_captions_say_bundled_exactly_where_the_data_are(bundled, write_all, compile_text):
+    write_all(bundled)
+    for year, dataset in {edition.year: edition for edition in EDITIONS.values()}.items():
+        text = compile_text(year)
+        assert ("bundled" in text) == bundled
+        # Between "Figure 7:" and the next line of dots there is one caption; it ends in the data's name.
+        captions = [caption for caption in re.findall(r"(?:Figure|Table) \d+: .*?(?=(?:Figure|Table) \d+:|$)", text)]
+        of_runs = [
+            caption for caption in captions if f"{dataset.title}" in caption.split(". ")[1][: len(dataset.title)]
+        ]
+        assert len(of_runs) >= 5
+        for caption in of_runs:
+            assert caption.split(". ")[1].startswith(f"{dataset.title}, bundled data" if bundled else dataset.title)
+
+
+def test_same_runs_give_the_same_bytes_wherever_they_lie(write_all, tmp_path):
+    write_all(bundled=True)
+    shutil.copytree(tmp_path / "runs", tmp_path / "elsewhere")
+    for year in QUESTIONS:
+        pdfs = []
+        for folder in ("runs", "elsewhere"):
+            build.main(["-edition", year, "-runs_dir", str(tmp_path / folder), "-output_dir", str(tmp_path)])
+            pdfs.append((tmp_path / f"hw2-{year}.pdf").read_bytes())
+        assert pdfs[0] == pdfs[1]
+
+
+def test_full_comes_before_quick_and_real_before_bundled(write_images, tmp_path, compile_text):
+    for bundled, suffix, params in (
+        (True, "-epochs=3-scale=quick", 1000001),
+        (False, "-epochs=3-scale=quick", 1000002),
+        (True, "", 1000003),
+        (False, "", 1000004),
+    ):
+        write_images("octmnist", bundled, suffix, n_params=params)
+        found = build.gather("2023-24", tmp_path / "runs")["runs"]
+        assert found["best"]["result"]["n_params"] == params
+
+
+def test_runs_of_another_setting_are_not_compared(write_images, write_run, tmp_path):
+    write_images("octmnist")
+    strided = image_result("octmnist", bundled=True)
+    write_run("q2/octmnist-bundled-epochs=3-learning_rate=0.01-no_maxpool-scale=quick", strided, IMAGE_FIGURES)
+    found = build.gather("2023-24", tmp_path / "runs")["runs"]
+    assert found["best"]["result"] is not None
+    assert found["strided"]["result"] is None
+
+
+def test_other_recipes_and_seeds_are_reported(write_images, write_run, compile_text):
+    write_images("fashion_mnist")
+    dropout = image_result("fashion_mnist", False, 0.7321)
+    write_run("q2/fashion_mnist-learning_rate=0.01-dropout=0.5", dropout)
+    write_run("q2/fashion_mnist-learning_rate=0.01-seed=43", image_result("fashion_mnist", False, 0.7123))
+    text = compile_text("2021-22")
+    assert "learning rate 0.01, dropout 0.5 0.7321" in text
+    assert "Other seeds (43) reach 0.7123." in text
+
+
+@pytest.mark.parametrize(
+    "err_rate, said", [(0.3, "better than the 0.4000"), (0.41, "cannot be told from the 0.4000"), (0.5, "worse than")]
+)
+def test_words_on_another_recipe_follow_the_numbers(err_rate, said, write_run, compile_text):
+    write_run("q3/tatoeba-use_attn", translation_result(False, 0.4))
+    write_run("q3/tatoeba-use_attn-schedule=cosine", translation_result(False, err_rate))
+    text = compile_text("2022-23")
+    assert f"(use attn, schedule cosine) has a test error rate of {err_rate:.4f}" in text
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    "name, base, setting, given",
+    [
+        ("octmnist", "octmnist", ("full", False), {}),
+        (
+            "kuzushiji_mnist-bundled-epochs=3-scale=quick-learning_rate=1e-05",
+            "kuzushiji_mnist",
+            ("quick", True),
+            {"learning_rate": "1e-05"},
+        ),
+        ("octmnist-epochs=30-no_maxpool", "octmnist", ("full", False), {"epochs": "30", "no_maxpool": True}),
+    ],
+)
+def test_run_names_are_read(tmp_path, name, base, setting, given):
+    folder = build.Folder.of(tmp_path / name)
+    assert (folder.base, folder.setting, folder.options) == (base, setting, given)
+
+
+@pytest.mark.parametrize(
+    "value, low, high, said",
+    [
+        (0.010, 0.004, 0.016, "beam search is better"),
+        (0.010, -0.004, 0.024, "no difference that can be shown"),
+        (-0.010, -0.016, -0.004, "greedy search is better"),
+    ],
+)
+def test_words_on_beam_search_follow_the_interval(value, low, high, said, write_run, compile_text):
+    result = translation_result(False, 0.4)
+    result["test"]["beam"]["difference"] = {"value": value, "low": low, "high": high, "n": 1000}
+    write_run("q3/tatoeba-use_attn", result)
+    assert said in compile_text("2022-23")
+
+
+@pytest.mark.parametrize(
+    "without, with_attention, said",
+    [
+        (0.5, 0.4, "Attention takes 0.1000 off the test error rate, 20 % of it"),
+        (0.4, 0.39, "a difference is not shown"),
+        (0.4, 0.5, "higher by 0.1000, against the expectation"),
+    ],
+)
+def test_words_on_attention_follow_the_numbers(without, with_attention, said, write_run, compile_text):
+    write_run("q3/tatoeba", translation_result(False, without))
+    write_run("q3/tatoeba-use_attn", translation_result(False, with_attention))
+    assert said in compile_text("2022-23")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("{", "cannot be read as JSON"),
+        ("[1]", "is no JSON object"),
+        ("{}", "lacks title, bundled, rates, best"),
+        ('{"title": "OCTMNIST", "bundled": true, "rates": [], "best": null}', "names no best run"),
+        ('{"title": "OCTMNIST", "bundled": true, "rates": [NaN], "best": {}}', "not finite"),
+        ('{"title": "OCTMNIST", "bundled": true, "rates": 3, "best": {"run": "octmnist"}}', "lacks"),
+    ],
+)
+def test_broken_results_stop_with_one_line(text, said, tmp_path, run_script):
+    path = tmp_path / "runs/q2/octmnist" / runs.RESULT
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    process = run_script(
+        "report/build.py", "--edition", "2023-24", "--runs_dir", tmp_path / "runs", "--output_dir", tmp_path
+    )
+    assert_user_error(process, said, str(path), "run again")
+    assert not list(tmp_path.glob("*.pdf"))
+
+
+def test_results_that_typst_cannot_show_stop_with_one_line(write_images, tmp_path):
+    path = write_images("octmnist")
+    change(path, "many", "val_acc", "value")
+    with pytest.raises(options.UserError, match=r"hw2-2023-24\.pdf cannot be compiled"):
+        build.main(["-edition", "2023-24", "-runs_dir", str(tmp_path / "runs"), "-output_dir", str(tmp_path)])
+
+
+def test_runs_without_their_test_are_said_to_lack_it(write_images, write_run, compile_text):
+    write_images("kuzushiji_mnist", test=None)
+    write_run("q3/tatoeba-use_attn", translation_result(False, 0.4, test=None, val_err_rate=0.4321))
+    text = compile_text("2022-23")
+    assert len(re.findall("Not run. The test of this run", text)) == 2
+    assert "with an error rate of 0.4321." in text
+
+
+def test_a_missing_figure_is_a_box(write_images, compile_text):
+    path = write_images("octmnist")
+    path.with_name("confusion.pdf").unlink()
+    assert "confusion.pdf is missing" in compile_text("2023-24")
+
+
+def test_the_script_compiles_all_three(tmp_path, run_script):
+    process = run_script("report/build.py", "-runs_dir", tmp_path / "none", "-output_dir", tmp_path / "new")
+    assert process.returncode == 0, process.stderr
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [f"hw2-{year}.pdf" for year in QUESTIONS]
+
+
+def test_numbers_are_set_with_their_digits(tmp_path):
+    import typst
+
+    shutil.copy(ROOT / "report/template.typ", tmp_path)
+    (tmp_path / "content.json").write_text(json.dumps({"network": None, "runs": {"theory": None}}))
+    source = tmp_path / "numbers.typ"
+    cases = {
+        "fixed(0.5)": "0.5000",
+        "fixed(1)": "1.0000",
+        "fixed(0.99996)": "1.0000",
+        "fixed(-0.25, digits: 1)": "\u22120.3",
+        "fixed(-0.00001)": "0.0000",
+        "fixed(12.0, digits: 0)": "12",
+        "count(1234567)": "1,234,567",
+        "count(999)": "999",
+        "percent(0.968)": "96.8 %",
+    }
+    lines = [f"#{call} \\" for call in cases]
+    source.write_text('#import "template.typ": *\n' + "\n".join(lines))
+    typst.compile(source, output=tmp_path / "numbers.pdf", ignore_system_fonts=True)
+    text = PdfReader(tmp_path / "numbers.pdf").pages[0].extract_text()
+    assert [line.strip() for line in text.splitlines()][: len(cases)] == list(cases.values())
