@@ -7,8 +7,8 @@ $ python hw2-q3.py --use_attn --translate "no tengo hambre." "¿dónde estás?" 
 $ python hw2-q3.py --use_attn --translate sentences.txt                       # a line at a time; - reads the keyboard
 """
 
+import os
 import sys
-from pathlib import Path
 
 import options
 
@@ -357,7 +357,7 @@ def translate(args):
 
 def lines_to_translate(texts):
     """The sentences themselves, or the lines of the one file that is named, or with - of the standard input."""
-    if len(texts) > 1 or not (texts[0] == "-" or Path(texts[0]).is_file()):
+    if len(texts) > 1 or not (texts[0] == "-" or os.path.isfile(texts[0])):
         yield from texts
         return
     try:

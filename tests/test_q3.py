@@ -1,0 +1,312 @@
+"""hw2-q3.py as its users run it: the handout's command lines at tiny size, resuming, translating, wrong input."""
+
+import json
+
+import Levenshtein
+import pytest
+from conftest import assert_user_error, load_script
+from hypothesis import given
+from hypothesis import strategies as st
+
+import metrics
+import models
+import options
+import runs
+from data import bundled_translation, translation
+
+script = load_script("hw2-q3.py")
+TINY = ("-n_epochs", "2", "-hidden_size", "8", "-batch_size", "16", "-threads", "1")
+N_PAIRS = 150
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """The course's three files, tiny."""
+    folder = tmp_path_factory.mktemp("data")
+    pairs = bundled_translation.generate(n_pairs=N_PAIRS)
+    translation.write_split(translation.split_pairs(pairs), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(run_script, data_dir, tmp_path_factory):
+    """A runs folder with a run without attention and one with attention and a beam."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    common = (*TINY, "-data_dir", data_dir, "-runs_dir", runs_dir)
+    outputs = {
+        False: run_script("hw2-q3.py", *common),
+        True: run_script("hw2-q3.py", "--use_attn", "--beam_size", "3", *common),
+    }
+    for process in outputs.values():
+        assert process.returncode == 0, process.stderr
+    return runs_dir, outputs
+
+
+def folder_of(runs_dir, use_attn):
+    (folder,) = [path for path in (runs_dir / "q3").iterdir() if ("use_attn" in path.name) == use_attn]
+    return folder
+
+
+@pytest.mark.parametrize("use_attn", [False, True])
+def test_the_handouts_commands_leave_result_and_figures(trained, use_attn):
+    runs_dir, outputs = trained
+    folder = folder_of(runs_dir, use_attn)
+    figures = {f"attn_{use_attn}_err_rate.pdf", "train_loss.pdf", "err_by_length.pdf"}
+    if use_attn:
+        figures |= {f"attention_{i}.pdf" for i in (1, 2, 3, 4)}
+    assert {path.name for path in folder.glob("*.pdf")} == figures
+    result = json.loads((folder / "result.json").read_text())
+    assert result["use_attn"] == use_attn and not result["bundled"]
+    assert len(result["history"]) == 2
+    greedy = result["test"]["greedy"]
+    stdout = outputs[use_attn].stdout
+    assert f"Final Test error rate, greedy: {greedy['err_rate']['value']:.4f}" in stdout
+    assert (result["test"]["beam"] is not None) == use_attn == ("beam of 3" in stdout)
+    assert min(line["val_err_rate"] for line in result["history"]) == pytest.approx(result["val_err_rate"]["value"])
+    assert set(result["baselines"]) == {"nearest sentence", "character n-gram copy"}
+
+
+def test_the_predictions_file_holds_every_test_sentence_the_worst_last(trained, data_dir):
+    folder = folder_of(trained[0], True)
+    header, *lines = (folder / "test_predictions.txt").read_text(encoding="utf-8").splitlines()
+    assert header.split("\t") == ["source", "reference", "prediction", "distance"]
+    rows = [line.split("\t") for line in lines]
+    pairs = translation.read_pairs(data_dir / "test-eng-spa.txt")
+    assert sorted((ref, src) for src, ref, _, _ in rows) == sorted(pairs)
+    assert all(int(distance) == Levenshtein.distance(hyp, ref) for _, ref, hyp, distance in rows)
+    rates = [int(distance) / len(ref) for _, ref, _, distance in rows]
+    assert rates == sorted(rates)
+    result = runs.read_json(folder / "result.json")
+    assert sum(rates) / len(rates) == pytest.approx(result["test"]["greedy"]["err_rate"]["value"])
+
+
+def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, data_dir):
+    folder = folder_of(trained[0], True)
+    args = script.parse_args(["--use_attn", *TINY])
+    checkpoint = runs.load_checkpoint(folder / "best.pt")
+    vocabs = [translation.Vocabulary(chars) for chars in checkpoint["chars"]]
+    model = script.build(args, vocabs)
+    runs.load_weights(model, folder / "best.pt")
+    refs, sentences = zip(*translation.read_pairs(data_dir / "val-eng-spa.txt"))
+    rates = metrics.error_rates(script.decode(model, sentences, vocabs), refs)
+    result = runs.read_json(folder / "result.json")
+    assert sum(rates) / len(rates) == pytest.approx(result["val_err_rate"]["value"])
+    one_by_one = [script.decode(model, [sentence], vocabs)[0] for sentence in sentences]
+    assert one_by_one == script.decode(model, sentences, vocabs)
+
+
+def test_a_resumed_run_is_an_uninterrupted_one(trained, data_dir, tmp_path):
+    """One epoch, then the second by resuming; the configuration is that of the whole."""
+    whole = folder_of(trained[0], False)
+    args = [*TINY, "-data_dir", str(data_dir), "-data", "auto", "-runs_dir", str(tmp_path), "-resume"]
+    real_fit, epochs = runs.Run.save_epoch, []
+
+    def killed_after_the_first(self, *arguments):
+        real_fit(self, *arguments)
+        epochs.append(1)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs.Run, "save_epoch", killed_after_the_first)
+        with pytest.raises(KeyboardInterrupt):
+            script.main(args)
+    script.main(args)
+    resumed = folder_of(tmp_path, False)
+    for name in ("best.pt", "last.pt"):
+        a, b = (runs.load_checkpoint(folder / name) for folder in (whole, resumed))
+        a, b = a.get("weights", a.get("model")), b.get("weights", b.get("model"))
+        assert a.keys() == b.keys() and all((a[key] == b[key]).all() for key in a)
+    figures = [
+        [(line["train_loss"], line["val_err_rate"]) for line in runs.read_json(folder / "result.json")["history"]]
+        for folder in (whole, resumed)
+    ]
+    assert figures[0] == figures[1] and len(epochs) == 1
+
+
+def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, run_script):
+    runs_dir, _ = trained
+    folder = folder_of(runs_dir, False)
+    before = (folder / "best.pt").read_bytes()
+    common = (*TINY, "-data_dir", data_dir, "-runs_dir", runs_dir)
+    process = run_script("hw2-q3.py", *common, "--beam_size", "2", "--resume")
+    assert process.returncode == 0, process.stderr
+    assert "Epoch" not in process.stdout and "greedy minus beam, paired:" in process.stdout
+    assert (folder / "best.pt").read_bytes() == before
+    assert runs.read_json(folder / "result.json")["test"]["beam"]["beam_size"] == 2
+
+
+def test_translate_keeps_the_order_and_answers_an_empty_line_with_an_empty_line(trained, run_script, tmp_path):
+    runs_dir, _ = trained
+    sentences = ["no tengo hambre.", "", "¿dónde estás?", "ĝ₩", "¡!"]
+    command = ("hw2-q3.py", "--use_attn", "-runs_dir", runs_dir, "--translate")
+    process = run_script(*command, *sentences)
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.split("\n")
+    assert len(lines) == len(sentences) + 1 and lines[1] == "" and lines[-1] == ""
+    assert folder_of(runs_dir, True).name in process.stderr
+    file = tmp_path / "sentences.txt"
+    file.write_bytes("\r\n".join(sentences).encode())
+    assert run_script(*command, file).stdout == process.stdout
+
+
+def test_translate_takes_a_very_long_sentence(trained):
+    runs_dir, _ = trained
+    long = "no tengo hambre. " * 600
+    script.main(["--use_attn", "-runs_dir", str(runs_dir), "--translate", long])
+
+
+def test_translate_names_a_line_that_is_not_utf8(trained, run_script, tmp_path):
+    runs_dir, _ = trained
+    file = tmp_path / "latin1.txt"
+    file.write_bytes("hola\nmañana\n".encode("latin-1"))
+    process = run_script("hw2-q3.py", "-runs_dir", runs_dir, "--translate", file)
+    assert_user_error(type(process)(process.args, process.returncode, "", process.stderr.split("\n", 1)[1]), "line 2")
+
+
+def user_error(*arguments):
+    with pytest.raises(options.UserError) as caught:
+        script.main([str(argument) for argument in arguments])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_translate_without_a_run_says_how_to_train_one(tmp_path):
+    assert "python hw2-q3.py --use_attn" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
+
+
+def test_a_run_without_attention_does_not_translate_with_it(trained):
+    runs_dir, _ = trained
+    name = folder_of(runs_dir, False).name
+    assert "use_attn" in user_error("--use_attn", "-runs_dir", runs_dir, "-run_name", name, "--translate", "hola")
+
+
+def test_a_damaged_checkpoint_is_named(trained, tmp_path):
+    source = folder_of(trained[0], True)
+    folder = tmp_path / "q3" / "broken"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes((source / "config.json").read_bytes())
+    (folder / "best.pt").write_bytes(b"no checkpoint")
+    assert "best.pt" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--beam_size", "0"), ("--beam_size", "1.5"), ("--length_penalty", "-1"), ("--lr", "0"), ("--lr", "nan"),
+        ("--hidden_size", "7"), ("--dropout", "1"), ("--n_epochs", "0"), ("--batch_size", "-1"), ("--max_length", "x"),
+    ],
+)  # fmt: skip
+def test_wrong_options_end_in_one_line(wrong, capsys):
+    with pytest.raises(SystemExit) as caught:
+        script.main([*wrong])
+    assert caught.value.code == 2
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1 and wrong[0].strip("-") in stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ["train-eng-spa.txt", "download_tatoeba.py"]),
+        (b"", ["train-eng-spa.txt"]),
+        (b"go .\tve .\nno tab here\n", ["train-eng-spa.txt", "line 2", "tab"]),
+        ("go .\tve .\nday\tma\xf1ana\n".encode("latin-1"), ["train-eng-spa.txt", "line 2", "UTF-8"]),
+        (b"a sentence that is far too long\tuna frase que es demasiado larga\n", ["train", "20"]),
+    ],
+)
+def test_wrong_files_end_in_one_line_and_leave_the_runs_alone(content, words, data_dir, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in data_dir.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    if content is None:
+        (folder / "train-eng-spa.txt").unlink()
+    else:
+        (folder / "train-eng-spa.txt").write_bytes(content)
+    message = user_error(*TINY, "-data", "real", "-data_dir", folder, "-runs_dir", tmp_path / "runs")
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_empty_validation_file_is_named(data_dir, tmp_path):
+    for path in data_dir.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes() if "val" not in path.name else b"\n")
+    assert "val-eng-spa.txt" in user_error(*TINY, "-data_dir", tmp_path, "-runs_dir", tmp_path)
+
+
+def test_the_corpus_alone_is_enough_and_longer_sentences_only_join_the_training(tmp_path, data_dir):
+    pairs = bundled_translation.generate(max_length=30, n_pairs=N_PAIRS)
+    (tmp_path / "spa.txt").write_text("".join(f"{en}\t{es}\tCC-BY\r\n" for en, es in pairs), newline="")
+    short, long = (translation.load("real", tmp_path, max_length) for max_length in (20, 30))
+    assert short.pairs == translation.split_pairs(pairs)
+    assert long.pairs["val"] == short.pairs["val"] and long.pairs["test"] == short.pairs["test"]
+    assert set(long.pairs["train"]) > set(short.pairs["train"])
+    # The course's own files beside the corpus: what they hold out stays out.
+    for path in data_dir.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    mixed = translation.load("real", tmp_path, 30)
+    held_out = {spanish for split in ("val", "test") for _, spanish in mixed.pairs[split]}
+    assert mixed.pairs["test"] == translation.read_pairs(data_dir / "test-eng-spa.txt")
+    assert len(mixed.pairs["train"]) > len(translation.read_pairs(data_dir / "train-eng-spa.txt"))
+    assert not held_out & {spanish for _, spanish in mixed.pairs["train"]}
+
+
+def test_the_vocabulary_turns_text_into_indices_and_back():
+    vocab = translation.Vocabulary("hello .")
+    assert len(vocab) == 4 + len(set("hello ."))
+    indices = vocab.encode("hello x")
+    assert indices[-1] == translation.UNK_IDX and min(indices[:-1]) >= 4
+    assert vocab.decode(indices) == "hello "
+    assert vocab.decode([translation.SOS_IDX, *vocab.encode("he"), translation.EOS_IDX, *vocab.encode("o")]) == "he"
+    assert translation.Vocabulary(vocab.chars).index == vocab.index
+
+
+def test_error_rates_by_hand():
+    assert metrics.error_rates(["abc", "", "axc", "abcd"], ["abc", "ab", "abc", "ab"]) == [0, 1, 1 / 3, 1]
+    figures = metrics.translation(["abc", "ab"], ["abc", "abcd"], seen={"abc"})
+    assert figures["err_rate"]["value"] == 0.25
+    assert figures["cer"] == pytest.approx(2 / 7)
+    assert figures["exact"]["value"] == 0.5
+    assert figures["err_rate_seen"]["value"] == 0 and figures["err_rate_unseen"]["value"] == 0.5
+    assert metrics.translation(["a"], ["a"])["chrf"] == 100
+
+
+def distance_by_the_definition(a, b):
+    if not a or not b:
+        return len(a) + len(b)
+    return min(
+        distance_by_the_definition(a[1:], b) + 1,
+        distance_by_the_definition(a, b[1:]) + 1,
+        distance_by_the_definition(a[1:], b[1:]) + (a[0] != b[0]),
+    )
+
+
+@given(st.text("ab", max_size=4), st.text("ab", min_size=1, max_size=4), st.text("ab", min_size=1, max_size=4))
+def test_error_rates_by_their_properties(hyp, ref, other):
+    (rate,) = metrics.error_rates([hyp], [ref])
+    assert rate * len(ref) == pytest.approx(distance_by_the_definition(hyp, ref))
+    assert (rate == 0) == (hyp == ref)
+    (through,) = metrics.error_rates([hyp], [other])
+    (onwards,) = metrics.error_rates([other], [ref])
+    assert rate * len(ref) <= through * len(other) + onwards * len(ref) + 1e-9
+    assert rate <= max(len(hyp), len(ref)) / len(ref)
+
+
+def test_one_batch_can_be_memorised():
+    import torch
+
+    torch.manual_seed(0)
+    pairs = [("go on .", "sigue ."), ("i see .", "ya veo ."), ("no .", "no .")]
+    vocabs = [translation.Vocabulary("".join(texts)) for texts in zip(*pairs)][::-1]
+    model = script.build(script.parse_args(["--use_attn", "--hidden_size", "32", "--dropout", "0"]), vocabs)
+    src, tgt = translation.to_tensors(pairs, *vocabs)
+    batch = src, (src != translation.PAD_IDX).sum(dim=1), tgt
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss, n_chars = script.teacher_forced_loss(model, batch)
+        loss.backward()
+        optimizer.step()
+    assert n_chars == sum(len(english) + 1 for english, _ in pairs)
+    assert script.decode(model, [spanish for _, spanish in pairs], vocabs) == [english for english, _ in pairs]
+    assert models.get_number_trainable_params(model) > 0
