@@ -5,6 +5,10 @@ $ python hw2-q2.py                                                        # its 
 $ python hw2-q2.py -dataset octmnist                                      # 2023-24
 $ python hw2-q2.py -dataset octmnist -no_maxpool                          # strided convolutions in place of pooling
 $ python hw2-q2.py -dataset fashion_mnist -learning_rate 0.001 0.01 0.1   # 2021-22
+
+For the conceptual questions of 2021-22 and 2022-23:
+$ python hw2-q2.py -learning_rate 0.0005 -network mlp                     # without convolutions
+$ python hw2-q2.py -learning_rate 0.0005 -shuffle_pixels                  # sensors without spatial structure
 """
 
 import os
@@ -22,6 +26,9 @@ RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edit
 NOT_IN_NAME = ("dataset", "data", "edition", "skip_test", "conv_1_name", "conv_2_name")
 THREADS = 1  # a batch of 8 small images is slower on several
 EVAL_BATCH_SIZE = 500
+SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
+EQUIVARIANCE_EXAMPLES = 100
+SHOWN_UNITS = 16  # of a network without convolutions, in place of filters
 SHOWN_EXAMPLE = 0  # the training example in original_example.pdf and activation_maps.pdf
 
 
@@ -42,6 +49,8 @@ def parse_args(argv=None):
     parser.add_option("optimizer", choices=["sgd", "adam"], help="default: the edition's")
     parser.add_option("no_maxpool", action="store_true", help="strided convolutions in place of max pooling")
     # Beyond the handout, all off by default.
+    parser.add_option("network", choices=["cnn", "mlp"], default="cnn", help="mlp: without convolutions (default: cnn)")
+    parser.add_option("shuffle_pixels", action="store_true", help="put the pixels of all images in one random order")
     parser.add_option("momentum", type=options.probability, default=0.0, help="of SGD (default: 0)")
     parser.add_option("schedule", choices=["constant", "cosine"], default="constant", help="of the learning rate")
     parser.add_option("shift", type=options.non_negative_int, default=0, help="random shifts, pixels (default: 0)")
@@ -55,6 +64,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.edition and args.dataset in EDITIONS:
         parser.error("-edition goes with -dataset PATH only")
+    if args.no_maxpool and args.network == "mlp":
+        parser.error("-no_maxpool goes with -network cnn only")
     if args.scale == "quick" and args.epochs is None:
         args.epochs = QUICK_EPOCHS
     return args
@@ -64,7 +75,7 @@ def main(argv=None):
     args = parse_args(argv)
     from data import images
 
-    data = images.load(args.dataset, args.data, args.data_dir, args.edition, quick=args.scale == "quick")
+    data = images.load(args.dataset, args.data, args.data_dir, args.edition, args.scale == "quick", args.shuffle_pixels)
     spec = EDITIONS[data.edition]
     for name in RECIPE:
         if getattr(args, name) is None:
@@ -93,6 +104,8 @@ def run_folder(args, data, **changed):
         "ema_decay": 0.0,
         "no_maxpool": False,
         "flip": False,
+        "network": "cnn",
+        "shuffle_pixels": False,
         "scale": "full",
         "seed": options.DEFAULT_SEED,
     }
@@ -167,16 +180,15 @@ def train_and_test(args, data):
 
     device = utils.configure_torch(args.seed, args.device, args.threads or THREADS)
     folder = run_folder(args, data)
-    config = {
-        "question": "q2",
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "skip_test"},
-        "data": {"name": data.title, "bundled": data.bundled, "fingerprint": data.fingerprint},
-        "versions": runs.versions(),
-    }
+    config = runs.make_config("q2", args, data, ignored=("skip_test",))
     with runs.open_run(folder, config, args.resume) as run:
-        model = models.CNN(args.dropout, args.no_maxpool, data.edition, len(data.class_names))
+        if args.network == "mlp":
+            model = models.MLP(args.dropout, data.edition, len(data.class_names))
+            layers = []
+        else:
+            model = models.CNN(args.dropout, args.no_maxpool, data.edition, len(data.class_names))
+            layers = [find_layer(model, name) for name in (args.conv_1_name, args.conv_2_name)]
         model = model.to(device, memory_format=torch.channels_last)
-        layers = [find_layer(model, name) for name in (args.conv_1_name, args.conv_2_name)]
         n_params = models.get_number_trainable_params(model)
         result = run.result
         if result is None:
@@ -231,11 +243,16 @@ def train(args, data, model, run, device):
 
     X, y = ({split: part[split].to(device) for split in ("train", "val")} for part in (data.X, data.y))
     distort = images.random_distortion(args.shift, args.flip)
-    batches = utils.TensorBatches(X["train"], y["train"], batch_size=args.batch_size)
+    batches = utils.TensorBatches(
+        X["train"],
+        y["train"],
+        batch_size=args.batch_size,
+        transform=lambda X, y: (images.to_pixels(distort(X)), y),
+    )
 
     def batch_loss(model, batch):
         X, y = batch
-        return F.nll_loss(model(images.to_pixels(distort(X))), y), len(y)
+        return F.nll_loss(model(X), y), len(y)
 
     def validate(model):
         log_probs = predict(model, X["val"])
@@ -280,7 +297,13 @@ def test(args, data, model, folder, device):
     log_probs = predict(model, data.X["test"].to(device)).cpu()
     y = data.y["test"]
     y_hat = log_probs.argmax(dim=-1)
-    result = {"test": {}, "majority_acc": (y == data.y["train"].mode().values).float().mean().item()}
+    result = {
+        "test": {},
+        "baselines": images.baselines(data),
+        "shifted_acc": [{"pixels": k, "acc": shifted_acc(data, model, device, k)} for k in SHIFTS],
+    }
+    if args.network == "cnn":
+        result["equivariance"] = equivariance(model.conv1, data.X["test"][:EQUIVARIANCE_EXAMPLES].to(device))
     for name, indices in images.test_subsets(data).items():
         result["test"][name] = metrics.classification(y[indices], log_probs[indices])
     with runs.atomic_path(folder / "test_predictions.npz") as path, open(path, "wb") as file:
@@ -288,8 +311,49 @@ def test(args, data, model, folder, device):
     utils.plot_confusion(
         folder / "confusion.pdf", result["test"]["official"]["confusion"], data.class_names, title(data)
     )
+    utils.plot_intervals(
+        folder / "shifted.pdf",
+        {point["pixels"]: point["acc"] for point in result["shifted_acc"]},
+        "Shift to the right (pixels)",
+        "Test accuracy",
+        title(data),
+    )
     if args.no_maxpool:
         result["pooled"] = compare_with_pooled(args, data, y == y_hat)
+    return result
+
+
+def shifted_acc(data, model, device, pixels):
+    """Accuracy on the test images shifted to the right by some pixels."""
+    import metrics
+    from data import images
+
+    y_hat = predict(model, images.shifted(data, "test", pixels).to(device)).argmax(dim=-1).cpu()
+    return metrics.proportion((y_hat == data.y["test"]).sum().item(), len(y_hat))
+
+
+def equivariance(conv, X):
+    """How far `conv` is from commuting with a shift and with a quarter turn (2021-22, Question 2.1).
+
+    conv(T x) - T conv(x), the largest difference over the largest value, away from the border, where pixels leave the
+    image; uint8 images X (n_examples, 1, 28, 28). Returns {"shift", "rotation"}: 0 is equivariance.
+    """
+    import torch
+
+    from data import images
+
+    x = images.to_pixels(X)
+    stride, border = conv.stride[0], conv.kernel_size[0]
+    transforms = {  # each for the image, and for the map, whose cells are `stride` pixels apart
+        "shift": (lambda x: x.roll(stride, dims=-1), lambda maps: maps.roll(1, dims=-1)),
+        "rotation": (lambda x: x.rot90(dims=(-2, -1)),) * 2,
+    }
+    result = {}
+    with torch.no_grad():
+        maps = conv(x)
+        for name, (transform_image, transform_maps) in transforms.items():
+            difference = (conv(transform_image(x)) - transform_maps(maps))[..., border:-border, border:-border]
+            result[name] = (difference.abs().max() / maps.abs().max()).item()
     return result
 
 
@@ -324,6 +388,10 @@ def draw_training(folder, data, model, layers, history):
     x = data.X["train"][SHOWN_EXAMPLE : SHOWN_EXAMPLE + 1]
     name = data.class_names[data.y["train"][SHOWN_EXAMPLE]]
     utils.plot_tiles(folder / "original_example.pdf", [x[0, 0]], title=f"{title(data)}: {name}")
+    if not layers:  # the first hidden units of a network without convolutions, over the image
+        units = model.fc1.weight[:SHOWN_UNITS].detach().cpu().reshape(-1, *x.shape[2:])
+        utils.plot_tiles(folder / "filters_1.pdf", units, title=title(data))
+        return
     maps = []
     hook = layers[0].register_forward_hook(lambda module, inputs, output: maps.append(output))
     with torch.no_grad():
@@ -343,28 +411,34 @@ def title(data):
 
 def report(result, folder):
     """Print the figures of a finished run."""
+    from metrics import format_interval
+
     bundled = " (bundled data)" if result["bundled"] else ""
     print(f"Trainable parameters: {result['n_params']:,}")
-    print(f"Best validation acc: {interval(result['val_acc'])} in epoch {result['best_epoch']}{bundled}")
+    print(f"Best validation acc: {format_interval(result['val_acc'])} in epoch {result['best_epoch']}{bundled}")
     for name, figures in (result["test"] or {}).items():
         label = "Final Test acc" if name == "official" else f"Test acc, {name}"
-        print(f"{label}: {interval(figures['acc'])}{bundled}")
+        print(f"{label}: {format_interval(figures['acc'])}{bundled}")
         pairs = zip(result["class_names"], figures["per_class_acc"], strict=True)
         print("  by class: " + ", ".join(f"{name} {acc:.4f}" for name, acc in pairs if acc is not None))
         if figures["macro_auc"] is not None:
             print(f"  macro one-vs-rest AUC: {figures['macro_auc']:.4f}")
+    if result["test"]:
+        names = {"majority": "the most frequent class", "nearest_centroid": "the nearest class mean"}
+        shown = ", ".join(f"{names[name]} {acc:.4f}" for name, acc in result["baselines"].items())
+        print(f"For comparison, test acc of {shown}{bundled}")
+        shown = ", ".join(f"{point['acc']['value']:.4f}" for point in result["shifted_acc"])
+        print(f"Test acc after a shift of {SHIFTS[0]} to {SHIFTS[-1]} pixels: {shown}{bundled}")
+    if result.get("equivariance"):
+        shown = ", ".join(f"{name} {error:.1e}" for name, error in result["equivariance"].items())
+        print(f"Relative error of the equivariance of conv1: {shown}")
     if result.get("pooled"):
         pooled = result["pooled"]
         print(
-            f"pooled minus strided: {interval(pooled['difference'], sign='+')}; right only with pooling "
+            f"pooled minus strided: {format_interval(pooled['difference'], sign='+')}; right only with pooling "
             f"{pooled['only_a']}, only without {pooled['only_b']}, McNemar p = {pooled['p_value']:.2g}"
         )
     print(f"written to {folder}")
-
-
-def interval(figure, sign=""):
-    """A figure with its 95 % interval, for the screen."""
-    return f"{figure['value']:{sign}.4f} (95 % interval {figure['low']:{sign}.4f} to {figure['high']:{sign}.4f})"
 
 
 if __name__ == "__main__":

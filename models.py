@@ -15,7 +15,25 @@ def get_number_trainable_params(model):
     return sum(param.numel() for param in model.parameters() if param.requires_grad)
 
 
-class CNN(nn.Module):
+class _Classifier(nn.Module):
+    """What the networks of Question 2 have in common: the three affine layers and the log-softmax.
+
+    log p = log_softmax(fc3(relu(fc2(drop(relu(fc1(x)))))))
+    """
+
+    def add_head(self, n_features, dropout_prob, spec, n_classes):
+        self.fc1 = nn.Linear(n_features, spec.fc_sizes[0])
+        self.fc2 = nn.Linear(*spec.fc_sizes)
+        self.fc3 = nn.Linear(spec.fc_sizes[1], n_classes or spec.n_classes)
+        self.drop = nn.Dropout(dropout_prob)
+
+    def head(self, x):
+        x = self.drop(F.relu(self.fc1(x)))
+        x = F.relu(self.fc2(x))
+        return F.log_softmax(self.fc3(x), dim=-1)
+
+
+class CNN(_Classifier):
     """The convolutional network of Question 2: two convolutions, then three affine layers and a log-softmax.
 
         h1 = pool(relu(conv1(x))),  h2 = pool(relu(conv2(h1))),  log p = log_softmax(fc3(relu(fc2(drop(relu(fc1(h2)))))))
@@ -48,23 +66,35 @@ class CNN(nn.Module):
 
         side = IMAGE_SIDE // 2  # after conv1: padded to keep 28, then pooled; or strided
         side = (side - 2) // 2  # after conv2: a 3x3 kernel without padding takes 2 cells, then pooled or strided
-        self.fc1 = nn.Linear(channels2 * side * side, spec.fc_sizes[0])
-        self.fc2 = nn.Linear(*spec.fc_sizes)
-        self.fc3 = nn.Linear(spec.fc_sizes[1], n_classes or spec.n_classes)
-        self.drop = nn.Dropout(dropout_prob)
+        self.add_head(channels2 * side * side, dropout_prob, spec, n_classes)
 
     def forward(self, x):
+        # relu(pool(z)) = pool(relu(z)), since both are monotone; on the pooled map ReLU has a quarter of the work.
         x = x.reshape(-1, 1, IMAGE_SIDE, IMAGE_SIDE)
-        x = F.relu(self.conv1(x))  # (batch_size, channels1, 28, 28), or 14 x 14 if strided
-        if not self.no_maxpool:
-            x = F.max_pool2d(x, kernel_size=2, stride=2)  # (batch_size, channels1, 14, 14)
-        x = F.relu(self.conv2(x))  # (batch_size, channels2, 12, 12), or 6 x 6 if strided
-        if not self.no_maxpool:
-            x = F.max_pool2d(x, kernel_size=2, stride=2)  # (batch_size, channels2, 6, 6)
-        x = x.flatten(1)
-        x = self.drop(F.relu(self.fc1(x)))
-        x = F.relu(self.fc2(x))
-        return F.log_softmax(self.fc3(x), dim=-1)
+        x = F.relu(self.pool(self.conv1(x)))  # (batch_size, channels1, 14, 14)
+        x = F.relu(self.pool(self.conv2(x)))  # (batch_size, channels2, 6, 6)
+        return self.head(x.flatten(1))
+
+    def pool(self, x):
+        return x if self.no_maxpool else F.max_pool2d(x, kernel_size=2, stride=2)
+
+
+class MLP(_Classifier):
+    """The fully connected counterpart of `CNN`: the same affine layers over the pixels, without convolutions.
+
+        log p = log_softmax(fc3(relu(fc2(drop(relu(fc1(x)))))))
+
+    It does not know which pixels are neighbours, so any fixed order of the pixels is as good as another (2022-23,
+    Questions 2.1 to 2.3). 544,330 parameters with 600 and 120 hidden units and 10 classes, of which fc1 has 471,000;
+    290,204 for the edition of 2023-24. Arguments and shapes as for `CNN`.
+    """
+
+    def __init__(self, dropout_prob, edition=DEFAULT_EDITION, n_classes=None):
+        super().__init__()
+        self.add_head(IMAGE_SIDE**2, dropout_prob, EDITIONS[edition], n_classes)
+
+    def forward(self, x):
+        return self.head(x.flatten(1))
 
 
 class Encoder(nn.Module):
@@ -222,6 +252,9 @@ class Seq2Seq(nn.Module):
         self.decoder = decoder
         self.generator = nn.Linear(decoder.hidden_size, decoder.tgt_vocab_size)
         self.generator.weight = decoder.embedding.weight
+        # As an output layer the embedding's standard deviation of 1 makes logits that start too large.
+        with torch.no_grad():
+            decoder.embedding.weight *= decoder.hidden_size**-0.5
 
     def forward(self, src, src_lengths, tgt, dec_hidden=None):
         enc_output, final_hidden = self.encoder(src, src_lengths)

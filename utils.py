@@ -17,6 +17,8 @@ from options import UserError
 
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
 COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
+MIN_ATTENTION_CELLS = 12  # short sentences are not drawn larger than one of so many characters
+ATTENTION_MARGIN = 0.6  # inches, for the labels
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -69,8 +71,10 @@ class TensorBatches:
     Args:
         tensors: of equal length.
         batch_size: the last batch of an epoch may be smaller.
-        transform: called with the tensors of a batch, returns what the loss gets; for random distortions.
+        transform: called with the tensors of `CHUNK` batches at once, returns what the loss gets, batch by batch.
     """
+
+    CHUNK = 64  # batches; what is done to many at once costs each of them little, and the memory stays small
 
     def __init__(self, *tensors, batch_size, transform=None):
         self.tensors = tensors
@@ -82,11 +86,12 @@ class TensorBatches:
 
     def epoch(self, generator):
         """The batches of one epoch, in an order drawn from `generator`."""
-        # One gather an epoch, then slices: cheaper than an indexing operation each step.
         order = torch.randperm(len(self.tensors[0]), generator=generator).to(self.tensors[0].device)
-        shuffled = [tensor[order].split(self.batch_size) for tensor in self.tensors]
-        for batch in zip(*shuffled, strict=True):
-            yield self.transform(*batch) if self.transform else batch
+        for rows in order.split(self.CHUNK * self.batch_size):
+            chunk = [tensor[rows] for tensor in self.tensors]
+            if self.transform:
+                chunk = self.transform(*chunk)
+            yield from zip(*(tensor.split(self.batch_size) for tensor in chunk), strict=True)
 
 
 class LengthBatches:
@@ -340,7 +345,15 @@ def plot_confusion(path, counts, class_names, title=None):
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for i, row in enumerate(counts):
         for j, count in enumerate(row):
-            ax.text(j, i, count, ha="center", va="center", fontsize=5, color="white" if shares[i][j] > 0.5 else "black")
+            ax.text(
+                j,
+                i,
+                count,
+                ha="center",
+                va="center",
+                fontsize=5 if len(counts) > 6 else 7,
+                color="white" if shares[i][j] > 0.5 else "black",
+            )
     ticks = range(len(class_names))
     ax.set_xticks(ticks, class_names, rotation=90)
     ax.set_yticks(ticks, class_names)
@@ -354,7 +367,8 @@ def plot_attention(path, alpha, src, tgt, title=None):
 
     alpha: (tgt_len, src_len).
     """
-    fig, ax = new_figure(COLUMN_WIDTH, COLUMN_WIDTH * max(0.5, len(tgt) / max(len(src), 1)))
+    side = COLUMN_WIDTH / max(len(src), len(tgt), MIN_ATTENTION_CELLS)
+    fig, ax = new_figure(side * len(src) + ATTENTION_MARGIN, side * len(tgt) + ATTENTION_MARGIN)
     ax.imshow(alpha, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     ax.set_xticks(range(len(src)), src, family="monospace")
     ax.set_yticks(range(len(tgt)), tgt, family="monospace")

@@ -152,7 +152,7 @@ def baselines(images):
     means = torch.stack([X["train"][y["train"] == label].flatten(1).float().mean(dim=0) for label in classes])
     nearest = classes[torch.cdist(X["test"].flatten(1).float(), means).argmin(dim=1)]
     guesses = {"majority": y["train"].mode().values, "nearest_centroid": nearest}
-    return {name: (guess == y["test"]).float().mean().item() for name, guess in guesses.items()}
+    return {name: (guess == y["test"]).double().mean().item() for name, guess in guesses.items()}
 
 
 def test_subsets(images):

@@ -123,6 +123,21 @@ def test_batches_are_a_permutation():
     assert torch.cat(first).tolist() != torch.cat(second).tolist()
 
 
+def test_a_transform_sees_many_batches_at_once_and_every_example_once():
+    seen = []
+
+    def transform(X, y):
+        seen.append(len(X))
+        return X * 10, y
+
+    n = utils.TensorBatches.CHUNK * 2 + 5  # a chunk of batches of two, then three batches
+    batches = utils.TensorBatches(torch.arange(n), torch.arange(n), batch_size=2, transform=transform)
+    found = list(batches.epoch(torch.Generator().manual_seed(0)))
+    assert seen == [n - 5, 5] and len(found) == len(batches)
+    X, y = (torch.cat(part) for part in zip(*found, strict=True))
+    assert torch.equal(X, y * 10) and sorted(y.tolist()) == list(range(n))
+
+
 def test_a_new_run_keeps_the_old_files_until_its_first_checkpoint(tmp_path, capsys):
     train(tmp_path, 2)
     (tmp_path / "old.pdf").write_text("a figure")

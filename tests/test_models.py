@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from editions import EDITIONS
-from models import CNN, get_number_trainable_params
+from models import CNN, MLP, get_number_trainable_params
 
 # The handouts' architectures counted by hand: weights and biases of conv1, conv2 and the three affine layers.
 PARAMS = {
@@ -99,6 +100,43 @@ def test_the_forward_pass_is_the_handouts_network_written_as_loops(no_maxpool):
     log_sum = math.log(sum(math.exp(score) for score in scores))
     expected = torch.tensor([[score - log_sum for score in scores]], dtype=torch.float64)
     torch.testing.assert_close(model(x), expected)
+
+
+def test_relu_after_the_pooling_has_the_gradients_of_relu_before_it():
+    torch.manual_seed(0)
+    model, x = CNN(0.0), torch.rand(4, 784)
+    x[:, :300] = 0.0  # black areas, where pooling meets ties
+    weights = torch.randn(4, 10)
+
+    def handout_order(x):
+        for conv in (model.conv1, model.conv2):
+            x = F.max_pool2d(F.relu(conv(x)), 2)
+        return model.head(x.flatten(1))
+
+    outputs = model(x), handout_order(x.reshape(4, 1, 28, 28))
+    gradients = [torch.autograd.grad((output * weights).sum(), list(model.parameters())) for output in outputs]
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("edition", "n_params"), [("kuzushiji_mnist", 544_330), ("octmnist", 290_204)])
+def test_the_fully_connected_counterpart(edition, n_params):
+    model = MLP(0.3, edition)
+    assert get_number_trainable_params(model) == n_params
+    log_probs = model(torch.rand(3, 1, 28, 28))
+    assert log_probs.shape == (3, EDITIONS[edition].n_classes)
+    torch.testing.assert_close(log_probs.exp().sum(dim=1), torch.ones(3))
+
+
+def test_the_fully_connected_network_can_undo_an_order_of_the_pixels_and_the_convolutional_one_cannot():
+    torch.manual_seed(0)
+    x, order = torch.rand(3, 784), torch.randperm(784)
+    model, permuted = MLP(0.0).eval(), MLP(0.0).eval()
+    permuted.load_state_dict(model.state_dict())
+    permuted.fc1.weight.data = model.fc1.weight[:, order].detach()
+    torch.testing.assert_close(permuted(x[:, order]), model(x))
+    cnn = CNN(0.0).eval()
+    assert not torch.allclose(cnn(x[:, order]), cnn(x))
 
 
 def test_dropout_only_in_training():

@@ -1,18 +1,25 @@
 """Question 2 as its users run it: command lines in a subprocess, figures, wrong input."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, assert_user_error, load_script
 
+import runs
 from data import image_sets, images
 from editions import EDITIONS
+from models import CNN
 from options import UserError
 
 FIGURES = (
     "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "activation_maps.pdf", "filters_1.pdf", "filters_2.pdf",
+    "confusion.pdf", "shifted.pdf",
 )  # fmt: skip
 SIZES = {"train": 48, "val": 20, "test": 30}
 
@@ -55,10 +62,14 @@ def test_one_rate(q2, tmp_path):
     assert "420,906 trainable parameters" in process.stdout
     assert "Epoch 2/2  train loss" in process.stdout and "Final Test acc: 0." in process.stdout
     name = "kuzushiji_mnist-epochs=2-learning_rate=0.0005"
-    for figure in (*FIGURES, "confusion.pdf"):
+    for figure in FIGURES:
         assert (tmp_path / "q2" / name / figure).read_bytes().startswith(b"%PDF"), figure
     result = read_result(tmp_path, name)
     assert result["test"]["official"]["acc"]["n"] == SIZES["test"] and not result["bundled"]
+    assert result["baselines"] == {"majority": 0.1, "nearest_centroid": 1.0}  # ten classes, each a bright row
+    assert [point["pixels"] for point in result["shifted_acc"]] == [0, 1, 2, 3, 4]
+    assert result["shifted_acc"][0]["acc"] == result["test"]["official"]["acc"]
+    assert result["equivariance"]["shift"] < 1e-5 < 0.1 < result["equivariance"]["rotation"]
     again = q2("--learning_rate", "0.0005", "-resume")  # finished: shown, not trained
     assert "Epoch" not in again.stdout and "Final Test acc: 0." in again.stdout
 
@@ -96,6 +107,46 @@ def test_every_recipe_option_trains(q2):
     assert "Final Test acc" not in process.stdout
 
 
+def test_a_network_without_convolutions_and_shuffled_pixels(q2, tmp_path):
+    process = q2("-learning_rate", "0.0005", "-network", "mlp", "-shuffle_pixels")
+    assert process.returncode == 0, process.stderr
+    assert "shuffled pixels: 544,330 trainable parameters" in process.stdout
+    name = "kuzushiji_mnist-epochs=2-learning_rate=0.0005-network=mlp-shuffle_pixels"
+    result = read_result(tmp_path, name)
+    assert "equivariance" not in result and len(result["shifted_acc"]) == 5
+    for figure in ("train_loss.pdf", "original_example.pdf", "filters_1.pdf", "confusion.pdf", "shifted.pdf"):
+        assert (tmp_path / "q2" / name / figure).read_bytes().startswith(b"%PDF"), figure
+    assert not (tmp_path / "q2" / name / "activation_maps.pdf").exists()
+
+
+def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_a_run_that_was_not(run_script, tmp_path):
+    arrays = make_arrays(sizes=SIZES | {"train": 2400})
+    np.savez(tmp_path / "images.npz", **arrays)
+    command = ["hw2-q2.py", "-dataset", tmp_path / "images.npz", "-runs_dir", tmp_path, "-epochs", 3, "-shift", 1]
+    command += ["-learning_rate", 0.0005, "-skip_test"]
+    whole, cut = ([*map(str, command), "-run_name", name] for name in ("whole", "cut"))
+    assert run_script(*whole).returncode == 0
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, *cut], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        while not process.stdout.readline().startswith("Epoch 1/3"):
+            assert process.poll() is None
+        time.sleep(0.1)  # an epoch of 300 steps takes longer
+        process.kill()
+    folders = [tmp_path / "q2" / name for name in ("whole", "cut")]
+    assert len((folders[1] / runs.HISTORY).read_text().splitlines()) == 1
+    resumed = run_script(*cut, "-resume")
+    assert resumed.returncode == 0 and "Epoch 1/3" not in resumed.stdout and "Epoch 2/3" in resumed.stdout
+    for file in (runs.LAST, runs.BEST):
+        ours, theirs = (runs.load_checkpoint(folder / file) for folder in folders)
+        key = "model" if file == runs.LAST else "weights"
+        assert all(torch.equal(weight, theirs[key][name]) for name, weight in ours[key].items())
+    histories = [read_result(tmp_path, folder.name)["history"] for folder in folders]
+    for a, b in zip(*histories, strict=True):
+        assert a | {"seconds": 0} == b | {"seconds": 0}
+
+
 def test_help_does_not_import_torch(run_script):
     for script in ("hw2-q2.py",):
         process = run_script("-X", "importtime", script, "--help")
@@ -111,6 +162,8 @@ def test_help_does_not_import_torch(run_script):
         (["-learning_rate", "nan"], ["above 0"]),
         (["-learning_rate", "abc"], ["abc"]),
         (["-batch_size", "0"], ["-batch_size"]),
+        (["-seed", str(2**64)], ["-seed", "below 2^64"]),
+        (["-network", "mlp", "-no_maxpool"], ["-network cnn"]),
         (["-dataset", "no_such.npz"], ["no_such.npz", "does not exist"]),
         (["-data", "real", "-data_dir", "nowhere"], ["kuzushiji_mnist.npz is missing", "download_kuzushiji_mnist.py"]),
         (["-learning_rate", "0.1", "-conv_1_name", "convblock1[0]"], ["convblock1[0]", "conv1, conv2"]),
@@ -224,6 +277,62 @@ def test_shifts_and_mirrors_are_those_of_the_same_image():
         assert len(matches) == 1
         seen.add(matches[0])
     assert len(seen) > 1 and {k for _, _, k in seen} == {0, 1}
+
+
+def tiny_images(**kwargs):
+    arrays = make_arrays()
+    X = {split: torch.from_numpy(arrays[f"{split}_images"]).unsqueeze(1) for split in SIZES}
+    y = {split: torch.from_numpy(arrays[f"{split}_labels"].astype(np.int64)) for split in SIZES}
+    return images.Images("", False, "kuzushiji_mnist", tuple("abcdefghij"), X, y, "", **kwargs)
+
+
+def test_shuffled_pixels_are_one_bijection_of_every_image():
+    plain = tiny_images()
+    shuffled = images.with_shuffled_pixels(plain)
+    order = shuffled.pixel_order
+    assert sorted(order.tolist()) == list(range(784)) and order.tolist() != list(range(784))
+    for split in SIZES:
+        assert shuffled.X[split].shape == plain.X[split].shape
+        torch.testing.assert_close(shuffled.X[split].flatten(1), plain.X[split].flatten(1)[:, order])
+    assert torch.equal(order, images.with_shuffled_pixels(plain).pixel_order)
+
+
+def test_shifted_images_move_to_the_right_and_shuffled_ones_before_they_are_shuffled():
+    plain = tiny_images()
+    X = plain.X["test"]
+    moved = images.shifted(plain, "test", 3)
+    assert torch.equal(moved[..., 3:], X[..., :-3]) and not moved[..., :3].any()
+    assert torch.equal(images.shifted(plain, "test", 0), X)
+    shuffled = images.with_shuffled_pixels(plain)
+    assert torch.equal(images.shifted(shuffled, "test", 3), images.reorder(moved, shuffled.pixel_order))
+
+
+@pytest.mark.parametrize("no_maxpool", [False, True])
+def test_a_convolution_commutes_with_shifts_and_not_with_quarter_turns(no_maxpool):
+    torch.manual_seed(0)
+    X = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
+    conv = CNN(0.0, no_maxpool).conv1
+    errors = load_script("hw2-q2.py").equivariance(conv, X)
+    assert errors["shift"] < 1e-5 and errors["rotation"] > 0.1
+    if not no_maxpool:  # a kernel with the symmetry of a square commutes with both
+        torch.nn.init.ones_(conv.weight)
+        assert load_script("hw2-q2.py").equivariance(conv, X)["rotation"] < 1e-5
+
+
+def test_baselines_are_those_written_as_loops():
+    rng = np.random.default_rng(3)
+    data = tiny_images()
+    for split in ("train", "test"):
+        data.X[split] = torch.from_numpy(rng.integers(0, 256, data.X[split].shape, dtype=np.uint8))
+    data.y["train"][:5] = 7
+    X, y = (part["train"].numpy() for part in (data.X, data.y))
+    hits = 0
+    for x, label in zip(data.X["test"].numpy(), data.y["test"].tolist(), strict=True):
+        distances = [((X[y == k].mean(axis=0) - x) ** 2).sum() for k in range(10)]
+        hits += int(np.argmin(distances)) == label
+    n = SIZES["test"]
+    expected = {"majority": (data.y["test"] == 7).sum().item() / n, "nearest_centroid": hits / n}
+    assert images.baselines(data) == pytest.approx(expected)
 
 
 def test_a_name_may_reach_into_a_sequential():
