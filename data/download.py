@@ -4,8 +4,10 @@ pooch and requests are imported where they are used, so that `--help` answers at
 """
 
 import argparse
+import errno
 import hashlib
 import io
+import lzma
 import shutil
 import sys
 import tempfile
@@ -35,10 +37,12 @@ DAMAGED = (
     SyntaxError,
     TypeError,
     ValueError,
+    lzma.LZMAError,
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
+DAMAGED_ERRNOS = (None, errno.EINVAL)  # of an `OSError` from a damaged zip: bz2 gives none, a seek to nowhere EINVAL
 
 
 class FetchError(options.UserError):
@@ -187,14 +191,18 @@ def _fetch(fetcher, name, timeout, max_bytes):
         raise FetchError(f"{fetcher.get_url(name)}: {reason}") from error
 
 
-def unzip_member(archive, name, path, max_bytes=MAX_UNPACKED):
+def unzip_member(archive, name, path, max_bytes=MAX_UNPACKED, origin=None):
     """Unpack the one file `name` of a zip archive to `path`: the archive chooses neither where nor how much is written.
 
-    Raises `UserError` if the archive is damaged, lacks that file, or if the file has more than `max_bytes`.
+    Raises `UserError` if the archive is damaged, lacks that file, or if the file has more than `max_bytes`; it names the
+    archive by its `origin`, or else by its path.
     """
     try:
         with zipfile.ZipFile(archive) as zip_file, zip_file.open(name) as member, LimitedFile(path, max_bytes) as file:
             shutil.copyfileobj(member, file)
-    except (*DAMAGED, TooLargeError) as error:
+    except (*DAMAGED, OSError, TooLargeError) as error:
+        if isinstance(error, OSError) and error.errno not in DAMAGED_ERRNOS:
+            raise  # the disk's fault, not the archive's
         Path(path).unlink(missing_ok=True)
-        raise options.UserError(f"{archive} does not unpack to {name} ({one_line(error)}); fetch it again") from error
+        reason = one_line(error)
+        raise options.UserError(f"{origin or archive} does not unpack to {name} ({reason}); fetch it again") from error

@@ -1,14 +1,21 @@
-"""What the tests share: the scripts as modules (their names have hyphens), and their command lines in a subprocess."""
+"""What the tests share: the scripts as modules (their names have hyphens), their command lines in a subprocess, a server."""
 
 import importlib.util
 import os
 import subprocess
 import sys
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from options import UserError
+
 ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 0.5  # seconds that a client waits for the local server; the slow one takes longer
 
 
 def load_script(name):
@@ -44,3 +51,74 @@ def assert_user_error(process, *words):
     assert ": error: " in lines[0]
     for word in words:
         assert word in lines[0], lines[0]
+
+
+@contextmanager
+def one_line_error(*words):
+    """The block raises a `UserError` of one line that holds all of `words`."""
+    with pytest.raises(UserError) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The first part of the path says how the server behaves, the last which file it gives."""
+
+    def do_GET(self):
+        _, behaviour, name = self.path.split("/")
+        first_time = self.path not in [path for path, _ in self.server.requests]
+        self.server.requests.append((self.path, self.headers["User-Agent"]))
+        content = self.server.files.get(name, b"something else")
+        if behaviour == "slow":
+            time.sleep(2 * TIMEOUT)
+        if behaviour in ("404", "503"):
+            self.send_error(int(behaviour))
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        if "gzip" in self.headers["Accept-Encoding"]:  # as servers do that take a .gz for a packed answer
+            self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        if behaviour == "wrong":
+            content = content[::-1]
+        if behaviour == "cut" or (behaviour == "flaky" and first_time):
+            content = content[: len(content) // 2]
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server(request):
+    """A local HTTP server that gives the `FILES` of the test module (name -> bytes), well or badly.
+
+    `server.url` is its address and `server.requests` what it was asked for: (path, User-Agent).
+    """
+    proxies = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.files = request.module.FILES
+    server.requests = []
+    server.url = f"http://127.0.0.1:{server.server_port}/"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    os.environ.update(proxies)
+
+
+def start(script, *args):
+    """A script in a process of its own, as a user starts it."""
+    command = [sys.executable, str(ROOT / script), *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    """(exit code, stdout, stderr)"""
+    stdout, stderr = process.communicate(timeout=60)
+    return process.returncode, stdout, stderr

@@ -9,15 +9,12 @@ import os
 import struct
 import subprocess
 import sys
-import threading
-import time
 import zipfile
 from argparse import Namespace
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from conftest import TIMEOUT, finish, one_line_error, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +24,6 @@ from data import download, image_sets
 SCRIPTS = ("download_kuzushiji_mnist.py", "download_octmnist.py", "download_fashion_mnist.py")
 SIZES = (20, 10, 10)
 N_CLASSES = 10
-TIMEOUT = 0.5  # seconds that a client waits here; the slow server takes longer
 OLD_CONTENT = b"what the user had before"
 
 # A set with all that the real ones have, in the IDX files that its server gives.
@@ -44,7 +40,7 @@ def idx_bytes(array):
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-FILES = {
+FILES = {  # what the server of conftest.py gives
     name: gzip.compress(idx_bytes(array), mtime=0)
     for name, array in zip(image_sets.FASHION_MNIST.files, OFFICIAL.values(), strict=True)
 }
@@ -61,62 +57,6 @@ def npz_bytes(**arrays):
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """The first part of the path says how the server behaves, the last which file it gives."""
-
-    def do_GET(self):
-        _, behaviour, name = self.path.split("/")
-        first_time = self.path not in [path for path, _ in self.server.requests]
-        self.server.requests.append((self.path, self.headers["User-Agent"]))
-        content = FILES.get(name, OLD_CONTENT)
-        if behaviour == "slow":
-            time.sleep(2 * TIMEOUT)
-        if behaviour in ("404", "503"):
-            self.send_error(int(behaviour))
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        if "gzip" in self.headers["Accept-Encoding"]:  # as servers do that take a .gz for a packed answer
-            self.send_header("Content-Encoding", "gzip")
-        self.end_headers()
-        if behaviour == "wrong":
-            content = content[::-1]
-        if behaviour == "cut" or (behaviour == "flaky" and first_time):
-            content = content[: len(content) // 2]
-        self.wfile.write(content)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture(scope="module")
-def server():
-    """A local HTTP server; `server.url` is its address and `server.requests` what it was asked for."""
-    proxies = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests = []
-    server.url = f"http://127.0.0.1:{server.server_port}/"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-    os.environ.update(proxies)
-
-
-def start(script, *args):
-    """A script in a process of its own, as a user starts it."""
-    command = [sys.executable, str(options.ROOT / script), *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process):
-    """(exit code, stdout, stderr)"""
-    stdout, stderr = process.communicate(timeout=60)
-    return process.returncode, stdout, stderr
 
 
 @pytest.fixture
@@ -140,16 +80,6 @@ def assert_arrays_equal(arrays, expected):
     assert list(arrays) == list(expected)
     for key in expected:
         np.testing.assert_array_equal(arrays[key], expected[key], err_msg=key, strict=True)
-
-
-@contextmanager
-def one_line_error(*words):
-    with pytest.raises(options.UserError) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
 
 
 def test_a_fetched_set_is_verified_split_and_put_in_place(server, small_script, tmp_path):

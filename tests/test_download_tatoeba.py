@@ -1,0 +1,300 @@
+"""download_tatoeba.py against a local server and on local files: what it writes, and what it refuses."""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from argparse import Namespace
+
+import pytest
+from conftest import TIMEOUT, finish, one_line_error, start
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import options
+from data import tatoeba, translation
+
+SCRIPT = "download_tatoeba.py"
+N_PAIRS = 60
+OLD_CONTENT = b"what the user had before"
+LICENCE = "CC-BY 2.0 (France) Attribution: tatoeba.org #1 (a) & #2 (b)"
+NAMES = sorted([translation.CORPUS_NAME, *translation.FILE_NAMES.values()])
+
+
+def letters(i):
+    """A word for a number: digits do not survive the normal form."""
+    return "".join(chr(ord("a") + int(digit)) for digit in str(i))
+
+
+# As upstream packages it: capitals, accents, a licence column, CRLF in one place, a sentence that is too long.
+CORPUS = "".join(f"Word {letters(i)}.\t¡Años {letters(i)}!\t{LICENCE}\n" for i in range(N_PAIRS))
+CORPUS += "Go!\tVete.\r\n" + f"This sentence is too long.\tEsta frase es demasiado larga.\t{LICENCE}\n"
+CORPUS_BYTES = CORPUS.encode()
+ALL_SHORT = {("go !", "vete .")} | {(f"word {letters(i)} .", f"anos {letters(i)} !") for i in range(N_PAIRS)}
+
+
+def zip_bytes(members):
+    """A zip archive of a dict from name to content."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zip_file:
+        for name, content in members.items():
+            zip_file.writestr(name, content)
+    return file.getvalue()
+
+
+ARCHIVE = zip_bytes({"_about.txt": b"about", "spa.txt": CORPUS_BYTES})
+FILES = {tatoeba.ARCHIVE_NAME: ARCHIVE}
+
+
+def install(data_dir, source=None, url=None, force=False):
+    tatoeba.install(Namespace(source=source, data_dir=data_dir, url=url, force=force, timeout=TIMEOUT))
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def read_split(data_dir):
+    return {split: translation.read_pairs(data_dir / name) for split, name in translation.FILE_NAMES.items()}
+
+
+def assert_installed(data_dir):
+    assert sorted(os.listdir(data_dir)) == NAMES
+    assert (data_dir / translation.CORPUS_NAME).read_bytes() == CORPUS_BYTES
+    splits = read_split(data_dir)
+    assert sum(map(len, splits.values())) == N_PAIRS + 1
+    assert set().union(*splits.values()) == ALL_SHORT
+    for split, pairs in splits.items():
+        assert {translation.split_of(spanish) for _, spanish in pairs} == {split}
+
+
+def test_the_fetched_corpus_is_kept_and_split(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tatoeba, "MIN_PAIRS", N_PAIRS)
+    server.requests.clear()
+    install(tmp_path, url=server.url + "flaky/")  # the first transfer is cut
+    assert_installed(tmp_path)
+    assert [path for path, _ in server.requests] == [f"/flaky/{tatoeba.ARCHIVE_NAME}"] * 2
+    assert all("deep-learning-homework-2" in user_agent for _, user_agent in server.requests)
+    stdout = capsys.readouterr().out
+    for content in (ARCHIVE, CORPUS_BYTES):
+        assert f"SHA-256 {hashlib.sha256(content).hexdigest()}" in stdout
+    for split, pairs in read_split(tmp_path).items():
+        assert f"{tmp_path / translation.FILE_NAMES[split]}: {len(pairs)} pairs" in stdout
+
+
+@pytest.mark.parametrize(("name", "content"), [("spa.txt", CORPUS_BYTES), ("my.ZIP", ARCHIVE), ("archive", ARCHIVE)])
+def test_a_local_copy_is_as_good(tmp_path, name, content):
+    source = write(tmp_path / name, content)
+    data_dir = tmp_path / "new" / "data"
+    code, stdout, stderr = finish(start(SCRIPT, "--source", source, "-data_dir", data_dir))
+    assert (code, stderr) == (0, "")
+    assert f"{data_dir / translation.CORPUS_NAME}: {N_PAIRS + 2} pairs" in stdout
+    assert_installed(data_dir)
+
+
+def test_what_is_written_is_what_training_reads(tmp_path):
+    install(tmp_path / "files", source=write(tmp_path / "spa.txt", CORPUS_BYTES))
+    from_files = translation.load("real", tmp_path / "files")
+    from_corpus = translation.load("real", tmp_path)  # spa.txt alone
+    assert from_files.fingerprint == from_corpus.fingerprint
+    assert from_files.pairs == read_split(tmp_path / "files")
+
+
+def test_a_source_in_the_data_folder_is_split_there(tmp_path):
+    install(tmp_path, source=write(tmp_path / "spa.txt", CORPUS_BYTES))
+    assert_installed(tmp_path)
+
+
+def test_files_that_are_there_stay_without_force(tmp_path, capsys):
+    source = write(tmp_path / "corpus.txt", CORPUS_BYTES)
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    for name in translation.FILE_NAMES.values():
+        (data_dir / name).write_bytes(b"hi .\thola .\n")
+    install(data_dir, source=source)
+    assert "-force replaces them" in capsys.readouterr().out
+    assert all(path.read_bytes() == b"hi .\thola .\n" for path in data_dir.iterdir())
+    install(data_dir, source=source, force=True)
+    assert_installed(data_dir)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_file_of_the_user_is_lost_without_force(tmp_path, name):
+    source = write(tmp_path / "corpus.txt", CORPUS_BYTES)
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    path = write(data_dir / name, OLD_CONTENT)
+    with one_line_error(str(path), "-force"):
+        install(data_dir, source=source)
+    assert os.listdir(data_dir) == [name]
+    assert path.read_bytes() == OLD_CONTENT
+
+
+def with_method(method):
+    """The archive with another number where its directory says how spa.txt is compressed."""
+    place = ARCHIVE.rindex(b"PK\x01\x02") + 10
+    return ARCHIVE[:place] + bytes([method]) + ARCHIVE[place + 1 :]
+
+
+HTML = b"<html><body>Not Acceptable!</body></html>\n"
+BAD_ENCODING = CORPUS_BYTES + "Año.\tYear.\n".encode("latin-1")
+BAD_TEXTS = {
+    "empty": (b"", "no sentence pair"),
+    "web page": (HTML, "line 1: no tab"),
+    "without tabs": (CORPUS_BYTES + b"Go. Ve.\n", f"line {N_PAIRS + 3}: no tab"),
+    "not UTF-8": (BAD_ENCODING, f"line {N_PAIRS + 3}: not UTF-8"),
+    "binary": (bytes(range(256)), "not UTF-8"),
+    "one pair": (b"Go.\tVe.\n", "pair with both sides under 20 characters"),
+}
+BAD_ARCHIVES = {
+    "empty": (b"", "not a zip file"),
+    "web page": (HTML, "not a zip file"),
+    "truncated": (ARCHIVE[:-30], "not a zip file"),
+    "damaged": (
+        ARCHIVE.replace(CORPUS_BYTES[:4], b"xxxx").replace(b"PK\x01\x02", b"PK\x01\x09", 1),
+        "central directory",
+    ),
+    "compressed as bz2, it says": (with_method(12), "Invalid data stream"),
+    "compressed as lzma, it says": (with_method(14), "lzma"),
+    "a start before the file": (ARCHIVE[:-6] + bytes([0, 0, 0, 64]) + ARCHIVE[-2:], "does not unpack"),
+    "another language": (zip_bytes({"por.txt": CORPUS_BYTES}), "no item named 'spa.txt'"),
+    "absolute path": (zip_bytes({"/spa.txt": CORPUS_BYTES}), "no item named 'spa.txt'"),
+    "absolute path beside": (zip_bytes({"spa.txt": CORPUS_BYTES, "/etc/passwd": b""}), "outside of its folder"),
+    "parent beside": (zip_bytes({"spa.txt": CORPUS_BYTES, "a/../../b": b""}), "outside of its folder"),
+    "drive beside": (zip_bytes({"spa.txt": CORPUS_BYTES, "C:\\b": b""}), "outside of its folder"),
+    "without tabs": (zip_bytes({"spa.txt": HTML}), "line 1: no tab"),
+    "not UTF-8": (zip_bytes({"spa.txt": BAD_ENCODING}), "not UTF-8"),
+}
+BAD_SOURCES = {f"{fault}.txt": case for fault, case in BAD_TEXTS.items()}
+BAD_SOURCES |= {f"{fault}.zip": case for fault, case in BAD_ARCHIVES.items()}
+
+
+@pytest.mark.parametrize("name", BAD_SOURCES)
+def test_a_bad_source_is_refused(tmp_path, name):
+    content, complaint = BAD_SOURCES[name]
+    source = write(tmp_path / name, content)
+    with one_line_error(str(source), complaint):
+        install(tmp_path / "data", source=source)
+    assert not any((tmp_path / "data").iterdir())
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(tatoeba, "MAX_CORPUS", len(CORPUS_BYTES))
+    install(tmp_path / "fits", source=write(tmp_path / "spa-eng.zip", ARCHIVE))
+    larger = CORPUS_BYTES + b"\n"
+    with one_line_error("larger.zip", "more bytes than expected"):
+        install(tmp_path / "data", source=write(tmp_path / "larger.zip", zip_bytes({"spa.txt": larger})))
+    with one_line_error("larger.txt", f"more than {len(CORPUS_BYTES):,} bytes"):
+        install(tmp_path / "data", source=write(tmp_path / "larger.txt", larger))
+
+
+@pytest.mark.parametrize(
+    "archive", [HTML, BAD_ARCHIVES["damaged"][0], ARCHIVE], ids=["web page", "damaged", "few pairs"]
+)
+def test_what_a_server_gives_is_verified(server, tmp_path, monkeypatch, archive):
+    monkeypatch.setitem(FILES, tatoeba.ARCHIVE_NAME, archive)
+    with one_line_error(f"{server.url}good/{tatoeba.ARCHIVE_NAME}", "-source PATH"):
+        install(tmp_path, url=server.url + "good/")
+    assert not any(tmp_path.iterdir())
+
+
+BAD_SERVERS = {
+    "404": "error 404",
+    "cut": "the transfer broke off",
+    "slow": "no answer within 0.5 s",
+    "wrong": "not a zip file",
+    "refused": "no connection",
+}
+
+
+@pytest.fixture(scope="module")
+def on_bad_servers(server, tmp_path_factory):
+    """(data folder, process) by the server's behaviour; started together, for pooch waits between its tries."""
+    processes = {}
+    for behaviour in BAD_SERVERS:
+        data_dir = tmp_path_factory.mktemp(behaviour)
+        for name in NAMES:
+            (data_dir / name).write_bytes(OLD_CONTENT)
+        url = "http://127.0.0.1:1" if behaviour == "refused" else server.url + behaviour
+        processes[behaviour] = (
+            data_dir,
+            start(SCRIPT, "-url", url, "-data_dir", data_dir, "-timeout", TIMEOUT, "-force"),
+        )
+    yield processes
+    for _, process in processes.values():
+        process.kill()
+
+
+@pytest.mark.parametrize("behaviour", BAD_SERVERS)
+def test_a_bad_server_costs_one_line_and_no_file(on_bad_servers, behaviour):
+    data_dir, process = on_bad_servers[behaviour]
+    code, _, stderr = finish(process)
+    assert code == options.USER_ERROR
+    assert stderr.startswith(f"{SCRIPT}: error: ")
+    assert stderr.count("\n") == 1
+    assert BAD_SERVERS[behaviour] in stderr
+    assert "-source PATH" in stderr
+    assert sorted(os.listdir(data_dir)) == NAMES
+    assert all(path.read_bytes() == OLD_CONTENT for path in data_dir.iterdir())
+
+
+def test_sources_and_folders_that_cannot_be_used(tmp_path):
+    for source in (tmp_path / "nothing", tmp_path):
+        with one_line_error(str(source), "-source takes"):
+            install(tmp_path / "data", source=source)
+    source = write(tmp_path / "spa.txt", CORPUS_BYTES)
+    with one_line_error("cannot write", "-data_dir DIR"):
+        install(source / "data", source=source)  # a folder inside a file
+
+
+def test_all_files_are_whole_before_one_is_replaced(tmp_path, monkeypatch):
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    for name in NAMES:
+        (data_dir / name).write_bytes(OLD_CONTENT)
+
+    def no_room(splits, folder):
+        (folder / translation.FILE_NAMES["train"]).write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(translation, "write_split", no_room)
+    with one_line_error("cannot write", "No space left on device"):
+        install(data_dir, source=write(tmp_path / "spa.txt", CORPUS_BYTES), force=True)
+    assert sorted(os.listdir(data_dir)) == NAMES
+    assert all(path.read_bytes() == OLD_CONTENT for path in data_dir.iterdir())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_damaged_archive_gives_one_line_or_the_right_pairs(tmp_path_factory, data):
+    content = bytearray(ARCHIVE)
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        del content[place:]
+    else:
+        content[place] ^= data.draw(st.integers(1, 255))
+    folder = tmp_path_factory.mktemp("damaged")
+    try:
+        install(folder / "data", source=write(folder / "spa-eng.zip", bytes(content)))
+    except options.UserError as error:
+        assert "\n" not in str(error)
+        assert "cannot write" not in str(error)  # the disk is not to blame
+        assert not any((folder / "data").iterdir())
+    else:
+        assert_installed(folder / "data")
+
+
+def test_torch_is_never_imported_nor_anything_heavy_for_help(tmp_path):
+    source = write(tmp_path / "spa.txt", CORPUS_BYTES)
+    for args, heavy in (
+        (["--help"], {"numpy", "pooch", "torch"}),
+        (["-source", source, "-data_dir", tmp_path / "data"], {"pooch", "torch"}),
+    ):
+        command = [sys.executable, "-X", "importtime", options.ROOT / SCRIPT, *args]
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
+        imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
+        assert "options" in imported
+        assert not imported & heavy
