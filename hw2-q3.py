@@ -19,6 +19,7 @@ THREADS = 2  # more do not pay at this batch size
 DECODE_BATCH_SIZE = 256
 MAX_GROWTH, MAX_EXTRA = 2, 10  # a translation is cut at so many times its source's length and so many characters more
 N_HEAT_MAPS = 4
+MIN_SENTENCES = 10  # of one length, for a point in the figure of error by length
 # Options that do not change the training, so that a finished run can be decoded in another way.
 DECODING = ("beam_size", "length_penalty", "translate")
 
@@ -298,9 +299,9 @@ def draw_test(folder, args, data, model, vocabs, sentences, refs, hyps):
     import utils
 
     rates_by_length = {}
-    for sentence, rate in zip(sentences, metrics.error_rates(hyps, refs)):
+    for sentence, rate in sorted(zip(sentences, metrics.error_rates(hyps, refs)), key=lambda pair: len(pair[0])):
         rates_by_length.setdefault(len(sentence), []).append(rate)
-    points = {length: metrics.mean(rates) for length, rates in sorted(rates_by_length.items()) if len(rates) > 1}
+    points = {length: metrics.mean(rates) for length, rates in rates_by_length.items() if len(rates) >= MIN_SENTENCES}
     utils.plot_intervals(
         folder / "err_by_length.pdf", points, "Source length (characters)", "Test error rate", data_title(data)
     )
