@@ -11,6 +11,7 @@ $ python hw2-q2.py -learning_rate 0.0005 -network mlp                     # with
 $ python hw2-q2.py -learning_rate 0.0005 -shuffle_pixels                  # sensors without spatial structure
 """
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -24,10 +25,11 @@ FALLBACK_RATE = 0.01  # of -no_maxpool, where no pooled sweep tells the best
 QUICK_EPOCHS = 3
 RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edition's
 NOT_IN_NAME = ("dataset", "data", "edition", "skip_test", "conv_1_name", "conv_2_name")
-THREADS = 1  # a batch of 8 small images is slower on several
+MAX_THREADS = 1  # a batch of 8 small images is slower on several
 EVAL_BATCH_SIZE = 500
 SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 EQUIVARIANCE_EXAMPLES = 100
+N_COLUMNS = 4  # of pictures, where the network does not say how many
 SHOWN_UNITS = 16  # of a network without convolutions, in place of filters
 SHOWN_EXAMPLE = 0  # the training example in original_example.pdf and activation_maps.pdf
 
@@ -77,9 +79,7 @@ def main(argv=None):
 
     data = images.load(args.dataset, args.data, args.data_dir, args.edition, args.scale == "quick", args.shuffle_pixels)
     spec = EDITIONS[data.edition]
-    for name in RECIPE:
-        if getattr(args, name) is None:
-            setattr(args, name, getattr(spec, name))
+    with_recipe(args, data.edition)
     rates = args.learning_rate or (spec.learning_rates if not args.no_maxpool else [best_pooled_rate(args, data)])
     if len(rates) > 1:
         args.learning_rate, args.resume = compare_rates(args, data, rates), True
@@ -88,28 +88,21 @@ def main(argv=None):
     train_and_test(args, data)
 
 
+def with_recipe(args, edition):
+    """`args` with the edition's own values of the options that were not given."""
+    for name in RECIPE:
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(EDITIONS[edition], name))
+    return args
+
+
 def run_folder(args, data, **changed):
-    """The folder of the run with these options; its name holds those that are not the edition's own."""
+    """The folder of the run with these options, some of them changed; its name holds those that are not the edition's."""
     import runs
 
     base = Path(args.dataset).stem + ("-bundled" if data.bundled else "")
-    if args.run_name and not changed:
-        return args.runs_dir / "q2" / args.run_name
-    defaults = {name: getattr(EDITIONS[data.edition], name) for name in RECIPE} | {
-        "batch_size": BATCH_SIZE,
-        "l2_decay": 0.0,
-        "momentum": 0.0,
-        "schedule": "constant",
-        "shift": 0,
-        "ema_decay": 0.0,
-        "no_maxpool": False,
-        "flip": False,
-        "network": "cnn",
-        "shuffle_pixels": False,
-        "scale": "full",
-        "seed": options.DEFAULT_SEED,
-    }
-    return args.runs_dir / "q2" / runs.default_name(base, vars(args) | changed, defaults, NOT_IN_NAME)
+    defaults = with_recipe(parse_args(["-scale", args.scale]), data.edition)
+    return runs.run_folder("q2", base, argparse.Namespace(**vars(args) | changed), defaults, NOT_IN_NAME)
 
 
 def compare_rates(args, data, rates):
@@ -117,14 +110,16 @@ def compare_rates(args, data, rates):
     import runs
     import utils
 
-    name = args.run_name or run_folder(args, data, learning_rate=None).name
+    folder = run_folder(args, data, learning_rate=None)
     commands, folders = {}, {}
     for rate in rates:
         label = f"[{rate:g}]"
-        folders[rate] = args.runs_dir / "q2" / f"{name}-learning_rate={rate:g}"
+        folders[rate] = run_folder(args, data, learning_rate=rate)
+        if args.run_name:
+            folders[rate] = folder.with_name(f"{folder.name}-learning_rate={rate:g}")
         child = ["-learning_rate", rate, "-run_name", folders[rate].name, "-skip_test"]
         commands[label] = runs.this_script(*sys.argv[1:], *child)
-    jobs = max(1, (os.cpu_count() or 1) // (args.threads or THREADS))
+    jobs = max(1, (os.cpu_count() or 1) // (args.threads or MAX_THREADS))
     outcomes = runs.run_side_by_side(commands, jobs)
 
     entries, histories = [], {}
@@ -140,10 +135,9 @@ def compare_rates(args, data, rates):
     if not finished:
         raise options.UserError(f"no learning rate could be trained: {entries[0]['error']}")
     best = max(finished, key=lambda entry: entry["val_acc"]["value"])
-    folder = args.runs_dir / "q2" / name
     for figure, label in (("train_loss", "Training loss"), ("val_acc", "Validation accuracy")):
         curves = {f"lr {rate}": [line[figure] for line in history] for rate, history in histories.items()}
-        utils.plot_curves(folder / f"{figure}.pdf", curves, label, title(data))
+        utils.plot_curves(folder / f"{figure}.pdf", curves, label, utils.data_title(data))
     runs.write_json(
         folder / runs.RESULT,
         {"dataset": data.edition, "title": data.title, "bundled": data.bundled, "rates": entries, "best": best},
@@ -160,7 +154,7 @@ def best_pooled_rate(args, data):
     """The best rate of a finished comparison of the network with pooling, as the handout asks; else a fallback."""
     import runs
 
-    folder = run_folder(args, data, learning_rate=None, no_maxpool=False)
+    folder = run_folder(args, data, learning_rate=None, no_maxpool=False, run_name=None)
     if (folder / runs.RESULT).exists():
         rate = runs.read_json(folder / runs.RESULT)["best"]["learning_rate"]
         print(f"learning rate {rate:g}, the best of the network with pooling in {folder}")
@@ -178,7 +172,7 @@ def train_and_test(args, data):
     import runs
     import utils
 
-    device = utils.configure_torch(args.seed, args.device, args.threads or THREADS)
+    device = utils.configure_torch(args.seed, args.device, args.threads, MAX_THREADS)
     folder = run_folder(args, data)
     config = runs.make_config("q2", args, data, ignored=("skip_test",))
     with runs.open_run(folder, config, args.resume) as run:
@@ -192,7 +186,10 @@ def train_and_test(args, data):
         n_params = models.get_number_trainable_params(model)
         result = run.result
         if result is None:
-            print(f"{title(data)}: {n_params:,} trainable parameters, learning rate {args.learning_rate:g}", flush=True)
+            print(
+                f"{utils.data_title(data)}: {n_params:,} trainable parameters, learning rate {args.learning_rate:g}",
+                flush=True,
+            )
             history = train(args, data, model, run, device)
             best = utils.best_epoch(history, "val_acc")
             n_val = len(data.y["val"])
@@ -309,14 +306,14 @@ def test(args, data, model, folder, device):
     with runs.atomic_path(folder / "test_predictions.npz") as path, open(path, "wb") as file:
         np.savez(file, y=y.numpy(), y_hat=y_hat.numpy())
     utils.plot_confusion(
-        folder / "confusion.pdf", result["test"]["official"]["confusion"], data.class_names, title(data)
+        folder / "confusion.pdf", result["test"]["official"]["confusion"], data.class_names, utils.data_title(data)
     )
     utils.plot_intervals(
         folder / "shifted.pdf",
         {point["pixels"]: point["acc"] for point in result["shifted_acc"]},
         "Shift to the right (pixels)",
         "Test accuracy",
-        title(data),
+        utils.data_title(data),
     )
     if args.no_maxpool:
         result["pooled"] = compare_with_pooled(args, data, y == y_hat)
@@ -384,13 +381,15 @@ def draw_training(folder, data, model, layers, history):
     from data import images
 
     for figure, label in (("train_loss", "Training loss"), ("val_acc", "Validation accuracy")):
-        utils.plot_curves(folder / f"{figure}.pdf", {label: [line[figure] for line in history]}, label, title(data))
+        utils.plot_curves(
+            folder / f"{figure}.pdf", {label: [line[figure] for line in history]}, label, utils.data_title(data)
+        )
     x = data.X["train"][SHOWN_EXAMPLE : SHOWN_EXAMPLE + 1]
     name = data.class_names[data.y["train"][SHOWN_EXAMPLE]]
-    utils.plot_tiles(folder / "original_example.pdf", [x[0, 0]], title=f"{title(data)}: {name}")
+    utils.plot_tiles(folder / "original_example.pdf", [x[0, 0]], title=f"{utils.data_title(data)}: {name}")
     if not layers:  # the first hidden units of a network without convolutions, over the image
         units = model.fc1.weight[:SHOWN_UNITS].detach().cpu().reshape(-1, *x.shape[2:])
-        utils.plot_tiles(folder / "filters_1.pdf", units, title=title(data))
+        utils.plot_tiles(folder / "filters_1.pdf", units, title=utils.data_title(data))
         return
     maps = []
     hook = layers[0].register_forward_hook(lambda module, inputs, output: maps.append(output))
@@ -398,15 +397,11 @@ def draw_training(folder, data, model, layers, history):
         model(images.to_pixels(x).to(next(model.parameters()).device))
     hook.remove()
     channels = [f"channel {i}" for i in range(maps[0].shape[1])]
-    utils.plot_tiles(folder / "activation_maps.pdf", maps[0][0].cpu(), channels, f"{title(data)}: {name}")
+    utils.plot_tiles(folder / "activation_maps.pdf", maps[0][0].cpu(), channels, f"{utils.data_title(data)}: {name}")
     for i, layer in enumerate(layers, start=1):
-        kernels = layer.weight.detach().cpu().flatten(0, 1)
-        utils.plot_tiles(folder / f"filters_{i}.pdf", kernels, title=title(data), n_columns=4 if i == 1 else 16)
-
-
-def title(data):
-    """The data's name as figures and tables show it: bundled data always say so."""
-    return f"{data.title} (bundled)" if data.bundled else data.title
+        kernels = layer.weight.detach().cpu().transpose(0, 1)  # a row of pictures for each input channel
+        n_columns = kernels.shape[1] if len(kernels) > 1 else N_COLUMNS
+        utils.plot_tiles(folder / f"filters_{i}.pdf", kernels.flatten(0, 1), None, utils.data_title(data), n_columns)
 
 
 def report(result, folder):

@@ -15,7 +15,7 @@ import options
 # torch takes seconds to import: every function imports what it needs of it, so that --help and a wrong option answer at once.
 
 N_EPOCHS, QUICK_EPOCHS = 50, 12
-THREADS = 2  # more do not pay at this batch size
+MAX_THREADS = 4  # more do not pay at this batch size
 DECODE_BATCH_SIZE = 256
 MAX_GROWTH, MAX_EXTRA = 2, 10  # a translation is cut at so many times its source's length and so many characters more
 N_HEAT_MAPS = 4
@@ -75,11 +75,8 @@ def run_folder(args, bundled):
     """The folder of the run with these options; its name holds those that are not the handout's."""
     import runs
 
-    if args.run_name:
-        return args.runs_dir / "q3" / args.run_name
-    defaults = vars(parse_args(["-scale", args.scale])) | {"scale": "full"}
     base = "tatoeba-bundled" if bundled else "tatoeba"
-    return args.runs_dir / "q3" / runs.default_name(base, vars(args), defaults, (*DECODING, "data"))
+    return runs.run_folder("q3", base, args, parse_args(["-scale", args.scale]), (*DECODING, "data"))
 
 
 def train_and_test(args):
@@ -93,7 +90,7 @@ def train_and_test(args):
 
     data = translation.load(args.data, args.data_dir, args.max_length, quick=args.scale == "quick")
     vocabs = [translation.Vocabulary("".join(texts)) for texts in zip(*data.pairs["train"])][::-1]
-    device = utils.configure_torch(args.seed, args.device, args.threads or THREADS)
+    device = utils.configure_torch(args.seed, args.device, args.threads, MAX_THREADS)
     folder = run_folder(args, data.bundled)
     with runs.open_run(folder, runs.make_config("q3", args, data, DECODING), args.resume) as run:
         model = build(args, vocabs).to(device)
@@ -101,7 +98,7 @@ def train_and_test(args):
         result = run.result
         if result is None:
             sizes = ", ".join(f"{len(pairs):,} {split}" for split, pairs in data.pairs.items())
-            print(f"{data_title(data)}: {sizes} pairs; {n_params:,} trainable parameters", flush=True)
+            print(f"{utils.data_title(data)}: {sizes} pairs; {n_params:,} trainable parameters", flush=True)
             history = train(args, data, model, vocabs, run)
             best = utils.best_epoch(history, "val_err_rate", maximize=False)
             result = {
@@ -290,7 +287,7 @@ def draw_training(folder, args, data, history):
         (f"attn_{args.use_attn}_err_rate.pdf", "val_err_rate", "Validation error rate"),
         ("train_loss.pdf", "train_loss", "Training loss (nats a character)"),
     ):
-        utils.plot_curves(folder / name, {label: [line[key] for line in history]}, label, data_title(data))
+        utils.plot_curves(folder / name, {label: [line[key] for line in history]}, label, utils.data_title(data))
 
 
 def draw_test(folder, args, data, model, vocabs, sentences, refs, hyps):
@@ -303,7 +300,7 @@ def draw_test(folder, args, data, model, vocabs, sentences, refs, hyps):
         rates_by_length.setdefault(len(sentence), []).append(rate)
     points = {length: metrics.mean(rates) for length, rates in rates_by_length.items() if len(rates) >= MIN_SENTENCES}
     utils.plot_intervals(
-        folder / "err_by_length.pdf", points, "Source length (characters)", "Test error rate", data_title(data)
+        folder / "err_by_length.pdf", points, "Source length (characters)", "Test error rate", utils.data_title(data)
     )
     if args.use_attn:
         # The longest answers show most; of equals the first.
@@ -311,7 +308,9 @@ def draw_test(folder, args, data, model, vocabs, sentences, refs, hyps):
         for number, i in enumerate(chosen, start=1):
             alpha = attention_weights(model, sentences[i], hyps[i], vocabs)
             tgt_chars = [*hyps[i], "</s>"]
-            utils.plot_attention(folder / f"attention_{number}.pdf", alpha, sentences[i], tgt_chars, data_title(data))
+            utils.plot_attention(
+                folder / f"attention_{number}.pdf", alpha, sentences[i], tgt_chars, utils.data_title(data)
+            )
 
 
 def attention_weights(model, sentence, hyp, vocabs):
@@ -348,7 +347,7 @@ def translate(args):
         setattr(args, name, config[name])
     checkpoint = runs.load_checkpoint(folder / runs.BEST)
     vocabs = [translation.Vocabulary(chars) for chars in checkpoint["chars"]]
-    device = utils.configure_torch(args.seed, args.device, args.threads or THREADS)
+    device = utils.configure_torch(args.seed, args.device, args.threads, MAX_THREADS)
     model = build(args, vocabs).to(device)
     runs.load_weights(model, folder / runs.BEST)
     print(f"weights of {folder / runs.BEST}", file=sys.stderr)
@@ -392,11 +391,6 @@ def find_run(args):
         shown = ", ".join(f"{name}={value}" for name, value in wanted.items())
         raise options.UserError(f"no trained run with {shown} in {args.runs_dir / 'q3'}; train one: {command}")
     return max(found, key=lambda folder: (folder / runs.BEST).stat().st_mtime)
-
-
-def data_title(data):
-    """The data's name as figures and tables show it: bundled data always say so."""
-    return f"{data.title} (bundled)" if data.bundled else data.title
 
 
 def report(result, folder):

@@ -106,6 +106,17 @@ def default_name(base, args, defaults, ignored=()):
     return "-".join(parts).replace("/", "_")
 
 
+def run_folder(question, base, args, defaults, ignored=()):
+    """The folder of the run with these options: the one that the user named, or one named after those that differ.
+
+    Args:
+        question: the folder of the question's runs.
+        args, defaults: the parsed options, and what they are when none is given; `default_name` reads them.
+    """
+    defaults = vars(defaults) | {"scale": "full"}  # quick runs say so
+    return args.runs_dir / question / (args.run_name or default_name(base, vars(args), defaults, ignored))
+
+
 def make_config(question, args, data, ignored=()):
     """What determines a run's numbers, and where they came from, for `open_run`.
 

@@ -37,12 +37,16 @@ STYLE = {
 }
 
 
-def configure_torch(seed, device, threads):
+def configure_torch(seed, device, threads=None, max_threads=1):
     """Seed every generator, make the kernels deterministic, set the CPU threads; returns the `torch.device`.
 
-    "auto" takes an accelerator if there is one. Raises `UserError` for a device that is not there.
+    Args:
+        device: "auto" takes an accelerator if there is one.
+        threads: None is torch's own choice, but at most `max_threads`, where more do not pay.
+
+    Raises `UserError` for a device that is not there.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or min(torch.get_num_threads(), max_threads))
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -277,6 +281,11 @@ def new_figure(width=COLUMN_WIDTH, height=COLUMN_HEIGHT, **subplots):
     """A figure in the size of a report's column, inches; `subplots` as for `plt.subplots`. Returns fig, axes."""
     plt.rcParams.update(STYLE)
     return plt.subplots(figsize=(width, height), **subplots)
+
+
+def data_title(data):
+    """The data's name as figures and tables show it: bundled data always say so. `data` has title and bundled."""
+    return f"{data.title} (bundled)" if data.bundled else data.title
 
 
 def save_figure(fig, path):

@@ -292,7 +292,11 @@ def main():
     parser.add_argument("--data_dir", type=Path, help="folder of the real sentences (default: the bundled twin)")
     parser.add_argument("--only", choices=["epoch", "decoding", "share"])
     args = parser.parse_args()
-    threads = (args.threads,) * 2 if args.threads else (torch.get_num_threads(), script.THREADS)
+    threads = (
+        (args.threads,) * 2
+        if args.threads
+        else (torch.get_num_threads(), min(torch.get_num_threads(), script.MAX_THREADS))
+    )
     data = translation.load("real", args.data_dir) if args.data_dir else translation.load("bundled")
     vocabs = [translation.Vocabulary("".join(texts)) for texts in zip(*data.pairs["train"])][::-1]
     print(f"{data.title}{' (bundled)' if data.bundled else ''}; threads (textbook, ours): {threads}")

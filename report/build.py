@@ -30,7 +30,6 @@ YEARS = sorted(edition.year for edition in EDITIONS.values())
 TIMESTAMP = 0  # nothing in a report depends on when it was compiled
 SETTINGS = [(scale, bundled) for scale in ("full", "quick") for bundled in (False, True)]  # the best first
 ANY = "any"  # a value of an option: it has to be in the run's name, with whatever value
-QUICK_OPTIONS = ("epochs", "n_epochs")  # the quick scale sets them, and some names say so
 
 RATES, BEST = "rates", "best"  # names of runs
 
@@ -129,10 +128,7 @@ class Folder:
         base, *parts = re.split(r"-(?=[A-Za-z_])", path.name)
         pairs = [part.partition("=") for part in parts if part != "bundled"]
         named = {name: value if equals else True for name, equals, value in pairs}
-        scale = named.pop("scale", "full")
-        if scale == "quick":
-            named = {name: value for name, value in named.items() if name not in QUICK_OPTIONS}
-        return cls(path, base, (scale, "bundled" in parts), named)
+        return cls(path, base, (named.pop("scale", "full"), "bundled" in parts), named)
 
     def matches(self, wanted):
         """Whether the name has the wanted options and no others, apart from the seed."""
