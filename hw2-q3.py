@@ -44,7 +44,7 @@ def parse_args(argv=None):
     parser.add_option(
         "length_penalty",
         type=options.non_negative_float,
-        default=1.0,
+        default=0.25,  # the best on validation, of a beam of 5
         help="of the beam: a score is log p / length^this (default: %(default)s)",
     )
     parser.add_option(

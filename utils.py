@@ -106,14 +106,13 @@ class LengthBatches:
         tgt: (n_examples, max_tgt_len), filled up with `pad`.
         batch_size: the last batch of an epoch may be smaller.
         pad: the symbol that fills up.
-        tgt_noise: within one source length the examples are ordered by target length plus noise of this many symbols: small
-            values save computation, large ones mix more. None: at random.
     """
 
-    def __init__(self, src, tgt, batch_size, pad, tgt_noise=None):
+    TGT_NOISE = 3  # symbols; of one source length those with targets of about one length go together
+
+    def __init__(self, src, tgt, batch_size, pad):
         self.src, self.tgt = src, tgt
         self.batch_size = batch_size
-        self.tgt_noise = tgt_noise
         self.src_lengths = (src != pad).sum(dim=1).cpu()
         self.tgt_lengths = (tgt != pad).sum(dim=1).cpu()
 
@@ -122,10 +121,9 @@ class LengthBatches:
 
     def epoch(self, generator):
         """The batches of one epoch: src (batch_size, max_src_len), src_lengths, tgt (batch_size, max_tgt_len)."""
-        noise = torch.rand(len(self.src), generator=generator)
-        if self.tgt_noise is not None:
-            noise = (self.tgt_lengths + self.tgt_noise * noise) / (self.tgt_lengths.max() + self.tgt_noise + 1)
-        batches = (self.src_lengths + noise).argsort().split(self.batch_size)
+        noisy_tgt = self.tgt_lengths + self.TGT_NOISE * torch.rand(len(self.src), generator=generator)
+        below_one = noisy_tgt / (self.tgt_lengths.max() + self.TGT_NOISE + 1)
+        batches = (self.src_lengths + below_one).argsort().split(self.batch_size)
         for i in torch.randperm(len(batches), generator=generator).tolist():
             rows = batches[i]
             src_lengths = self.src_lengths[rows]
