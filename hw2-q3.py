@@ -16,7 +16,7 @@ import options
 
 N_EPOCHS, QUICK_EPOCHS = 50, 12
 MAX_THREADS = 4  # more do not pay at this batch size
-DECODE_BATCH_SIZE = 256
+DECODE_BATCH_SIZE = 512
 MAX_GROWTH, MAX_EXTRA = 2, 10  # a translation is cut at so many times its source's length and so many characters more
 N_HEAT_MAPS = 4
 MIN_SENTENCES = 10  # of one length, for a point in the figure of error by length

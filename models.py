@@ -158,7 +158,8 @@ class Attention(nn.Module):
 
     def forward(self, query, encoder_outputs, src_lengths):
         alpha = self.weights(self.linear_in(query), encoder_outputs, sequence_mask(src_lengths, encoder_outputs))
-        return self.combine(query, alpha, encoder_outputs)
+        context = torch.bmm(alpha, encoder_outputs)  # (batch_size, max_tgt_len, hidden_size)
+        return torch.tanh(self.linear_out(torch.cat([query, context], dim=-1)))
 
     @staticmethod
     def weights(z, keys, mask):
@@ -172,10 +173,19 @@ class Attention(nn.Module):
             scores = scores.masked_fill(~mask.unsqueeze(1), float("-inf"))
         return scores.softmax(dim=-1)
 
-    def combine(self, query, alpha, encoder_outputs):
-        """a_o from the query and the weights."""
-        context = torch.bmm(alpha, encoder_outputs)  # (batch_size, max_tgt_len, hidden_size)
-        return torch.tanh(self.linear_out(torch.cat([query, context], dim=-1)))
+    def prepare(self, encoder_outputs):
+        """Keys and values for `read`, each (batch_size, max_src_len, hidden_size): products made once a sentence.
+
+        s_i = (W_q^T q)^T h_i = q^T (W_q h_i), and W_o [q; c] = W_o [q; 0] + sum_i p_i W_o [0; h_i].
+        """
+        context_weight = self.linear_out.weight[:, self.linear_in.in_features :]
+        return encoder_outputs @ self.linear_in.weight, F.linear(encoder_outputs, context_weight)
+
+    def read(self, query, keys, values, mask=None):
+        """a_o (batch_size, hidden_size) of one step; query (batch_size, hidden_size), keys and values of `prepare`."""
+        query_weight = self.linear_out.weight[:, : self.linear_in.in_features]
+        alpha = self.weights(query.unsqueeze(1), keys, mask)
+        return torch.tanh(F.linear(query, query_weight, self.linear_out.bias) + torch.bmm(alpha, values).squeeze(1))
 
 
 def sequence_mask(lengths, padded):
@@ -263,15 +273,13 @@ class Seq2Seq(nn.Module):
         return self.generator(output), dec_hidden
 
     def start(self, src, src_lengths):
-        """The state (h, c) and the memory (with attention W_q h_i, h_i and the mask) from which `decoding` begins."""
+        """The state (h, c) and the memory (with attention its keys, its values and the mask) from which `decoding` begins."""
         enc_output, final_hidden = self.encoder(src, src_lengths)
         h, c = (part.squeeze(0) for part in join_directions(final_hidden))
         if self.decoder.attn is None:
             return (h, c), ()
-        # s_i = (W_q^T q)^T h_i = q^T (W_q h_i): the product with W_q is made once a sentence, not once a step.
-        keys = enc_output @ self.decoder.attn.linear_in.weight
         mask = sequence_mask(src_lengths, enc_output)
-        return (h, c), (keys, enc_output) if mask is None else (keys, enc_output, mask)
+        return (h, c), self.decoder.attn.prepare(enc_output) + (() if mask is None else (mask,))
 
     def step(self, tokens, state, memory):
         """Log-probabilities of the next symbol (n_rows, tgt_vocab_size) after `tokens` (n_rows), and the new state.
@@ -286,10 +294,5 @@ class Seq2Seq(nn.Module):
         i, f, g, o = gates.chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
-        output = h
-        if decoder.attn is not None:
-            keys, enc_output, *mask = memory
-            query = h.unsqueeze(1)
-            alpha = decoder.attn.weights(query, keys, mask[0] if mask else None)
-            output = decoder.attn.combine(query, alpha, enc_output).squeeze(1)
+        output = h if decoder.attn is None else decoder.attn.read(h, *memory)
         return self.generator(output).log_softmax(dim=-1), (h, c)
