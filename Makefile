@@ -1,19 +1,27 @@
-# Each target does its own set-up; PYTHON names the interpreter that makes the virtual environment.
+# Each target does its own set-up; PYTHON names the interpreter that makes the virtual environment, DATA_DIR the data folder.
 PYTHON ?= python3
+DATA_DIR ?= data
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: report test bench lint clean
+.PHONY: report report-full test bench lint clean
 
+# The reports are compiled even where a run failed: they show what there is, and what is missing.
 report: $(READY)
-	$(BIN)/python hw2-q1.py
-	for set in kuzushiji_mnist octmnist fashion_mnist; do \
-		$(BIN)/python hw2-q2.py -dataset $$set -scale quick -resume || exit; done
-	$(BIN)/python hw2-q2.py -dataset octmnist -no_maxpool -scale quick -resume
+	@$(BIN)/python report/make_runs.py -scale quick -data_dir $(DATA_DIR); made=$$?; \
+		$(BIN)/python report/build.py && exit $$made
+
+report-full: $(READY)
+	@$(BIN)/python report/make_runs.py -scale full -data_dir $(DATA_DIR); made=$$?; \
+		$(BIN)/python report/build.py && exit $$made
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+bench: $(READY)
+	$(BIN)/python benchmarks/bench_q2.py
+	$(BIN)/python benchmarks/bench_q3.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -25,4 +33,4 @@ $(READY): requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) report/runs data/cache
+	rm -rf $(VENV) report/runs report/*.pdf data/cache

@@ -91,15 +91,15 @@ QUESTIONS = {
     "2022-23": (
         image_question(
             "kuzushiji_mnist",
-            shuffled=Wanted("-learning_rate {rate} -shuffle_pixels", SHUFFLED),
-            mlp=Wanted("-learning_rate {rate} -network mlp", MLP),
-            mlp_shuffled=Wanted("-learning_rate {rate} -network mlp -shuffle_pixels", SHUFFLED | MLP),
+            shuffled=Wanted("-shuffle_pixels", SHUFFLED),
+            mlp=Wanted("-network mlp", MLP),
+            mlp_shuffled=Wanted("-network mlp -shuffle_pixels", SHUFFLED | MLP),
         ),
         Question(
             "translation", "q3", "tatoeba", "python hw2-q3.py", TRANSLATION_KEYS,
             {
                 "translator": Wanted(),
-                "translator_attention": Wanted("--use_attn --beam_size 5 --resume", {"use_attn": True}),
+                "translator_attention": Wanted("--use_attn --beam_size 5", {"use_attn": True}),
             },
         ),
     ),
@@ -178,21 +178,20 @@ def gather(year, runs_dir):
         folders = finished_folders(runs_dir / question.folder, question.base)
         setting = choose_setting(folders, question)
         folders = [folder for folder in folders if folder.setting == setting]
-        found |= gather_question(question, folders, setting, network)
+        found |= gather_question(question, folders, setting)
         others[question.topic] = other_runs(folders, question.keys, found)
     return {"edition": year, "network": asdict(network), "batch_size": BATCH_SIZE, "runs": found, "others": others}
 
 
-def gather_question(question, folders, setting, network):
+def gather_question(question, folders, setting):
     """The runs of one question, by name; `folders`: the finished ones of its setting."""
     command = question.command + (" -scale quick" if setting and setting[0] == "quick" else "")
     found, best_rate = {}, None
     for name, wanted in question.wanted.items():
         matching = [folder for folder in folders if folder.matches(wanted)]
         path = first_choice(matching, best_rate)
-        flags = wanted.flags.format(rate=f"{best_rate or middle_rate(network):g}")
         keys = RATES_KEYS if name == RATES else question.keys
-        found[name] = describe(path, keys, f"{command} {flags}".strip(), setting)
+        found[name] = describe(path, keys, f"{command} {wanted.flags}".strip(), setting)
         if name == RATES:
             found[BEST] = describe(best_of(found[RATES]), question.keys, command, setting)
             if found[BEST]["result"]:
@@ -202,11 +201,6 @@ def gather_question(question, folders, setting, network):
         else:
             found[name]["seeds"] = other_seeds(matching)
     return found
-
-
-def middle_rate(network):
-    """The learning rate in a command as long as no comparison tells the best."""
-    return sorted(network.learning_rates)[1]
 
 
 def finished_folders(runs_dir, base):

@@ -87,14 +87,16 @@ def test_rates_are_compared_on_validation_and_the_test_set_is_seen_for_the_best_
     assert (tmp_path / "q2" / base / "val_acc.pdf").exists()
 
 
-def test_no_maxpool_takes_the_pooled_networks_best_rate_and_is_compared_with_it(q2, tmp_path):
-    first = q2("-dataset", "octmnist", "-no_maxpool")
+def test_a_variant_takes_the_plain_networks_best_rate_and_no_maxpool_is_compared_with_it(q2, tmp_path):
+    octmnist = ("-dataset", "octmnist", "-scale", "quick")
+    first = q2(*octmnist, "-no_maxpool", "-skip_test")
     assert first.returncode == 0 and "learning rate 0.01: no comparison" in first.stdout
-    assert q2("-dataset", "octmnist").returncode == 0
-    second = q2("-dataset", "octmnist", "-no_maxpool")
-    assert second.returncode == 0, second.stderr
-    assert "the best of the network with pooling" in second.stdout
-    assert "McNemar" in second.stdout and "224,892" in second.stdout
+    assert q2(*octmnist, "-learning_rate", "0.1", "0.00001").returncode == 0
+    for variant in (["-no_maxpool"], ["-network", "mlp"], ["-shuffle_pixels"]):
+        process = q2(*octmnist, *variant)
+        assert process.returncode == 0, process.stderr
+        assert "learning rate 0.1, the best of the comparison" in process.stdout
+        assert ("McNemar" in process.stdout and "224,892" in process.stdout) == (variant == ["-no_maxpool"])
 
 
 def test_every_recipe_option_trains(q2):

@@ -1,0 +1,76 @@
+"""Run what the reports show, one step after the other; `make report` and `make report-full` call it.
+
+$ python report/make_runs.py                                      # every question at quick scale
+$ python report/make_runs.py -scale full -data_dir DIR            # the handouts' own settings, real data where DIR has them
+
+Every step is the command that the report names, with -resume: what is finished is shown and not run again, what was
+interrupted goes on. A step that fails does not keep the others from running; exit code 1 then.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parent))
+
+from build import QUESTIONS, YEARS  # noqa: E402
+
+import options  # noqa: E402
+import runs  # noqa: E402
+
+
+def parse_args(argv=None):
+    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_option("scale", choices=["quick", "full"], default="quick", help="default: %(default)s")
+    parser.add_option(
+        "data_dir", type=Path, default=options.DATA_DIR, metavar="DIR", help="data folder (default: data)"
+    )
+    parser.add_option(
+        "runs_dir", type=Path, default=options.RUNS_DIR, metavar="DIR", help="results (default: report/runs)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    commands, start, failed = steps(args), time.perf_counter(), []
+    for number, (command, paths) in enumerate(commands, start=1):
+        shown = "python " + " ".join(command)
+        print(f"\n[step {number} of {len(commands)}, {clock(start)}] {shown}", flush=True)
+        if subprocess.run([sys.executable, *command, *paths], cwd=HERE.parent).returncode != 0:
+            failed.append(shown)
+    print(f"\n[{len(commands) - len(failed)} of {len(commands)} steps done, {clock(start)}]")
+    for shown in failed:
+        print(f"failed: {shown}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def steps(args):
+    """(command, paths), argument lists, of the steps: theory if it is not there, the runs of each question with a script."""
+    results = ["-runs_dir", args.runs_dir.absolute()]
+    commands = []
+    if not all((args.runs_dir / "q1" / year / runs.RESULT).exists() for year in YEARS):
+        commands.append((["hw2-q1.py"], results))
+    for question in (question for year in YEARS for question in QUESTIONS[year]):
+        script, *fixed = question.command.removeprefix("python ").split()
+        if not (HERE.parent / script).exists():
+            print(f"{question.topic}: there is no {script} yet", file=sys.stderr)
+            continue
+        for wanted in question.wanted.values():
+            command = [script, *fixed, *wanted.flags.split(), "-scale", args.scale, "-resume"]
+            commands.append((command, ["-data_dir", args.data_dir.absolute(), *results]))
+    return commands
+
+
+def clock(start):
+    """Minutes and seconds since `start`."""
+    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+    return f"{minutes}:{seconds:02}"
+
+
+if __name__ == "__main__":
+    options.run_script(main)

@@ -1,0 +1,54 @@
+"""The steps of `make report`: which commands, in which order, and what happens when one fails."""
+
+import subprocess
+
+import pytest
+from conftest import load_script
+
+import runs
+
+make_runs = load_script("report/make_runs.py")
+
+
+@pytest.fixture
+def steps(monkeypatch, tmp_path):
+    """Calls make_runs with commands that are recorded, not run; those that contain `failing` fail."""
+
+    def call(*arguments, failing="no such word"):
+        seen = []
+
+        def record(command, **kwargs):
+            seen.append(list(map(str, command[1:])))
+            return subprocess.CompletedProcess(command, int(failing in seen[-1]))
+
+        monkeypatch.setattr(subprocess, "run", record)
+        return make_runs.main(["-runs_dir", str(tmp_path), *arguments]), seen
+
+    return call
+
+
+def test_every_run_of_the_reports_is_a_step_and_comparisons_come_before_their_variants(steps):
+    code, commands = steps()
+    assert code == 0 and commands[0][0] == "hw2-q1.py"
+    for command in commands[1:]:
+        assert "-resume" in command and command[command.index("-scale") + 1] == "quick"
+    lines = [" ".join(command) for command in commands]
+    for dataset, n_steps in (("fashion_mnist", 1), ("kuzushiji_mnist", 4), ("octmnist", 2)):
+        of_dataset = [line for line in lines if f"-dataset {dataset} " in line]
+        assert len(of_dataset) == n_steps
+        assert not any(word in of_dataset[0] for word in ("-no_maxpool", "-network", "-shuffle_pixels"))
+    translation = [line for line in lines if line.startswith("hw2-q3.py")]
+    assert len(translation) == 2 and "--use_attn --beam_size 5" in translation[1]
+
+
+def test_theory_is_not_checked_again(steps, tmp_path):
+    for year in make_runs.YEARS:
+        runs.write_json(tmp_path / "q1" / year / runs.RESULT, {})
+    assert all(command[0] != "hw2-q1.py" for command in steps()[1])
+
+
+def test_a_step_that_fails_is_named_and_the_others_run(steps, capsys):
+    code, commands = steps("-scale", "full", failing="octmnist")
+    assert code == 1 and commands[-1][0] != "hw2-q1.py"
+    assert len(commands) == len(steps("-scale", "full")[1])
+    assert "failed: python hw2-q2.py -dataset octmnist -scale full -resume\n" in capsys.readouterr().err
