@@ -23,7 +23,7 @@ from editions import BATCH_SIZE, DEFAULT_EDITION, EDITIONS
 
 PLAIN = {"no_maxpool": False, "network": "cnn", "shuffle_pixels": False}  # variants take the best rate of this one
 FALLBACK_RATE = 0.01  # of -no_maxpool, where no comparison tells the best
-QUICK_EPOCHS = 3
+QUICK_EPOCHS = 10
 RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edition's
 NOT_IN_NAME = ("dataset", "data", "edition", "skip_test", "conv_1_name", "conv_2_name")
 MAX_THREADS = 1  # a batch of 8 small images is slower on several
@@ -388,7 +388,7 @@ def draw_training(folder, data, model, layers, history):
         )
     x = data.X["train"][SHOWN_EXAMPLE : SHOWN_EXAMPLE + 1]
     name = data.class_names[data.y["train"][SHOWN_EXAMPLE]]
-    utils.plot_tiles(folder / "original_example.pdf", [x[0, 0]], title=f"{utils.data_title(data)}: {name}")
+    utils.plot_tiles(folder / "original_example.pdf", x[0], title=f"{utils.data_title(data)}: {name}")
     if not layers:  # the first hidden units of a network without convolutions, over the image
         units = model.fc1.weight[:SHOWN_UNITS].detach().cpu().reshape(-1, *x.shape[2:])
         utils.plot_tiles(folder / "filters_1.pdf", units, title=utils.data_title(data))

@@ -19,6 +19,8 @@ CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each 
 COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
 MIN_ATTENTION_CELLS = 12  # short sentences are not drawn larger than one of so many characters
 ATTENTION_MARGIN = 0.6  # inches, for the labels
+GAP_COLOR = "lightsteelblue"
+TILE_HEADING = 0.2  # inches, for a line of text over a small picture
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -324,22 +326,36 @@ def plot_intervals(path, points, xlabel, ylabel, title=None):
 
 
 def plot_tiles(path, tiles, titles=None, title=None, n_columns=4):
-    """A figure of small grey pictures side by side, each on a grey scale of its own.
+    """A figure of small grey pictures side by side, each on a grey scale of its own; drawn as one image, which is fast.
 
     Args:
-        tiles: arrays (height, width).
+        tiles: (n_tiles, height, width).
         titles: one for each.
     """
-    n_columns = min(n_columns, len(tiles))
-    n_rows = math.ceil(len(tiles) / n_columns)
-    side = COLUMN_WIDTH / max(n_columns, 2)
-    fig, axes = new_figure(side * n_columns, side * n_rows * 1.15 + 0.25, nrows=n_rows, ncols=n_columns, squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
-    for i, (ax, tile) in enumerate(zip(axes.flat, tiles)):
-        ax.imshow(tile, interpolation="nearest")
-        if titles:
-            ax.set_title(titles[i], fontsize=7)
+    n_tiles, height, width = tiles.shape
+    n_columns = min(n_columns, n_tiles)
+    n_rows = math.ceil(n_tiles / n_columns)
+    side = COLUMN_WIDTH / max(n_columns, 1.5)  # inches of a tile with its gap; one alone does not fill the column
+    gap = max(1, width // 14)  # pixels
+    heading = gap + (round(TILE_HEADING / side * width) if titles else 0)
+
+    lows, highs = tiles.flatten(1).aminmax(dim=1, keepdim=True)
+    grey = (tiles.flatten(1) - lows) / (highs - lows).clamp_min(1e-12)
+    canvas = torch.full((n_rows * n_columns, heading + height, width + gap), math.nan)  # nan is the gap
+    canvas[:n_tiles, heading:, :width] = grey.view(tiles.shape)
+    canvas = canvas.view(n_rows, n_columns, heading + height, width + gap).transpose(1, 2).flatten(2).flatten(0, 1)
+    canvas = canvas[gap:, :-gap]
+
+    shape = side * n_columns, side * n_columns * canvas.shape[0] / canvas.shape[1] + TILE_HEADING
+    fig, ax = new_figure(*shape)
+    # Without headings only the colour of the gap tells where one picture ends and the next begins.
+    cmap = plt.get_cmap("gray").with_extremes(bad="white" if titles or n_tiles == 1 else GAP_COLOR)
+    ax.imshow(canvas, interpolation="nearest", vmin=0, vmax=1, cmap=cmap)
+    ax.axis("off")
+    for i, name in enumerate(titles or []):
+        row, column = divmod(i, n_columns)
+        x, y = column * (width + gap) + width / 2, row * (heading + height) + heading - 2 * gap
+        ax.text(x, y, name, ha="center", va="bottom", fontsize=7)
     fig.suptitle(title, fontsize=8)
     save_figure(fig, path)
 
