@@ -19,6 +19,7 @@ MAX_THREADS = 4  # more do not pay at this batch size
 DECODE_BATCH_SIZE = 512
 MAX_GROWTH, MAX_EXTRA = 2, 10  # a translation is cut at so many times its source's length and so many characters more
 N_HEAT_MAPS = 4
+N_EXAMPLES = 8  # of the test set, at equal distances
 MIN_SENTENCES = 10  # of one length, for a point in the figure of error by length
 # Options that do not change the training, so that a finished run can be decoded in another way.
 DECODING = ("beam_size", "length_penalty", "translate")
@@ -244,7 +245,8 @@ def test(args, data, model, vocabs, folder):
             for name, translator in trivial.items()
         },
         "examples": [
-            {"src": src, "ref": ref, "hyp": hyp} for src, ref, hyp in list(zip(sentences, refs, hyps))[:N_HEAT_MAPS]
+            {"src": src, "ref": ref, "hyp": hyp}
+            for src, ref, hyp in list(zip(sentences, refs, hyps))[:: max(1, len(refs) // N_EXAMPLES)][:N_EXAMPLES]
         ],
     }
 
@@ -303,9 +305,10 @@ def draw_test(folder, args, data, model, vocabs, sentences, refs, hyps):
         folder / "err_by_length.pdf", points, "Source length (characters)", "Test error rate", utils.data_title(data)
     )
     if args.use_attn:
-        # The longest answers show most; of equals the first.
-        chosen = sorted(range(len(hyps)), key=lambda i: -len(hyps[i]))[:N_HEAT_MAPS]
-        for number, i in enumerate(chosen, start=1):
+        # The longest sentences show most; of equals the first.
+        first_of = {sentence: i for i, sentence in reversed(list(enumerate(sentences)))}
+        for number, sentence in enumerate(sorted(first_of, key=len, reverse=True)[:N_HEAT_MAPS], start=1):
+            i = first_of[sentence]
             alpha = attention_weights(model, sentences[i], hyps[i], vocabs)
             tgt_chars = [*hyps[i], "</s>"]
             utils.plot_attention(

@@ -1,5 +1,6 @@
 """What the questions share: seeds, devices and threads, batches, the one training loop, and the look of the figures."""
 
+import logging
 import math
 import sys
 import time
@@ -14,6 +15,8 @@ from tqdm import tqdm
 
 import runs
 from options import UserError
+
+logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates in matplotlib's own fonts
 
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
 COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
