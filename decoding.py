@@ -8,8 +8,8 @@ A model offers `step(tokens, state, memory) -> log_probs, state`:
         drops rows
     log_probs: of the next symbol (n_rows, vocab_size)
 
-Both searches return the symbols after SOS up to and without EOS, filled up with `pad`; a row that has not ended after
-`max_steps` symbols is cut there.
+Both searches return the symbols after SOS up to and without EOS, filled up with `pad`; a row that has not ended after its
+`max_steps` (n_rows) symbols is cut there. What a row becomes does not depend on the rows beside it.
 """
 
 import torch
@@ -30,15 +30,17 @@ def greedy(step, state, memory, sos, eos, pad, max_steps):
     Returns symbols (n_rows, n_steps).
     """
     n_rows, device = len(state[0]), state[0].device
-    symbols = torch.full((n_rows, max_steps), pad, device=device)
+    max_steps = max_steps.to(device)
+    symbols = torch.full((n_rows, int(max_steps.max())), pad, device=device)
     rows = torch.arange(n_rows, device=device)  # those still computed
     ended = torch.zeros(n_rows, dtype=torch.bool, device=device)
     tokens = torch.full((n_rows,), sos, device=device)
-    for t in range(max_steps):
+    for t in range(symbols.shape[1]):
         log_probs, state = step(tokens, state, memory)
         tokens = log_probs.argmax(dim=-1)
         ended = ended | (tokens == eos)
         symbols[rows, t] = tokens.masked_fill(ended, pad)
+        ended = ended | (max_steps[rows] == t + 1)
         n_ended = int(ended.sum())
         if n_ended == len(rows):
             break
@@ -60,13 +62,15 @@ def beam(step, state, memory, sos, eos, pad, max_steps, beam_size, length_penalt
     Returns symbols (n_rows, n_steps) and the scores (n_rows).
     """
     n_rows, device, dtype = len(state[0]), state[0].device, state[0].dtype
-    best_symbols = torch.full((n_rows, max_steps), pad, device=device)
+    max_steps = max_steps.to(device)
+    most_steps = int(max_steps.max())
+    best_symbols = torch.full((n_rows, most_steps), pad, device=device)
     best_scores = torch.full((n_rows,), float("-inf"), device=device, dtype=dtype)
 
     rows = torch.arange(n_rows, device=device)  # those that go on
     copies = rows.repeat_interleave(beam_size)
     state, memory = select(state, copies), select(memory, copies)
-    symbols = torch.full((n_rows, beam_size, max_steps), pad, device=device)
+    symbols = torch.full((n_rows, beam_size, most_steps), pad, device=device)
     # At first all places are the same hypothesis, so that only one of them counts.
     log_p = torch.full((n_rows, beam_size), float("-inf"), device=device, dtype=dtype)
     log_p[:, 0] = 0.0
@@ -74,7 +78,7 @@ def beam(step, state, memory, sos, eos, pad, max_steps, beam_size, length_penalt
     ended = torch.zeros((n_rows, beam_size), dtype=torch.bool, device=device)
     tokens = torch.full((n_rows, beam_size), sos, device=device)
 
-    for t in range(max_steps):
+    for t in range(most_steps):
         log_probs, state = step(tokens.flatten(), state, memory)
         vocab_size = log_probs.shape[-1]
         log_probs = log_probs.unflatten(0, (len(rows), beam_size))
@@ -93,16 +97,15 @@ def beam(step, state, memory, sos, eos, pad, max_steps, beam_size, length_penalt
         symbols = symbols.gather(1, places.unsqueeze(2).expand_as(symbols))
         ended = ended | (tokens == eos)
         symbols[:, :, t] = tokens.masked_fill(ended, pad)
+        ended = ended | (max_steps[rows] == t + 1).unsqueeze(1)  # cut
         first = torch.arange(len(rows), device=device).unsqueeze(1) * beam_size  # a row's first place in the state
         state = select(state, (first + places).flatten())
 
         # The score of what goes on is at most this: log p only falls, and n is at most max_steps.
-        bound = (log_p / max_steps**length_penalty).masked_fill(ended, float("-inf")).amax(dim=1)
+        longest = max_steps[rows].unsqueeze(1)
+        bound = (log_p / longest**length_penalty).masked_fill(ended, float("-inf")).amax(dim=1)
         best_ended, best_place = scores.masked_fill(~ended, float("-inf")).max(dim=1)
         done = (best_ended >= bound) & best_ended.isfinite()
-        if t == max_steps - 1:
-            done = torch.ones_like(done)
-            best_place = scores.argmax(dim=1)
         # Written as soon as a row is done, and again until it is dropped: its best does not change any more.
         best_symbols[rows[done]] = symbols[done, best_place[done]]
         best_scores[rows[done]] = scores[done, best_place[done]]

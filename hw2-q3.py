@@ -207,7 +207,7 @@ def decode(model, sentences, vocabs, beam_size=1, length_penalty=1.0):
         batch = order[start : start + DECODE_BATCH_SIZE]
         lengths = torch.tensor([len(sentences[i]) for i in batch])
         src = pad([src_vocab.encode(sentences[i]) for i in batch]).to(device)
-        max_steps = MAX_GROWTH * src.shape[1] + MAX_EXTRA
+        max_steps = MAX_GROWTH * lengths + MAX_EXTRA
         symbols = SOS_IDX, EOS_IDX, PAD_IDX, max_steps
         with torch.no_grad():
             start_from = model.start(src, lengths)
@@ -216,8 +216,7 @@ def decode(model, sentences, vocabs, beam_size=1, length_penalty=1.0):
             else:
                 out, _ = decoding.beam(model.step, *start_from, *symbols, beam_size, length_penalty)
         for i, indices in zip(batch, out.tolist(), strict=True):
-            # A translation that does not end is cut by its own source's length, whatever the batch's.
-            hyps[i] = tgt_vocab.decode(indices)[: MAX_GROWTH * len(sentences[i]) + MAX_EXTRA]
+            hyps[i] = tgt_vocab.decode(indices)
     return hyps
 
 
@@ -329,7 +328,7 @@ def attention_weights(model, sentence, hyp, vocabs):
 
     def keep(module, inputs, output):
         query, enc_output, _ = inputs
-        weights.append(module.weights(module.linear_in(query), enc_output, None))
+        weights.append(module.weights(query, module.prepare(enc_output)[0]))
 
     hook = model.decoder.attn.register_forward_hook(keep)
     with torch.no_grad():

@@ -142,7 +142,10 @@ class Attention(nn.Module):
 
         z = W_q^T q,  s_i = z^T h_i,  p = softmax(s),  c = sum_i p_i h_i,  a_o = tanh(W_o^T [q; c])
 
-    q is the decoder's state itself. All target steps are computed at once, since no step reads another's a_o.
+    q is the decoder's state itself. All target steps are computed at once, since no step reads another's a_o. The
+    products with the weights are made on the source, which is shorter and which decoding reads again at every step:
+
+        s_i = q^T (W_q h_i),  a_o = tanh(W_o^T [q; 0] + sum_i p_i W_o^T [0; h_i])
 
     Shapes:
         query: (batch_size, max_tgt_len, hidden_size)
@@ -157,35 +160,28 @@ class Attention(nn.Module):
         self.linear_out = nn.Linear(2 * hidden_size, hidden_size)
 
     def forward(self, query, encoder_outputs, src_lengths):
-        alpha = self.weights(self.linear_in(query), encoder_outputs, sequence_mask(src_lengths, encoder_outputs))
-        context = torch.bmm(alpha, encoder_outputs)  # (batch_size, max_tgt_len, hidden_size)
-        return torch.tanh(self.linear_out(torch.cat([query, context], dim=-1)))
+        return self.read(query, *self.prepare(encoder_outputs), sequence_mask(src_lengths, encoder_outputs))
 
-    @staticmethod
-    def weights(z, keys, mask):
+    def prepare(self, encoder_outputs):
+        """keys W_q h_i and values W_o^T [0; h_i], each (batch_size, max_src_len, hidden_size)."""
+        hidden_size = encoder_outputs.shape[-1]
+        values = F.linear(encoder_outputs, self.linear_out.weight[:, hidden_size:])
+        return encoder_outputs @ self.linear_in.weight, values
+
+    def weights(self, query, keys, mask=None):
         """p, the share of attention (batch_size, max_tgt_len, max_src_len) that each source symbol gets.
 
-        z: (batch_size, max_tgt_len, hidden_size); keys: (batch_size, max_src_len, hidden_size); mask: of
-        `sequence_mask`, or None.
+        keys: of `prepare`; mask: of `sequence_mask`.
         """
-        scores = torch.bmm(z, keys.transpose(1, 2))
+        scores = torch.bmm(query, keys.transpose(1, 2))
         if mask is not None:
             scores = scores.masked_fill(~mask.unsqueeze(1), float("-inf"))
         return scores.softmax(dim=-1)
 
-    def prepare(self, encoder_outputs):
-        """Keys and values for `read`, each (batch_size, max_src_len, hidden_size): products made once a sentence.
-
-        s_i = (W_q^T q)^T h_i = q^T (W_q h_i), and W_o [q; c] = W_o [q; 0] + sum_i p_i W_o [0; h_i].
-        """
-        context_weight = self.linear_out.weight[:, self.linear_in.in_features :]
-        return encoder_outputs @ self.linear_in.weight, F.linear(encoder_outputs, context_weight)
-
     def read(self, query, keys, values, mask=None):
-        """a_o (batch_size, hidden_size) of one step; query (batch_size, hidden_size), keys and values of `prepare`."""
-        query_weight = self.linear_out.weight[:, : self.linear_in.in_features]
-        alpha = self.weights(query.unsqueeze(1), keys, mask)
-        return torch.tanh(F.linear(query, query_weight, self.linear_out.bias) + torch.bmm(alpha, values).squeeze(1))
+        """a_o from keys and values of `prepare`."""
+        from_query = F.linear(query, self.linear_out.weight[:, : query.shape[-1]], self.linear_out.bias)
+        return torch.tanh(torch.baddbmm(from_query, self.weights(query, keys, mask), values))
 
 
 def sequence_mask(lengths, padded):
@@ -294,5 +290,5 @@ class Seq2Seq(nn.Module):
         i, f, g, o = gates.chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
-        output = h if decoder.attn is None else decoder.attn.read(h, *memory)
+        output = h if decoder.attn is None else decoder.attn.read(h.unsqueeze(1), *memory).squeeze(1)
         return self.generator(output).log_softmax(dim=-1), (h, c)

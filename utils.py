@@ -104,12 +104,12 @@ class TensorBatches:
 
 
 class LengthBatches:
-    """The shuffled batches of sequence pairs, each of sources of (nearly) one length, so that little is padded.
+    """The shuffled batches of sequence pairs, each of sources of one length, so that no source is padded.
 
     Args:
         src: (n_examples, max_src_len), filled up with `pad`.
         tgt: (n_examples, max_tgt_len), filled up with `pad`.
-        batch_size: the last batch of an epoch may be smaller.
+        batch_size: the last batch of a length may be smaller.
         pad: the symbol that fills up.
     """
 
@@ -120,20 +120,22 @@ class LengthBatches:
         self.batch_size = batch_size
         self.src_lengths = (src != pad).sum(dim=1).cpu()
         self.tgt_lengths = (tgt != pad).sum(dim=1).cpu()
+        self.n_of_length = self.src_lengths.unique(return_counts=True)[1].tolist()
 
     def __len__(self):
-        return math.ceil(len(self.src) / self.batch_size)
+        return sum(math.ceil(n / self.batch_size) for n in self.n_of_length)
 
     def epoch(self, generator):
-        """The batches of one epoch: src (batch_size, max_src_len), src_lengths, tgt (batch_size, max_tgt_len)."""
+        """The batches of one epoch: src (batch_size, src_len), src_lengths, tgt (batch_size, max_tgt_len)."""
         noisy_tgt = self.tgt_lengths + self.TGT_NOISE * torch.rand(len(self.src), generator=generator)
         below_one = noisy_tgt / (self.tgt_lengths.max() + self.TGT_NOISE + 1)
-        batches = (self.src_lengths + below_one).argsort().split(self.batch_size)
+        of_lengths = (self.src_lengths + below_one).argsort().split(self.n_of_length)
+        batches = [rows for of_length in of_lengths for rows in of_length.split(self.batch_size)]
         for i in torch.randperm(len(batches), generator=generator).tolist():
             rows = batches[i]
             src_lengths = self.src_lengths[rows]
             src, tgt = (part[rows.to(part.device)] for part in (self.src, self.tgt))
-            yield src[:, : src_lengths.max()], src_lengths, tgt[:, : self.tgt_lengths[rows].max()]
+            yield src[:, : src_lengths[0]], src_lengths, tgt[:, : self.tgt_lengths[rows].max()]
 
 
 def average_weights(model, decay):

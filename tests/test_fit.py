@@ -138,6 +138,47 @@ def test_a_transform_sees_many_batches_at_once_and_every_example_once():
     assert torch.equal(X, y * 10) and sorted(y.tolist()) == list(range(n))
 
 
+def sequence_pairs(n_pairs=200):
+    torch.manual_seed(0)
+    src_lengths, tgt_lengths = torch.randint(1, 8, (2, n_pairs))
+    number = torch.arange(1, n_pairs + 1).unsqueeze(1)  # each pair is filled with its number
+    return [number * (torch.arange(8) < lengths.unsqueeze(1)) for lengths in (src_lengths, tgt_lengths)]
+
+
+def test_length_batches_hold_every_pair_once_and_no_padded_source():
+    src, tgt = sequence_pairs()
+    batches = utils.LengthBatches(src, tgt, 16, pad=0)
+    found = list(batches.epoch(torch.Generator().manual_seed(0)))
+    assert len(found) == len(batches) and max(len(part[0]) for part in found) == 16
+    numbers = []
+    for src_batch, src_lengths, tgt_batch in found:
+        assert src_batch.all() and (src_lengths == src_batch.shape[1]).all()
+        assert torch.equal(src_batch[:, 0], tgt_batch[:, 0]) and tgt_batch[:, -1].any()
+        for i in src_batch[:, 0].tolist():
+            assert (tgt_batch == i).sum() == (tgt == i).sum() and (src_batch == i).sum() == (src == i).sum()
+        numbers += src_batch[:, 0].tolist()
+    assert sorted(numbers) == list(range(1, len(src) + 1))
+
+
+def test_length_batches_are_mixed_anew_each_epoch_and_alike_for_a_seed():
+    batches = utils.LengthBatches(*sequence_pairs(), 16, pad=0)
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
+    a, b, c = ([part[0][:, 0].tolist() for part in batches.epoch(generator)] for generator in generators)
+    assert a == b != c
+    assert sorted(map(sorted, a)) != sorted(map(sorted, c))  # not only the order of the batches
+    again = [part[0][:, 0].tolist() for part in batches.epoch(generators[0])]
+    assert again != a
+
+
+def test_length_batches_put_targets_of_about_one_length_together():
+    src, tgt = sequence_pairs(2000)
+    paddings = []
+    for src_batch, _, tgt_batch in utils.LengthBatches(src, tgt, 16, pad=0).epoch(torch.Generator().manual_seed(0)):
+        assert len(src_batch) <= 16
+        paddings.append((tgt_batch == 0).float().mean().item())
+    assert sum(paddings) / len(paddings) < 0.3  # at random it is more than 0.4
+
+
 def test_a_new_run_keeps_the_old_files_until_its_first_checkpoint(tmp_path, capsys):
     train(tmp_path, 2)
     (tmp_path / "old.pdf").write_text("a figure")

@@ -49,7 +49,7 @@ def test_attention_weights_are_a_distribution_over_the_real_symbols():
     torch.manual_seed(0)
     attn = models.Attention(HIDDEN)
     query, keys, lengths = torch.randn(2, 3, HIDDEN), torch.randn(2, 5, HIDDEN), torch.tensor([2, 5])
-    alpha = attn.weights(attn.linear_in(query), keys, models.sequence_mask(lengths, keys))
+    alpha = attn.weights(query, attn.prepare(keys)[0], models.sequence_mask(lengths, keys))
     torch.testing.assert_close(alpha.sum(dim=-1), torch.ones(2, 3))
     assert (alpha[0, :, 2:] == 0).all() and (alpha[0, :, :2] > 0).all() and (alpha[1] > 0).all()
 
@@ -189,7 +189,7 @@ def sharp_model(use_attn, seed):
 @pytest.mark.parametrize("use_attn", [False, True])
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_decoding_in_a_batch_is_decoding_one_at_a_time(use_attn, beam_size):
-    for seed in range(5):
+    for seed in range(20):
         model = sharp_model(use_attn, seed)
         src, lengths, _ = make_batch((5, 2, 4, 5), seed=seed)
         together = decode(model, src, lengths, beam_size)
@@ -200,11 +200,16 @@ def test_decoding_in_a_batch_is_decoding_one_at_a_time(use_attn, beam_size):
 
 def decode(model, src, lengths, beam_size):
     state, memory = model.start(src, lengths)
+    max_steps = 2 * lengths + 1  # a longer source may have a longer answer
     if beam_size == 1:
-        symbols = decoding.greedy(model.step, state, memory, max_steps=9, **SYMBOLS)
+        symbols = decoding.greedy(model.step, state, memory, max_steps=max_steps, **SYMBOLS)
     else:
-        symbols, _ = decoding.beam(model.step, state, memory, max_steps=9, beam_size=beam_size, **SYMBOLS)
+        symbols, _ = decoding.beam(model.step, state, memory, max_steps=max_steps, beam_size=beam_size, **SYMBOLS)
     return [strip(row) for row in symbols.tolist()]
+
+
+def cut_after(n_steps, lengths):
+    return torch.full_like(lengths, n_steps)
 
 
 def strip(symbols):
@@ -221,9 +226,10 @@ def test_a_beam_of_one_is_greedy_search(length_penalty):
         model = sharp_model(seed % 2 == 0, seed)
         src, lengths, _ = make_batch((5, 2, 4, 5), seed=seed)
         state, memory = model.start(src, lengths)
-        greedy = decoding.greedy(model.step, state, memory, max_steps=12, **SYMBOLS)
+        most = cut_after(12, lengths)
+        greedy = decoding.greedy(model.step, state, memory, max_steps=most, **SYMBOLS)
         beam, _ = decoding.beam(
-            model.step, state, memory, max_steps=12, beam_size=1, length_penalty=length_penalty, **SYMBOLS
+            model.step, state, memory, max_steps=most, beam_size=1, length_penalty=length_penalty, **SYMBOLS
         )
         assert [strip(row) for row in greedy.tolist()] == [strip(row) for row in beam.tolist()]
         n_ended += sum(len(strip(row)) < 12 for row in greedy.tolist())
@@ -249,7 +255,7 @@ def test_a_wide_beam_is_exhaustive_search(length_penalty):
         found, scores = decoding.beam(
             model.step,
             *model.start(src, lengths),
-            max_steps=max_steps,
+            max_steps=cut_after(max_steps, lengths),
             beam_size=len(hypotheses),
             length_penalty=length_penalty,
             **SYMBOLS,
@@ -277,8 +283,9 @@ def test_a_wider_beam_finds_what_greedy_search_misses():
         return torch.stack(rows).log(), state
 
     state = (torch.zeros(2, 1),)
-    greedy = decoding.greedy(step, state, (), max_steps=2, **SYMBOLS)
+    most = torch.tensor([2, 2])
+    greedy = decoding.greedy(step, state, (), max_steps=most, **SYMBOLS)
     assert greedy[:, 0].tolist() == [4, 4]
-    beam, scores = decoding.beam(step, state, (), max_steps=2, beam_size=2, length_penalty=0.0, **SYMBOLS)
+    beam, scores = decoding.beam(step, state, (), max_steps=most, beam_size=2, length_penalty=0.0, **SYMBOLS)
     assert [strip(row) for row in beam.tolist()] == [[3], [3]]
     torch.testing.assert_close(scores, torch.tensor([0.36, 0.36]).log())
