@@ -52,7 +52,7 @@ def greedy(step, state, memory, sos, eos, pad, max_steps):
 
 
 @torch.no_grad()
-def beam(step, state, memory, sos, eos, pad, max_steps, beam_size, length_penalty=1.0):
+def beam(step, state, memory, sos, eos, pad, max_steps, beam_size, length_penalty):
     """The best of the hypotheses that `beam_size` places a row allow to follow.
 
     A hypothesis y of n symbols, EOS counted, scores log p(y) / n^length_penalty: 0 is the plain log-probability, 1 the mean

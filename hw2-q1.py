@@ -22,7 +22,7 @@ COLUMNS = (5, 66, 20, 20, 5)  # widths of question, claim, expected, measured, h
 def parse_args(argv=None):
     parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_option("edition", choices=YEARS, help="the edition to check (default: all three)")
-    parser.add_option("seed", type=options.non_negative_int, default=options.DEFAULT_SEED, help="default: %(default)s")
+    parser.add_option("seed", type=options.seed, default=options.DEFAULT_SEED, help="default: %(default)s")
     parser.add_option(
         "runs_dir", type=Path, default=options.RUNS_DIR, metavar="DIR", help="results (default: report/runs)"
     )

@@ -25,13 +25,14 @@ PLAIN = {"no_maxpool": False, "network": "cnn", "shuffle_pixels": False}  # vari
 FALLBACK_RATE = 0.01  # of -no_maxpool, where no comparison tells the best
 QUICK_EPOCHS = 10
 RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edition's
-NOT_IN_NAME = ("dataset", "data", "edition", "skip_test", "conv_1_name", "conv_2_name")
+NOT_COMPARED = ("skip_test", "conv_1_name", "conv_2_name")  # do not matter to what is trained
 MAX_THREADS = 1  # a batch of 8 small images is slower on several
 EVAL_BATCH_SIZE = 500
 SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 EQUIVARIANCE_EXAMPLES = 100
 N_COLUMNS = 4  # of pictures, where the network does not say how many
 SHOWN_UNITS = 16  # of a network without convolutions, in place of filters
+TEST_NAMES = {"official": "the official set", "course_529": "the course's subset"}
 SHOWN_EXAMPLE = 0  # the training example in original_example.pdf and activation_maps.pdf
 
 
@@ -56,7 +57,7 @@ def parse_args(argv=None):
     parser.add_option("shuffle_pixels", action="store_true", help="put the pixels of all images in one random order")
     parser.add_option("momentum", type=options.probability, default=0.0, help="of SGD (default: 0)")
     parser.add_option("schedule", choices=["constant", "cosine"], default="constant", help="of the learning rate")
-    parser.add_option("shift", type=options.non_negative_int, default=0, help="random shifts, pixels (default: 0)")
+    parser.add_option("shift", type=options.whole(0, 27), default=0, help="random shifts, pixels (default: 0)")
     parser.add_option("flip", action="store_true", help="random mirror images, left to right")
     parser.add_option("ema_decay", type=options.probability, default=0.0, help="test the moving average of the weights")
     parser.add_option("conv_1_name", "convlayer1", default="conv1", help="layer whose filters and maps are drawn")
@@ -75,15 +76,19 @@ def parse_args(argv=None):
 
 
 def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
     from data import images
 
     data = images.load(args.dataset, args.data, args.data_dir, args.edition, args.scale == "quick", args.shuffle_pixels)
     with_recipe(args, data.edition)
+    if args.momentum and args.optimizer != "sgd":
+        raise options.UserError(f"-momentum is not for {args.optimizer}; add -optimizer sgd, or leave it out")
     is_plain = all(getattr(args, name) == value for name, value in PLAIN.items())
     rates = args.learning_rate or (EDITIONS[data.edition].learning_rates if is_plain else [best_plain_rate(args, data)])
+    rates = list(dict.fromkeys(rates))
     if len(rates) > 1:
-        args.learning_rate, args.resume = compare_rates(args, data, rates), True
+        args.learning_rate, args.resume = compare_rates(args, data, rates, argv), True
     else:
         args.learning_rate = rates[0]
     train_and_test(args, data)
@@ -101,25 +106,28 @@ def run_folder(args, data, **changed):
     """The folder of the run with these options, some of them changed; its name holds those that are not the edition's."""
     import runs
 
-    base = Path(args.dataset).stem + ("-bundled" if data.bundled else "")
+    base = args.dataset if args.dataset in EDITIONS else f"file_{Path(args.dataset).stem}"
+    base += "-bundled" if data.bundled else ""
     defaults = with_recipe(parse_args(["-scale", args.scale]), data.edition)
-    return runs.run_folder("q2", base, argparse.Namespace(**vars(args) | changed), defaults, NOT_IN_NAME)
+    ignored = ("dataset", *NOT_COMPARED)
+    return runs.run_folder("q2", base, argparse.Namespace(**vars(args) | changed), defaults, ignored)
 
 
-def compare_rates(args, data, rates):
+def compare_rates(args, data, rates, argv):
     """Train with each learning rate, as processes side by side; returns the one with the best validation accuracy."""
     import runs
     import utils
 
-    folder = run_folder(args, data, learning_rate=None)
+    is_handouts = set(rates) == set(EDITIONS[data.edition].learning_rates)
+    folder = run_folder(args, data, learning_rate=None if is_handouts else ",".join(map(str, rates)))
     commands, folders = {}, {}
     for rate in rates:
         label = f"[{rate:g}]"
         folders[rate] = run_folder(args, data, learning_rate=rate)
         if args.run_name:
-            folders[rate] = folder.with_name(f"{folder.name}-learning_rate={rate:g}")
+            folders[rate] = folder.with_name(f"{folder.name}-learning_rate={rate}")
         child = ["-learning_rate", rate, "-run_name", folders[rate].name, "-skip_test"]
-        commands[label] = runs.this_script(*sys.argv[1:], *child)
+        commands[label] = runs.this_script(*argv, *child)
     jobs = max(1, (os.cpu_count() or 1) // (args.threads or MAX_THREADS))
     outcomes = runs.run_side_by_side(commands, jobs)
 
@@ -134,7 +142,7 @@ def compare_rates(args, data, rates):
         entries.append(entry)
     finished = [entry for entry in entries if entry["error"] is None]
     if not finished:
-        raise options.UserError(f"no learning rate could be trained: {entries[0]['error']}")
+        raise options.UserError(f"no learning rate could be trained: {entries[0]['error'].split(': error: ')[-1]}")
     best = max(finished, key=lambda entry: entry["val_acc"]["value"])
     for figure, label in (("train_loss", "Training loss"), ("val_acc", "Validation accuracy")):
         curves = {f"lr {rate}": [line[figure] for line in history] for rate, history in histories.items()}
@@ -157,7 +165,7 @@ def best_plain_rate(args, data):
 
     folder = run_folder(args, data, learning_rate=None, run_name=None, **PLAIN)
     if (folder / runs.RESULT).exists():
-        rate = runs.read_json(folder / runs.RESULT)["best"]["learning_rate"]
+        rate = runs.read_json(folder / runs.RESULT, "best", "learning_rate")
         print(f"learning rate {rate:g}, the best of the comparison in {folder}")
         return rate
     rate = FALLBACK_RATE if args.no_maxpool else sorted(EDITIONS[data.edition].learning_rates)[1]
@@ -176,7 +184,7 @@ def train_and_test(args, data):
 
     device = utils.configure_torch(args.seed, args.device, args.threads, MAX_THREADS)
     folder = run_folder(args, data)
-    config = runs.make_config("q2", args, data, ignored=("skip_test",))
+    config = runs.make_config("q2", args, data, NOT_COMPARED)
     with runs.open_run(folder, config, args.resume) as run:
         if args.network == "mlp":
             model = models.MLP(args.dropout, data.edition, len(data.class_names))
@@ -207,7 +215,6 @@ def train_and_test(args, data):
                 "val_acc": metrics.proportion(round(best["val_acc"] * n_val), n_val),
                 "history": history,
                 "seconds": sum(line["seconds"] for line in history),
-                "peak_memory_mb": utils.peak_memory_mb(),
                 "threads": torch.get_num_threads(),
                 "test": None,
             }
@@ -215,7 +222,7 @@ def train_and_test(args, data):
             run.finish(result)
         if result["test"] is None and not args.skip_test:
             runs.load_weights(model, folder / runs.BEST)
-            result |= test(args, data, model, folder, device)
+            result |= test(args, data, model, folder, device) | {"peak_memory_mb": utils.peak_memory_mb()}
             run.finish(result)
     report(result, folder)
 
@@ -364,14 +371,15 @@ def compare_with_pooled(args, data, correct):
     import runs
 
     folder = run_folder(args, data, no_maxpool=False, run_name=None)
-    if not (folder / "test_predictions.npz").exists():
-        print(f"no test of the network with pooling is in {folder}: the two cannot be compared")
+    is_tested = (folder / "test_predictions.npz").exists() and (folder / runs.RESULT).exists()
+    if not is_tested or runs.read_json(folder / runs.CONFIG, "data", "fingerprint") != data.fingerprint:
+        print(f"no test of the network with pooling on these images is in {folder}: the two cannot be compared")
         return None
     with np.load(folder / "test_predictions.npz") as npz:
         pooled_correct = npz["y"] == npz["y_hat"]
     return metrics.mcnemar(pooled_correct, correct) | {
         "run": folder.name,
-        "acc": runs.read_json(folder / runs.RESULT)["test"]["official"]["acc"],
+        "acc": runs.read_json(folder / runs.RESULT, "test", "official", "acc"),
     }
 
 
@@ -414,7 +422,8 @@ def report(result, folder):
     print(f"Trainable parameters: {result['n_params']:,}")
     print(f"Best validation acc: {format_interval(result['val_acc'])} in epoch {result['best_epoch']}{bundled}")
     for name, figures in (result["test"] or {}).items():
-        label = "Final Test acc" if name == "official" else f"Test acc, {name}"
+        n = figures["acc"]["n"]
+        label = "Final Test acc" if len(result["test"]) == 1 else f"Final Test acc, {TEST_NAMES[name]}, {n} images"
         print(f"{label}: {format_interval(figures['acc'])}{bundled}")
         pairs = zip(result["class_names"], figures["per_class_acc"], strict=True)
         print("  by class: " + ", ".join(f"{name} {acc:.4f}" for name, acc in pairs if acc is not None))
@@ -439,4 +448,4 @@ def report(result, folder):
 
 
 if __name__ == "__main__":
-    options.run_script(main)
+    options.run_script(main, options.RESUMABLE)

@@ -18,8 +18,10 @@ N_EPOCHS, QUICK_EPOCHS = 50, 12
 MAX_THREADS = 4  # more do not pay at this batch size
 DECODE_BATCH_SIZE = 512
 MAX_GROWTH, MAX_EXTRA = 2, 10  # a translation is cut at so many times its source's length and so many characters more
+LENGTH_PENALTY = 0.25  # the best on validation, of a beam of 5
 N_HEAT_MAPS = 4
 N_EXAMPLES = 8  # of the test set, at equal distances
+TEXT_SUFFIX = ".txt"  # what ends so is meant as a file
 MIN_SENTENCES = 10  # of one length, for a point in the figure of error by length
 # Options that do not change the training, so that a finished run can be decoded in another way.
 DECODING = ("beam_size", "length_penalty", "translate")
@@ -45,7 +47,7 @@ def parse_args(argv=None):
     parser.add_option(
         "length_penalty",
         type=options.non_negative_float,
-        default=0.25,  # the best on validation, of a beam of 5
+        default=LENGTH_PENALTY,
         help="of the beam: a score is log p / length^this (default: %(default)s)",
     )
     parser.add_option(
@@ -77,7 +79,7 @@ def run_folder(args, bundled):
     import runs
 
     base = "tatoeba-bundled" if bundled else "tatoeba"
-    return runs.run_folder("q3", base, args, parse_args(["-scale", args.scale]), (*DECODING, "data"))
+    return runs.run_folder("q3", base, args, parse_args(["-scale", args.scale]), DECODING)
 
 
 def train_and_test(args):
@@ -113,15 +115,14 @@ def train_and_test(args):
                 "val_err_rate": best["val_err_rate"],
                 "history": history,
                 "seconds": sum(line["seconds"] for line in history),
-                "peak_memory_mb": utils.peak_memory_mb(),
                 "threads": torch.get_num_threads(),
                 "test": None,
             }
             draw_training(folder, args, data, history)
-            run.finish(result)
+            run.finish(result)  # a test that is cut short need not train again
         if result["test"] is None:
             runs.load_weights(model, folder / runs.BEST)
-            result |= test(args, data, model, vocabs, folder)
+            result |= test(args, data, model, vocabs, folder) | {"peak_memory_mb": utils.peak_memory_mb()}
             run.finish(result)
         if args.beam_size > 1:
             runs.load_weights(model, folder / runs.BEST)
@@ -191,7 +192,7 @@ def teacher_forced_loss(model, batch, label_smoothing=0.0):
     return loss, (tgt_out != PAD_IDX).sum()
 
 
-def decode(model, sentences, vocabs, beam_size=1, length_penalty=1.0):
+def decode(model, sentences, vocabs, beam_size=1, length_penalty=LENGTH_PENALTY):
     """Translations of normalised sentences, in their order; neighbours in length are decoded together."""
     import torch
 
@@ -224,10 +225,10 @@ def test(args, data, model, vocabs, folder):
     """Figures of the test set with the best weights, greedily decoded; its predictions and its figures."""
     import baselines
     import metrics
+    from data.translation import at_equal_distances
 
     refs, sentences = zip(*data.pairs["test"])
     train_pairs = data.pairs["train"]
-    seen = {english for english, _ in train_pairs}
     hyps = decode(model, sentences, vocabs)
     write_predictions(folder / "test_predictions.txt", sentences, refs, hyps)
     draw_test(folder, args, data, model, vocabs, sentences, refs, hyps)
@@ -238,14 +239,14 @@ def test(args, data, model, vocabs, folder):
     val_refs, val_sentences = zip(*data.pairs["val"])
     return {
         "val_err_rate": metrics.mean(metrics.error_rates(decode(model, val_sentences, vocabs), val_refs)),
-        "test": {"greedy": metrics.translation(hyps, refs, seen), "beam": None},
+        "test": {"greedy": metrics.translation(hyps, refs, seen_in_training(data)), "beam": None},
         "baselines": {
             name: metrics.mean(metrics.error_rates(translator.translate(sentences), refs))
             for name, translator in trivial.items()
         },
         "examples": [
             {"src": src, "ref": ref, "hyp": hyp}
-            for src, ref, hyp in list(zip(sentences, refs, hyps))[:: max(1, len(refs) // N_EXAMPLES)][:N_EXAMPLES]
+            for src, ref, hyp in at_equal_distances(list(zip(sentences, refs, hyps)), N_EXAMPLES)
         ],
     }
 
@@ -258,12 +259,15 @@ def test_beam(args, data, model, vocabs):
     greedy = decode(model, sentences, vocabs)
     hyps = decode(model, sentences, vocabs, args.beam_size, args.length_penalty)
     difference = metrics.paired_difference(metrics.error_rates(greedy, refs), metrics.error_rates(hyps, refs))
-    seen = {english for english, _ in data.pairs["train"]}
-    return metrics.translation(hyps, refs, seen) | {
+    return metrics.translation(hyps, refs, seen_in_training(data)) | {
         "beam_size": args.beam_size,
         "length_penalty": args.length_penalty,
         "difference": difference,
     }
+
+
+def seen_in_training(data):
+    return {english for english, _ in data.pairs["train"]}
 
 
 def write_predictions(path, sentences, refs, hyps):
@@ -344,11 +348,10 @@ def translate(args):
     from data import translation
 
     folder = find_run(args)
-    config = runs.read_json(folder / runs.CONFIG)["options"]
+    config = runs.read_json(folder / runs.CONFIG, "options")
     for name in ("use_attn", "hidden_size", "dropout"):
         setattr(args, name, config[name])
-    checkpoint = runs.load_checkpoint(folder / runs.BEST)
-    vocabs = [translation.Vocabulary(chars) for chars in checkpoint["chars"]]
+    vocabs = [translation.Vocabulary(chars) for chars in runs.part_of_checkpoint(folder / runs.BEST, "chars")]
     device = utils.configure_torch(args.seed, args.device, args.threads, MAX_THREADS)
     model = build(args, vocabs).to(device)
     runs.load_weights(model, folder / runs.BEST)
@@ -360,6 +363,8 @@ def translate(args):
 def lines_to_translate(texts):
     """The sentences themselves, or the lines of the one file that is named, or with - of the standard input."""
     if len(texts) > 1 or not (texts[0] == "-" or os.path.isfile(texts[0])):
+        if len(texts) == 1 and texts[0].endswith(TEXT_SUFFIX):
+            raise options.UserError(f"there is no file {texts[0]}; name one that is there, or give a sentence")
         yield from texts
         return
     try:
@@ -378,15 +383,18 @@ def find_run(args):
     """The folder of the latest run whose options are those that were given; raises `UserError` if there is none."""
     import runs
 
-    wanted = {k: v for k, v in vars(args).items() if v != getattr(parse_args(["-scale", args.scale]), k)}
-    wanted = {k: v for k, v in wanted.items() if k not in (*DECODING, *runs.NOT_COMPARED, "threads", "data")}
+    defaults = vars(parse_args([]))
+    wanted = {k: v for k, v in vars(args).items() if v != defaults[k]}
+    wanted = {k: v for k, v in wanted.items() if k not in (*DECODING, *runs.NOT_COMPARED, "threads")}
     wanted["use_attn"] = args.use_attn
+    kinds = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
     folders = [args.runs_dir / "q3" / args.run_name] if args.run_name else (args.runs_dir / "q3").glob("*")
     found = []
     for folder in folders:
         if (folder / runs.BEST).exists() and (folder / runs.CONFIG).exists():
-            made_with = runs.read_json(folder / runs.CONFIG)["options"]
-            if all(made_with.get(name) == value for name, value in wanted.items()):
+            made_with = runs.read_json(folder / runs.CONFIG, "options")
+            is_kind = runs.read_json(folder / runs.CONFIG, "data", "bundled") in kinds
+            if is_kind and all(made_with.get(name) == value for name, value in wanted.items()):
                 found.append(folder)
     if not found:
         command = "python hw2-q3.py" + " --use_attn" * args.use_attn
@@ -422,4 +430,4 @@ def report(result, folder):
 
 
 if __name__ == "__main__":
-    options.run_script(main)
+    options.run_script(main, options.RESUMABLE)

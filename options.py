@@ -5,6 +5,7 @@ Standard library only, so that `--help` and a wrong option answer at once: the s
 
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,12 @@ DATA_DIR = ROOT / "data"
 RUNS_DIR = ROOT / "report" / "runs"
 DEFAULT_SEED = 42
 MAX_SEED = 2**64 - 1  # what torch takes
-USER_ERROR = 2
+MAX_COUNT = 2**31 - 1
+MAX_THREADS = 1024
+USER_ERROR, BROKEN_PIPE, INTERRUPTED = 2, 1, 130  # exit codes
+
+
+RESUMABLE = "the same command with -resume goes on from the last finished epoch"
 
 
 class UserError(Exception):
@@ -38,16 +44,22 @@ class Parser(argparse.ArgumentParser):
         self.exit(USER_ERROR, f"{self.prog}: error: {message}; see python {self.prog} --help\n")
 
 
-def run_script(main):
-    """Call `main()`; a `UserError` becomes one line on stderr and exit code 2, an interrupt exit code 130."""
+def run_script(main, on_interrupt="nothing was left half done"):
+    """Call `main()`; a `UserError` becomes one line on stderr and exit code 2.
+
+    An interrupt ends with the line `on_interrupt`, a reader that went away (`| head`) silently.
+    """
     try:
         sys.exit(main())
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
-        print("interrupted; the same command with -resume goes on from the last finished epoch", file=sys.stderr)
-        sys.exit(130)
+        print(f"interrupted; {on_interrupt}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        sys.exit(BROKEN_PIPE)
 
 
 def _number(convert, test, wanted):
@@ -65,13 +77,24 @@ def _number(convert, test, wanted):
     return parse
 
 
-positive_int = _number(int, lambda n: n > 0, "a whole number above 0")
-even_int = _number(int, lambda n: n > 0 and n % 2 == 0, "an even number above 0")
-non_negative_int = _number(int, lambda n: n >= 0, "a whole number, 0 or above")
+def whole(low, high):
+    """An argparse type: a whole number in a range that includes its ends."""
+    return _number(int, lambda n: low <= n <= high, f"a whole number from {low} to {high}")
+
+
+positive_int = _number(int, lambda n: 0 < n <= MAX_COUNT, "a whole number above 0, below 2^31")
+even_int = _number(int, lambda n: 0 < n <= MAX_COUNT and n % 2 == 0, "an even number above 0, below 2^31")
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or above")
 seed = _number(int, lambda n: 0 <= n <= MAX_SEED, "a whole number from 0 to below 2^64")
 probability = _number(float, lambda p: 0 <= p < 1, "a number from 0 to below 1")
+
+
+def run_name(text):
+    """An argparse type: the name of one folder, not a path."""
+    if text in ("", ".", "..") or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"must be a name without a path, got {text!r} (-runs_dir says where)")
+    return text
 
 
 def add_data_options(parser):
@@ -95,7 +118,11 @@ def add_run_options(parser):
     )
     parser.add_option("seed", type=seed, default=DEFAULT_SEED, help="random seed (default: %(default)s)")
     parser.add_option("device", choices=["auto", "cpu", "cuda", "mps"], default="cpu", help="default: %(default)s")
-    parser.add_option("threads", type=positive_int, help="CPU threads (default: chosen by the size of the work)")
+    parser.add_option(
+        "threads", type=whole(1, MAX_THREADS), help="CPU threads (default: chosen by the size of the work)"
+    )
     parser.add_option("runs_dir", type=Path, default=RUNS_DIR, metavar="DIR", help="results (default: report/runs)")
-    parser.add_option("run_name", metavar="NAME", help="name of the run's folder (default: made from the options)")
+    parser.add_option(
+        "run_name", type=run_name, metavar="NAME", help="name of the run's folder (default: made from the options)"
+    )
     parser.add_option("resume", action="store_true", help="go on with an interrupted run of the same name")

@@ -5,7 +5,6 @@ torch is imported where a checkpoint is read or written, so that scripts without
 
 import json
 import os
-import pickle
 import platform
 import subprocess
 import sys
@@ -21,8 +20,9 @@ from options import UserError
 CONFIG, HISTORY, RESULT = "config.json", "metrics.jsonl", "result.json"
 LAST, BEST = "last.pt", "best.pt"
 LOCK = ".lock"
-# Options that say where or how a run is made, not what is computed.
-NOT_COMPARED = ("data_dir", "runs_dir", "resume", "run_name", "device")
+OWN_FILES = (CONFIG, HISTORY, RESULT, LAST, BEST, "*.pdf", "test_predictions.*")
+# Options that say where or how a run is made, not what is computed; of data the fingerprint decides.
+NOT_COMPARED = ("data", "data_dir", "runs_dir", "resume", "run_name", "device")
 
 
 @contextmanager
@@ -56,12 +56,17 @@ def write_json(path, value):
         new_path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path):
-    """The value of a JSON file; raises `UserError` if it is no JSON."""
+def read_json(path, *keys):
+    """The value of a JSON file, or the one inside it that `keys` lead to; raises `UserError` if there is none."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        for key in keys:
+            value = value[key]
+        return value
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); delete its folder and run again") from error
+    except (KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{path} has no {'.'.join(map(str, keys))}; delete its folder and run again") from error
 
 
 def save_checkpoint(path, state):
@@ -78,19 +83,29 @@ def load_checkpoint(path, map_location="cpu"):
 
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is not a checkpoint of this project; delete it or run without -resume") from error
+    except Exception as error:  # torch and pickle raise whatever a damaged file makes them raise
+        raise UserError(f"{path} is not a checkpoint of this project; delete its folder and train again") from error
 
 
 def load_weights(model, path):
-    """Load `best.pt` into `model`; raises `UserError` if it belongs to another network."""
-    checkpoint = load_checkpoint(path, next(model.parameters()).device)
+    """Load the weights of a `best.pt` into `model`; raises `UserError` if they are another network's."""
+    weights = part_of_checkpoint(path, "weights", next(model.parameters()).device)
     try:
-        model.load_state_dict(checkpoint["weights"])
-    except (KeyError, RuntimeError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"{path} holds the weights of another network; give the options that it was trained with"
-        ) from error
+        model.load_state_dict(weights)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise wrong_network(path) from error
+
+
+def part_of_checkpoint(path, name, map_location="cpu"):
+    """One entry of a `best.pt`; raises `UserError` if it has none of that name."""
+    try:
+        return load_checkpoint(path, map_location)[name]
+    except (KeyError, TypeError, IndexError) as error:
+        raise wrong_network(path) from error
+
+
+def wrong_network(path):
+    return UserError(f"{path} holds the weights of another network; give the options that it was trained with")
 
 
 def default_name(base, args, defaults, ignored=()):
@@ -102,7 +117,7 @@ def default_name(base, args, defaults, ignored=()):
     for name, value in args.items():
         if name in (*NOT_COMPARED, *ignored, "threads") or value == defaults.get(name):
             continue
-        parts.append(name if value is True else f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
+        parts.append(name if value is True else f"{name}={value}")
     return "-".join(parts).replace("/", "_")
 
 
@@ -186,17 +201,19 @@ class Run:
 
     def _clear(self):
         """Remove the files of the run that this one replaces, those that would make it look alive first."""
-        for path in sorted(self.folder.iterdir(), key=lambda path: ({RESULT: 0, LAST: 1}.get(path.name, 2), path.name)):
-            if path.name != LOCK and path.is_file():
-                path.unlink()
+        own = [path for pattern in OWN_FILES for path in self.folder.glob(pattern)]
+        for path in sorted(own, key=lambda path: ({RESULT: 0, LAST: 1}.get(path.name, 2), path.name)):
+            path.unlink()
 
     def _refuse_other_config(self):
-        there, here = read_json(self.folder / CONFIG), self.config
         there_options, here_options = (
-            {k: v for k, v in config["options"].items() if k not in NOT_COMPARED} for config in (there, here)
+            {k: v for k, v in options.items() if k not in NOT_COMPARED}
+            for options in (dict(read_json(self.folder / CONFIG, "options")), self.config["options"])
         )
         different = [k for k in sorted(here_options | there_options) if here_options.get(k) != there_options.get(k)]
-        different += ["data"] * (there["data"]["fingerprint"] != here["data"]["fingerprint"])
+        different += ["data"] * (
+            read_json(self.folder / CONFIG, "data", "fingerprint") != self.config["data"]["fingerprint"]
+        )
         if different:
             raise UserError(
                 f"the run in {self.folder} was made with other {', '.join(different)}; "
@@ -259,8 +276,9 @@ def run_side_by_side(commands, jobs):
                 with printing:
                     print(f"{label:<{width}}  {line}", end="", flush=True)
             reader.join()
-            failed = process.wait() != 0
-            outcomes[label] = (errors or ["it was killed\n"])[-1].strip() if failed else None
+            said = [line.strip() for line in errors if not line.startswith("warning:")]
+            failure = said[-1] if said and process.wait() > 0 else "it was killed"
+            outcomes[label] = failure if process.wait() != 0 else None
 
     threads = [threading.Thread(target=follow, args=item) for item in commands.items()]
     for thread in threads:

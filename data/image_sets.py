@@ -21,6 +21,7 @@ from data import download
 from editions import EDITIONS
 
 IMAGE_SHAPE = (28, 28)
+ACCEPTED_SHAPES = (IMAGE_SHAPE, (1, 28, 28), (28, 28, 1), (28 * 28,))  # of one image in a file
 SPLIT_SEED = 42  # belongs to the definition of the split of the official training images, so it is no option
 SPLITS = ("train", "val", "test")
 MEDMNIST_KEYS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels"))
@@ -263,7 +264,10 @@ def read_npz(path):
             if key.endswith("labels"):
                 arrays[key] = to_uint8(npz[npz_key]).reshape(-1)
             else:
-                arrays[key] = to_uint8(npz[npz_key], COURSE_SCALE if is_course else 1).reshape(-1, *IMAGE_SHAPE)
+                pixels = npz[npz_key]
+                if pixels.shape[1:] not in ACCEPTED_SHAPES:
+                    raise ValueError(f"its {npz_key} have the shape {pixels.shape}")
+                arrays[key] = to_uint8(pixels, COURSE_SCALE if is_course else 1).reshape(-1, *IMAGE_SHAPE)
     return arrays
 
 
@@ -271,7 +275,8 @@ def to_uint8(values, scale=1):
     """`scale` times `values` as uint8; raises `ValueError` unless all of that is whole and from 0 to 255."""
     if values.dtype.kind in "uif":
         scaled = values if scale == 1 else values * scale
-        pixels = scaled.astype(np.uint8, order="C")  # OpenML's columns are not in that order, and the hash needs it
+        with np.errstate(invalid="ignore"):  # nan and what is too large are told from the comparison
+            pixels = scaled.astype(np.uint8, order="C")  # OpenML's columns are not in that order, and the hash needs it
         if np.array_equal(pixels, scaled):
             return pixels
     raise ValueError("its values are not whole numbers from 0 to 255" + (f" divided by {scale}" if scale > 1 else ""))

@@ -23,14 +23,15 @@ def choose(mode, candidates, title, fetch_command):
         title: the data's name for messages.
         fetch_command: what brings the real data.
 
-    Raises `UserError` in mode "real" if no candidate is complete. In mode "auto" a warning says that the twin is used.
+    Raises `UserError` if no candidate is complete, in mode "auto" only where a part of one is there. Else a warning says
+    that the twin is used.
     """
     if mode == BUNDLED:
         return None
     for paths in candidates:
         if all(os.path.exists(path) for path in paths):
             return paths
-    if mode == "real":
+    if mode == "real" or any(os.path.exists(path) for paths in candidates for path in paths):
         missing = next(path for path in candidates[0] if not os.path.exists(path))
         raise UserError(f"{missing} is missing; run {fetch_command} first, or use -data bundled")
     print(
@@ -69,8 +70,3 @@ def cached_arrays(name, make, *source_files):
     except UserError as error:
         print(f"warning: {error}; going on without a cache", file=sys.stderr)
     return arrays
-
-
-def describe(data, **more):
-    """What `config.json` says of a data set: its name, whether it is bundled, its fingerprint."""
-    return {"name": data.title, "bundled": data.bundled, "fingerprint": data.fingerprint} | more

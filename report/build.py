@@ -196,7 +196,7 @@ def gather_question(question, folders, setting):
             found[BEST] = describe(best_of(found[RATES]), question.keys, command, setting)
             if found[BEST]["result"]:
                 best_rate = found[BEST]["result"]["learning_rate"]
-                same = Wanted(options={"learning_rate": f"{best_rate:g}"})
+                same = Wanted(options={"learning_rate": str(best_rate)})
                 found[BEST]["seeds"] = other_seeds([folder for folder in folders if folder.matches(same)])
         else:
             found[name]["seeds"] = other_seeds(matching)
@@ -227,7 +227,7 @@ def first_choice(folders, rate):
     if not candidates:
         return None
     wrong_rate = {
-        folder: rate is not None and folder.options.get("learning_rate") != f"{rate:g}" for folder in candidates
+        folder: rate is not None and folder.options.get("learning_rate") != str(rate) for folder in candidates
     }
     return min(candidates, key=lambda folder: (wrong_rate[folder], folder.path.name)).path
 

@@ -182,6 +182,7 @@ def test_length_batches_put_targets_of_about_one_length_together():
 def test_a_new_run_keeps_the_old_files_until_its_first_checkpoint(tmp_path, capsys):
     train(tmp_path, 2)
     (tmp_path / "old.pdf").write_text("a figure")
+    (tmp_path / "notes.md").write_text("the user's own")
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, 2, stop_after=0)
     assert (tmp_path / "old.pdf").exists() and (tmp_path / runs.RESULT).exists()
@@ -189,6 +190,7 @@ def test_a_new_run_keeps_the_old_files_until_its_first_checkpoint(tmp_path, caps
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, 2, stop_after=1)
     assert not (tmp_path / "old.pdf").exists() and not (tmp_path / runs.RESULT).exists()
+    assert (tmp_path / "notes.md").exists()
 
 
 def test_a_second_writer_is_refused(tmp_path):
@@ -210,12 +212,19 @@ def test_resuming_with_other_options_or_data_is_refused(tmp_path):
 def test_resuming_what_is_no_checkpoint_or_anothers(tmp_path):
     train(tmp_path, 1)
     good = (tmp_path / runs.LAST).read_bytes()
-    for content in (b"", b"no checkpoint", good[: len(good) // 2]):
+    for content in (b"", b"no checkpoint", b"a text file\n", b"PK\x03\x04", good[: len(good) // 2]):
         (tmp_path / runs.LAST).write_bytes(content)
         with pytest.raises(UserError, match="not a checkpoint"):
             train(tmp_path, 2, resume=True)
     torch.save({"model": {"other.weight": torch.zeros(2)}}, tmp_path / runs.LAST)
     with pytest.raises(UserError, match="another model"):
+        train(tmp_path, 2, resume=True)
+
+
+def test_a_config_that_is_none_is_named(tmp_path):
+    train(tmp_path, 1)
+    (tmp_path / runs.CONFIG).write_text("{}")
+    with pytest.raises(UserError, match="config.json has no options"):
         train(tmp_path, 2, resume=True)
 
 

@@ -1,6 +1,7 @@
 """hw2-q3.py as its users run it: the handout's command lines at tiny size, resuming, translating, wrong input."""
 
 import json
+import shutil
 
 import Levenshtein
 import pytest
@@ -9,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import metrics
-import models
 import options
 import runs
 from data import bundled_translation, translation
@@ -123,8 +123,8 @@ def test_a_resumed_run_is_an_uninterrupted_one(trained, data_dir, tmp_path):
     assert figures[0] == figures[1] and len(epochs) == 1
 
 
-def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, run_script):
-    runs_dir, _ = trained
+def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, run_script, tmp_path):
+    runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
     folder = folder_of(runs_dir, False)
     before = (folder / "best.pt").read_bytes()
     common = (*TINY, "-data_dir", data_dir, "-runs_dir", runs_dir)
@@ -149,10 +149,22 @@ def test_translate_keeps_the_order_and_answers_an_empty_line_with_an_empty_line(
     assert run_script(*command, file).stdout == process.stdout
 
 
-def test_translate_takes_a_very_long_sentence(trained):
+def test_translate_takes_a_very_long_sentence(trained, capsys):
     runs_dir, _ = trained
     long = "no tengo hambre. " * 600
     script.main(["--use_attn", "-runs_dir", str(runs_dir), "--translate", long])
+    answer, end = capsys.readouterr().out.split("\n")
+    assert len(answer) <= script.MAX_GROWTH * len(translation.normalize(long)) + script.MAX_EXTRA and end == ""
+
+
+def test_a_text_file_that_is_not_there_is_not_a_sentence(trained):
+    assert "sentnces.txt" in user_error("-runs_dir", trained[0], "--translate", "sentnces.txt")
+
+
+def test_translate_looks_only_at_runs_of_the_scale_and_the_data_that_are_asked_for(trained):
+    for more in (("-scale", "quick"), ("-data", "bundled")):
+        assert "no trained run" in user_error("-runs_dir", trained[0], *more, "--translate", "hola")
+    script.main(["-runs_dir", str(trained[0]), "-data", "real", "--translate", "hola"])
 
 
 def test_translate_names_a_line_that_is_not_utf8(trained, run_script, tmp_path):
@@ -187,6 +199,10 @@ def test_a_damaged_checkpoint_is_named(trained, tmp_path):
     (folder / "config.json").write_bytes((source / "config.json").read_bytes())
     (folder / "best.pt").write_bytes(b"no checkpoint")
     assert "best.pt" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
+    runs.save_checkpoint(folder / "best.pt", {"weights": {}})
+    assert "another network" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
+    (folder / "config.json").write_text("{}")
+    assert "config.json has no options" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
 
 
 @pytest.mark.parametrize(
@@ -223,8 +239,9 @@ def test_wrong_files_end_in_one_line_and_leave_the_runs_alone(content, words, da
         (folder / "train-eng-spa.txt").unlink()
     else:
         (folder / "train-eng-spa.txt").write_bytes(content)
-    message = user_error(*TINY, "-data", "real", "-data_dir", folder, "-runs_dir", tmp_path / "runs")
-    assert all(word in message for word in words), message
+    for mode in ("real", "auto"):
+        message = user_error(*TINY, "-data", mode, "-data_dir", folder, "-runs_dir", tmp_path / "runs")
+        assert all(word in message for word in words), message
     assert not (tmp_path / "runs").exists()
 
 
@@ -309,4 +326,25 @@ def test_one_batch_can_be_memorised():
         optimizer.step()
     assert n_chars == sum(len(english) + 1 for english, _ in pairs)
     assert script.decode(model, [spanish for _, spanish in pairs], vocabs) == [english for english, _ in pairs]
-    assert models.get_number_trainable_params(model) > 0
+    weights = script.attention_weights(model, "ya veo .", "i see .", vocabs)
+    assert weights.shape == (len("i see .") + 1, len("ya veo ."))
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(weights)))
+    smooth, _ = script.teacher_forced_loss(model, batch, label_smoothing=0.1)
+    logits, _ = model(*batch[:2], tgt[:, :-1])
+    log_probs, real = logits.log_softmax(dim=-1), tgt[:, 1:] != translation.PAD_IDX
+    uniform = -log_probs.mean(dim=-1)[real].mean()
+    torch.testing.assert_close(smooth, 0.9 * loss_of(model, batch) + 0.1 * uniform)
+
+
+def loss_of(model, batch):
+    return script.teacher_forced_loss(model, batch)[0]
+
+
+def test_every_recipe_option_trains(data_dir, tmp_path, capsys):
+    recipe = ["--schedule", "cosine", "--max_grad_norm", "1", "--label_smoothing", "0.1", "--ema_decay", "0.9"]
+    script.main([*TINY, *recipe, "-data_dir", str(data_dir), "-runs_dir", str(tmp_path)])
+    assert "Final Test error rate, greedy: " in capsys.readouterr().out
+    (folder,) = (tmp_path / "q3").iterdir()
+    assert all(option.strip("-") in folder.name for option in recipe[::2])
+    history = runs.read_json(folder / "result.json")["history"]
+    assert history[0]["lr"] > history[1]["lr"]
