@@ -138,7 +138,8 @@ def compare_rates(args, data, rates, argv):
         if error is None:
             result = runs.read_json(folders[rate] / runs.RESULT)
             entry["val_acc"] = result["val_acc"]
-            histories[f"{rate:g}"] = result["history"]
+            entry["learned"] = len({line["val_acc"] for line in result["history"]}) > 1
+            histories[f"{rate}"] = result["history"]
         entries.append(entry)
     finished = [entry for entry in entries if entry["error"] is None]
     if not finished:

@@ -376,10 +376,10 @@ def plot_confusion(path, counts, class_names, title=None):
             ax.text(
                 j,
                 i,
-                count,
+                count or "",
                 ha="center",
                 va="center",
-                fontsize=5 if len(counts) > 6 else 7,
+                fontsize=6 if len(counts) > 6 else 7,
                 color="white" if shares[i][j] > 0.5 else "black",
             )
     ticks = range(len(class_names))

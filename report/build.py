@@ -236,7 +236,11 @@ def other_seeds(folders):
     """The results of the same run with other seeds: [{"seed", "result"}, ...]."""
     seeded = [folder for folder in folders if "seed" in folder.options]
     return [
-        {"seed": folder.options["seed"], "result": read_result(folder.path / runs.RESULT, ("test",))}
+        {
+            "seed": folder.options["seed"],
+            "name": shown_name(folder.path),
+            "result": read_result(folder.path / runs.RESULT, ("test",)),
+        }
         for folder in seeded
     ]
 
@@ -244,15 +248,22 @@ def other_seeds(folders):
 def describe(path, keys, command, setting=None):
     """One run as the report reads it: its result, or None, and the names of its figures in `path`."""
     scale = setting[0] if setting else "full"
-    run = {"name": None, "path": path, "result": None, "figures": [], "command": command, "scale": scale, "seeds": []}
+    run = {"name": None, "path": path, "result": None, "options": None, "figures": [], "seeds": []}
+    run |= {"command": command, "scale": scale}
     if path is not None:
         figures = sorted(figure.name for figure in path.glob("*.pdf"))
         run |= {
-            "name": f"{path.parent.name}/{path.name}",
+            "name": shown_name(path),
+            "options": runs.read_json(path / runs.CONFIG, "options") if (path / runs.CONFIG).exists() else None,
             "result": read_result(path / runs.RESULT, keys),
             "figures": figures,
         }
     return run
+
+
+def shown_name(path):
+    """A run's folder as the reports name it."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def best_of(rates):
@@ -276,7 +287,7 @@ def other_runs(folders, keys, found):
         if read_result(folder.path / runs.RESULT, ("test",))["test"]:
             named = [name if value is True else f"{name} {value}" for name, value in folder.options.items()]
             run = describe(folder.path, keys, "", folder.setting)
-            others.append(run | {"options": ", ".join(named).replace("_", " ")})
+            others.append(run | {"changes": ", ".join(named).replace("_", " ")})
     return others
 
 
