@@ -14,6 +14,9 @@ import pytest
 
 from options import UserError
 
+# The tests' sizes are tiny and run side by side: more threads each would only fight. Before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 0.5  # seconds that a client waits for the local server; the slow one takes longer
 
@@ -34,7 +37,7 @@ def run_script():
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=cwd,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+            env=os.environ | environment,
             capture_output=True,
             text=True,
             timeout=240,

@@ -204,7 +204,8 @@ def decode(model, src, lengths, beam_size):
     if beam_size == 1:
         symbols = decoding.greedy(model.step, state, memory, max_steps=max_steps, **SYMBOLS)
     else:
-        symbols, _ = decoding.beam(model.step, state, memory, max_steps=max_steps, beam_size=beam_size, **SYMBOLS)
+        search = {"max_steps": max_steps, "beam_size": beam_size, "length_penalty": 0.25}
+        symbols, _ = decoding.beam(model.step, state, memory, **search, **SYMBOLS)
     return [strip(row) for row in symbols.tolist()]
 
 
