@@ -12,7 +12,6 @@ $ python hw2-q2.py -shuffle_pixels                                        # sens
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -128,7 +127,7 @@ def compare_rates(args, data, rates, argv):
             folders[rate] = folder.with_name(f"{folder.name}-learning_rate={rate}")
         child = ["-learning_rate", rate, "-run_name", folders[rate].name, "-skip_test"]
         commands[label] = runs.this_script(*argv, *child)
-    jobs = max(1, (os.cpu_count() or 1) // (args.threads or MAX_THREADS))
+    jobs = max(1, runs.n_cpus() // (args.threads or MAX_THREADS))
     outcomes = runs.run_side_by_side(commands, jobs)
 
     entries, histories = [], {}

@@ -249,6 +249,11 @@ def open_run(folder, config, resume=False):
         lock.release()
 
 
+def n_cpus():
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_side_by_side(commands, jobs):
     """Run command lines as processes, at most `jobs` at a time, and pass on their lines as they come, labelled.
 
