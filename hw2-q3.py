@@ -14,7 +14,7 @@ import options
 
 # torch takes seconds to import: every function imports what it needs of it, so that --help and a wrong option answer at once.
 
-N_EPOCHS, QUICK_EPOCHS = 50, 12
+N_EPOCHS, QUICK_EPOCHS = 50, 20
 MAX_THREADS = 4  # more do not pay at this batch size
 DECODE_BATCH_SIZE = 512
 MAX_GROWTH, MAX_EXTRA = 2, 10  # a translation is cut at so many times its source's length and so many characters more
