@@ -33,7 +33,6 @@ from data.translation import EOS_IDX, PAD_IDX, SOS_IDX  # noqa: E402
 
 SEED = 42
 HIDDEN, BATCH_SIZE, LEARNING_RATE = 128, 64, 0.003
-MAX_DECODED = 50  # symbols, of the textbook's decoding
 N_CLOSE_STEPS, CLOSE = 20, 1e-4  # over so many steps the losses agree to this; later rounding errors have grown
 ROUGH = 0.02  # and over a whole epoch to this
 GIGA = 1e9
@@ -119,7 +118,7 @@ def textbook_decode(model, sentences, vocabs):
         src, lengths = torch.tensor([src_vocab.encode(sentence)]), torch.tensor([len(sentence)])
         keys, state = textbook_encoder(model.encoder, src, lengths)
         token, symbols = torch.tensor([[SOS_IDX]]), []
-        for _ in range(MAX_DECODED):
+        for _ in range(script.MAX_GROWTH * len(sentence) + script.MAX_EXTRA):
             output, state = textbook_step(model, token, state, keys, lengths)
             token = model.generator(output).argmax(dim=-1)
             if token.item() == EOS_IDX:
