@@ -121,7 +121,7 @@ def compare_rates(args, data, rates, argv):
     folder = run_folder(args, data, learning_rate=None if is_handouts else ",".join(map(str, rates)))
     commands, folders = {}, {}
     for rate in rates:
-        label = f"[{rate:g}]"
+        label = f"[{rate}]"
         folders[rate] = run_folder(args, data, learning_rate=rate)
         if args.run_name:
             folders[rate] = folder.with_name(f"{folder.name}-learning_rate={rate}")
@@ -134,7 +134,7 @@ def compare_rates(args, data, rates, argv):
     most_frequent = y.bincount().max().item() / len(y)  # what a network reaches that always answers the same
     entries, histories = [], {}
     for rate in rates:
-        error = outcomes[f"[{rate:g}]"]
+        error = outcomes[f"[{rate}]"]
         entry = {"learning_rate": rate, "run": folders[rate].name, "error": error}
         if error is None:
             result = runs.read_json(folders[rate] / runs.RESULT)
@@ -155,8 +155,8 @@ def compare_rates(args, data, rates, argv):
     )
     for entry in entries:
         shown = entry["error"] or f"validation accuracy {entry['val_acc']['value']:.4f}"
-        print(f"learning rate {entry['learning_rate']:g}: {shown}")
-    print(f"best on validation: learning rate {best['learning_rate']:g}")
+        print(f"learning rate {entry['learning_rate']}: {shown}")
+    print(f"best on validation: learning rate {best['learning_rate']}")
     args.run_name = best["run"]
     return best["learning_rate"]
 
