@@ -21,7 +21,9 @@ test: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_q2.py
+	$(BIN)/python benchmarks/bench_q2.py --sweep --epochs 20 --repeats 1
 	$(BIN)/python benchmarks/bench_q3.py
+	$(BIN)/python benchmarks/bench_q3.py --threads 0
 
 lint: $(READY)
 	$(BIN)/ruff check .
