@@ -9,11 +9,11 @@ READY := $(VENV)/.ready
 
 # The reports are compiled even where a run failed: they show what there is, and what is missing.
 report: $(READY)
-	@$(BIN)/python report/make_runs.py -scale quick -data_dir $(DATA_DIR); made=$$?; \
+	@$(BIN)/python report/make_runs.py -scale quick -data_dir "$(DATA_DIR)"; made=$$?; \
 		$(BIN)/python report/build.py && exit $$made
 
 report-full: $(READY)
-	@$(BIN)/python report/make_runs.py -scale full -data_dir $(DATA_DIR); made=$$?; \
+	@$(BIN)/python report/make_runs.py -scale full -data_dir "$(DATA_DIR)"; made=$$?; \
 		$(BIN)/python report/build.py && exit $$made
 
 test: $(READY)
@@ -34,5 +34,6 @@ $(READY): requirements.txt
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	touch $@
 
+# The trained runs in report/runs stay.
 clean:
-	rm -rf $(VENV) report/runs report/*.pdf data/cache
+	rm -rf $(VENV) report/*.pdf data/cache

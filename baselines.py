@@ -66,3 +66,9 @@ class CharNgramCopy:
             )
             for text in sentences
         ]
+
+
+def translate(pairs, sentences):
+    """The translations of all trivial translators, made from the training `pairs`: a dict from name to sentences."""
+    translators = {"nearest sentence": NearestSentence(pairs), "character n-gram copy": CharNgramCopy(pairs)}
+    return {name: translator.translate(sentences) for name, translator in translators.items()}

@@ -5,7 +5,7 @@ $ python download_kuzushiji_mnist.py -source ~/Kuzushiji-MNIST.npz      # the co
 """
 
 import options
-from data import download
+from data.fetch import download
 
 
 def main(argv=None):
@@ -14,7 +14,7 @@ def main(argv=None):
         "a folder with the four IDX files, or an .npz in MedMNIST's or the course's layout",
         argv,
     )
-    from data import image_sets  # after parsing: --help answers at once
+    from data.fetch import image_sets  # after parsing: --help answers at once
 
     image_sets.install(image_sets.KUZUSHIJI_MNIST, args)
 

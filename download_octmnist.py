@@ -5,14 +5,14 @@ $ python download_octmnist.py -source ~/octmnist.npz      # the file that MedMNI
 """
 
 import options
-from data import download
+from data.fetch import download
 
 
 def main(argv=None):
     args = download.parse_args(
         "Fetch OCTMNIST, verify it and write data/octmnist.npz.", "the published octmnist.npz, or its folder", argv
     )
-    from data import image_sets  # after parsing: --help answers at once
+    from data.fetch import image_sets  # after parsing: --help answers at once
 
     image_sets.install(image_sets.OCTMNIST, args)
 

@@ -5,7 +5,7 @@ $ python download_tatoeba.py -source ~/spa-eng.zip      # a local copy, the zip 
 """
 
 import options
-from data import download
+from data.fetch import download
 
 
 def main(argv=None):
@@ -14,7 +14,7 @@ def main(argv=None):
         "spa-eng.zip of manythings.org/anki, or a text file of english<TAB>spanish lines",
         argv,
     )
-    from data import tatoeba  # after parsing: --help answers at once
+    from data.fetch import tatoeba  # after parsing: --help answers at once
 
     tatoeba.install(args)
 

@@ -11,443 +11,253 @@ $ python hw2-q2.py -network mlp                                           # with
 $ python hw2-q2.py -shuffle_pixels                                        # sensors without spatial structure
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import options
 from editions import BATCH_SIZE, DEFAULT_EDITION, EDITIONS
 
-# torch takes seconds to import: every function imports what it needs of it, so that --help and a wrong option answer at once.
-
-PLAIN = {"no_maxpool": False, "network": "cnn", "shuffle_pixels": False}  # variants take the best rate of this one
-FALLBACK_RATE = 0.01  # of -no_maxpool, where no comparison tells the best
-QUICK_EPOCHS = 10
 RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edition's
-NOT_COMPARED = ("skip_test", "conv_1_name", "conv_2_name")  # do not matter to what is trained
-MAX_THREADS = 1  # a batch of 8 small images is slower on several
+PLAIN = {"no_maxpool": False, "network": "cnn", "shuffle_pixels": False}  # variants take the best rate of this network
+QUICK_EPOCHS = 10
 EVAL_BATCH_SIZE = 500
 SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 EQUIVARIANCE_EXAMPLES = 100
-N_COLUMNS = 4  # of pictures, where the network does not say how many
-SHOWN_UNITS = 16  # of a network without convolutions, in place of filters
+PREDICTIONS = "test_predictions.npz"
 TEST_NAMES = {"official": "the official set", "course_529": "the course's subset"}
-SHOWN_EXAMPLE = 0  # the training example in original_example.pdf and activation_maps.pdf
+BASELINE_NAMES = {"majority": "the most frequent class", "nearest_centroid": "the nearest class mean"}
 
 
 def parse_args(argv=None):
     parser = options.Parser("Train and test the CNN of Question 2.", prog="hw2-q2.py")
     parser.add_option("dataset", default=DEFAULT_EDITION, help=f"{', '.join(EDITIONS)}, or the path of an .npz file")
     parser.add_option("edition", choices=EDITIONS, help="network and recipe for an .npz file given by its path")
-    parser.add_option("epochs", type=options.positive_int, help="passes over the training set (default: the edition's)")
-    parser.add_option("batch_size", type=options.positive_int, default=BATCH_SIZE, help="default: %(default)s")
-    parser.add_option(
-        "learning_rate",
-        type=options.positive_float,
-        nargs="+",
-        help="one, or several to compare on validation (default: the edition's three; for a variant the best of them)",
-    )
-    parser.add_option("l2_decay", type=options.non_negative_float, default=0.0, help="weight decay (default: 0)")
-    parser.add_option("dropout", type=options.probability, help="dropout probability (default: the edition's)")
-    parser.add_option("optimizer", choices=["sgd", "adam"], help="default: the edition's")
+    options.add_training_options(parser, batch_size=BATCH_SIZE)  # the others have the edition's defaults
     parser.add_option("no_maxpool", action="store_true", help="strided convolutions in place of max pooling")
+    parser.add_option("conv_1_name", "convlayer1", default="conv1", help="layer whose filters and maps are drawn")
+    parser.add_option("conv_2_name", "convlayer2", default="conv2", help="second layer whose filters are drawn")
     # Beyond the handout, all off by default.
     parser.add_option("network", choices=["cnn", "mlp"], default="cnn", help="mlp: without convolutions (default: cnn)")
     parser.add_option("shuffle_pixels", action="store_true", help="put the pixels of all images in one random order")
-    parser.add_option("momentum", type=options.probability, default=0.0, help="of SGD (default: 0)")
-    parser.add_option("schedule", choices=["constant", "cosine"], default="constant", help="of the learning rate")
     parser.add_option("shift", type=options.whole(0, 27), default=0, help="random shifts, pixels (default: 0)")
-    parser.add_option("flip", action="store_true", help="random mirror images, left to right")
-    parser.add_option("ema_decay", type=options.probability, default=0.0, help="test the moving average of the weights")
-    parser.add_option("conv_1_name", "convlayer1", default="conv1", help="layer whose filters and maps are drawn")
-    parser.add_option("conv_2_name", "convlayer2", default="conv2", help="second layer whose filters are drawn")
-    parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")
+    parser.add_option("flip", action="store_true", help="mirror training images at random, left to right")
     options.add_data_options(parser)
     options.add_run_options(parser)
     args = parser.parse_args(argv)
-    if args.edition and args.dataset in EDITIONS:
+    if args.edition and args.dataset in EDITIONS and args.edition != args.dataset:
         parser.error("-edition goes with -dataset PATH only")
     if args.no_maxpool and args.network == "mlp":
         parser.error("-no_maxpool goes with -network cnn only")
+    args.edition = args.dataset if args.dataset in EDITIONS else args.edition or DEFAULT_EDITION
     if args.scale == "quick" and args.epochs is None:
         args.epochs = QUICK_EPOCHS
+    for name in RECIPE:
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(EDITIONS[args.edition], name))
+    if args.momentum and args.optimizer != "sgd":
+        parser.error(f"-momentum is not for {args.optimizer}; add -optimizer sgd, or leave it out")
     return args
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+import experiment  # noqa: E402
+import metrics  # noqa: E402
+import models  # noqa: E402
+import runs  # noqa: E402
+import utils  # noqa: E402
+from data import images  # noqa: E402
+from metrics import format_interval  # noqa: E402
+from theory.equivariance import equivariance  # noqa: E402
 
 
 def main(argv=None):
-    argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
-    from data import images
+    classification = load(args)
+    if args.learning_rate is None:
+        is_plain = all(getattr(args, name) == value for name, value in PLAIN.items())
+        rates = list(EDITIONS[args.edition].learning_rates)
+        args.learning_rate = rates if is_plain else [classification.best_plain_rate(rates)]
+    experiment.run(classification)
 
+
+def load(args):
+    """The experiment of these options with its images."""
     data = images.load(args.dataset, args.data, args.data_dir, args.edition, args.scale == "quick", args.shuffle_pixels)
-    with_recipe(args, data.edition)
-    if args.momentum and args.optimizer != "sgd":
-        raise options.UserError(f"-momentum is not for {args.optimizer}; add -optimizer sgd, or leave it out")
-    is_plain = all(getattr(args, name) == value for name, value in PLAIN.items())
-    rates = args.learning_rate or (EDITIONS[data.edition].learning_rates if is_plain else [best_plain_rate(args, data)])
-    rates = list(dict.fromkeys(rates))
-    if len(rates) > 1:
-        args.learning_rate, args.resume = compare_rates(args, data, rates, argv), True
-    else:
-        args.learning_rate = rates[0]
-    train_and_test(args, data)
+    defaults = parse_args(["-dataset", args.dataset, "-scale", args.scale])
+    return Classification(args, defaults, data)
 
 
-def with_recipe(args, edition):
-    """`args` with the edition's own values of the options that were not given."""
-    for name in RECIPE:
-        if getattr(args, name) is None:
-            setattr(args, name, getattr(EDITIONS[edition], name))
-    return args
+class Classification(experiment.Experiment):
+    """Images to classes: the network, its loss, its validation and its test."""
 
+    question, score, score_name = "q2", "val_acc", "accuracy"
+    decoding_options = ("conv_1_name", "conv_2_name")
+    max_threads = 1  # a batch of 8 small images is slower on several
 
-def run_folder(args, data, **changed):
-    """The folder of the run with these options, some of them changed; its name holds those that are not the edition's."""
-    import runs
+    @property
+    def base_name(self):
+        return self.args.dataset if self.args.dataset in EDITIONS else f"file_{Path(self.args.dataset).stem}"
 
-    base = args.dataset if args.dataset in EDITIONS else f"file_{Path(args.dataset).stem}"
-    base += "-bundled" if data.bundled else ""
-    defaults = with_recipe(parse_args(["-scale", args.scale]), data.edition)
-    ignored = ("dataset", *NOT_COMPARED)
-    return runs.run_folder("q2", base, argparse.Namespace(**vars(args) | changed), defaults, ignored)
+    def build(self):
+        n_classes = len(self.data.class_names)
+        if self.args.network == "mlp":
+            return models.MLP(self.args.dropout, self.args.edition, n_classes)
+        model = models.CNN(self.args.dropout, self.args.no_maxpool, self.args.edition, n_classes)
+        for name in (self.args.conv_1_name, self.args.conv_2_name):
+            find_layer(model, name)  # a wrong name is told before the training
+        return model.to(memory_format=torch.channels_last)  # faster
 
+    def batches(self, device):
+        X, y = self.data.X["train"].to(device), self.data.y["train"].to(device)
+        gather = images.gatherer(X, y, images.random_distortion(self.args.shift, self.args.flip))
+        return utils.Batches(len(X), self.args.batch_size, gather)
 
-def compare_rates(args, data, rates, argv):
-    """Train with each learning rate, as processes side by side; returns the one with the best validation accuracy."""
-    import runs
-    import utils
+    def batch_loss(self, model, batch):
+        X, y = batch
+        return F.nll_loss(model(X), y, reduction="sum"), len(y)
 
-    is_handouts = set(rates) == set(EDITIONS[data.edition].learning_rates)
-    folder = run_folder(args, data, learning_rate=None if is_handouts else ",".join(map(str, rates)))
-    commands, folders = {}, {}
-    for rate in rates:
-        label = f"[{rate}]"
-        folders[rate] = run_folder(args, data, learning_rate=rate)
-        if args.run_name:
-            folders[rate] = folder.with_name(f"{folder.name}-learning_rate={rate}")
-        child = ["-learning_rate", rate, "-run_name", folders[rate].name, "-skip_test"]
-        commands[label] = runs.this_script(*argv, *child)
-    jobs = max(1, runs.n_cpus() // (args.threads or MAX_THREADS))
-    outcomes = runs.run_side_by_side(commands, jobs)
+    def evaluate(self, model):
+        log_probs, y = predict(model, self.data.X["val"]), self.data.y["val"]
+        hits = (log_probs.argmax(dim=-1) == y).sum().item()
+        return {"val_loss": F.nll_loss(log_probs, y).item(), "val_acc": hits / len(y)}
 
-    y = data.y["val"]
-    most_frequent = y.bincount().max().item() / len(y)  # what a network reaches that always answers the same
-    entries, histories = [], {}
-    for rate in rates:
-        error = outcomes[f"[{rate}]"]
-        entry = {"learning_rate": rate, "run": folders[rate].name, "error": error}
-        if error is None:
-            result = runs.read_json(folders[rate] / runs.RESULT)
-            entry["val_acc"] = result["val_acc"]
-            entry["learned"] = entry["val_acc"]["low"] > most_frequent
-            histories[f"{rate}"] = result["history"]
-        entries.append(entry)
-    finished = [entry for entry in entries if entry["error"] is None]
-    if not finished:
-        raise options.UserError(f"no learning rate could be trained: {entries[0]['error'].split(': error: ')[-1]}")
-    best = max(finished, key=lambda entry: entry["val_acc"]["value"])
-    for figure, label in (("train_loss", "Training loss"), ("val_acc", "Validation accuracy")):
-        curves = {f"lr {rate}": [line[figure] for line in history] for rate, history in histories.items()}
-        utils.plot_curves(folder / f"{figure}.pdf", curves, label, utils.data_title(data))
-    runs.write_json(
-        folder / runs.RESULT,
-        {"dataset": data.edition, "title": data.title, "bundled": data.bundled, "rates": entries, "best": best},
-    )
-    for entry in entries:
-        shown = entry["error"] or f"validation accuracy {entry['val_acc']['value']:.4f}"
-        print(f"learning rate {entry['learning_rate']}: {shown}")
-    print(f"best on validation: learning rate {best['learning_rate']}")
-    args.run_name = best["run"]
-    return best["learning_rate"]
+    def validated(self, model):
+        n = len(self.data.y["val"])
+        return metrics.proportion(round(self.evaluate(model)["val_acc"] * n), n)
 
+    def facts(self):
+        return {
+            "dataset": self.args.edition,
+            "class_names": self.data.class_names,
+            "learning_rate": self.args.learning_rate,
+            "n_examples": {split: len(y) for split, y in self.data.y.items()},
+        }
 
-def best_plain_rate(args, data):
-    """The best rate of a finished comparison of the plain network on the plain images, as the handouts ask; else a fallback."""
-    import runs
+    def draw(self, model, history, folder):
+        title = utils.data_title(self.data)
+        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats an image)", title)
+        accuracies = {"Validation": [line["val_acc"] for line in history]}
+        utils.plot_curves(folder / "val_acc.pdf", accuracies, "Validation accuracy", title)
+        X, y = self.data.X["train"], self.data.y["train"]
+        utils.plot_examples(folder, X, y, self.data.class_names, title)
+        if self.args.network == "mlp":
+            utils.plot_filters(folder / "filters_1.pdf", model.fc1.weight.view(-1, *X.shape[1:]), title)
+            return
+        layers = [find_layer(model, name) for name in (self.args.conv_1_name, self.args.conv_2_name)]
+        example, name = images.to_pixels(X[:1]).to(layers[0].weight.device), self.data.class_names[y[0]]
+        utils.plot_activation_maps(folder / "activation_maps.pdf", model, layers[0], example, f"{title}: {name}")
+        for i, layer in enumerate(layers, start=1):
+            utils.plot_filters(folder / f"filters_{i}.pdf", layer.weight, title)
 
-    folder = run_folder(args, data, learning_rate=None, run_name=None, **PLAIN)
-    if (folder / runs.RESULT).exists():
-        rate = runs.read_json(folder / runs.RESULT, "best", "learning_rate")
-        print(f"learning rate {rate:g}, the best of the comparison in {folder}")
-        return rate
-    rate = FALLBACK_RATE if args.no_maxpool else sorted(EDITIONS[data.edition].learning_rates)[1]
-    print(f"learning rate {rate:g}: no comparison of the network with pooling is in {folder}")
-    return rate
+    def test(self, model, folder):
+        """Figures of the test sets, and what a comparison with another network needs."""
+        data, title = self.data, utils.data_title(self.data)
+        log_probs, y = predict(model, data.X["test"]), data.y["test"]
+        y_hat = log_probs.argmax(dim=-1)
+        with runs.atomic_path(folder / PREDICTIONS) as path, open(path, "wb") as file:
+            np.savez(file, y=y.numpy(), y_hat=y_hat.numpy())
+        subsets = images.test_subsets(data)
+        result = {
+            "test": {name: metrics.classification(y[rows], log_probs[rows]) for name, rows in subsets.items()},
+            "baselines": images.baselines(data),
+            "shifted_acc": [{"pixels": pixels, "acc": self.shifted_acc(model, pixels)} for pixels in SHIFTS],
+        }
+        if self.args.network == "cnn":
+            result["equivariance"] = equivariance(model.conv1, data.X["test"][:EQUIVARIANCE_EXAMPLES])
+        if self.args.no_maxpool:
+            result["pooled"] = self.compare_with_pooled(y == y_hat)
+        confusion = result["test"]["official"]["confusion"]
+        utils.plot_confusion(folder / "confusion.pdf", confusion, data.class_names, title)
+        points = {point["pixels"]: point["acc"] for point in result["shifted_acc"]}
+        utils.plot_intervals(folder / "shifted.pdf", points, "Shift to the right (pixels)", "Test accuracy", title)
+        return result
 
+    def shifted_acc(self, model, pixels):
+        """Accuracy on the test images shifted to the right by some pixels."""
+        y_hat = predict(model, images.shifted(self.data, "test", pixels)).argmax(dim=-1)
+        return metrics.proportion((y_hat == self.data.y["test"]).sum().item(), len(y_hat))
 
-def train_and_test(args, data):
-    """Train one network, then test its best weights once, draw the figures and write the result."""
-    import torch
-
-    import metrics
-    import models
-    import runs
-    import utils
-
-    device = utils.configure_torch(args.seed, args.device, args.threads, MAX_THREADS)
-    folder = run_folder(args, data)
-    config = runs.make_config("q2", args, data, NOT_COMPARED)
-    with runs.open_run(folder, config, args.resume) as run:
-        if args.network == "mlp":
-            model = models.MLP(args.dropout, data.edition, len(data.class_names))
-            layers = []
+    def best_plain_rate(self, rates):
+        """The best learning rate of the network with pooling on the plain images; compares them if that is still to do."""
+        how = {"learning_rate": rates, "seed": [options.DEFAULT_SEED], "run_name": None, "skip_test": True}
+        plain = load(self.changed(**PLAIN, **how, resume="auto").args)
+        folder = plain.folder("comparison")
+        if (folder / runs.RESULT).exists():
+            rate = runs.read_json(folder / runs.RESULT, "best", "learning_rate", of=float)
         else:
-            model = models.CNN(args.dropout, args.no_maxpool, data.edition, len(data.class_names))
-            layers = [find_layer(model, name) for name in (args.conv_1_name, args.conv_2_name)]
-        model = model.to(device, memory_format=torch.channels_last)
-        n_params = models.get_number_trainable_params(model)
-        result = run.result
-        if result is None:
+            print("the learning rates of the network with pooling are compared first", flush=True)
+            rate = experiment.compare(plain)["best"]["learning_rate"]
+        print(f"learning rate {rate:g}, the best of the comparison in {folder}", flush=True)
+        return rate
+
+    def compare_with_pooled(self, correct):
+        """McNemar's test of this strided network against the pooled one with the same options; None if there is none."""
+        wanted = runs.compared(self.changed(no_maxpool=False).config())["options"]
+        found = [
+            run
+            for run in runs.find(self.args.runs_dir, self.question, **wanted)
+            if run.result["test"] and run.config["data"]["fingerprint"] == self.data.fingerprint
+        ]
+        if not found:
+            print("no test of the network with pooling on these images was found: the two cannot be compared")
+            return None
+        with np.load(found[0].folder / PREDICTIONS) as npz:
+            pooled_correct = npz["y"] == npz["y_hat"]
+        comparison = metrics.mcnemar(pooled_correct, correct)
+        return comparison | {"run": found[0].folder.name, "acc": found[0].result["test"]["official"]["acc"]}
+
+    def test_figure(self, result):
+        return result["test"]["official"]["acc"]
+
+    def report(self, result):
+        bundled = " (bundled data)" if result["bundled"] else ""
+        print(f"Trainable parameters: {result['n_params']:,}")
+        print(f"Best validation acc: {format_interval(result['val_acc'])} in epoch {result['best_epoch']}{bundled}")
+        if not result["test"]:
+            return
+        for name, figures in result["test"].items():
+            which = f", {TEST_NAMES[name]}, {figures['acc']['n']} images" if len(result["test"]) > 1 else ""
+            print(f"Final Test acc{which}: {format_interval(figures['acc'])}{bundled}")
+            by_class = zip(result["class_names"], figures["per_class_acc"], strict=True)
+            print("  by class: " + ", ".join(f"{name} {acc:.4f}" for name, acc in by_class if acc is not None))
+            if figures["macro_auc"] is not None:
+                print(f"  macro one-vs-rest AUC: {figures['macro_auc']:.4f}")
+        shown = ", ".join(f"{BASELINE_NAMES[name]} {acc:.4f}" for name, acc in result["baselines"].items())
+        print(f"For comparison, test acc of {shown}{bundled}")
+        shown = ", ".join(f"{point['acc']['value']:.4f}" for point in result["shifted_acc"])
+        print(f"Test acc after a shift of {SHIFTS[0]} to {SHIFTS[-1]} pixels: {shown}{bundled}")
+        if "equivariance" in result:
+            shown = ", ".join(f"{name} {error:.1e}" for name, error in result["equivariance"].items())
+            print(f"Relative error of the equivariance of conv1: {shown}")
+        if result.get("pooled"):
+            pooled = result["pooled"]
             print(
-                f"{utils.data_title(data)}: {n_params:,} trainable parameters, learning rate {args.learning_rate:g}",
-                flush=True,
+                f"pooled minus strided: {format_interval(pooled['difference'], sign='+')}; right only with pooling "
+                f"{pooled['only_a']}, only without {pooled['only_b']}, McNemar p = {pooled['p_value']:.2g}"
             )
-            history = train(args, data, model, run, device)
-            best = utils.best_epoch(history, "val_acc")
-            n_val = len(data.y["val"])
-            result = {
-                "dataset": data.edition,
-                "title": data.title,
-                "bundled": data.bundled,
-                "class_names": data.class_names,
-                "learning_rate": args.learning_rate,
-                "n_params": n_params,
-                "best_epoch": best["epoch"],
-                "train_loss": best["train_loss"],
-                "val_acc": metrics.proportion(round(best["val_acc"] * n_val), n_val),
-                "history": history,
-                "seconds": sum(line["seconds"] for line in history),
-                "threads": torch.get_num_threads(),
-                "test": None,
-            }
-            draw_training(folder, data, model, layers, history)
-            run.finish(result)
-        if result["test"] is None and not args.skip_test:
-            runs.load_weights(model, folder / runs.BEST)
-            result |= test(args, data, model, folder, device) | {"peak_memory_mb": utils.peak_memory_mb()}
-            run.finish(result)
-    report(result, folder)
 
 
 def find_layer(model, name):
     """The convolution called `name`, as Python writes it: `conv1`, or `convblock1[0]` inside an `nn.Sequential`."""
-    from torch import nn
-
     path = name.replace("[", ".").replace("]", "")
-    layer = dict(model.named_modules()).get(path)
-    if not isinstance(layer, nn.Conv2d):
-        there = ", ".join(key for key, module in model.named_modules() if isinstance(module, nn.Conv2d))
-        raise options.UserError(f"the network has no convolution called {name}; it has {there}")
-    return layer
+    convolutions = {key: module for key, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)}
+    if path not in convolutions:
+        raise options.UserError(f"the network has no convolution called {name}; it has {', '.join(convolutions)}")
+    return convolutions[path]
 
 
-def train(args, data, model, run, device):
-    """Fit the network with the options' recipe; returns the history."""
-    import torch
-    import torch.nn.functional as F
-
-    import utils
-    from data import images
-
-    X, y = ({split: part[split].to(device) for split in ("train", "val")} for part in (data.X, data.y))
-    distort = images.random_distortion(args.shift, args.flip)
-    batches = utils.TensorBatches(
-        X["train"],
-        y["train"],
-        batch_size=args.batch_size,
-        transform=lambda X, y: (images.to_pixels(distort(X)), y),
-    )
-
-    def batch_loss(model, batch):
-        X, y = batch
-        return F.nll_loss(model(X), y), len(y)
-
-    def validate(model):
-        log_probs = predict(model, X["val"])
-        hits = (log_probs.argmax(dim=-1) == y["val"]).sum().item()
-        return {"val_loss": F.nll_loss(log_probs, y["val"]).item(), "val_acc": hits / len(log_probs)}
-
-    kwargs = {"lr": args.learning_rate, "weight_decay": args.l2_decay, "fused": device.type != "mps"}
-    if args.optimizer == "adam":
-        optimizer = torch.optim.Adam(model.parameters(), **kwargs)
-    else:
-        optimizer = torch.optim.SGD(model.parameters(), momentum=args.momentum, **kwargs)
-    scheduler = None
-    if args.schedule == "cosine":
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs * len(batches))
-    averaged = utils.average_weights(model, args.ema_decay) if args.ema_decay else None
-    return utils.fit(
-        model, optimizer, batches, batch_loss, validate, run, args.epochs,
-        seed=args.seed, score="val_acc", scheduler=scheduler, averaged=averaged,
-    )  # fmt: skip
-
-
+@torch.no_grad()
 def predict(model, X):
     """Log-probabilities (n_examples, n_classes) of uint8 images, with dropout off."""
-    import torch
-
-    from data import images
-
     model.eval()
-    with torch.no_grad():
-        return torch.cat([model(images.to_pixels(batch)) for batch in X.split(EVAL_BATCH_SIZE)])
-
-
-def test(args, data, model, folder, device):
-    """Figures of the test sets, with the best weights; also what a comparison with another network needs."""
-    import numpy as np
-
-    import metrics
-    import runs
-    import utils
-    from data import images
-
-    log_probs = predict(model, data.X["test"].to(device)).cpu()
-    y = data.y["test"]
-    y_hat = log_probs.argmax(dim=-1)
-    result = {
-        "test": {},
-        "baselines": images.baselines(data),
-        "shifted_acc": [{"pixels": k, "acc": shifted_acc(data, model, device, k)} for k in SHIFTS],
-    }
-    if args.network == "cnn":
-        result["equivariance"] = equivariance(model.conv1, data.X["test"][:EQUIVARIANCE_EXAMPLES].to(device))
-    for name, indices in images.test_subsets(data).items():
-        result["test"][name] = metrics.classification(y[indices], log_probs[indices])
-    with runs.atomic_path(folder / "test_predictions.npz") as path, open(path, "wb") as file:
-        np.savez(file, y=y.numpy(), y_hat=y_hat.numpy())
-    utils.plot_confusion(
-        folder / "confusion.pdf", result["test"]["official"]["confusion"], data.class_names, utils.data_title(data)
-    )
-    utils.plot_intervals(
-        folder / "shifted.pdf",
-        {point["pixels"]: point["acc"] for point in result["shifted_acc"]},
-        "Shift to the right (pixels)",
-        "Test accuracy",
-        utils.data_title(data),
-    )
-    if args.no_maxpool:
-        result["pooled"] = compare_with_pooled(args, data, y == y_hat)
-    return result
-
-
-def shifted_acc(data, model, device, pixels):
-    """Accuracy on the test images shifted to the right by some pixels."""
-    import metrics
-    from data import images
-
-    y_hat = predict(model, images.shifted(data, "test", pixels).to(device)).argmax(dim=-1).cpu()
-    return metrics.proportion((y_hat == data.y["test"]).sum().item(), len(y_hat))
-
-
-def equivariance(conv, X):
-    """How far `conv` is from commuting with a shift and with a quarter turn (2021-22, Question 2.1).
-
-    conv(T x) - T conv(x), the largest difference over the largest value, away from the border, where pixels leave the
-    image; uint8 images X (n_examples, 1, 28, 28). Returns {"shift", "rotation"}: 0 is equivariance.
-    """
-    import torch
-
-    from data import images
-
-    x = images.to_pixels(X)
-    stride, border = conv.stride[0], conv.kernel_size[0]
-    transforms = {  # each for the image, and for the map, whose cells are `stride` pixels apart
-        "shift": (lambda x: x.roll(stride, dims=-1), lambda maps: maps.roll(1, dims=-1)),
-        "rotation": (lambda x: x.rot90(dims=(-2, -1)),) * 2,
-    }
-    result = {}
-    with torch.no_grad():
-        maps = conv(x)
-        for name, (transform_image, transform_maps) in transforms.items():
-            difference = (conv(transform_image(x)) - transform_maps(maps))[..., border:-border, border:-border]
-            result[name] = (difference.abs().max() / maps.abs().max()).item()
-    return result
-
-
-def compare_with_pooled(args, data, correct):
-    """McNemar's test of this strided network against the pooled one with the same options, or None if that is missing."""
-    import numpy as np
-
-    import metrics
-    import runs
-
-    folder = run_folder(args, data, no_maxpool=False, run_name=None)
-    is_tested = (folder / "test_predictions.npz").exists() and (folder / runs.RESULT).exists()
-    if not is_tested or runs.read_json(folder / runs.CONFIG, "data", "fingerprint") != data.fingerprint:
-        print(f"no test of the network with pooling on these images is in {folder}: the two cannot be compared")
-        return None
-    with np.load(folder / "test_predictions.npz") as npz:
-        pooled_correct = npz["y"] == npz["y_hat"]
-    return metrics.mcnemar(pooled_correct, correct) | {
-        "run": folder.name,
-        "acc": runs.read_json(folder / runs.RESULT, "test", "official", "acc"),
-    }
-
-
-def draw_training(folder, data, model, layers, history):
-    """The figures that need no test set: curves, one training example, its activation maps, filters of two layers."""
-    import torch
-
-    import utils
-    from data import images
-
-    for figure, label in (("train_loss", "Training loss"), ("val_acc", "Validation accuracy")):
-        utils.plot_curves(
-            folder / f"{figure}.pdf", {label: [line[figure] for line in history]}, label, utils.data_title(data)
-        )
-    x = data.X["train"][SHOWN_EXAMPLE : SHOWN_EXAMPLE + 1]
-    name = data.class_names[data.y["train"][SHOWN_EXAMPLE]]
-    utils.plot_tiles(folder / "original_example.pdf", x[0], title=f"{utils.data_title(data)}: {name}")
-    if not layers:  # the first hidden units of a network without convolutions, over the image
-        units = model.fc1.weight[:SHOWN_UNITS].detach().cpu().reshape(-1, *x.shape[2:])
-        utils.plot_tiles(folder / "filters_1.pdf", units, title=utils.data_title(data))
-        return
-    maps = []
-    hook = layers[0].register_forward_hook(lambda module, inputs, output: maps.append(output))
-    with torch.no_grad():
-        model(images.to_pixels(x).to(next(model.parameters()).device))
-    hook.remove()
-    channels = [f"channel {i}" for i in range(maps[0].shape[1])]
-    utils.plot_tiles(folder / "activation_maps.pdf", maps[0][0].cpu(), channels, f"{utils.data_title(data)}: {name}")
-    for i, layer in enumerate(layers, start=1):
-        kernels = layer.weight.detach().cpu().transpose(0, 1)  # a row of pictures for each input channel
-        n_columns = kernels.shape[1] if len(kernels) > 1 else N_COLUMNS
-        utils.plot_tiles(folder / f"filters_{i}.pdf", kernels.flatten(0, 1), None, utils.data_title(data), n_columns)
-
-
-def report(result, folder):
-    """Print the figures of a finished run."""
-    from metrics import format_interval
-
-    bundled = " (bundled data)" if result["bundled"] else ""
-    print(f"Trainable parameters: {result['n_params']:,}")
-    print(f"Best validation acc: {format_interval(result['val_acc'])} in epoch {result['best_epoch']}{bundled}")
-    for name, figures in (result["test"] or {}).items():
-        n = figures["acc"]["n"]
-        label = "Final Test acc" if len(result["test"]) == 1 else f"Final Test acc, {TEST_NAMES[name]}, {n} images"
-        print(f"{label}: {format_interval(figures['acc'])}{bundled}")
-        pairs = zip(result["class_names"], figures["per_class_acc"], strict=True)
-        print("  by class: " + ", ".join(f"{name} {acc:.4f}" for name, acc in pairs if acc is not None))
-        if figures["macro_auc"] is not None:
-            print(f"  macro one-vs-rest AUC: {figures['macro_auc']:.4f}")
-    if result["test"]:
-        names = {"majority": "the most frequent class", "nearest_centroid": "the nearest class mean"}
-        shown = ", ".join(f"{names[name]} {acc:.4f}" for name, acc in result["baselines"].items())
-        print(f"For comparison, test acc of {shown}{bundled}")
-        shown = ", ".join(f"{point['acc']['value']:.4f}" for point in result["shifted_acc"])
-        print(f"Test acc after a shift of {SHIFTS[0]} to {SHIFTS[-1]} pixels: {shown}{bundled}")
-    if result.get("equivariance"):
-        shown = ", ".join(f"{name} {error:.1e}" for name, error in result["equivariance"].items())
-        print(f"Relative error of the equivariance of conv1: {shown}")
-    if result.get("pooled"):
-        pooled = result["pooled"]
-        print(
-            f"pooled minus strided: {format_interval(pooled['difference'], sign='+')}; right only with pooling "
-            f"{pooled['only_a']}, only without {pooled['only_b']}, McNemar p = {pooled['p_value']:.2g}"
-        )
-    print(f"written to {folder}")
+    device = next(model.parameters()).device
+    return torch.cat([model(images.to_pixels(batch.to(device))) for batch in X.split(EVAL_BATCH_SIZE)]).cpu()
 
 
 if __name__ == "__main__":
-    options.run_script(main, options.RESUMABLE)
+    options.run_script(main)

@@ -7,427 +7,259 @@ $ python hw2-q3.py --use_attn --translate "no tengo hambre." "¿dónde estás?" 
 $ python hw2-q3.py --use_attn --translate sentences.txt                       # a line at a time; - reads the keyboard
 """
 
-import os
+import argparse
 import sys
 
 import options
 
-# torch takes seconds to import: every function imports what it needs of it, so that --help and a wrong option answer at once.
-
 N_EPOCHS, QUICK_EPOCHS = 50, 20
-MAX_THREADS = 4  # more do not pay at this batch size
-DECODE_BATCH_SIZE = 512
+EVAL_BATCH_SIZE = 512
 MAX_GROWTH, MAX_EXTRA = 2, 10  # a translation is cut at so many times its source's length and so many characters more
 LENGTH_PENALTY = 0.25  # the best on validation, of a beam of 5
+TGT_NOISE = 3  # characters; the sentences of one source length are sorted by target length plus such noise
 N_HEAT_MAPS = 4
 N_EXAMPLES = 8  # of the test set, at equal distances
-TEXT_SUFFIX = ".txt"  # what ends so is meant as a file
 MIN_SENTENCES = 10  # of one length, for a point in the figure of error by length
-# Options that do not change the training, so that a finished run can be decoded in another way.
-DECODING = ("beam_size", "length_penalty", "translate")
+SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
+SEARCH = ("beam_size", "length_penalty", "n_samples", "translate")  # options that do not change the training
 
 
 def parse_args(argv=None):
     parser = options.Parser("Train and test the character-level translator of Question 3.", prog="hw2-q3.py")
     parser.add_option("use_attn", action="store_true", help="bilinear attention")
-    parser.add_option("n_epochs", type=options.positive_int, help=f"passes over the training set (default: {N_EPOCHS})")
-    parser.add_option("batch_size", type=options.positive_int, default=64, help="default: %(default)s")
-    parser.add_option("lr", "learning_rate", type=options.positive_float, default=0.003, help="default: %(default)s")
-    parser.add_option("dropout", type=options.probability, default=0.3, help="default: %(default)s")
+    options.add_training_options(parser, batch_size=64, learning_rate=[0.003], dropout=0.3, optimizer="adam")
     parser.add_option("hidden_size", type=options.even_int, default=128, help="default: %(default)s")
+    # Beyond the handout, all off by default.
+    parser.add_option("label_smoothing", type=options.probability, default=0.0, help="default: 0")
     parser.add_option(
         "max_length",
         type=options.positive_int,
         default=20,
         help="training sentences are shorter than this; validation and test never change (default: %(default)s characters)",
     )
-    parser.add_option(
-        "beam_size", type=options.positive_int, default=1, help="also test a beam search (default: greedy)"
-    )
+    parser.add_option("beam_size", type=options.positive_int, default=1, help="also test a beam search (default: no)")
     parser.add_option(
         "length_penalty",
         type=options.non_negative_float,
-        default=LENGTH_PENALTY,
-        help="of the beam: a score is log p / length^this (default: %(default)s)",
+        nargs="+",
+        default=[LENGTH_PENALTY],
+        help="of the beam, a score is log p / length^this; of several the best on validation (default: 0.25)",
     )
+    parser.add_option("n_samples", type=options.positive_int, help="also test minimum-risk decoding of so many samples")
     parser.add_option(
-        "translate", nargs="+", metavar="TEXT", help="translate sentences, a file, or - the input; no training"
+        "translate", nargs="+", metavar="TEXT", help="translate sentences, files, or - the input; no training"
     )
-    # Beyond the handout, all off by default.
-    parser.add_option("schedule", choices=["constant", "cosine"], default="constant", help="of the learning rate")
-    parser.add_option("max_grad_norm", type=options.positive_float, help="clip the gradient's norm")
-    parser.add_option("label_smoothing", type=options.probability, default=0.0, help="default: 0")
-    parser.add_option("ema_decay", type=options.probability, default=0.0, help="test the moving average of the weights")
     options.add_data_options(parser)
     options.add_run_options(parser)
     args = parser.parse_args(argv)
-    if args.n_epochs is None:
-        args.n_epochs = QUICK_EPOCHS if args.scale == "quick" else N_EPOCHS
+    if args.epochs is None:
+        args.epochs = QUICK_EPOCHS if args.scale == "quick" else N_EPOCHS
     return args
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX  # noqa: E402
+
+import baselines  # noqa: E402
+import decoding  # noqa: E402
+import experiment  # noqa: E402
+import metrics  # noqa: E402
+import models  # noqa: E402
+import runs  # noqa: E402
+import utils  # noqa: E402
+from data import text, translation  # noqa: E402
+from metrics import format_interval  # noqa: E402
+
+SYMBOLS = {"sos": SOS_IDX, "eos": EOS_IDX, "pad": PAD_IDX, "forbidden": (PAD_IDX, SOS_IDX, UNK_IDX)}
 
 
 def main(argv=None):
     args = parse_args(argv)
     if args.translate:
         translate(args)
-    else:
-        train_and_test(args)
-
-
-def run_folder(args, bundled):
-    """The folder of the run with these options; its name holds those that are not the handout's."""
-    import runs
-
-    base = "tatoeba-bundled" if bundled else "tatoeba"
-    return runs.run_folder("q3", base, args, parse_args(["-scale", args.scale]), DECODING)
-
-
-def train_and_test(args):
-    """Train with the options' recipe, then test the best weights once, draw the figures and write the result."""
-    import torch
-
-    import models
-    import runs
-    import utils
-    from data import translation
-
+        return
     data = translation.load(args.data, args.data_dir, args.max_length, quick=args.scale == "quick")
-    vocabs = [translation.Vocabulary("".join(texts)) for texts in zip(*data.pairs["train"])][::-1]
-    device = utils.configure_torch(args.seed, args.device, args.threads, MAX_THREADS)
-    folder = run_folder(args, data.bundled)
-    with runs.open_run(folder, runs.make_config("q3", args, data, DECODING), args.resume) as run:
-        model = build(args, vocabs).to(device)
-        n_params = models.get_number_trainable_params(model)
-        result = run.result
-        if result is None:
-            sizes = ", ".join(f"{len(pairs):,} {split}" for split, pairs in data.pairs.items())
-            print(f"{utils.data_title(data)}: {sizes} pairs; {n_params:,} trainable parameters", flush=True)
-            history = train(args, data, model, vocabs, run)
-            best = utils.best_epoch(history, "val_err_rate", maximize=False)
-            result = {
-                "title": data.title,
-                "bundled": data.bundled,
-                "use_attn": args.use_attn,
-                "n_params": n_params,
-                "n_pairs": {split: len(pairs) for split, pairs in data.pairs.items()},
-                "best_epoch": best["epoch"],
-                "train_loss": best["train_loss"],
-                "val_err_rate": best["val_err_rate"],
-                "history": history,
-                "seconds": sum(line["seconds"] for line in history),
-                "threads": torch.get_num_threads(),
-                "test": None,
-            }
-            draw_training(folder, args, data, history)
-            run.finish(result)  # a test that is cut short need not train again
-        if result["test"] is None:
-            runs.load_weights(model, folder / runs.BEST)
-            result |= test(args, data, model, vocabs, folder) | {"peak_memory_mb": utils.peak_memory_mb()}
-            run.finish(result)
+    experiment.run(Translation(args, parse_args(["-scale", args.scale]), data))
+
+
+class Translation(experiment.Experiment):
+    """Spanish sentences to English ones: the network, its loss, its validation and its test."""
+
+    question, score, score_name, maximize = "q3", "val_err_rate", "error rate", False
+    decoding_options = SEARCH
+    max_threads = 4  # more do not pay at this batch size
+
+    def __init__(self, args, defaults, data, vocabs=None):
+        super().__init__(args, defaults, data)
+        # Of the source and of the target; the training sentences alone decide.
+        self.vocabs = vocabs or [text.Vocabulary("".join(side)) for side in zip(*data.pairs["train"])][::-1]
+
+    base_name = "tatoeba"
+
+    def build(self):
+        args, (src_vocab, tgt_vocab) = self.args, self.vocabs
+        encoder = models.Encoder(len(src_vocab), args.hidden_size, PAD_IDX, args.dropout)
+        attn = models.Attention(args.hidden_size) if args.use_attn else None
+        decoder = models.Decoder(args.hidden_size, len(tgt_vocab), attn, PAD_IDX, args.dropout)
+        return models.Seq2Seq(encoder, decoder)
+
+    def batches(self, device, split="train"):
+        src, tgt = translation.to_tensors(self.data.pairs[split], *self.vocabs)
+        lengths = [(part != PAD_IDX).sum(dim=1) for part in (src, tgt)]
+        gather = translation.gatherer(src.to(device), tgt.to(device), *lengths)
+        # Sources of one length need neither padding nor packing; among these, targets of about one length go together.
+        batch_size = self.args.batch_size if split == "train" else EVAL_BATCH_SIZE
+        return utils.Batches(len(src), batch_size, gather, lengths, noise=TGT_NOISE, one_length=True)
+
+    def batch_loss(self, model, batch):
+        """The cross-entropy of the target's characters, each predicted from the true ones before it."""
+        src, src_lengths, tgt = batch
+        # Read <sos> w_1 .. w_n, predict w_1 .. w_n <eos>.
+        tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]
+        logits, _ = model(src, src_lengths, tgt_in)  # (batch_size, max_tgt_len - 1, tgt_vocab_size)
+        loss = F.cross_entropy(
+            logits.flatten(0, 1),
+            tgt_out.flatten(),
+            ignore_index=PAD_IDX,
+            label_smoothing=self.args.label_smoothing if model.training else 0.0,
+            reduction="sum",
+        )
+        return loss, (tgt_out != PAD_IDX).sum()
+
+    def evaluate(self, model):
+        batches = self.batches(next(model.parameters()).device, "val")
+        val_loss = utils.mean_loss(model, batches, self.batch_loss)
+        return {"val_loss": val_loss, "val_err_rate": self.validated(model)["value"]}
+
+    def validated(self, model, **search):
+        refs, sentences = zip(*self.data.pairs["val"])
+        return metrics.mean(metrics.error_rates(self.decode(model, sentences, **search), refs))
+
+    def decode(self, model, sentences, **search):
+        """Translations of normalised sentences, in their order, by `decoding.search`; an empty one stays empty."""
+        hyps = [""] * len(sentences)
+        order = sorted((i for i, sentence in enumerate(sentences) if sentence), key=lambda i: len(sentences[i]))
+        for start in range(0, len(order), EVAL_BATCH_SIZE):
+            rows = order[start : start + EVAL_BATCH_SIZE]
+            for i, symbols in zip(rows, self.search(model, [sentences[i] for i in rows], **search).symbols.tolist()):
+                hyps[i] = self.vocabs[1].decode(symbols)
+        return hyps
+
+    @torch.no_grad()
+    def search(self, model, sentences, **search):
+        """The `decoding.Decoded` symbols of a batch of sentences."""
+        model.eval()
+        device = next(model.parameters()).device
+        src = text.pad([self.vocabs[0].encode(sentence) for sentence in sentences]).to(device)
+        lengths = torch.tensor([len(sentence) for sentence in sentences])
+        search |= {"max_steps": (MAX_GROWTH * lengths + MAX_EXTRA).to(device)} | SYMBOLS
+        return decoding.search(model.step, *model.start(src, lengths), **search)
+
+    @property
+    def seen(self):
+        """The English sentences of the training set."""
+        return {english for english, _ in self.data.pairs["train"]}
+
+    def facts(self):
+        n_pairs = {split: len(pairs) for split, pairs in self.data.pairs.items()}
+        return {"use_attn": self.args.use_attn, "n_examples": n_pairs}
+
+    def extra(self):
+        return {"chars": [vocab.chars for vocab in self.vocabs]}
+
+    def draw(self, model, history, folder):
+        title = utils.data_title(self.data)
+        rates = {"Validation": [line["val_err_rate"] for line in history]}
+        name = f"attn_{self.args.use_attn}_err_rate.pdf"  # the course's own name
+        utils.plot_curves(folder / name, rates, "Validation error rate", title)
+        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats a character)", title)
+
+    def test(self, model, folder):
+        """Figures of greedy decoding of the test set, and of translators without training; predictions and drawings."""
+        refs, sentences = zip(*self.data.pairs["test"])
+        hyps = self.decode(model, sentences)
+        rates, title = metrics.error_rates(hyps, refs), utils.data_title(self.data)
+        rows = zip(sentences, refs, hyps, metrics.distances(hyps, refs))
+        rows = [row for _, row in sorted(zip(rates, rows), key=lambda pair: pair[0])]  # the largest error rate last
+        runs.write_table(folder / "test_predictions.txt", ("source", "reference", "prediction", "distance"), rows)
+        points = metrics.by_length(list(map(len, sentences)), rates, MIN_SENTENCES)
+        path = folder / "err_by_length.pdf"
+        utils.plot_intervals(path, points, "Source length (characters)", "Test error rate", title)
+        if self.args.use_attn:  # the longest sentences show most of where the decoder looks
+            longest = sorted(dict.fromkeys(sentences), key=len, reverse=True)[:N_HEAT_MAPS]
+            for i, sentence in enumerate(longest, start=1):
+                found = self.search(model, [sentence], return_weights=True)
+                hyp = self.vocabs[1].decode(found.symbols[0].tolist())
+                alpha = found.weights[0, : len(hyp) + 1].cpu()
+                utils.plot_attention(folder / f"attention_{i}.pdf", alpha, sentence, [*hyp, "</s>"], title)
+        trivial = baselines.translate(self.data.pairs["train"], sentences)
+        examples = text.at_equal_distances(list(zip(sentences, refs, hyps)), N_EXAMPLES)
+        return {
+            "test": {"greedy": metrics.translation(hyps, refs, self.seen), "beam": None, "mbr": None},
+            "baselines": {name: metrics.mean(metrics.error_rates(hyps, refs)) for name, hyps in trivial.items()},
+            "examples": [{"src": src, "ref": ref, "hyp": hyp} for src, ref, hyp in examples],
+        }
+
+    def search_again(self, model, result, folder):
+        """Beam search and minimum-risk decoding with the weights of this run, if the options ask for them."""
+        args, searches = self.args, {}
         if args.beam_size > 1:
+            searches["beam"] = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
+        if args.n_samples is not None:
+            searches["mbr"] = [{"n_samples": args.n_samples, "seed": args.seed}]
+        if searches:
             runs.load_weights(model, folder / runs.BEST)
-            result["test"]["beam"] = test_beam(args, data, model, vocabs)
-            run.finish(result)
-    report(result, folder)
+            refs, sentences = zip(*self.data.pairs["test"])
+            greedy = metrics.error_rates(self.decode(model, sentences), refs)
+        for name, candidates in searches.items():
+            rates = [self.validated(model, **search) for search in candidates]
+            for search, rate in zip(candidates, rates):
+                shown = ", ".join(f"{option} {value:g}" for option, value in search.items())
+                print(f"{shown}: validation error rate {format_interval(rate)}", flush=True)
+            rate, search = min(zip(rates, candidates), key=lambda pair: pair[0]["value"])
+            hyps = self.decode(model, sentences, **search)
+            difference = metrics.paired_difference(greedy, metrics.error_rates(hyps, refs))
+            figures = metrics.translation(hyps, refs, self.seen)
+            result["test"][name] = figures | search | {"val_err_rate": rate, "difference": difference}
+            for example, hyp in zip(result["examples"], text.at_equal_distances(hyps, N_EXAMPLES)):
+                example[name] = hyp
+        return bool(searches)
 
+    def test_figure(self, result):
+        return result["test"]["greedy"]["err_rate"]
 
-def build(args, vocabs):
-    """The model of these options; `vocabs`: of the source and of the target."""
-    import models
-    from data.translation import PAD_IDX
-
-    src_vocab, tgt_vocab = vocabs
-    encoder = models.Encoder(len(src_vocab), args.hidden_size, PAD_IDX, args.dropout)
-    attn = models.Attention(args.hidden_size) if args.use_attn else None
-    decoder = models.Decoder(args.hidden_size, len(tgt_vocab), attn, PAD_IDX, args.dropout)
-    return models.Seq2Seq(encoder, decoder)
-
-
-def train(args, data, model, vocabs, run):
-    """Fit the model; returns the history."""
-    from functools import partial
-
-    import torch
-
-    import metrics
-    import utils
-    from data import translation
-
-    device = next(model.parameters()).device
-    src, tgt = (part.to(device) for part in translation.to_tensors(data.pairs["train"], *vocabs))
-    batches = utils.LengthBatches(src, tgt, args.batch_size, translation.PAD_IDX)
-
-    refs, sentences = zip(*data.pairs["val"])
-
-    def validate(model):
-        hyps = decode(model, sentences, vocabs)
-        rates = metrics.error_rates(hyps, refs)
-        return {"val_err_rate": sum(rates) / len(rates)}
-
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=device.type != "mps")
-    scheduler = None
-    if args.schedule == "cosine":
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.n_epochs * len(batches))
-    averaged = utils.average_weights(model, args.ema_decay) if args.ema_decay else None
-    return utils.fit(
-        model, optimizer, batches, partial(teacher_forced_loss, label_smoothing=args.label_smoothing), validate, run, args.n_epochs,
-        seed=args.seed, score="val_err_rate", maximize=False, scheduler=scheduler, averaged=averaged,
-        max_grad_norm=args.max_grad_norm, extra={"chars": [vocab.chars for vocab in vocabs]},
-    )  # fmt: skip
-
-
-def teacher_forced_loss(model, batch, label_smoothing=0.0):
-    """The mean cross-entropy of the target's characters, each predicted from the true ones before it; and their number."""
-    import torch.nn.functional as F
-
-    from data.translation import PAD_IDX
-
-    src, src_lengths, tgt = batch
-    # Read <sos> w_1 .. w_n, predict w_1 .. w_n <eos>.
-    tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]
-    logits, _ = model(src, src_lengths, tgt_in)  # (batch_size, max_tgt_len - 1, tgt_vocab_size)
-    loss = F.cross_entropy(
-        logits.flatten(0, 1), tgt_out.flatten(), ignore_index=PAD_IDX, label_smoothing=label_smoothing
-    )
-    return loss, (tgt_out != PAD_IDX).sum()
-
-
-def decode(model, sentences, vocabs, beam_size=1, length_penalty=LENGTH_PENALTY):
-    """Translations of normalised sentences, in their order; neighbours in length are decoded together."""
-    import torch
-
-    import decoding
-    from data.translation import EOS_IDX, PAD_IDX, SOS_IDX, pad
-
-    src_vocab, tgt_vocab = vocabs
-    device = next(model.parameters()).device
-    model.eval()
-    hyps = [""] * len(sentences)  # an empty sentence stays empty
-    order = sorted((i for i, sentence in enumerate(sentences) if sentence), key=lambda i: len(sentences[i]))
-    for start in range(0, len(order), DECODE_BATCH_SIZE):
-        batch = order[start : start + DECODE_BATCH_SIZE]
-        lengths = torch.tensor([len(sentences[i]) for i in batch])
-        src = pad([src_vocab.encode(sentences[i]) for i in batch]).to(device)
-        max_steps = MAX_GROWTH * lengths + MAX_EXTRA
-        symbols = SOS_IDX, EOS_IDX, PAD_IDX, max_steps
-        with torch.no_grad():
-            start_from = model.start(src, lengths)
-            if beam_size == 1:
-                out = decoding.greedy(model.step, *start_from, *symbols)
-            else:
-                out, _ = decoding.beam(model.step, *start_from, *symbols, beam_size, length_penalty)
-        for i, indices in zip(batch, out.tolist(), strict=True):
-            hyps[i] = tgt_vocab.decode(indices)
-    return hyps
-
-
-def test(args, data, model, vocabs, folder):
-    """Figures of the test set with the best weights, greedily decoded; its predictions and its figures."""
-    import baselines
-    import metrics
-    from data.translation import at_equal_distances
-
-    refs, sentences = zip(*data.pairs["test"])
-    train_pairs = data.pairs["train"]
-    hyps = decode(model, sentences, vocabs)
-    write_predictions(folder / "test_predictions.txt", sentences, refs, hyps)
-    draw_test(folder, args, data, model, vocabs, sentences, refs, hyps)
-    trivial = {
-        "nearest sentence": baselines.NearestSentence(train_pairs),
-        "character n-gram copy": baselines.CharNgramCopy(train_pairs),
-    }
-    val_refs, val_sentences = zip(*data.pairs["val"])
-    return {
-        "val_err_rate": metrics.mean(metrics.error_rates(decode(model, val_sentences, vocabs), val_refs)),
-        "test": {"greedy": metrics.translation(hyps, refs, seen_in_training(data)), "beam": None},
-        "baselines": {
-            name: metrics.mean(metrics.error_rates(translator.translate(sentences), refs))
-            for name, translator in trivial.items()
-        },
-        "examples": [
-            {"src": src, "ref": ref, "hyp": hyp}
-            for src, ref, hyp in at_equal_distances(list(zip(sentences, refs, hyps)), N_EXAMPLES)
-        ],
-    }
-
-
-def test_beam(args, data, model, vocabs):
-    """Figures of the test set with beam search, and the paired difference from greedy search."""
-    import metrics
-
-    refs, sentences = zip(*data.pairs["test"])
-    greedy = decode(model, sentences, vocabs)
-    hyps = decode(model, sentences, vocabs, args.beam_size, args.length_penalty)
-    difference = metrics.paired_difference(metrics.error_rates(greedy, refs), metrics.error_rates(hyps, refs))
-    return metrics.translation(hyps, refs, seen_in_training(data)) | {
-        "beam_size": args.beam_size,
-        "length_penalty": args.length_penalty,
-        "difference": difference,
-    }
-
-
-def seen_in_training(data):
-    return {english for english, _ in data.pairs["train"]}
-
-
-def write_predictions(path, sentences, refs, hyps):
-    """Source, reference, prediction and edit distance of every sentence, the largest error rate last."""
-    import Levenshtein
-
-    import metrics
-    import runs
-
-    rates = metrics.error_rates(hyps, refs)
-    with runs.atomic_path(path) as new_path, open(new_path, "w", encoding="utf-8") as file:
-        file.write("source\treference\tprediction\tdistance\n")
-        for i in sorted(range(len(refs)), key=rates.__getitem__):
-            file.write(f"{sentences[i]}\t{refs[i]}\t{hyps[i]}\t{Levenshtein.distance(hyps[i], refs[i])}\n")
-
-
-def draw_training(folder, args, data, history):
-    """The figures that need no test set: validation error (under the course's own name) and training loss by epoch."""
-    import utils
-
-    for name, key, label in (
-        (f"attn_{args.use_attn}_err_rate.pdf", "val_err_rate", "Validation error rate"),
-        ("train_loss.pdf", "train_loss", "Training loss (nats a character)"),
-    ):
-        utils.plot_curves(folder / name, {label: [line[key] for line in history]}, label, utils.data_title(data))
-
-
-def draw_test(folder, args, data, model, vocabs, sentences, refs, hyps):
-    """The error rate by source length, and where the decoder looked in a few test sentences."""
-    import metrics
-    import utils
-
-    rates_by_length = {}
-    for sentence, rate in sorted(zip(sentences, metrics.error_rates(hyps, refs)), key=lambda pair: len(pair[0])):
-        rates_by_length.setdefault(len(sentence), []).append(rate)
-    points = {length: metrics.mean(rates) for length, rates in rates_by_length.items() if len(rates) >= MIN_SENTENCES}
-    utils.plot_intervals(
-        folder / "err_by_length.pdf", points, "Source length (characters)", "Test error rate", utils.data_title(data)
-    )
-    if args.use_attn:
-        # The longest sentences show most; of equals the first.
-        first_of = {sentence: i for i, sentence in reversed(list(enumerate(sentences)))}
-        for number, sentence in enumerate(sorted(first_of, key=len, reverse=True)[:N_HEAT_MAPS], start=1):
-            i = first_of[sentence]
-            alpha = attention_weights(model, sentences[i], hyps[i], vocabs)
-            tgt_chars = [*hyps[i], "</s>"]
-            utils.plot_attention(
-                folder / f"attention_{number}.pdf", alpha, sentences[i], tgt_chars, utils.data_title(data)
-            )
-
-
-def attention_weights(model, sentence, hyp, vocabs):
-    """The weights (len(hyp) + 1, len(sentence)) with which the decoder, reading its own answer, looked at the source."""
-    import torch
-
-    from data.translation import SOS_IDX, pad
-
-    src_vocab, tgt_vocab = vocabs
-    device = next(model.parameters()).device
-    src = pad([src_vocab.encode(sentence)]).to(device)
-    weights = []
-
-    def keep(module, inputs, output):
-        query, enc_output, _ = inputs
-        weights.append(module.weights(query, module.prepare(enc_output)[0]))
-
-    hook = model.decoder.attn.register_forward_hook(keep)
-    with torch.no_grad():
-        model(src, torch.tensor([len(sentence)]), pad([[SOS_IDX, *tgt_vocab.encode(hyp)]]).to(device))
-    hook.remove()
-    return weights[0][0].cpu()
+    def report(self, result):
+        bundled = " (bundled data)" if result["bundled"] else ""
+        rate = format_interval(result["val_err_rate"])
+        print(f"Trainable parameters: {result['n_params']:,}")
+        print(f"Best validation error rate: {rate} in epoch {result['best_epoch']}{bundled}")
+        for name, figures in (result["test"] or {}).items():
+            if figures is not None:
+                how, rate = SEARCH_NAMES[name].format(**figures), format_interval(figures["err_rate"])
+                print(f"Final Test error rate, {how}: {rate}{bundled}", *metrics.translation_lines(figures), sep="\n")
+        for name, figure in result.get("baselines", {}).items():
+            print(f"Baseline, {name}: {format_interval(figure)}{bundled}")
+        for example in result.get("examples", [])[:1]:
+            print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
 
 
 def translate(args):
-    """Print the translation of each sentence, with the best weights of the last matching run."""
-    import runs
-    import utils
-    from data import translation
-
-    folder = find_run(args)
-    config = runs.read_json(folder / runs.CONFIG, "options")
-    for name in ("use_attn", "hidden_size", "dropout"):
-        setattr(args, name, config[name])
-    vocabs = [translation.Vocabulary(chars) for chars in runs.part_of_checkpoint(folder / runs.BEST, "chars")]
-    device = utils.configure_torch(args.seed, args.device, args.threads, MAX_THREADS)
-    model = build(args, vocabs).to(device)
-    runs.load_weights(model, folder / runs.BEST)
-    print(f"weights of {folder / runs.BEST}", file=sys.stderr)
-    for line in lines_to_translate(args.translate):
-        print(*decode(model, [translation.normalize(line)], vocabs, args.beam_size, args.length_penalty), flush=True)
-
-
-def lines_to_translate(texts):
-    """The sentences themselves, or the lines of the one file that is named, or with - of the standard input."""
-    if len(texts) > 1 or not (texts[0] == "-" or os.path.isfile(texts[0])):
-        if len(texts) == 1 and texts[0].endswith(TEXT_SUFFIX):
-            raise options.UserError(f"there is no file {texts[0]}; name one that is there, or give a sentence")
-        yield from texts
-        return
-    try:
-        file = sys.stdin.buffer if texts[0] == "-" else open(texts[0], "rb")
-        with file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield line.decode("utf-8-sig").rstrip("\r\n")
-                except UnicodeDecodeError:
-                    raise options.UserError(f"{texts[0]}, line {number}: not UTF-8; save it as UTF-8") from None
-    except OSError as error:
-        raise options.UserError(f"{texts[0]} cannot be read ({error.strerror}); name another file") from None
-
-
-def find_run(args):
-    """The folder of the latest run whose options are those that were given; raises `UserError` if there is none."""
-    import runs
-
-    defaults = vars(parse_args([]))
-    wanted = {k: v for k, v in vars(args).items() if v != defaults[k]}
-    wanted = {k: v for k, v in wanted.items() if k not in (*DECODING, *runs.NOT_COMPARED, "threads")}
-    wanted["use_attn"] = args.use_attn
-    kinds = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
-    folders = [args.runs_dir / "q3" / args.run_name] if args.run_name else (args.runs_dir / "q3").glob("*")
-    found = []
-    for folder in folders:
-        if (folder / runs.BEST).exists() and (folder / runs.CONFIG).exists():
-            made_with = runs.read_json(folder / runs.CONFIG, "options")
-            is_kind = runs.read_json(folder / runs.CONFIG, "data", "bundled") in kinds
-            if is_kind and all(made_with.get(name) == value for name, value in wanted.items()):
-                found.append(folder)
-    if not found:
-        command = "python hw2-q3.py" + " --use_attn" * args.use_attn
-        shown = ", ".join(f"{name}={value}" for name, value in wanted.items())
-        raise options.UserError(f"no trained run with {shown} in {args.runs_dir / 'q3'}; train one: {command}")
-    return max(found, key=lambda folder: (folder / runs.BEST).stat().st_mtime)
-
-
-def report(result, folder):
-    """Print the figures of a finished run."""
-    from metrics import format_interval
-
-    bundled = " (bundled data)" if result["bundled"] else ""
-    print(f"Trainable parameters: {result['n_params']:,}")
-    print(
-        f"Best validation error rate: {format_interval(result['val_err_rate'])} in epoch {result['best_epoch']}{bundled}"
-    )
-    for name, figures in result["test"].items():
-        if figures is None:
-            continue
-        how = "greedy" if name == "greedy" else f"beam of {figures['beam_size']}"
-        print(f"Final Test error rate, {how}: {format_interval(figures['err_rate'])}{bundled}")
-        print(f"  CER {figures['cer']:.4f}, exact {format_interval(figures['exact'])}, chrF {figures['chrf']:.2f}")
-        for key, label in (("err_rate_seen", "occurs"), ("err_rate_unseen", "does not occur")):
-            if figures[key]:
-                n = figures[key]["n"]
-                print(f"  target {label} in training ({n}): {format_interval(figures[key])}")
-        if "difference" in figures:
-            print(f"  greedy minus beam, paired: {format_interval(figures['difference'], sign='+')}")
-    for name, figure in result["baselines"].items():
-        print(f"Baseline, {name}: {format_interval(figure)}{bundled}")
-    print(f"written to {folder}")
+    """Print the translation of each sentence, with the best weights of the latest run of these options."""
+    found = experiment.latest(Translation.question, args, parse_args([]), SEARCH)
+    print(f"weights of {found.folder / runs.BEST}", file=sys.stderr)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, Translation.max_threads)
+    vocabs = [text.Vocabulary(chars) for chars in runs.part_of_checkpoint(found.folder / runs.BEST, "chars")]
+    translator = Translation(argparse.Namespace(**found.options), None, None, vocabs)
+    model = translator.build().to(device)
+    runs.load_weights(model, found.folder / runs.BEST)
+    search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0], "n_samples": args.n_samples}
+    for line in text.read_lines(args.translate):
+        print(*translator.decode(model, [text.normalize(line)], **search), flush=True)
 
 
 if __name__ == "__main__":
-    options.run_script(main, options.RESUMABLE)
+    options.run_script(main)

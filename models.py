@@ -16,9 +16,9 @@ def get_number_trainable_params(model):
 
 
 class _Classifier(nn.Module):
-    """What the networks of Question 2 have in common: the three affine layers and the log-softmax.
+    """The last layers of both networks of Question 2: three affine layers and a log-softmax.
 
-    log p = log_softmax(fc3(relu(fc2(drop(relu(fc1(x)))))))
+    head(x) = log_softmax(fc3(relu(fc2(drop(relu(fc1(x)))))))
     """
 
     def add_head(self, n_features, dropout_prob, spec, n_classes):
@@ -34,18 +34,18 @@ class _Classifier(nn.Module):
 
 
 class CNN(_Classifier):
-    """The convolutional network of Question 2: two convolutions, then three affine layers and a log-softmax.
+    """The convolutional network of Question 2: two convolutions, then the three affine layers of `_Classifier`.
 
-        h1 = pool(relu(conv1(x))),  h2 = pool(relu(conv2(h1))),  log p = log_softmax(fc3(relu(fc2(drop(relu(fc1(h2)))))))
+        h1 = pool(relu(conv1(x))),  h2 = pool(relu(conv2(h1))),  log p = head(h2)
 
-    The pooling is a 2x2 maximum with stride 2. With `no_maxpool` it goes, and both convolutions become 3x3 with
-    stride 2 instead (2023-24, Question 2.2), which leaves conv2's output at 6x6 cells either way.
+    The pooling takes the maximum of 2x2 cells with stride 2. With `no_maxpool` there is no pooling, and both convolutions
+    are 3x3 with stride 2 (2023-24, Question 2.2). In both cases h2 has 6x6 cells.
 
     Args:
         dropout_prob: probability that a feature of the first affine layer is dropped in training.
-        no_maxpool: strided convolutions in place of max pooling.
-        edition: a key of `editions.EDITIONS`; gives channels, kernel and layer sizes.
-        n_classes: the number of outputs, if not the edition's.
+        no_maxpool: use strided convolutions in place of max pooling.
+        edition: a key of `editions.EDITIONS`, which gives the channels, the kernel and the layer sizes.
+        n_classes: number of outputs; by default the edition's.
 
     Shapes:
         x: (batch_size, 1, 28, 28), or flattened to (batch_size, 784) as the course's loaders give it
@@ -64,15 +64,16 @@ class CNN(_Classifier):
             self.conv1 = nn.Conv2d(1, channels1, kernel_size=spec.conv1_kernel, padding=spec.conv1_kernel // 2)
             self.conv2 = nn.Conv2d(channels1, channels2, kernel_size=3, padding=0)
 
-        side = IMAGE_SIDE // 2  # after conv1: padded to keep 28, then pooled; or strided
-        side = (side - 2) // 2  # after conv2: a 3x3 kernel without padding takes 2 cells, then pooled or strided
+        side = IMAGE_SIDE // 2  # of h1: conv1 is padded and keeps 28, then the pooling or the stride halves it
+        side = (
+            side - 2
+        ) // 2  # of h2: conv2 has no padding and takes 2 cells, then the pooling or the stride halves it
         self.add_head(channels2 * side * side, dropout_prob, spec, n_classes)
 
     def forward(self, x):
-        # relu(pool(z)) = pool(relu(z)), since both are monotone; on the pooled map ReLU has a quarter of the work.
         x = x.reshape(-1, 1, IMAGE_SIDE, IMAGE_SIDE)
-        x = F.relu(self.pool(self.conv1(x)))  # (batch_size, channels1, 14, 14)
-        x = F.relu(self.pool(self.conv2(x)))  # (batch_size, channels2, 6, 6)
+        x = self.pool(F.relu(self.conv1(x)))  # (batch_size, channels1, 14, 14)
+        x = self.pool(F.relu(self.conv2(x)))  # (batch_size, channels2, 6, 6)
         return self.head(x.flatten(1))
 
     def pool(self, x):
@@ -80,13 +81,13 @@ class CNN(_Classifier):
 
 
 class MLP(_Classifier):
-    """The fully connected counterpart of `CNN`: the same affine layers over the pixels, without convolutions.
+    """The fully connected counterpart of `CNN`: the same three affine layers on the pixels, without convolutions.
 
-        log p = log_softmax(fc3(relu(fc2(drop(relu(fc1(x)))))))
+        log p = head(x)
 
-    It does not know which pixels are neighbours, so any fixed order of the pixels is as good as another (2022-23,
-    Questions 2.1 to 2.3). 544,330 parameters with 600 and 120 hidden units and 10 classes, of which fc1 has 471,000;
-    290,204 for the edition of 2023-24. Arguments and shapes as for `CNN`.
+    It does not know which pixels are neighbours, so it learns equally well from pixels in any fixed order (2022-23,
+    Questions 2.1 to 2.3). It has 544,330 parameters in the edition of 2022-23, 471,000 of them in fc1, and 290,204 in that
+    of 2023-24. Arguments and shapes are those of `CNN`.
     """
 
     def __init__(self, dropout_prob, edition=DEFAULT_EDITION, n_classes=None):
@@ -105,16 +106,17 @@ class Encoder(nn.Module):
     Padding has no influence: the backward direction starts at each sentence's own last symbol.
 
     Args:
-        src_vocab_size: rows of the embedding.
-        hidden_size: of both directions together, and of the embedding; even.
-        padding_idx: the symbol that fills short sentences up.
-        dropout: probability, on the embeddings and on the outputs.
+        src_vocab_size: number of source symbols.
+        hidden_size: size of the embedding and of the outputs, half of which belong to each direction; even.
+        padding_idx: the symbol that fills up short sentences.
+        dropout: probability that a value of the embeddings or of the outputs is dropped in training.
 
     Shapes:
         src: (batch_size, max_src_len)
         lengths: (batch_size), each at least 1
-        returns enc_output (batch_size, max_src_len, hidden_size), 0 at the padding, and final_hidden, h and c, each
-            (2, batch_size, hidden_size // 2): the forward direction after the last symbol, the backward after the first
+        returns enc_output (batch_size, max_src_len, hidden_size), which is 0 at the padding, and final_hidden, h and c,
+            each (2, batch_size, hidden_size // 2): the forward direction's after the last symbol, the backward's after
+            the first
     """
 
     def __init__(self, src_vocab_size, hidden_size, padding_idx, dropout):
@@ -128,7 +130,7 @@ class Encoder(nn.Module):
     def forward(self, src, lengths):
         emb = self.dropout(self.embedding(src))  # (batch_size, max_src_len, hidden_size)
         if bool((lengths == src.shape[1]).all()):
-            # Nothing to pack: the fused kernel of dense sequences is faster.
+            # Without padding nothing has to be packed, and the LSTM's kernel for dense sequences is faster.
             enc_output, final_hidden = self.lstm(emb)
         else:
             packed = pack_padded_sequence(emb, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -140,12 +142,13 @@ class Encoder(nn.Module):
 class Attention(nn.Module):
     """Bilinear attention (2022-23, Question 3.1b, equations 1 to 4; "general" in Luong et al., 2015).
 
-        z = W_q^T q,  s_i = z^T h_i,  p = softmax(s),  c = sum_i p_i h_i,  a_o = tanh(W_o^T [q; c])
+        p = softmax(s)  (1),  s_i = z^T h_i, z = W_q^T q  (2),  c = sum_i p_i h_i  (3),  a_o = tanh(W_o^T [q; c])  (4)
 
-    q is the decoder's state itself. All target steps are computed at once, since no step reads another's a_o. The
-    products with the weights are made on the source, which is shorter and which decoding reads again at every step:
+    q is the decoder's state and h_i the encoder's output. All target steps are computed at once, since no step reads the
+    a_o of another. W_q^T is `linear_in`; W_o^T is `linear_out`, with a bias and in two halves, W_o^T [q; c] = U q + V c.
+    Both W_q and V are multiplied with the source, so that decoding computes these products once and not at every step:
 
-        s_i = q^T (W_q h_i),  a_o = tanh(W_o^T [q; 0] + sum_i p_i W_o^T [0; h_i])
+        s_i = q^T (W_q h_i),  V c = sum_i p_i (V h_i)
 
     Shapes:
         query: (batch_size, max_tgt_len, hidden_size)
@@ -160,34 +163,32 @@ class Attention(nn.Module):
         self.linear_out = nn.Linear(2 * hidden_size, hidden_size)
 
     def forward(self, query, encoder_outputs, src_lengths):
-        return self.read(query, *self.prepare(encoder_outputs), sequence_mask(src_lengths, encoder_outputs))
+        attn_out, _ = self.attend(query, *self.project(encoder_outputs, src_lengths))
+        return attn_out
 
-    def prepare(self, encoder_outputs):
-        """keys W_q h_i and values W_o^T [0; h_i], each (batch_size, max_src_len, hidden_size)."""
-        hidden_size = encoder_outputs.shape[-1]
-        values = F.linear(encoder_outputs, self.linear_out.weight[:, hidden_size:])
-        return encoder_outputs @ self.linear_in.weight, values
+    def project(self, encoder_outputs, src_lengths):
+        """What `attend` reads of the source: keys W_q h_i and values V h_i, shaped like it, and the mask of its symbols."""
+        _, V = self.linear_out.weight.chunk(2, dim=1)
+        values = F.linear(encoder_outputs, V)
+        return encoder_outputs @ self.linear_in.weight, values, sequence_mask(src_lengths, encoder_outputs)
 
-    def weights(self, query, keys, mask=None):
-        """p, the share of attention (batch_size, max_tgt_len, max_src_len) that each source symbol gets.
-
-        keys: of `prepare`; mask: of `sequence_mask`.
-        """
-        scores = torch.bmm(query, keys.transpose(1, 2))
+    def attend(self, query, keys, values, mask):
+        """Equations 1 to 4: attn_out, and the attention weights p (batch_size, max_tgt_len, max_src_len)."""
+        U, _ = self.linear_out.weight.chunk(2, dim=1)
+        scores = torch.bmm(query, keys.transpose(1, 2))  # (2): s_i = q^T (W_q h_i)
         if mask is not None:
             scores = scores.masked_fill(~mask.unsqueeze(1), float("-inf"))
-        return scores.softmax(dim=-1)
-
-    def read(self, query, keys, values, mask=None):
-        """a_o from keys and values of `prepare`."""
-        from_query = F.linear(query, self.linear_out.weight[:, : query.shape[-1]], self.linear_out.bias)
-        return torch.tanh(torch.baddbmm(from_query, self.weights(query, keys, mask), values))
+        alpha = scores.softmax(dim=-1)  # (1)
+        from_query = F.linear(query, U, self.linear_out.bias)  # U q + b
+        return torch.tanh(
+            torch.baddbmm(from_query, alpha, values)
+        ), alpha  # (3), (4): tanh(U q + b + sum_i p_i (V h_i))
 
 
 def sequence_mask(lengths, padded):
-    """True at the real symbols (batch_size, max_len) of sequences padded to (batch_size, max_len, ...).
+    """A mask (batch_size, max_len), True at the real symbols of padded sequences (batch_size, max_len, ...).
 
-    None if there is no padding at all.
+    It is None if no sequence is padded.
     """
     max_len = padded.shape[1]
     if bool((lengths == max_len).all()):
@@ -200,18 +201,18 @@ class Decoder(nn.Module):
 
         q_1 .. q_m = LSTM(drop(E y_0) .. drop(E y_m-1)),  out_t = drop(a_o(q_t)), or drop(q_t) without attention
 
-    Only q_t, which has no dropout, is handed on to the next step, and no output is fed back: so one call of the LSTM over
-    the whole target computes the same as a loop over its symbols.
+    The next step reads q_t before the dropout, and it does not read out_t. One call of the LSTM over the whole target
+    therefore computes the same as a loop over its symbols.
 
     Args:
-        hidden_size: of the state and of the embedding.
-        tgt_vocab_size: rows of the embedding.
+        hidden_size: size of the state and of the embedding.
+        tgt_vocab_size: number of target symbols.
         attn: an `Attention`, or None.
-        padding_idx: the symbol that fills short sentences up.
-        dropout: probability, on the embeddings and on the outputs.
+        padding_idx: the symbol that fills up short sentences.
+        dropout: probability that a value of the embeddings or of the outputs is dropped in training.
 
     Shapes:
-        tgt: (batch_size, max_tgt_len), each symbol is read to predict the next one
+        tgt: (batch_size, max_tgt_len); each symbol is read to predict the next one
         dec_state: h and c, each (1, batch_size, hidden_size), or the encoder's final_hidden
         encoder_outputs: (batch_size, max_src_len, hidden_size)
         src_lengths: (batch_size)
@@ -237,12 +238,19 @@ class Decoder(nn.Module):
 
 
 def join_directions(state):
-    """The states of an LSTM's two directions side by side: each (2, batch_size, n) becomes (1, batch_size, 2n)."""
+    """Concatenate the states of an LSTM's two directions: each (2, batch_size, n) becomes (1, batch_size, 2n).
+
+    A state of one direction stays as it is.
+    """
     return tuple(torch.cat([part[0], part[1]], dim=-1).unsqueeze(0) if len(part) == 2 else part for part in state)
 
 
 class Seq2Seq(nn.Module):
-    """Encoder, decoder and the output layer, which shares its weight with the decoder's embedding (2022-23, Question 3).
+    """The encoder, the decoder and the output layer, which shares its weight with the decoder's embedding (2022-23, Question 3).
+
+        logits_t = generator(out_t) = E out_t + b
+
+    `forward` reads a given target (teacher forcing). `start` and `step` are the interface of `decoding`.
 
     Shapes:
         src: (batch_size, max_src_len)
@@ -258,7 +266,7 @@ class Seq2Seq(nn.Module):
         self.decoder = decoder
         self.generator = nn.Linear(decoder.hidden_size, decoder.tgt_vocab_size)
         self.generator.weight = decoder.embedding.weight
-        # As an output layer the embedding's standard deviation of 1 makes logits that start too large.
+        # The embedding starts with a standard deviation of 1; as an output layer it would make the first logits too large.
         with torch.no_grad():
             decoder.embedding.weight *= decoder.hidden_size**-0.5
 
@@ -269,19 +277,24 @@ class Seq2Seq(nn.Module):
         return self.generator(output), dec_hidden
 
     def start(self, src, src_lengths):
-        """The state (h, c) and the memory (with attention its keys, its values and the mask) from which `decoding` begins."""
+        """The state and the memory that decoding starts from: (h, c), and what the attention reads of the source."""
         enc_output, final_hidden = self.encoder(src, src_lengths)
-        h, c = (part.squeeze(0) for part in join_directions(final_hidden))
-        if self.decoder.attn is None:
-            return (h, c), ()
-        mask = sequence_mask(src_lengths, enc_output)
-        return (h, c), self.decoder.attn.prepare(enc_output) + (() if mask is None else (mask,))
+        state = tuple(part.squeeze(0) for part in join_directions(final_hidden))  # each (batch_size, hidden_size)
+        attn = self.decoder.attn
+        return state, () if attn is None else attn.project(enc_output, src_lengths)
 
     def step(self, tokens, state, memory):
-        """Log-probabilities of the next symbol (n_rows, tgt_vocab_size) after `tokens` (n_rows), and the new state.
+        """One step of `forward` without dropout, for every hypothesis of each source sentence.
 
-        For use without dropout: what `forward` computes for one symbol, with the embedding's product with the LSTM's input
-        matrix looked up.
+        The product of the embedding with the LSTM's input matrix is a table here, in which the tokens are looked up. The
+        attention reads the hypotheses of one sentence as if they were its target steps, so that they share its memory.
+
+        Shapes:
+            tokens: (n_hyps), the last symbols; the hypotheses of one sentence stand side by side
+            state: h and c, each (n_hyps, hidden_size)
+            memory: of `start`, for n_rows sentences
+            returns log_probs of the next symbol (n_hyps, tgt_vocab_size), the new state, and the attention weights
+                (n_hyps, max_src_len), or None without attention
         """
         h, c = state
         decoder, lstm = self.decoder, self.decoder.lstm
@@ -290,5 +303,9 @@ class Seq2Seq(nn.Module):
         i, f, g, o = gates.chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
-        output = h if decoder.attn is None else decoder.attn.read(h.unsqueeze(1), *memory).squeeze(1)
-        return self.generator(output).log_softmax(dim=-1), (h, c)
+        output, alpha = h, None
+        if decoder.attn is not None:
+            n_rows = len(memory[0])
+            output, alpha = decoder.attn.attend(h.view(n_rows, -1, decoder.hidden_size), *memory)
+            output, alpha = output.flatten(0, 1), alpha.flatten(0, 1)
+        return self.generator(output).log_softmax(dim=-1), (h, c), alpha

@@ -4,8 +4,10 @@ Standard library only, so that `--help` and a wrong option answer at once: the s
 """
 
 import argparse
+import importlib.util
 import math
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,50 +18,112 @@ DEFAULT_SEED = 42
 MAX_SEED = 2**64 - 1  # what torch takes
 MAX_COUNT = 2**31 - 1
 MAX_THREADS = 1024
-USER_ERROR, BROKEN_PIPE, INTERRUPTED = 2, 1, 130  # exit codes
+USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 
-
-RESUMABLE = "the same command with -resume goes on from the last finished epoch"
+SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
 
 
 class UserError(Exception):
     """What a user can cause and mend. The message is one line: what is wrong, and what to do next."""
 
 
-class Parser(argparse.ArgumentParser):
-    """An `argparse` parser that takes each option with one dash and with two, and reports an error in one line.
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM. The message says what is left of the work and how to go on."""
 
-    The handouts write `-learning_rate` and `--use_attn`, and sometimes the same option both ways.
+
+class Parser(argparse.ArgumentParser):
+    """An `argparse` parser that accepts the handouts' spellings and reports an error in one line.
+
+    The handouts write `-learning_rate` and `--use_attn`, and sometimes the same option both ways: one dash or two, and `-`
+    or `_` inside a name are the same here.
     """
 
     def __init__(self, description, **kwargs):
         super().__init__(description=description, allow_abbrev=False, **kwargs)
 
     def add_option(self, *names, **kwargs):
-        """Add one option; `names` come without dashes, the first names the attribute."""
-        flags = [dashes + name for name in names for dashes in ("-", "--")]
-        return self.add_argument(*flags, dest=names[0], **kwargs)
+        """Add one option; `names` come without dashes, the first one names the attribute."""
+        return self.add_argument(*(f"--{name}" for name in names), dest=names[0], **kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._spelled(arg) for arg in args], namespace)
+
+    def _spelled(self, argument):
+        """The argument as it was declared if it names an option in another spelling, else unchanged."""
+        name, equals, value = argument.partition("=")
+        declared = "--" + name.lstrip("-").replace("-", "_")
+        is_option = name.startswith("-") and declared in self._option_string_actions
+        return declared + equals + value if is_option else argument
 
     def error(self, message):
         self.exit(USER_ERROR, f"{self.prog}: error: {message}; see python {self.prog} --help\n")
 
 
-def run_script(main, on_interrupt="nothing was left half done"):
-    """Call `main()`; a `UserError` becomes one line on stderr and exit code 2.
+def command_line(args):
+    """The arguments that parse to these options."""
+    arguments = []
+    for name, value in vars(args).items():
+        if value is True:
+            arguments.append(f"--{name}")
+        elif value is not None and value is not False:
+            arguments += [f"--{name}", *(value if isinstance(value, list) else [value])]
+    return arguments
 
-    An interrupt ends with the line `on_interrupt`, a reader that went away (`| head`) silently.
+
+def before_imports(parse_args):
+    """Call `parse_args()` before a script imports torch, so that `--help` and a wrong option answer at once.
+
+    Ends with one line if torch is not installed for the Python that runs the script.
     """
+    parse_args()
+    if importlib.util.find_spec("torch") is None:
+        python = Path(".venv") / ("Scripts" if os.name == "nt" else "bin") / "python"
+        script = Path(sys.argv[0]).name
+        advice = f"run {python} {script}" if (ROOT / python).exists() else "run make test first, it makes .venv"
+        sys.exit(_error_line(f"this Python has no torch; {advice}", USER_ERROR))
+
+
+def run_script(main):
+    """Call `main()`. A `UserError`, or memory that is not enough, becomes one line on stderr and exit code 2.
+
+    Ctrl-C and SIGTERM end with one line and the exit codes 130 and 143; a reader that went away (`| head`) ends silently.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
+    signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         sys.exit(main())
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        print(f"interrupted; {on_interrupt}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(_error_line(error, USER_ERROR))
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "memory" in str(error)):
+            raise
+        advice = "try smaller values of the options, -batch_size, -hidden_size or -beam_size"
+        sys.exit(_error_line(f"there is not enough memory for this; {advice}", USER_ERROR))
+    except KeyboardInterrupt as error:
+        code = TERMINATED if _terminated else INTERRUPTED
+        what = "terminated" if _terminated else "interrupted"
+        print("; ".join([what, *map(str, error.args)]), file=sys.stderr)
+        sys.exit(code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         sys.exit(BROKEN_PIPE)
+
+
+_terminated = False
+
+
+def _on_sigterm(signum, frame):
+    global _terminated
+    _terminated = True
+    raise Interrupted
+
+
+def _error_line(message, code):
+    """Print the one line of an error; returns the exit code."""
+    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    return code
 
 
 def _number(convert, test, wanted):
@@ -103,9 +167,39 @@ def add_data_options(parser):
         "data",
         choices=["auto", "real", "bundled"],
         default="auto",
-        help="real data, the bundled twin that this project generates, or (auto, the default) real if it is there",
+        help="real data, the bundled data that this project generates, or (auto, the default) real if they are there",
     )
     parser.add_option("data_dir", type=Path, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
+
+
+def add_training_options(parser, **defaults):
+    """How the weights are learned; `utils.Optimization` and `utils.fit` read these.
+
+    defaults: of epochs, batch_size, learning_rate, dropout, optimizer. One that is missing or None is filled in by the script.
+    """
+
+    def add(*names, help, default=None, **kwargs):
+        default = defaults.get(names[0], default)
+        shown = (
+            ""
+            if default is None
+            else f" (default: {default:g})"
+            if isinstance(default, float)
+            else f" (default: {default})"
+        )
+        parser.add_option(*names, default=default, help=help + shown, **kwargs)
+
+    add("epochs", "n_epochs", type=positive_int, help="passes over the training set")
+    add("batch_size", type=positive_int, help="training examples of one step")
+    add("learning_rate", "lr", type=positive_float, nargs="+", help="one, or several to compare on validation")
+    add("dropout", type=probability, help="dropout probability")
+    add("optimizer", choices=["sgd", "adam", "adamw"], help="how the gradient changes the weights")
+    # What the handouts do not ask for is off by default.
+    add("l2_decay", type=non_negative_float, default=0.0, help="weight decay")
+    add("momentum", type=probability, default=0.0, help="of SGD")
+    add("schedule", choices=["constant", "cosine"], default="constant", help="of the learning rate")
+    add("max_grad_norm", type=positive_float, help="clip the gradient to this norm")
+    add("ema_decay", type=probability, default=0.0, help="evaluate the exponential moving average of the weights")
 
 
 def add_run_options(parser):
@@ -116,8 +210,19 @@ def add_run_options(parser):
         default="full",
         help="full: the handout's own setting (default); quick: fewer epochs and examples, for a first look",
     )
-    parser.add_option("seed", type=seed, default=DEFAULT_SEED, help="random seed (default: %(default)s)")
-    parser.add_option("device", choices=["auto", "cpu", "cuda", "mps"], default="cpu", help="default: %(default)s")
+    parser.add_option(
+        "seed",
+        type=seed,
+        nargs="+",
+        default=[DEFAULT_SEED],
+        help=f"one, or several to compare (default: {DEFAULT_SEED})",
+    )
+    parser.add_option(
+        "device",
+        choices=["auto", "cpu", "cuda", "mps"],
+        default="auto",
+        help="auto (the default) takes a GPU if there is one",
+    )
     parser.add_option(
         "threads", type=whole(1, MAX_THREADS), help="CPU threads (default: chosen by the size of the work)"
     )
@@ -125,4 +230,11 @@ def add_run_options(parser):
     parser.add_option(
         "run_name", type=run_name, metavar="NAME", help="name of the run's folder (default: made from the options)"
     )
-    parser.add_option("resume", action="store_true", help="go on with an interrupted run of the same name")
+    parser.add_option(
+        "resume",
+        nargs="?",
+        const="must",
+        choices=["must", "auto"],
+        help="go on with the interrupted run of these options; with auto start it if there is none",
+    )
+    parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")

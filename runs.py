@@ -1,28 +1,35 @@
-"""The folder of a run: files that are whole or absent, one writer at a time, checkpoints, resuming, runs side by side.
+"""The folder of a run: files that are whole or absent, one writer at a time, checkpoints, resuming, and finding a run again.
 
 torch is imported where a checkpoint is read or written, so that scripts without one need not wait for it.
 """
 
+import hashlib
+import io
 import json
 import os
 import platform
+import queue
 import subprocess
 import sys
 import threading
+import zipfile
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
 import filelock
 
-from options import UserError
+from options import DEFAULT_SEED, Interrupted, UserError
 
 CONFIG, HISTORY, RESULT = "config.json", "metrics.jsonl", "result.json"
 LAST, BEST = "last.pt", "best.pt"
-LOCK = ".lock"
-OWN_FILES = (CONFIG, HISTORY, RESULT, LAST, BEST, "*.pdf", "test_predictions.*")
-# Options that say where or how a run is made, not what is computed; of data the fingerprint decides.
-NOT_COMPARED = ("data", "data_dir", "runs_dir", "resume", "run_name", "device")
+LOCK, REPLACING, NEW = ".lock", ".replacing", ".new-"
+OWN_FILES = (RESULT, LAST, CONFIG, HISTORY, BEST, "*.pdf", "*.png", "test_predictions.*")
+# Options that say where or how a run is made, not what is computed; of the data the fingerprint decides.
+WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads")
+MAX_NAME = 80  # characters of a folder's name; longer ones are cut
 
 
 @contextmanager
@@ -56,25 +63,42 @@ def write_json(path, value):
         new_path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path, *keys):
-    """The value of a JSON file, or the one inside it that `keys` lead to; raises `UserError` if there is none."""
+def read_json(path, *keys, of=None):
+    """The value of a JSON file, or the one inside it that `keys` lead to.
+
+    of: the type that the value must have, for instance `dict`.
+
+    Raises `UserError` if the file is no JSON, or has no such value.
+    """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         for key in keys:
             value = value[key]
-        return value
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); delete its folder and run again") from error
     except (KeyError, IndexError, TypeError) as error:
         raise UserError(f"{path} has no {'.'.join(map(str, keys))}; delete its folder and run again") from error
+    if of is not None and not isinstance(value, of):
+        where = ".".join(map(str, keys)) or "file"
+        raise UserError(f"{path}: its {where} is no {of.__name__}; delete its folder and run again")
+    return value
+
+
+def write_table(path, header, rows):
+    """Write a text file of columns separated by tabs, atomically."""
+    with atomic_path(path) as new_path:
+        lines = ["\t".join(map(str, row)) + "\n" for row in (header, *rows)]
+        new_path.write_text("".join(lines), encoding="utf-8")
 
 
 def save_checkpoint(path, state):
     """Write tensors and plain values for `load_checkpoint`, atomically."""
     import torch
 
+    content = io.BytesIO()  # torch's own writer raises a RuntimeError on a full disk
+    torch.save(state, content)
     with atomic_path(path) as new_path:
-        torch.save(state, new_path)
+        new_path.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(path, map_location="cpu"):
@@ -82,9 +106,14 @@ def load_checkpoint(path, map_location="cpu"):
     import torch
 
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums
+            damaged = archive.testzip()
+        if damaged is None:
+            return torch.load(path, map_location=map_location, weights_only=True)
+        reason = f"the checksum of {damaged} is wrong"
     except Exception as error:  # torch and pickle raise whatever a damaged file makes them raise
-        raise UserError(f"{path} is not a checkpoint of this project; delete its folder and train again") from error
+        reason = type(error).__name__
+    raise UserError(f"{path} is not a checkpoint of this project ({reason}); delete its folder and train again")
 
 
 def load_weights(model, path):
@@ -108,44 +137,38 @@ def wrong_network(path):
     return UserError(f"{path} holds the weights of another network; give the options that it was trained with")
 
 
-def default_name(base, args, defaults, ignored=()):
-    """A run's name: `base`, then each option that differs from its default, `octmnist-learning_rate=0.1-no_maxpool`.
-
-    `args` and `defaults` are dicts from option to value; a default that is missing counts as None.
-    """
-    parts = [base]
-    for name, value in args.items():
-        if name in (*NOT_COMPARED, *ignored, "threads") or value == defaults.get(name):
-            continue
-        parts.append(name if value is True else f"{name}={value}")
-    return "-".join(parts).replace("/", "_")
-
-
-def run_folder(question, base, args, defaults, ignored=()):
-    """The folder of the run with these options: the one that the user named, or one named after those that differ.
+def make_config(question, args, defaults, data, kind="run", ignored=()):
+    """What determines the numbers of a run, and where they came from.
 
     Args:
-        question: the folder of the question's runs.
-        args, defaults: the parsed options, and what they are when none is given; `default_name` reads them.
-    """
-    defaults = vars(defaults) | {"scale": "full"}  # quick runs say so
-    return args.runs_dir / question / (args.run_name or default_name(base, vars(args), defaults, ignored))
-
-
-def make_config(question, args, data, ignored=()):
-    """What determines a run's numbers, and where they came from, for `open_run`.
-
-    Args:
-        args: the parsed options; those in `ignored` do not matter to what is trained.
+        question: "q2" or "q3", the folder of its runs.
+        args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint.
+        kind: "run", or "comparison" of several runs.
+        ignored: options that do not change what is trained, such as how a finished model is decoded.
     """
-    values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    values = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ignored}
+    unchanged = (*WHERE, "scale", "seed", "dataset")
+    usual = {k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in vars(defaults).items()}
+    changed = {k: v for k, v in values.items() if k not in unchanged and v != usual.get(k)}
     return {
         "question": question,
-        "options": {name: value for name, value in values.items() if name not in ignored},
+        "kind": kind,
+        "options": values,
+        "changed": changed,
         "data": {"name": data.title, "bundled": data.bundled, "fingerprint": data.fingerprint},
         "versions": versions(),
+        "hardware": {"cpu": cpu_name(), "n_cpus": n_cpus()},
     }
+
+
+def cpu_name():
+    """The processor as Linux names it; what Python knows of it elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def versions():
@@ -153,81 +176,195 @@ def versions():
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in ("torch", "numpy")}
 
 
+def compared(config):
+    """The part of a config that decides about the numbers."""
+    options = {name: value for name, value in config["options"].items() if name not in WHERE}
+    return {"kind": config["kind"], "options": options, "data": config["data"]["fingerprint"]}
+
+
+def folder_of(config, runs_dir, base, run_name=None):
+    """The folder of the run with this config.
+
+    It is `run_name`, or named for people: `base`, then the options that differ from the defaults. A folder that holds another
+    run, of other data for instance, is left to it: the name then ends in a few digits of the config's hash.
+    """
+    parent = Path(runs_dir) / config["question"]
+    if run_name:
+        return parent / run_name
+    shown = config["changed"] | {
+        name: config["options"][name]
+        for name, usual in (("scale", "full"), ("seed", DEFAULT_SEED))
+        if config["options"].get(name, usual) != usual
+    }
+    parts = [base] + ["bundled"] * config["data"]["bundled"]
+    for name, value in shown.items():
+        value = ",".join(map(str, value)) if isinstance(value, list) else value
+        parts.append(name if value is True else f"{name}={value}")
+    name = "-".join(parts).replace("/", "_")
+    digest = hashlib.sha256(json.dumps(compared(config), sort_keys=True).encode()).hexdigest()[:6]
+    if len(name) > MAX_NAME or ((parent / name / CONFIG).exists() and different(parent / name, config)):
+        name = f"{name[:MAX_NAME]}-{digest}"
+    return parent / name
+
+
+def different(folder, config):
+    """The names of the options, and "data" or "kind", in which the run in `folder` differs from `config`."""
+    path = folder / CONFIG
+    there = {
+        "kind": read_json(path, "kind"),
+        "options": read_json(path, "options", of=dict),
+        "data": {"fingerprint": read_json(path, "data", "fingerprint")},
+    }
+    there, here = compared(there), compared(config)
+    names = sorted(here["options"] | there["options"])
+    names = [name for name in names if here["options"].get(name) != there["options"].get(name)]
+    return names + [name for name in ("kind", "data") if there[name] != here[name]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished run in its folder."""
+
+    folder: Path
+
+    @cached_property
+    def config(self):
+        return read_json(self.folder / CONFIG, of=dict)
+
+    @cached_property
+    def options(self):
+        return read_json(self.folder / CONFIG, "options", of=dict)
+
+    @cached_property
+    def changed(self):
+        """The options that differ from the handout's."""
+        return read_json(self.folder / CONFIG, "changed", of=dict)
+
+    @cached_property
+    def bundled(self):
+        return read_json(self.folder / CONFIG, "data", "bundled", of=bool)
+
+    @cached_property
+    def result(self):
+        return read_json(self.folder / RESULT, of=dict)
+
+    @property
+    def figures(self):
+        return sorted(path.name for path in self.folder.glob("*.pdf") if path.is_file())
+
+
+def find(runs_dir, question, kind="run", **wanted):
+    """The finished runs of a question, the newest first, as a list of `Found`.
+
+    Args:
+        kind: "run" or "comparison".
+        wanted: what options must be, for instance dataset="octmnist", seed=42.
+
+    Raises `UserError` for a folder whose config cannot be read.
+    """
+    paths = [path.parent for path in (Path(runs_dir) / question).glob(f"*/{RESULT}") if (path.parent / CONFIG).exists()]
+    found = [Found(path) for path in sorted(paths)]
+    found = [run for run in found if read_json(run.folder / CONFIG, "kind") == kind]
+    found = [run for run in found if all(run.options.get(name) == value for name, value in wanted.items())]
+    return sorted(found, key=lambda run: (run.folder / RESULT).stat().st_mtime, reverse=True)
+
+
 class Run:
     """One run and its folder; `open_run` makes it.
 
-    The history (one dict an epoch) lives in `last.pt`, `metrics.jsonl` is written anew from it. At each epoch come, each
-    whole or not at all and in this order: `best.pt` if the epoch is the best so far, `last.pt`, `metrics.jsonl`; so
-    that whatever was killed between them is repeated, with the same numbers, by a resumed run.
+    The history (one dict an epoch) lives in `last.pt`; `metrics.jsonl` is written anew from it. Each epoch writes, in this
+    order and each file whole or not at all: `best.pt` if the epoch is the best so far, `last.pt`, `metrics.jsonl`. So a
+    resumed run repeats whatever a kill cut off, with the same numbers.
     """
 
-    def __init__(self, folder, config, resume):
+    def __init__(self, folder, config, resume=None):
         self.folder = folder
         self.config = config
         self.is_new = True  # no checkpoint of this run yet: the folder may hold another run's files
-        if resume and (folder / LAST).exists():
+        is_there = (folder / LAST).exists()
+        if resume and is_there:
             self._refuse_other_config()
             self.is_new = False
-        elif resume:
-            print(f"nothing to resume in {folder}; starting from the beginning")
-        elif any((folder / name).exists() for name in (LAST, RESULT)):
+        elif resume == "must":
+            raise UserError(f"there is no run to resume in {folder}; leave out -resume to start it")
+        elif resume is None and (is_there or (folder / RESULT).exists()):
             print(f"replacing the run in {folder}")
 
     @property
     def result(self):
         """The result of this run if it is finished, else None."""
         path = self.folder / RESULT
-        return None if self.is_new or not path.exists() else read_json(path)
+        return None if self.is_new or not path.exists() else read_json(path, of=dict)
 
     def checkpoint(self):
-        """What `save_epoch` wrote last, or None for a run that starts."""
-        return None if self.is_new else load_checkpoint(self.folder / LAST)
+        """What `save_epoch` wrote last, or None for a run that starts. Also mends `metrics.jsonl`."""
+        if self.is_new:
+            return None
+        checkpoint = load_checkpoint(self.folder / LAST)
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get("history"), list):
+            self.write_history(checkpoint["history"])
+        return checkpoint
 
     def save_epoch(self, state, history, best=None):
         """Write the checkpoints of one epoch; `best`, weights and what goes with them, if it is the best so far."""
-        if self.is_new:
-            self._clear()
-            write_json(self.folder / CONFIG, self.config)
-            self.is_new = False
+        prefix = NEW if self.is_new else ""
         if best is not None:
-            save_checkpoint(self.folder / BEST, best)
-        save_checkpoint(self.folder / LAST, state | {"history": history})
-        with atomic_path(self.folder / HISTORY) as path:
-            path.write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
+            save_checkpoint(self.folder / f"{prefix}{BEST}", best)
+        save_checkpoint(self.folder / f"{prefix}{LAST}", state | {"history": history})
+        if self.is_new:  # another run's files give way now that this one has a whole checkpoint
+            write_json(self.folder / f"{NEW}{CONFIG}", self.config)
+            write_json(self.folder / REPLACING, [CONFIG, LAST] + [BEST] * (best is not None))
+            finish_replacing(self.folder)
+            self.is_new = False
+        self.write_history(history)
+
+    def write_history(self, history):
+        """Write `metrics.jsonl` unless it says so already."""
+        path, lines = self.folder / HISTORY, "".join(json.dumps(line) + "\n" for line in history)
+        if not (path.is_file() and path.read_bytes() == lines.encode()):
+            with atomic_path(path) as new_path:
+                new_path.write_text(lines, encoding="utf-8")
 
     def finish(self, result):
         """Write the final figures; from now on the run counts as finished."""
+        write_json(self.folder / CONFIG, self.config)
         write_json(self.folder / RESULT, result)
 
-    def _clear(self):
-        """Remove the files of the run that this one replaces, those that would make it look alive first."""
-        own = [path for pattern in OWN_FILES for path in self.folder.glob(pattern)]
-        for path in sorted(own, key=lambda path: ({RESULT: 0, LAST: 1}.get(path.name, 2), path.name)):
-            path.unlink()
-
     def _refuse_other_config(self):
-        there_options, here_options = (
-            {k: v for k, v in options.items() if k not in NOT_COMPARED}
-            for options in (dict(read_json(self.folder / CONFIG, "options")), self.config["options"])
-        )
-        different = [k for k in sorted(here_options | there_options) if here_options.get(k) != there_options.get(k)]
-        different += ["data"] * (
-            read_json(self.folder / CONFIG, "data", "fingerprint") != self.config["data"]["fingerprint"]
-        )
-        if different:
+        names = different(self.folder, self.config)
+        if names:
             raise UserError(
-                f"the run in {self.folder} was made with other {', '.join(different)}; "
+                f"the run in {self.folder} was made with other {', '.join(names)}; "
                 "resume it with its own options, or start anew without -resume"
             )
 
 
+def finish_replacing(folder):
+    """Put a new run's first checkpoint in the place of the run that was here.
+
+    The marker names the new files, all of them whole. A kill in between is made good when the folder is opened next.
+    """
+    marker = folder / REPLACING
+    if not marker.exists():
+        return
+    names = read_json(marker, of=list)
+    for path in [path for pattern in OWN_FILES for path in folder.glob(pattern)]:
+        if path.name not in names:
+            path.unlink()
+    for name in names:
+        if (folder / f"{NEW}{name}").exists():
+            (folder / f"{NEW}{name}").replace(folder / name)
+    marker.unlink()
+
+
 @contextmanager
-def open_run(folder, config, resume=False):
+def open_run(folder, config, resume=None):
     """A `Run` in `folder`, which no other process may write to as long as the block lasts.
 
     Args:
-        config: what determines the numbers: {"options": {...}, "data": {"fingerprint": ...}, ...}, JSON values only.
-        resume: go on with the run that is there. Otherwise it is replaced, once this run has its first checkpoint.
+        config: of `make_config`, JSON values only.
+        resume: None replaces the run that is there as soon as this one has a checkpoint; "must" goes on with it; "auto"
+            goes on with it or starts it.
 
     Raises `UserError` if the folder cannot be written, is in use, or holds a run with another config (with `resume`).
     """
@@ -241,10 +378,18 @@ def open_run(folder, config, resume=False):
         raise UserError(
             f"cannot write to {folder} ({error.strerror}); name another folder with -runs_dir DIR"
         ) from error
+    run = None
     try:
-        for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
-        yield Run(folder, config, resume)
+        finish_replacing(folder)
+        for pattern in (".*.tmp", f"{NEW}*"):  # of a process that was killed while it wrote
+            for leftover in folder.glob(pattern):
+                leftover.unlink()
+        run = Run(folder, config, resume)
+        yield run
+    except KeyboardInterrupt:
+        started = run is not None and not run.is_new
+        kept = "the same command with -resume goes on from the last finished epoch"
+        raise Interrupted(kept if started else "no epoch was finished, nothing was changed") from None
     finally:
         lock.release()
 
@@ -261,14 +406,16 @@ def run_side_by_side(commands, jobs):
         commands: dict from a label to the argument list of a process.
         jobs: how many run at the same time.
 
-    Returns a dict from label to None, or to the last line that a process wrote to stderr if it failed.
+    Returns a dict from label to None, or to the last line that a process wrote to stderr if it failed. Whatever ends the
+    caller (Ctrl-C, a reader that went away) ends the processes first.
     """
-    outcomes, processes, slots, printing = {}, {}, threading.Semaphore(jobs), threading.Lock()
+    outcomes, processes, slots, lines = {}, {}, threading.Semaphore(jobs), queue.Queue()
     width = max(map(len, commands))
+    is_over = threading.Event()
 
     def follow(label, command):
         with slots:
-            if outcomes.get(label) is not None:  # interrupted while it waited
+            if is_over.is_set():
                 return
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
@@ -278,26 +425,34 @@ def run_side_by_side(commands, jobs):
             reader = threading.Thread(target=lambda: errors.extend(process.stderr))
             reader.start()
             for line in process.stdout:
-                with printing:
-                    print(f"{label:<{width}}  {line}", end="", flush=True)
+                lines.put(f"{label:<{width}}  {line}")
             reader.join()
             said = [line.strip() for line in errors if not line.startswith("warning:")]
             failure = said[-1] if said and process.wait() > 0 else "it was killed"
             outcomes[label] = failure if process.wait() != 0 else None
+            lines.put(None)
 
     threads = [threading.Thread(target=follow, args=item) for item in commands.items()]
     for thread in threads:
         thread.start()
     try:
-        for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
-        outcomes |= dict.fromkeys(commands, "interrupted")
+        n_running = len(threads)
+        while n_running:  # printed by the main thread, which sees a closed pipe and an interrupt
+            line = lines.get()
+            if line is None:
+                n_running -= 1
+            else:
+                print(line, end="", flush=True)
+    except BaseException as error:
+        is_over.set()
         for process in processes.values():
             process.terminate()
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted("the same command with -resume goes on where each run stopped") from None
+        raise
+    finally:
         for thread in threads:
             thread.join()
-        raise
     return outcomes
 
 

@@ -1,7 +1,9 @@
 """What the questions share: seeds, devices and threads, batches, the one training loop, and the look of the figures."""
 
+import inspect
 import logging
 import math
+import os
 import sys
 import time
 
@@ -38,7 +40,7 @@ STYLE = {
     "lines.markersize": 3,
     "image.cmap": "gray",
     "figure.constrained_layout.use": True,
-    "pdf.fonttype": 42,
+    "pdf.fonttype": 3,  # glyphs as drawings: a figure is written in half the time of an embedded font
 }
 
 
@@ -46,21 +48,22 @@ def configure_torch(seed, device, threads=None, max_threads=1):
     """Seed every generator, make the kernels deterministic, set the CPU threads; returns the `torch.device`.
 
     Args:
-        device: "auto" takes an accelerator if there is one.
+        device: "auto" takes a CUDA GPU if there is one.
         threads: None is torch's own choice, but at most `max_threads`, where more do not pay.
 
     Raises `UserError` for a device that is not there.
     """
     torch.set_num_threads(threads or min(torch.get_num_threads(), max_threads))
     torch.manual_seed(seed)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [*_accelerators(), "cpu"]
     if device == "auto":
-        device = next(name for name, is_there in available.items() if is_there)
-    if not available[device]:
-        there = ", ".join(name for name, is_there in available.items() if is_there)
-        raise UserError(f"this machine has no device {device}; use -device {there} or auto")
+        device = "cuda" if "cuda" in available else "cpu"
+    if device not in available:
+        raise UserError(f"this machine has no device {device}; use -device {' or '.join(available)}")
+    if device == "cuda":
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats its results only so, LSTMs among them
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
     return torch.device(device)
 
 
@@ -74,177 +77,195 @@ def peak_memory_mb():
     return size / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-class TensorBatches:
-    """The shuffled batches of a data set that lives on the device as tensors; no worker, no per-example collation.
+class Batches:
+    """The shuffled batches of a training set, as row indices; `gather` turns these into what the loss reads.
+
+    Without `lengths` an epoch is a permutation, cut into batches. With them the rows are sorted by length, and each batch holds
+    rows of about one length, so that little is padded; the batches then come in a random order.
 
     Args:
-        tensors: of equal length.
-        batch_size: the last batch of an epoch may be smaller.
-        transform: called with the tensors of `CHUNK` batches at once, returns what the loss gets, batch by batch.
+        n_examples: how many rows there are.
+        batch_size: rows of a batch; the last batch, or the last of a length, may be smaller.
+        gather: `gather(rows)` of a list of row tensors yields one batch for each of them; it reads, pads and masks.
+        lengths: tensors (n_examples), the most important one first: ties of the first are sorted by the second.
+        noise: uniform random lengths up to this are added to the last of `lengths`, so that the batches change.
+        one_length: whether all rows of a batch have the same first length.
+        max_elements: the budget of a batch, the number of its rows times its largest first length.
     """
 
-    CHUNK = 64  # batches; what is done to many at once costs each of them little, and the memory stays small
+    CHUNK = 64  # batches for one call of `gather`: what is done to many at once costs each of them little
 
-    def __init__(self, *tensors, batch_size, transform=None):
-        self.tensors = tensors
+    def __init__(self, n_examples, batch_size, gather, lengths=(), noise=0.0, one_length=False, max_elements=None):
+        self.n_examples = n_examples
         self.batch_size = batch_size
-        self.transform = transform
+        self.gather = gather
+        self.lengths = lengths
+        self.noise = noise
+        self.one_length = one_length
+        self.max_elements = max_elements
 
     def __len__(self):
-        return math.ceil(len(self.tensors[0]) / self.batch_size)
+        """The number of batches of an epoch; with a budget it is that of an epoch without noise."""
+        if not self.lengths:
+            return math.ceil(self.n_examples / self.batch_size)
+        return len(self._cut(self._sort_keys(torch.zeros(self.n_examples)).argsort()))
 
     def epoch(self, generator):
         """The batches of one epoch, in an order drawn from `generator`."""
-        order = torch.randperm(len(self.tensors[0]), generator=generator).to(self.tensors[0].device)
-        for rows in order.split(self.CHUNK * self.batch_size):
-            chunk = [tensor[rows] for tensor in self.tensors]
-            if self.transform:
-                chunk = self.transform(*chunk)
-            yield from zip(*(tensor.split(self.batch_size) for tensor in chunk), strict=True)
+        rows = self.rows(generator)
+        for start in range(0, len(rows), self.CHUNK):
+            yield from self.gather(rows[start : start + self.CHUNK])
+
+    def rows(self, generator):
+        """The row indices of each batch of one epoch, a list of tensors."""
+        if not self.lengths:
+            return torch.randperm(self.n_examples, generator=generator).split(self.batch_size)
+        batches = self._cut(self._sort_keys(torch.rand(self.n_examples, generator=generator)).argsort())
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def _sort_keys(self, uniform):
+        """One number a row that sorts by the first length, then by the second, and so on."""
+        *others, last = self.lengths
+        keys, bound = last + self.noise * uniform, last.max() + self.noise + 1
+        for lengths in reversed(others):
+            keys, bound = lengths + keys / bound, lengths.max() + 1
+        return keys
+
+    def _cut(self, order):
+        """The sorted rows as batches."""
+        groups = [order]
+        if self.one_length:
+            groups = order.split(self.lengths[0].unique(return_counts=True)[1].tolist())
+        batches = [rows for group in groups for rows in group.split(self.batch_size)]
+        if self.max_elements is None:
+            return batches
+        return [part for rows in batches for part in rows.split(self._most_rows(rows))]
+
+    def _most_rows(self, rows):
+        """How many of these rows a batch may hold within the budget, at least one."""
+        return max(1, int(self.max_elements // self.lengths[0][rows].max()))
 
 
-class LengthBatches:
-    """The shuffled batches of sequence pairs, each of sources of one length, so that no source is padded.
+class Optimization:
+    """What changes the weights after a batch: optimizer, schedule of the learning rate, clipping, moving average.
 
     Args:
-        src: (n_examples, max_src_len), filled up with `pad`.
-        tgt: (n_examples, max_tgt_len), filled up with `pad`.
-        batch_size: the last batch of a length may be smaller.
-        pad: the symbol that fills up.
+        model: whose parameters are trained.
+        args: of `options.add_training_options`.
+        n_steps: of the whole training, for the schedule.
     """
 
-    TGT_NOISE = 3  # symbols; of one source length those with targets of about one length go together
+    def __init__(self, model, args, n_steps):
+        self.params = [param for param in model.parameters() if param.requires_grad]
+        kwargs = {"lr": args.learning_rate, "weight_decay": args.l2_decay, "fused": self.params[0].device.type != "mps"}
+        if args.optimizer == "sgd":
+            kwargs["momentum"] = args.momentum
+        classes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        self.optimizer = without_compiler(classes[args.optimizer])(self.params, **kwargs)
+        self.max_grad_norm = args.max_grad_norm
+        self.parts = {"model": model, "optimizer": self.optimizer}  # what a checkpoint holds
+        self.scheduler = self.averaged = None
+        if args.schedule == "cosine":
+            self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, n_steps)
+            self.parts["scheduler"] = self.scheduler
+        if args.ema_decay:
+            average = get_ema_multi_avg_fn(args.ema_decay)
+            self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+            self.parts["averaged"] = self.averaged
+        self.model = model
+        self.evaluated = model if self.averaged is None else self.averaged.module  # the weights that count
 
-    def __init__(self, src, tgt, batch_size, pad):
-        self.src, self.tgt = src, tgt
-        self.batch_size = batch_size
-        self.src_lengths = (src != pad).sum(dim=1).cpu()
-        self.tgt_lengths = (tgt != pad).sum(dim=1).cpu()
-        self.n_of_length = self.src_lengths.unique(return_counts=True)[1].tolist()
+    @property
+    def learning_rate(self):
+        return self.optimizer.param_groups[0]["lr"]
 
-    def __len__(self):
-        return sum(math.ceil(n / self.batch_size) for n in self.n_of_length)
+    def zero_grad(self):
+        self.optimizer.zero_grad()
 
-    def epoch(self, generator):
-        """The batches of one epoch: src (batch_size, src_len), src_lengths, tgt (batch_size, max_tgt_len)."""
-        noisy_tgt = self.tgt_lengths + self.TGT_NOISE * torch.rand(len(self.src), generator=generator)
-        below_one = noisy_tgt / (self.tgt_lengths.max() + self.TGT_NOISE + 1)
-        of_lengths = (self.src_lengths + below_one).argsort().split(self.n_of_length)
-        batches = [rows for of_length in of_lengths for rows in of_length.split(self.batch_size)]
-        for i in torch.randperm(len(batches), generator=generator).tolist():
-            rows = batches[i]
-            src_lengths = self.src_lengths[rows]
-            src, tgt = (part[rows.to(part.device)] for part in (self.src, self.tgt))
-            yield src[:, : src_lengths[0]], src_lengths, tgt[:, : self.tgt_lengths[rows].max()]
+    def step(self):
+        """Change the weights by their gradients."""
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.params, self.max_grad_norm)
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
 
 
-def average_weights(model, decay):
-    """A copy of `model` whose weights are the exponential moving average of those that training passes through."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+def without_compiler(optimizer_class):
+    """`optimizer_class` without its decorators for `torch.compile`, which import the compiler and take a second for it."""
+    names = ("add_param_group", "state_dict", "load_state_dict", "zero_grad", "step")
+    methods = {name: inspect.unwrap(getattr(optimizer_class, name)) for name in names}
+    methods["step"] = torch.no_grad()(methods["step"])
+    return type(optimizer_class.__name__, (optimizer_class,), methods)
 
 
-def fit(
-    model,
-    optimizer,
-    batches,
-    batch_loss,
-    evaluate,
-    run,
-    n_epochs,
-    *,
-    seed,
-    score,
-    maximize=True,
-    scheduler=None,
-    averaged=None,
-    max_grad_norm=None,
-    extra=None,
-):
-    """Train `model`, keep its best and its last checkpoint in `run`, and leave it with the best weights.
+def fit(optimization, batches, batch_loss, evaluate, run, n_epochs, *, seed, score, maximize=True, extra=None):
+    """Train a model, keep its best and its last checkpoint in `run`, and leave it with the best weights.
 
     A run that has a checkpoint goes on from it and ends with the same numbers, bit for bit, as if it had never stopped.
 
     Args:
-        batches: has `epoch(generator)`, the batches of one epoch.
-        batch_loss: `batch_loss(model, batch)` -> the mean loss of a batch and the number of terms it is the mean of.
+        optimization: an `Optimization`, which has the model.
+        batches: a `Batches`.
+        batch_loss: `batch_loss(model, batch)` -> the sum of the losses of a batch's terms, and the number of terms.
         evaluate: `evaluate(model)` -> a dict of validation figures.
         run: a `runs.Run`.
         seed: of the order of the examples, which has a generator of its own.
         score: the validation figure that says which epoch is best.
-        maximize: whether a higher score is better; the earliest of equals wins.
-        scheduler: stepped after every batch.
-        averaged: from `average_weights`; it is then what is evaluated and kept.
-        max_grad_norm: the gradient's norm is clipped to it.
-        extra: a dict of plain values that the weights are useless without; it travels in the checkpoint with them.
+        maximize: whether a higher score is better; ties: keep the first.
+        extra: a dict of plain values that the weights are useless without; the checkpoint keeps them together.
 
     Returns the history: a dict an epoch with epoch, lr, train_loss, seconds and the validation figures.
     Raises `UserError` as soon as the loss is seen not to be finite; the checkpoints of the epochs before stay.
     """
-    device = next(model.parameters()).device
+    model = optimization.model
     order = torch.Generator().manual_seed(seed)
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "averaged": averaged}
-    parts = {name: part for name, part in parts.items() if part is not None}
-    history = _restore(run.checkpoint(), parts, order, device)
-    evaluated = averaged.module if averaged is not None else model
-
+    history = _restore(run.checkpoint(), optimization.parts, order)
     for epoch in range(len(history) + 1, n_epochs + 1):
         start = time.perf_counter()
-        lr = optimizer.param_groups[0]["lr"]
-        train_loss = train_epoch(
-            model, optimizer, batches, batch_loss, order, epoch, scheduler, averaged, max_grad_norm
-        )
+        line = {"epoch": epoch, "lr": optimization.learning_rate}
+        line["train_loss"] = train_epoch(optimization, batches, batch_loss, order, epoch)
         model.eval()
-        figures = evaluate(evaluated)
+        figures = evaluate(optimization.evaluated)
         for value in figures.values():
             _stop_unless_finite(value, epoch, len(batches))
-        seconds = time.perf_counter() - start
-        history.append({"epoch": epoch, "lr": lr, "train_loss": train_loss, **figures, "seconds": seconds})
+        line |= figures | {"seconds": time.perf_counter() - start}
+        history.append(line)
 
+        state = {name: part.state_dict() for name, part in optimization.parts.items()}
+        state |= {"order": order.get_state(), "random": _random_states()}
         is_best = best_epoch(history, score, maximize)["epoch"] == epoch
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"order": order.get_state(), "rng": torch.get_rng_state()}
-        if device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(device)
-        best = {"weights": evaluated.state_dict(), **(extra or {})} if is_best else None
-        run.save_epoch(state, history, best)
+        run.save_epoch(
+            state, history, {"weights": optimization.evaluated.state_dict(), **(extra or {})} if is_best else None
+        )
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
-        print(f"Epoch {epoch}/{n_epochs}  train loss {train_loss:.4f}  {shown}  ({seconds:.1f}s)", flush=True)
-
+        print(
+            f"Epoch {epoch}/{n_epochs}  train loss {line['train_loss']:.4f}  {shown}  ({line['seconds']:.1f}s)",
+            flush=True,
+        )
     runs.load_weights(model, run.folder / runs.BEST)
     model.eval()
     return history
 
 
-def train_epoch(
-    model, optimizer, batches, batch_loss, order, epoch=1, scheduler=None, averaged=None, max_grad_norm=None
-):
+def train_epoch(optimization, batches, batch_loss, order, epoch=1):
     """One pass over the training set, with the arguments of `fit`; `order` is the generator of the examples' order.
 
     Returns the mean loss over the epoch's terms. Raises `UserError` as soon as the loss is seen not to be finite.
     """
+    model = optimization.model
     model.train()
-    params = [param for param in model.parameters() if param.requires_grad]
-    total_loss, n_terms = torch.zeros((), device=params[0].device), 0
-    steps = tqdm(
-        batches.epoch(order),
-        total=len(batches),
-        desc=f"epoch {epoch}",
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    )
+    total_loss, n_terms = torch.zeros((), device=optimization.params[0].device), 0
+    is_hidden = not sys.stderr.isatty()
+    steps = tqdm(batches.epoch(order), total=len(batches), desc=f"epoch {epoch}", leave=False, disable=is_hidden)
     for step, batch in enumerate(steps, start=1):
-        for param in params:
-            param.grad = None
+        optimization.zero_grad()
         loss, n = batch_loss(model, batch)
-        loss.backward()
-        if max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(params, max_grad_norm)
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-        if averaged is not None:
-            averaged.update_parameters(model)
-        total_loss += loss.detach() * n  # stays on the device; nan and infinity stay in the sum
+        (loss / n).backward()
+        optimization.step()
+        total_loss += loss.detach()  # stays on the device; nan and infinity stay in the sum
         n_terms += n
         if step % CHECK_EVERY == 0:
             _stop_unless_finite(total_loss.item(), epoch, step)
@@ -253,7 +274,27 @@ def train_epoch(
     return train_loss
 
 
-def _restore(checkpoint, parts, order, device):
+@torch.no_grad()
+def mean_loss(model, batches, batch_loss):
+    """The mean loss of the terms of `batches`, with dropout off."""
+    model.eval()
+    losses, counts = zip(*(batch_loss(model, batch) for batch in batches.epoch(torch.Generator())))
+    return float(sum(losses) / sum(counts))
+
+
+def _accelerators():
+    """The modules of torch for the accelerators that are there, by the name of the device."""
+    modules = {"cuda": (torch.cuda, torch.cuda.is_available()), "mps": (torch.mps, torch.backends.mps.is_available())}
+    return {name: module for name, (module, is_there) in modules.items() if is_there}
+
+
+def _random_states():
+    """The states of torch's generators, by device."""
+    accelerators = {name: module.get_rng_state() for name, module in _accelerators().items()}
+    return {"cpu": torch.get_rng_state(), **accelerators}
+
+
+def _restore(checkpoint, parts, order):
     """Put a checkpoint back where it came from; returns its history, empty for a run that starts."""
     if checkpoint is None:
         return []
@@ -261,9 +302,9 @@ def _restore(checkpoint, parts, order, device):
         for name, part in parts.items():
             part.load_state_dict(checkpoint[name])
         order.set_state(checkpoint["order"])
-        torch.set_rng_state(checkpoint["rng"])
-        if device.type == "cuda" and "cuda_rng" in checkpoint:
-            torch.cuda.set_rng_state(checkpoint["cuda_rng"], device)
+        torch.set_rng_state(checkpoint["random"]["cpu"])
+        for name, module in _accelerators().items():
+            module.set_rng_state(checkpoint["random"][name])
         return checkpoint["history"]
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise UserError("last.pt is the checkpoint of another model; start anew without -resume") from error
@@ -271,9 +312,9 @@ def _restore(checkpoint, parts, order, device):
 
 def _stop_unless_finite(value, epoch, step):
     if not math.isfinite(value):
+        kept = "the epochs before are kept" if epoch > 1 else "no epoch was finished"
         raise UserError(
-            f"the loss is not finite any more at step {step} of epoch {epoch}; try a smaller -learning_rate "
-            "(the epochs before are kept)"
+            f"the loss is not finite any more at step {step} of epoch {epoch}; try a smaller -learning_rate ({kept})"
         )
 
 
@@ -403,3 +444,35 @@ def plot_attention(path, alpha, src, tgt, title=None):
     ax.grid(False)
     ax.set(xlabel="Source", ylabel="Translation", title=title)
     save_figure(fig, path)
+
+
+def plot_losses(path, history, ylabel, title=None):
+    """A figure of the training loss and the validation loss by epoch."""
+    names = {"train_loss": "Training", "val_loss": "Validation"}
+    plot_curves(path, {label: [line[key] for line in history] for key, label in names.items()}, ylabel, title)
+
+
+def plot_examples(folder, X, y, class_names, title):
+    """The first image, and the first image of each class; X: uint8 (n_examples, 1, height, width)."""
+    plot_tiles(folder / "original_example.pdf", X[0], title=f"{title}: {class_names[y[0]]}")
+    present = y.unique().tolist()
+    first = torch.stack([X[(y == label).nonzero()[0, 0], 0] for label in present])
+    plot_tiles(folder / "examples.pdf", first, [class_names[label] for label in present], title, n_columns=5)
+
+
+def plot_activation_maps(path, model, layer, x, title):
+    """What `layer` of `model` computes of one image x (1, channels, height, width), a picture for each channel."""
+    maps = []
+    hook = layer.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    with torch.no_grad():
+        model(x)
+    hook.remove()
+    channels = [f"channel {i}" for i in range(maps[0].shape[1])]
+    plot_tiles(path, maps[0][0].cpu(), channels, title)
+
+
+def plot_filters(path, weight, title, most=32):
+    """The filters of a layer, a row for each input channel; weight: (out_channels, in_channels, height, width)."""
+    kernels = weight.detach().cpu().transpose(0, 1)
+    kernels = kernels if len(kernels) > 1 else kernels[:, :most]
+    plot_tiles(path, kernels.flatten(0, 1), None, title, kernels.shape[1] if len(kernels) > 1 else 4)

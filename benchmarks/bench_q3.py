@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 import metrics  # noqa: E402
 import models  # noqa: E402
 import utils  # noqa: E402
-from data import translation  # noqa: E402
-from data.translation import EOS_IDX, PAD_IDX, SOS_IDX  # noqa: E402
+from data import text, translation  # noqa: E402
+from data.text import EOS_IDX, PAD_IDX, SOS_IDX  # noqa: E402
 
 SEED = 42
 HIDDEN, BATCH_SIZE, LEARNING_RATE = 128, 64, 0.003
@@ -304,7 +304,7 @@ def main():
         else (torch.get_num_threads(), min(torch.get_num_threads(), script.MAX_THREADS))
     )
     data = translation.load("real", args.data_dir) if args.data_dir else translation.load("bundled")
-    vocabs = [translation.Vocabulary("".join(texts)) for texts in zip(*data.pairs["train"])][::-1]
+    vocabs = [text.Vocabulary("".join(texts)) for texts in zip(*data.pairs["train"])][::-1]
     print(f"{data.title}{' (bundled)' if data.bundled else ''}; threads (textbook, ours): {threads}")
     if args.only in (None, "share"):
         bench_share(vocabs, args.repeats, threads)

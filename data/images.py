@@ -8,7 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data import bundled_images, image_sets, sources
+from data import sources
+from data.bundled import images as bundled_images
+from data.fetch import download, image_sets
 from editions import DEFAULT_EDITION, EDITIONS
 from options import DATA_DIR, UserError
 
@@ -95,8 +97,8 @@ def read_file(path):
     """Arrays under MedMNIST's keys from a file in that layout or the course's; raises `UserError`."""
     try:
         arrays = image_sets.read_npz(path)
-    except (*image_sets.download.DAMAGED, OSError) as error:
-        reason = image_sets.download.one_line(error)
+    except (*download.DAMAGED, OSError) as error:
+        reason = download.one_line(error)
         raise UserError(
             f"{path} is not an image set ({reason}); it needs train_, val_ and test_images (n, 28, 28) and labels, "
             "download it again or name another with -dataset PATH"
@@ -173,6 +175,23 @@ def test_subsets(images):
 def to_pixels(X):
     """uint8 images as the network reads them: floats from 0 to 1."""
     return X.float().div_(MAX_PIXEL)
+
+
+def gatherer(X, y, transform):
+    """A function from a list of row tensors to batches: images as the network reads them, and their labels.
+
+    The pixels of the whole list are transformed and converted at once, which costs each batch little.
+
+    Args:
+        X, y: uint8 images (n_examples, 1, 28, 28) and labels (n_examples), on the device.
+        transform: of `random_distortion`.
+    """
+
+    def gather(batches):
+        rows, sizes = torch.cat(list(batches)).to(X.device), [len(batch) for batch in batches]
+        yield from zip(to_pixels(transform(X[rows])).split(sizes), y[rows].split(sizes), strict=True)
+
+    return gather
 
 
 def random_distortion(shift=0, flip=False):

@@ -12,41 +12,21 @@ torch is imported where tensors are made, so that the download needs not wait fo
 """
 
 import hashlib
-import re
 import sys
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 import runs
 from data import sources
+from data.text import EOS_IDX, EVAL_MAX_LENGTH, SOS_IDX, at_equal_distances, normalize, pad, shorter_than
 from options import DATA_DIR, UserError
 
-EVAL_MAX_LENGTH = 20  # the handout's data: both sides are shorter than this many characters
 SPLITS = ("train", "val", "test")
 FILE_NAMES = {split: f"{split}-eng-spa.txt" for split in SPLITS}
 CORPUS_NAME = "spa.txt"
 DOWNLOAD_COMMAND = "python download_tatoeba.py"
 TITLE = "Tatoeba, Spanish to English"
 QUICK_SIZES = {"train": 6000, "val": 500, "test": 500}
-
-SPECIALS = ("<pad>", "<sos>", "<eos>", "<unk>")
-PAD_IDX, SOS_IDX, EOS_IDX, UNK_IDX = range(len(SPECIALS))
-
-_PUNCTUATION = re.compile(r"([.!?])")
-_OTHER_CHARACTERS = re.compile(r"[^a-z.!?]+")
-
-
-def normalize(text):
-    """The course's normal form: lower-case ASCII letters, `. ! ?` each after a space, one space for anything else.
-
-    Accents go first (NFD, combining marks dropped), so that "¿Dónde está?" becomes "donde esta ?". Idempotent.
-    """
-    text = text.lower()
-    if not text.isascii():
-        text = "".join(char for char in unicodedata.normalize("NFD", text) if unicodedata.category(char) != "Mn")
-    text = _PUNCTUATION.sub(r" \1", text)
-    return _OTHER_CHARACTERS.sub(" ", text).strip()
 
 
 def split_of(spanish):
@@ -102,11 +82,6 @@ def parse_pairs(content, name):
     if not pairs:
         raise UserError(f"{name} holds no sentence pair; each line must be english<TAB>spanish")
     return pairs
-
-
-def shorter_than(pairs, max_length):
-    """The pairs with both sides shorter than `max_length` characters."""
-    return [pair for pair in pairs if max(map(len, pair)) < max_length]
 
 
 def split_pairs(pairs, max_length=EVAL_MAX_LENGTH):
@@ -193,20 +168,14 @@ def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False
     return SentencePairs(TITLE, found is None, splits, content)
 
 
-def at_equal_distances(items, n_items):
-    """`n_items` of the list, or all if it has fewer; files are sorted by length, so the first ones are no sample."""
-    n_items = min(n_items, len(items))
-    return [items[i * len(items) // n_items] for i in range(n_items)]
-
-
 def _bundled_pairs(max_length):
     """The pairs of the bundled twin, from the cache if they are there."""
-    code = sorted(Path(__file__).parent.glob("bundled_translation*.py"))
+    code = sorted((Path(__file__).parent / "bundled").glob("translation*.py"))
 
     def generate():
         import numpy as np
 
-        from data import bundled_translation
+        from data.bundled import translation as bundled_translation
 
         return {"pairs": np.array(bundled_translation.generate(max_length))}
 
@@ -224,35 +193,6 @@ def _training_pairs(path, corpus, splits, max_length):
     return list(dict.fromkeys(pairs + [pair for pair in more if pair[1] not in held_out]))
 
 
-class Vocabulary:
-    """The characters of one language; index 0 to 3 are the special symbols.
-
-    Args:
-        chars: a string without repetition, or any text: its distinct characters are taken in alphabetical order.
-    """
-
-    def __init__(self, chars):
-        self.chars = "".join(sorted(set(chars)))
-        self.index = {char: i for i, char in enumerate(self.chars, start=len(SPECIALS))}
-
-    def __len__(self):
-        return len(SPECIALS) + len(self.chars)
-
-    def encode(self, text):
-        """Indices of the characters; one that training has not seen is UNK."""
-        return [self.index.get(char, UNK_IDX) for char in text]
-
-    def decode(self, indices):
-        """The text up to the first EOS; other special symbols are left out."""
-        chars = []
-        for i in indices:
-            if i == EOS_IDX:
-                break
-            if i >= len(SPECIALS):
-                chars.append(self.chars[i - len(SPECIALS)])
-        return "".join(chars)
-
-
 def to_tensors(pairs, src_vocab, tgt_vocab):
     """`src` (n_pairs, max_src_len), the Spanish characters, and `tgt` (n_pairs, max_tgt_len), SOS, the English ones, EOS;
     both filled up with PAD.
@@ -262,9 +202,16 @@ def to_tensors(pairs, src_vocab, tgt_vocab):
     return src, tgt
 
 
-def pad(sequences):
-    """Lists of indices as one tensor (n_sequences, max_len), filled up with PAD."""
-    import torch
+def gatherer(src, tgt, src_lengths, tgt_lengths):
+    """A function from a list of row tensors to batches: src (batch_size, max_src_len), src_lengths, tgt (batch_size, max_tgt_len).
 
-    length = max(map(len, sequences))
-    return torch.tensor([sequence + [PAD_IDX] * (length - len(sequence)) for sequence in sequences])
+    src and tgt are padded tensors on the device and the lengths those of their rows, on the CPU. A batch is cut to its own longest
+    source and target.
+    """
+
+    def gather(batches):
+        for rows in batches:
+            lengths, on_device = src_lengths[rows], rows.to(src.device)
+            yield src[on_device, : lengths.max()], lengths, tgt[on_device, : tgt_lengths[rows].max()]
+
+    return gather

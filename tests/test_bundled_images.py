@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from data import bundled_images
+from data.bundled import images as bundled_images
 from editions import EDITIONS
 
 FINGERPRINTS = {

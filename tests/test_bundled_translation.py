@@ -6,9 +6,10 @@ from collections import defaultdict
 
 import pytest
 
-from data import bundled_translation, translation
-from data import bundled_translation_forms as forms
-from data import bundled_translation_grammar as grammar
+from data import text, translation
+from data.bundled import translation as bundled_translation
+from data.bundled import translation_forms as forms
+from data.bundled import translation_grammar as grammar
 
 FINGERPRINT = "da2598b61bdbfb911cffabeaf0956c882515bdc39e7b0f8928ff2297458ce551"
 SIZES = {"train": 16002, "val": 1964, "test": 2034}
@@ -28,8 +29,8 @@ def test_the_pairs_are_frozen(pairs):
 def test_the_pairs_are_distinct_short_and_normalised(pairs):
     assert len(set(pairs)) == len(pairs) >= 20_000
     for english, spanish in pairs:
-        assert 0 < len(english) < translation.EVAL_MAX_LENGTH and 0 < len(spanish) < translation.EVAL_MAX_LENGTH
-        assert translation.normalize(english) == english and translation.normalize(spanish) == spanish
+        assert 0 < len(english) < text.EVAL_MAX_LENGTH and 0 < len(spanish) < text.EVAL_MAX_LENGTH
+        assert text.normalize(english) == english and text.normalize(spanish) == spanish
 
 
 def test_no_spanish_sentence_is_in_two_splits(pairs):

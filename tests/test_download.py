@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import options
-from data import download, image_sets
+from data.fetch import download, image_sets
 
 SCRIPTS = ("download_kuzushiji_mnist.py", "download_octmnist.py", "download_fashion_mnist.py")
 SIZES = (20, 10, 10)
@@ -65,7 +65,7 @@ def small_script(tmp_path):
     path = tmp_path / "download_small.py"
     path.write_text(
         f"import sys\nsys.path.insert(0, {str(options.ROOT)!r})\n"
-        "import options\nfrom data import download, image_sets\n"
+        "import options\nfrom data.fetch import download, image_sets\n"
         f"SMALL = image_sets.{SMALL!r}\n"
         "options.run_script(lambda: image_sets.install(SMALL, download.parse_args('A small set.', '')))\n"
     )

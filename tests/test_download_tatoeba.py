@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import options
-from data import tatoeba, translation
+from data import translation
+from data.fetch import tatoeba
 
 SCRIPT = "download_tatoeba.py"
 N_PAIRS = 60

@@ -11,13 +11,14 @@ import torch
 from conftest import ROOT, assert_user_error, load_script
 
 import runs
-from data import image_sets, images
+from data import images
+from data.fetch import image_sets
 from editions import EDITIONS
 from models import CNN
 from options import UserError
 
 FIGURES = (
-    "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "activation_maps.pdf", "filters_1.pdf", "filters_2.pdf",
+    "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "examples.pdf", "activation_maps.pdf", "filters_1.pdf", "filters_2.pdf",
     "confusion.pdf", "shifted.pdf",
 )  # fmt: skip
 SIZES = {"train": 48, "val": 20, "test": 30}
@@ -78,24 +79,77 @@ def test_rates_are_compared_on_validation_and_the_test_set_is_seen_for_the_best_
     assert process.returncode == 0, process.stderr
     assert "best on validation: learning rate 0.1" in process.stdout
     assert process.stdout.count("Final Test acc") == 1
-    base, rates = "fashion_mnist-epochs=4", "-learning_rate=0.1,1e-05"
-    assert read_result(tmp_path, f"{base}-learning_rate=1e-05")["test"] is None
-    assert read_result(tmp_path, f"{base}-learning_rate=0.1")["test"] is not None
-    sweep = read_result(tmp_path, base + rates)
-    assert [entry["learning_rate"] for entry in sweep["rates"]] == [0.1, 1e-05]
-    assert (tmp_path / "q2" / (base + rates) / "val_acc.pdf").exists()
+    base = "fashion_mnist-epochs=4-learning_rate="
+    assert read_result(tmp_path, base + "1e-05")["test"] is None
+    assert read_result(tmp_path, base + "0.1")["test"] is not None
+    comparison = read_result(tmp_path, base + "0.1,1e-05")
+    assert [entry["learning_rate"] for entry in comparison["entries"]] == [0.1, 1e-05]
+    assert comparison["best"]["learning_rate"] == 0.1 and comparison["test"] is None
+    assert (tmp_path / "q2" / (base + "0.1,1e-05") / "val_acc.pdf").exists()
+
+
+def test_seeds_are_compared_side_by_side_with_mean_and_range(q2, tmp_path):
+    process = q2("-dataset", "fashion_mnist", "-learning_rate", "0.1", "-seed", "42", "43", "43", "44")
+    assert process.returncode == 0, process.stderr
+    comparison = read_result(tmp_path, "fashion_mnist-epochs=2-learning_rate=0.1-seed=42,43,44")
+    assert [entry["seed"] for entry in comparison["entries"]] == [42, 43, 44]
+    for figure, of_runs in ((comparison["test"], "test"), (comparison["values"][0], "val_acc")):
+        values = [entry[of_runs]["value"] for entry in comparison["entries"]]
+        assert figure["n"] == 3 and (figure["low"], figure["high"]) == (min(values), max(values))
+        assert figure["mean"] == pytest.approx(sum(values) / 3)
+        assert f"{figure['mean']:.4f} ({min(values):.4f} to {max(values):.4f})" in process.stdout
+    alone = q2("-dataset", "fashion_mnist", "-learning_rate", "0.1", "-seed", "43", "-run_name", "alone")
+    assert f"{comparison['entries'][1]['test']['value']:.4f}" in alone.stdout
+
+
+def test_rates_and_seeds_together_take_the_rate_with_the_best_mean_and_test_each_of_its_seeds(q2, tmp_path):
+    process = q2("-dataset", "fashion_mnist", "-learning_rate", "0.1", "0.00001", "-seed", "1", "2", "-epochs", "4")
+    assert process.returncode == 0, process.stderr
+    base = "fashion_mnist-epochs=4-learning_rate="
+    both = read_result(tmp_path, base + "0.1,1e-05-seed=1,2")
+    assert [(e["learning_rate"], e["seed"]) for e in both["entries"]] == [(0.1, 1), (0.1, 2), (1e-05, 1), (1e-05, 2)]
+    assert [(value["learning_rate"], value["n"]) for value in both["values"]] == [(0.1, 2), (1e-05, 2)]
+    assert all(entry["test"] is None for entry in both["entries"])
+    assert read_result(tmp_path, base + "0.1-seed=1,2")["test"]["n"] == 2
+    assert read_result(tmp_path, base + "1e-05-seed=1")["test"] is None
+
+
+def test_a_run_that_fails_does_not_take_the_others_down(q2, tmp_path):
+    process = q2("-dataset", "fashion_mnist", "-learning_rate", "0.1", "1e30")
+    assert process.returncode == 0, process.stderr
+    entries = read_result(tmp_path, "fashion_mnist-epochs=2-learning_rate=0.1,1e+30")["entries"]
+    assert entries[0]["error"] is None and "not finite" in entries[1]["error"]
+    assert_user_error(
+        q2("-dataset", "fashion_mnist", "-learning_rate", "1e29", "1e30"), "no run could be made", "finite"
+    )
 
 
 def test_a_variant_takes_the_plain_networks_best_rate_and_no_maxpool_is_compared_with_it(q2, tmp_path):
+    """In an empty folder the rates of the plain network are compared first, so that the command is enough by itself."""
     octmnist = ("-dataset", "octmnist", "-scale", "quick")
     first = q2(*octmnist, "-no_maxpool", "-skip_test")
-    assert first.returncode == 0 and "learning rate 0.01: no comparison" in first.stdout
-    assert q2(*octmnist).returncode == 0
+    assert first.returncode == 0 and "the best of the comparison" in first.stdout, first.stderr
+    assert "compared first" in first.stdout
+    q2(*octmnist)
+    best = json.loads(
+        (tmp_path / "q2/octmnist-epochs=2-learning_rate=0.1,0.01,0.001-scale=quick/result.json").read_text()
+    )
     for variant in (["-no_maxpool"], ["-network", "mlp"], ["-shuffle_pixels"]):
         process = q2(*octmnist, *variant)
         assert process.returncode == 0, process.stderr
-        assert "the best of the comparison" in process.stdout
+        assert f"learning rate {best['best']['learning_rate']:g}, the best of the comparison" in process.stdout
+        assert "compared first" not in process.stdout
         assert ("McNemar" in process.stdout and "224,892" in process.stdout) == (variant == ["-no_maxpool"])
+
+
+@pytest.mark.parametrize(
+    "more", [["-dropout", "0.5"], ["-learning_rate", "0.1", "0.2"], ["-run_name", "octmnist-my-best"]]
+)
+def test_the_handouts_names_and_spellings_are_one(more, q2):
+    args = load_script("hw2-q2.py").parse_args
+    assert args(["--n-epochs", "3", "-lr", "0.1", "0.2", "--batch-size", "4", *more]) == args(
+        ["-epochs", "3", "--learning_rate", "0.1", "0.2", "-batch_size=4", *more]
+    )
 
 
 def test_every_recipe_option_trains(q2):
@@ -240,8 +294,12 @@ def test_other_rates_do_not_replace_the_handouts_comparison(q2, tmp_path):
     process = q2("-dataset", "fashion_mnist", "-learning_rate", "0.1", "0.2", "0.1", "-epochs", "1")
     assert process.returncode == 0, process.stderr
     sweep = read_result(tmp_path, "fashion_mnist-epochs=1-learning_rate=0.1,0.2")
-    assert [entry["learning_rate"] for entry in sweep["rates"]] == [0.1, 0.2]
-    assert not (tmp_path / "q2" / "fashion_mnist-epochs=1").exists()
+    assert [entry["learning_rate"] for entry in sweep["entries"]] == [0.1, 0.2]
+    assert {path.name for path in (tmp_path / "q2").iterdir()} == {
+        "fashion_mnist-epochs=1-learning_rate=0.1,0.2",
+        "fashion_mnist-epochs=1-learning_rate=0.1",
+        "fashion_mnist-epochs=1-learning_rate=0.2",
+    }
 
 
 def test_a_truncated_file_is_refused_and_left_alone(q2, data_dir, tmp_path):

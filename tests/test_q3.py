@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import metrics
 import options
 import runs
-from data import bundled_translation, translation
+from data import text, translation
+from data.bundled import translation as bundled_translation
 
 script = load_script("hw2-q3.py")
 TINY = ("-n_epochs", "2", "-hidden_size", "8", "-batch_size", "16", "-threads", "1")
@@ -84,7 +85,7 @@ def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, data_
     folder = folder_of(trained[0], True)
     args = script.parse_args(["--use_attn", *TINY])
     checkpoint = runs.load_checkpoint(folder / "best.pt")
-    vocabs = [translation.Vocabulary(chars) for chars in checkpoint["chars"]]
+    vocabs = [text.Vocabulary(chars) for chars in checkpoint["chars"]]
     model = script.build(args, vocabs)
     runs.load_weights(model, folder / "best.pt")
     refs, sentences = zip(*translation.read_pairs(data_dir / "val-eng-spa.txt"))
@@ -154,7 +155,7 @@ def test_translate_takes_a_very_long_sentence(trained, capsys):
     long = "no tengo hambre. " * 600
     script.main(["--use_attn", "-runs_dir", str(runs_dir), "--translate", long])
     answer, end = capsys.readouterr().out.split("\n")
-    assert len(answer) <= script.MAX_GROWTH * len(translation.normalize(long)) + script.MAX_EXTRA and end == ""
+    assert len(answer) <= script.MAX_GROWTH * len(text.normalize(long)) + script.MAX_EXTRA and end == ""
 
 
 def test_a_text_file_that_is_not_there_is_not_a_sentence(trained):
@@ -269,13 +270,13 @@ def test_the_corpus_alone_is_enough_and_longer_sentences_only_join_the_training(
 
 
 def test_the_vocabulary_turns_text_into_indices_and_back():
-    vocab = translation.Vocabulary("hello .")
+    vocab = text.Vocabulary("hello .")
     assert len(vocab) == 4 + len(set("hello ."))
     indices = vocab.encode("hello x")
-    assert indices[-1] == translation.UNK_IDX and min(indices[:-1]) >= 4
+    assert indices[-1] == text.UNK_IDX and min(indices[:-1]) >= 4
     assert vocab.decode(indices) == "hello "
-    assert vocab.decode([translation.SOS_IDX, *vocab.encode("he"), translation.EOS_IDX, *vocab.encode("o")]) == "he"
-    assert translation.Vocabulary(vocab.chars).index == vocab.index
+    assert vocab.decode([text.SOS_IDX, *vocab.encode("he"), text.EOS_IDX, *vocab.encode("o")]) == "he"
+    assert text.Vocabulary(vocab.chars).index == vocab.index
 
 
 def test_error_rates_by_hand():
@@ -314,10 +315,10 @@ def test_one_batch_can_be_memorised():
 
     torch.manual_seed(0)
     pairs = [("go on .", "sigue ."), ("i see .", "ya veo ."), ("no .", "no .")]
-    vocabs = [translation.Vocabulary("".join(texts)) for texts in zip(*pairs)][::-1]
+    vocabs = [text.Vocabulary("".join(texts)) for texts in zip(*pairs)][::-1]
     model = script.build(script.parse_args(["--use_attn", "--hidden_size", "32", "--dropout", "0"]), vocabs)
     src, tgt = translation.to_tensors(pairs, *vocabs)
-    batch = src, (src != translation.PAD_IDX).sum(dim=1), tgt
+    batch = src, (src != text.PAD_IDX).sum(dim=1), tgt
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(60):
         optimizer.zero_grad()
@@ -331,7 +332,7 @@ def test_one_batch_can_be_memorised():
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(weights)))
     smooth, _ = script.teacher_forced_loss(model, batch, label_smoothing=0.1)
     logits, _ = model(*batch[:2], tgt[:, :-1])
-    log_probs, real = logits.log_softmax(dim=-1), tgt[:, 1:] != translation.PAD_IDX
+    log_probs, real = logits.log_softmax(dim=-1), tgt[:, 1:] != text.PAD_IDX
     uniform = -log_probs.mean(dim=-1)[real].mean()
     torch.testing.assert_close(smooth, 0.9 * loss_of(model, batch) + 0.1 * uniform)
 

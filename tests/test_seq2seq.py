@@ -9,7 +9,7 @@ from torch import nn
 
 import decoding
 import models
-from data.translation import EOS_IDX, PAD_IDX, SOS_IDX, pad
+from data.text import EOS_IDX, PAD_IDX, SOS_IDX, pad
 
 SRC_VOCAB, TGT_VOCAB, HIDDEN = 9, 7, 8
 DROPOUT = 0.3

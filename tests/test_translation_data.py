@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data import translation
+from data.text import EVAL_MAX_LENGTH, normalize, shorter_than
 
 NORMAL_FORMS = {
     "¿Dónde está Tomás?": "donde esta tomas ?",
@@ -26,19 +27,19 @@ NORMAL_FORMS = {
 
 @pytest.mark.parametrize("text", NORMAL_FORMS)
 def test_the_normal_form_is_the_courses(text):
-    assert translation.normalize(text) == NORMAL_FORMS[text]
+    assert normalize(text) == NORMAL_FORMS[text]
 
 
 @given(st.text())
 @example("a.b ! ?c")
 @example("ſﬁKÅ")
 def test_a_normal_form_has_few_characters_and_is_its_own(text):
-    normal = translation.normalize(text)
+    normal = normalize(text)
     assert set(normal) <= set("abcdefghijklmnopqrstuvwxyz .!?")
     assert normal == normal.strip()
     assert "  " not in normal
     assert all(normal[i - 1] == " " for i, char in enumerate(normal) if char in ".!?" and i)
-    assert translation.normalize(normal) == normal
+    assert normalize(normal) == normal
 
 
 @given(st.text())
@@ -109,7 +110,7 @@ def test_any_bytes_give_pairs_or_one_line(content):
         assert "\n" not in str(error)
     else:
         assert pairs
-        assert all(side and side == translation.normalize(side) for pair in pairs for side in pair)
+        assert all(side and side == normalize(side) for pair in pairs for side in pair)
 
 
 def test_a_file_that_is_missing_or_no_file(tmp_path):
@@ -121,7 +122,7 @@ def test_a_file_that_is_missing_or_no_file(tmp_path):
 
 def test_both_sides_are_shorter_than_the_length():
     pairs = [("aaaa", "b"), ("a", "bbbb"), ("aaaaa", "b"), ("a", "bbbbb"), ("aaaaa", "bbbbb")]
-    assert translation.shorter_than(pairs, 5) == pairs[:2]
+    assert shorter_than(pairs, 5) == pairs[:2]
 
 
 def letters(i):
@@ -152,7 +153,7 @@ def test_the_length_changes_the_training_split_only():
     assert 0 < sizes[8] < sizes[20] < sizes[30]
     for split in ("val", "test"):
         assert splits[8][split] == splits[20][split] == splits[30][split]
-        assert all(max(map(len, pair)) < translation.EVAL_MAX_LENGTH for pair in splits[30][split])
+        assert all(max(map(len, pair)) < EVAL_MAX_LENGTH for pair in splits[30][split])
 
 
 def test_written_splits_are_read_back(tmp_path):

@@ -9,7 +9,8 @@ import shutil
 import zipfile
 from pathlib import PureWindowsPath
 
-from data import download, translation
+from data import text, translation
+from data.fetch import download
 from options import UserError
 
 HOMEPAGE = "https://www.manythings.org/anki/"
@@ -60,14 +61,14 @@ def write(corpus, args):
             if not members:
                 raise UserError(
                     f"{args.source or ARCHIVE_NAME} has no {split} pair with both sides under "
-                    f"{translation.EVAL_MAX_LENGTH} characters; -source takes {SOURCE_HELP}, some hundred lines at least"
+                    f"{text.EVAL_MAX_LENGTH} characters; -source takes {SOURCE_HELP}, some hundred lines at least"
                 )
         translation.write_split(splits, folder)
         for name in (corpus.name, *translation.FILE_NAMES.values()):  # all are whole before the first takes its place
             os.replace(folder / name, corpus.parent / name)
     print(f"{corpus}: {len(pairs):,} pairs, SHA-256 {download.file_hash(corpus)}")
     print(
-        f"of these the distinct ones with both sides, normalised, under {translation.EVAL_MAX_LENGTH} characters; "
+        f"of these the distinct ones with both sides, normalised, under {text.EVAL_MAX_LENGTH} characters; "
         "by SHA-256 of the Spanish side, modulo 10: 0 test, 1 validation, else training"
     )
     return splits

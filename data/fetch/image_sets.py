@@ -17,7 +17,7 @@ import numpy as np
 
 import options
 import runs
-from data import download
+from data.fetch import download
 from editions import EDITIONS
 
 IMAGE_SHAPE = (28, 28)

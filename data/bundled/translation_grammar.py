@@ -11,8 +11,8 @@ import random
 import re
 from dataclasses import dataclass, replace
 
-from data import bundled_translation_words as words
-from data.bundled_translation_forms import (
+from data.bundled import translation_words as words
+from data.bundled.translation_forms import (
     agree,
     conjugate,
     english_verb,

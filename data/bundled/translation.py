@@ -9,10 +9,10 @@ who, and most sentences have several English renderings, one of which is drawn. 
 
 from dataclasses import replace
 
-from data import bundled_translation_words as words
-from data import translation
-from data.bundled_translation_forms import UNCHANGING, agree, conjugate, english_verb, spanish_plural
-from data.bundled_translation_grammar import (
+from data import text
+from data.bundled import translation_words as words
+from data.bundled.translation_forms import UNCHANGING, agree, conjugate, english_verb, spanish_plural
+from data.bundled.translation_grammar import (
     ACTORS,
     DATIVE_VERBS,
     ESTAR,
@@ -471,7 +471,7 @@ KINDS = {  # kinds of sentence and how often each is drawn
 }
 
 
-def generate(max_length=translation.EVAL_MAX_LENGTH, seed=SEED, n_pairs=N_PAIRS):
+def generate(max_length=text.EVAL_MAX_LENGTH, seed=SEED, n_pairs=N_PAIRS):
     """Distinct normalised pairs (english, spanish) with both sides shorter than `max_length`, in the order of drawing.
 
     Whatever `max_length` is, the same sentences are drawn, until `n_pairs` of them are shorter than the handout's limit;
@@ -480,8 +480,8 @@ def generate(max_length=translation.EVAL_MAX_LENGTH, seed=SEED, n_pairs=N_PAIRS)
     g = Grammar(seed)
     pairs, n_short = {}, 0  # a dict keeps the order
     while n_short < n_pairs:
-        pair = tuple(map(translation.normalize, g.weighted(list(KINDS), list(KINDS.values()))(g)))
+        pair = tuple(map(text.normalize, g.weighted(list(KINDS), list(KINDS.values()))(g)))
         if pair not in pairs:
             pairs[pair] = None
-            n_short += max(map(len, pair)) < translation.EVAL_MAX_LENGTH
-    return translation.shorter_than(pairs, max_length)
+            n_short += max(map(len, pair)) < text.EVAL_MAX_LENGTH
+    return text.shorter_than(pairs, max_length)

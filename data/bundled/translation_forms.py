@@ -7,7 +7,7 @@ Accents that a longer form moves or loses (canción, canciones) are left where t
 import re
 from dataclasses import dataclass
 
-from data.bundled_translation_words import NOUNS
+from data.bundled.translation_words import NOUNS
 
 N_PERSONS = 6
 
