@@ -1,18 +1,19 @@
 """Decoding for every model of the Questions 3: greedy search, beam search, sampling and minimum Bayes risk.
 
-A row is one input, such as a sentence to translate. A search follows one or more hypotheses of each row and asks the model
-for the next symbol of all of them at once, by the model's `step(tokens, state, memory) -> log_probs, state, alpha`:
+A row is one input, such as a sentence to translate. A search follows one or more hypotheses of each row and asks the
+model for the next symbol of all of them at once, by its `step(tokens, state, memory) -> log_probs, state, alpha`:
 
-    tokens: the last symbol of each hypothesis (n_hyps); SOS at first. The hypotheses of one row stand side by side, and
-        n_hyps = n_rows * n_places, where n_places may change from step to step.
-    state: what a step changes, such as the state of an LSTM or the keys that a Transformer has cached
-    memory: what stays the same, such as the encoded source; all hypotheses of a row share their row's memory
-    log_probs: of the next symbol (n_hyps, vocab_size)
-    alpha: attention weights (n_hyps, n_source), or None
+    tokens: (n_hyps), the last symbol of each hypothesis, SOS at first. The hypotheses of a row stand side by side:
+        n_hyps = n_rows * n_places. Both numbers may change from step to step.
+    state: what a step changes, such as the state of an LSTM or the keys that a Transformer has cached. At the start
+        it is that of one hypothesis for each row.
+    memory: what stays the same, such as the encoded source. All hypotheses of a row share their row's memory.
+    log_probs: (n_hyps, vocab_size), of the next symbol
+    alpha: (n_hyps, n_source), the attention weights of this step, or None
 
-State and memory are tensors, or tuples, lists and dicts of such. The first dimension of each tensor is n_hyps in the state
-and n_rows in the memory; the state that a search starts from has one hypothesis a row. Other values, such as a number of
-steps, are handed on unchanged. The result of a row does not depend on the rows beside it.
+State and memory may be tensors, or tuples, lists and dicts of tensors, also nested or empty. The first dimension of
+each tensor is n_hyps in the state and n_rows in the memory. Other values, such as a number of steps, are handed on
+unchanged. The result of a row does not depend on the rows beside it.
 """
 
 from collections import Counter
@@ -23,18 +24,19 @@ import torch
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-# Rows that have ended are dropped once they are this share of all: dropping copies the memory, keeping computes in vain.
+# Rows that have ended are dropped when they are at least this share of all rows: dropping them copies the memory of the
+# others, and keeping them costs computing time.
 DROP_SHARE = 0.4
 
 
 class Decoded(NamedTuple):
-    """What a search returns; sampling gives each part a dimension n_samples after the first.
+    """What every search returns.
 
     Attributes:
         symbols: (n_rows, n_steps), the symbols before EOS, filled up with `pad`.
-        scores: (n_rows), log p, in beam search divided by length^length_penalty.
-        weights: (n_rows, n_steps, n_source), the attention weights of the step that chose each symbol, EOS included,
-            and 0 after it; None unless `return_weights` is set and the model has attention.
+        scores: (n_rows), the log-probabilities; in beam search they are divided by length^length_penalty.
+        weights: (n_rows, n_steps, n_source), the attention weights of the steps that chose the symbols and EOS, then 0;
+            None unless `return_weights` is set and the model has attention.
     """
 
     symbols: torch.Tensor
@@ -55,24 +57,24 @@ def select(structure, rows):
 
 
 class Hypotheses:
-    """The unfinished hypotheses of a batch of rows, and all that is needed to read the finished ones afterwards.
+    """The hypotheses of a batch of rows: what greedy search, beam search and sampling have in common.
 
-    Each step stores the chosen symbols and, where hypotheses changed places, back-pointers. `read` follows these from the
-    answers' ends to their beginnings.
+    Every hypothesis of a row has a place. Each step stores the symbols that it has chosen and, if hypotheses change
+    their places, the place that each one comes from. `read` follows these back-pointers from the end to the start.
 
     Args:
         step, state, memory: the model, as the module's docstring describes it.
         sos, eos, pad: indices of the special symbols.
-        max_steps: (n_rows), on the model's device. A row that has not ended after so many symbols is cut there.
-        forbidden: indices of the symbols that are never chosen.
+        max_steps: (n_rows), on the model's device. A hypothesis that has not ended after so many symbols is cut there.
+        forbidden: indices of the symbols that are never chosen, usually PAD, SOS and UNK.
         return_weights: keep the attention weights.
-        n_places: hypotheses of each row at the start, which are also its answers.
+        n_places: number of hypotheses of each row at the start, and of its answers at the end.
 
     Attributes:
-        rows: (n_going_on), the indices of the rows that are still computed. The following have one line for each:
-        tokens, log_p, lengths, ended: (n_going_on, n_places), of each hypothesis its last symbol, its log-probability,
-            its number of symbols, EOS included, and whether it has ended or was cut.
-        scores, places, last_steps: (n_rows, n_answers), of each answer its score, its place and the step that ended it.
+        rows: (n_going_on), the indices of the rows that are still computed.
+        tokens, log_p, lengths, ended: (n_going_on, n_places), for each hypothesis of these rows its last symbol, its
+            log-probability, its number of symbols, EOS included, and whether it has ended or was cut.
+        scores, places, last_steps: (n_rows, n_answers), for each answer its score, its place and its last step.
     """
 
     def __init__(
@@ -91,9 +93,10 @@ class Hypotheses:
         self.history = []
 
     def steps(self):
-        """Yield log p of the next symbol (n_going_on, n_places, vocab_size) until every row has ended.
+        """Yield the log-probabilities of the next symbol (n_going_on, n_places, vocab_size) until every row has ended.
 
-        The one continuation of an ended hypothesis is `pad`, with probability 1.
+        The loop over `steps` calls `extend` once in each step. An ended hypothesis goes on with `pad`, which then has
+        the probability 1.
         """
         while len(self.rows):
             log_probs, self.state, alpha = self.step(self.tokens.flatten(), self.state, self.memory)
@@ -105,17 +108,21 @@ class Hypotheses:
             self.drop_ended_rows()
 
     def prepare(self, log_probs):
-        """Make the tensors whose size and type are those of the first step's log-probabilities."""
+        """Create the tensors whose size and type depend on the log-probabilities of the first step."""
         vocab = torch.arange(log_probs.shape[1], device=log_probs.device)
         self.bias = torch.zeros_like(log_probs[0])
         self.bias[self.forbidden] = float("-inf")
         self.only_pad = torch.zeros_like(self.bias).masked_fill(vocab != self.pad, float("-inf"))
-        self.scores = torch.full_like(self.log_p, float("-inf"), dtype=(self.log_p + self.bias[0]).dtype)
+        self.scores = torch.full_like(
+            self.log_p, float("-inf"), dtype=torch.promote_types(log_probs.dtype, torch.float32)
+        )
 
     def extend(self, tokens, log_p, parents=None):
-        """Add the next symbols (n_going_on, n_places) to the hypotheses, whose log-probabilities become `log_p`.
+        """Replace the hypotheses by longer ones.
 
-        parents: (n_going_on, n_places), the place of the hypothesis that each one continues; by default its own.
+        Args:
+            tokens, log_p: (n_going_on, n_places), their new symbols and their log-probabilities.
+            parents: (n_going_on, n_places), the place of the hypothesis that each one continues; by default its own.
         """
         if self.alpha is not None:
             self.alpha = self.alpha.unflatten(0, self.ended.shape) * ~self.ended.unsqueeze(2)
@@ -127,34 +134,32 @@ class Hypotheses:
         ended = ended | (tokens == self.eos)
         self.tokens, self.log_p, self.lengths = tokens.masked_fill(ended, self.pad), log_p, lengths
         self.history.append((self.rows, self.tokens, parents, self.alpha))
-        self.ended = ended | (self.max_steps[self.rows] == len(self.history)).unsqueeze(1)
+        self.ended = ended | (self.max_steps[self.rows] <= len(self.history)).unsqueeze(1)
 
     def drop_ended_rows(self):
-        """Compute on without the rows whose hypotheses have all ended, if they are enough to make it worth the copy."""
+        """Drop the rows whose hypotheses have all ended, if there are enough of them (`DROP_SHARE`)."""
         going_on = ~self.ended.all(dim=1)
         n_ended = len(self.rows) - int(going_on.sum())
         if n_ended and n_ended >= DROP_SHARE * len(self.rows):
             self.state = select(self.state, going_on.repeat_interleave(self.tokens.shape[1]))
             self.memory = select(self.memory, going_on)
-            lines = self.rows, self.tokens, self.log_p, self.lengths, self.ended
-            self.rows, self.tokens, self.log_p, self.lengths, self.ended = select(lines, going_on)
+            parts = self.rows, self.tokens, self.log_p, self.lengths, self.ended
+            self.rows, self.tokens, self.log_p, self.lengths, self.ended = select(parts, going_on)
 
     def read(self):
         """The answers, as `Decoded` with a dimension n_answers after the first."""
-        places, symbols, weights = self.places, [], []
-        for t, (rows, tokens, parents, alpha) in reversed(list(enumerate(self.history))):
-            lines = torch.arange(len(rows), device=rows.device).unsqueeze(1)
-            before_end = t <= self.last_steps[rows]
-            column = torch.full_like(places, self.pad)
-            column[rows] = tokens.gather(1, places[rows]).masked_fill(~before_end, self.pad)
-            symbols.insert(0, column)
+        places, alpha = self.places, self.alpha
+        symbols = places.new_full((len(self.history), *places.shape), self.pad)
+        weights = None if alpha is None else alpha.new_zeros(*symbols.shape, alpha.shape[2])
+        for t in reversed(range(len(self.history))):
+            rows, tokens, parents, alpha = self.history[t]
+            place, before_end = places[rows], t <= self.last_steps[rows]
+            symbols[t, rows] = tokens.gather(1, place).masked_fill(~before_end, self.pad)
             if parents is not None:
-                places[rows] = torch.where(before_end, parents.gather(1, places[rows]), places[rows])
+                places[rows] = place = torch.where(before_end, parents.gather(1, place), place)
             if alpha is not None:
-                column = alpha.new_zeros(*places.shape, alpha.shape[2])
-                column[rows] = torch.where(before_end.unsqueeze(2), alpha[lines, places[rows]], 0.0)
-                weights.insert(0, column)
-        return Decoded(torch.stack(symbols, dim=2), self.scores, torch.stack(weights, dim=2) if weights else None)
+                weights[t, rows] = alpha.take_along_dim(place.unsqueeze(2), dim=1) * before_end.unsqueeze(2)
+        return Decoded(symbols.movedim(0, 2), self.scores, None if weights is None else weights.movedim(0, 2))
 
 
 @torch.no_grad()
@@ -172,10 +177,10 @@ def greedy(step, state, memory, **options):
 def beam(step, state, memory, beam_size, length_penalty, **options):
     """Beam search: keep the `beam_size` best hypotheses of each row and return the best one.
 
-    The score of a hypothesis of n symbols, EOS included, is log p / n^length_penalty: with 0 it is the log-probability and
-    with 1 the mean over the symbols. A hypothesis that has ended competes for its place with those that go on. The best one
-    that has ended is remembered even if it loses its place, and a row ends when no other one can overtake it. With a
-    `beam_size` of 1 this is greedy search. `options`: see `Hypotheses`.
+    The score of a hypothesis of n symbols, EOS included, is log p / n^length_penalty: with 0 it is the log-probability
+    and with 1 the mean over the symbols. A hypothesis that has ended keeps its place as long as its score is among the
+    best. If it loses its place, it can still be the answer. A row ends when no hypothesis that goes on can overtake the
+    best ended one. A `beam_size` of 1 is greedy search. `options`: see `Hypotheses`.
     """
     hyps = Hypotheses(step, state, memory, **options)
     for log_probs in hyps.steps():
@@ -200,10 +205,12 @@ def beam(step, state, memory, beam_size, length_penalty, **options):
 
 @torch.no_grad()
 def sample(step, state, memory, n_samples, seed, **options):
-    """Draw `n_samples` hypotheses of each row from the model, forbidden symbols left out.
+    """Draw `n_samples` hypotheses of each row from the model, as `Decoded` with a dimension n_samples after the first.
 
-    The samples of a row are independent of each other. All rows use the same random numbers, drawn on the CPU, so that the
-    samples of a row depend on the seed, but neither on the rows beside it nor on the device. `options`: see `Hypotheses`.
+    The samples of a row are independent of each other. All rows use the same random numbers, so that the samples of a
+    row depend on the seed and not on the rows beside it. These numbers are drawn on the CPU, so that every device gets
+    the same ones. The probabilities of the symbols that are not forbidden are scaled to a sum of 1; the scores are the
+    model's own. `options`: see `Hypotheses`.
     """
     generator = torch.Generator().manual_seed(seed)
     hyps = Hypotheses(step, state, memory, n_places=n_samples, **options)
@@ -218,22 +225,22 @@ def sample(step, state, memory, n_samples, seed, **options):
 
 
 def minimum_risk(candidates, distance=Levenshtein.distance):
-    """Minimum Bayes risk: the index of the candidate with the least expected error (Kumar and Byrne, 2004, HLT-NAACL).
+    """The index of the candidate with the minimum Bayes risk, the expected error (Kumar and Byrne, 2004, HLT-NAACL).
 
         risk(y) = 1/n sum_j distance(y, y_j) / length(y_j)
 
-    The candidates y_1 .. y_n are samples of the model and stand for the unknown reference in turn, so that the risk estimates
-    the error rate. They are strings or sequences of symbols. Ties: keep the first.
+    The candidates y_1 .. y_n are strings or tuples of symbols that were sampled from the model. Each one stands for the
+    unknown reference in turn, so that the risk estimates the error rate. Ties: keep the first.
     """
     counts = Counter(candidates)
-    distances = process.cdist(list(counts), list(counts), scorer=distance)
-    weights = [count / max(len(candidate), 1) for candidate, count in counts.items()]
-    best = list(counts)[int(np.argmin(distances @ np.array(weights)))]
-    return candidates.index(best)
+    hyps = list(counts)
+    weights = [counts[ref] / max(len(ref), 1) for ref in hyps]
+    risks = process.cdist(hyps, hyps, scorer=distance) @ np.array(weights)  # times n
+    return candidates.index(hyps[int(risks.argmin())])
 
 
 def search(step, state, memory, beam_size=1, length_penalty=0.0, n_samples=None, seed=0, **options):
-    """Minimum-risk decoding with `n_samples` samples if given; else beam search, or greedy search for a beam of 1."""
+    """Minimum-risk decoding if `n_samples` is given, else beam search, or greedy search if `beam_size` is 1."""
     if n_samples is None:
         if beam_size == 1:
             return greedy(step, state, memory, **options)

@@ -88,7 +88,7 @@ def main(argv=None):
 def load(args):
     """The experiment of these options with its images."""
     data = images.load(args.dataset, args.data, args.data_dir, args.edition, args.scale == "quick", args.shuffle_pixels)
-    defaults = parse_args(["-dataset", args.dataset, "-scale", args.scale])
+    defaults = parse_args(["-dataset", args.dataset, "-edition", args.edition, "-scale", args.scale])
     return Classification(args, defaults, data)
 
 

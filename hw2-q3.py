@@ -111,9 +111,8 @@ class Translation(experiment.Experiment):
         src, tgt = translation.to_tensors(self.data.pairs[split], *self.vocabs)
         lengths = [(part != PAD_IDX).sum(dim=1) for part in (src, tgt)]
         gather = translation.gatherer(src.to(device), tgt.to(device), *lengths)
-        # Sources of one length need neither padding nor packing; among these, targets of about one length go together.
         batch_size = self.args.batch_size if split == "train" else EVAL_BATCH_SIZE
-        return utils.Batches(len(src), batch_size, gather, lengths, noise=TGT_NOISE, one_length=True)
+        return utils.Batches(len(src), batch_size, gather, lengths, noise=TGT_NOISE)
 
     def batch_loss(self, model, batch):
         """The cross-entropy of the target's characters, each predicted from the true ones before it."""

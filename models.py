@@ -38,8 +38,8 @@ class CNN(_Classifier):
 
         h1 = pool(relu(conv1(x))),  h2 = pool(relu(conv2(h1))),  log p = head(h2)
 
-    The pooling takes the maximum of 2x2 cells with stride 2. With `no_maxpool` there is no pooling, and both convolutions
-    are 3x3 with stride 2 (2023-24, Question 2.2). In both cases h2 has 6x6 cells.
+    The pooling takes the maximum of 2x2 cells with stride 2. With `no_maxpool` there is no pooling, and both
+    convolutions are 3x3 with stride 2 (2023-24, Question 2.2). In both cases h2 has 6x6 cells.
 
     Args:
         dropout_prob: probability that a feature of the first affine layer is dropped in training.
@@ -86,8 +86,8 @@ class MLP(_Classifier):
         log p = head(x)
 
     It does not know which pixels are neighbours, so it learns equally well from pixels in any fixed order (2022-23,
-    Questions 2.1 to 2.3). It has 544,330 parameters in the edition of 2022-23, 471,000 of them in fc1, and 290,204 in that
-    of 2023-24. Arguments and shapes are those of `CNN`.
+    Questions 2.1 to 2.3). It has 544,330 parameters in the edition of 2022-23, 471,000 of them in fc1, and 290,204 in
+    that of 2023-24. Arguments and shapes are those of `CNN`.
     """
 
     def __init__(self, dropout_prob, edition=DEFAULT_EDITION, n_classes=None):
@@ -144,11 +144,11 @@ class Attention(nn.Module):
 
         p = softmax(s)  (1),  s_i = z^T h_i, z = W_q^T q  (2),  c = sum_i p_i h_i  (3),  a_o = tanh(W_o^T [q; c])  (4)
 
-    q is the decoder's state and h_i the encoder's output. All target steps are computed at once, since no step reads the
-    a_o of another. W_q^T is `linear_in`; W_o^T is `linear_out`, with a bias and in two halves, W_o^T [q; c] = U q + V c.
-    Both W_q and V are multiplied with the source, so that decoding computes these products once and not at every step:
+    q is the decoder's state and h_i the encoder's output. All target steps are computed at once, since no step reads
+    the a_o of another. W_q^T is `linear_in`. W_o^T is `linear_out`, with a bias b; its halves are U and V. The products
+    of the source with W_q and V are the same at every step, so that decoding computes them only once:
 
-        s_i = q^T (W_q h_i),  V c = sum_i p_i (V h_i)
+        s_i = q^T (W_q h_i),  W_o^T [q; c] = U q + V c,  V c = sum_i p_i (V h_i)
 
     Shapes:
         query: (batch_size, max_tgt_len, hidden_size)
@@ -167,7 +167,7 @@ class Attention(nn.Module):
         return attn_out
 
     def project(self, encoder_outputs, src_lengths):
-        """What `attend` reads of the source: keys W_q h_i and values V h_i, shaped like it, and the mask of its symbols."""
+        """What `attend` reads of the source: its keys W_q h_i, its values V h_i, and the mask of its symbols."""
         _, V = self.linear_out.weight.chunk(2, dim=1)
         values = F.linear(encoder_outputs, V)
         return encoder_outputs @ self.linear_in.weight, values, sequence_mask(src_lengths, encoder_outputs)
@@ -175,14 +175,15 @@ class Attention(nn.Module):
     def attend(self, query, keys, values, mask):
         """Equations 1 to 4: attn_out, and the attention weights p (batch_size, max_tgt_len, max_src_len)."""
         U, _ = self.linear_out.weight.chunk(2, dim=1)
-        scores = torch.bmm(query, keys.transpose(1, 2))  # (2): s_i = q^T (W_q h_i)
+        scores = torch.bmm(query, keys.transpose(1, 2))  # (2): s_i = z^T h_i = q^T (W_q h_i)
         if mask is not None:
             scores = scores.masked_fill(~mask.unsqueeze(1), float("-inf"))
         alpha = scores.softmax(dim=-1)  # (1)
-        from_query = F.linear(query, U, self.linear_out.bias)  # U q + b
-        return torch.tanh(
+        from_query = F.linear(query, U, self.linear_out.bias)
+        attn_out = torch.tanh(
             torch.baddbmm(from_query, alpha, values)
-        ), alpha  # (3), (4): tanh(U q + b + sum_i p_i (V h_i))
+        )  # (3) and (4): tanh(U q + b + sum_i p_i (V h_i))
+        return attn_out, alpha
 
 
 def sequence_mask(lengths, padded):
@@ -246,11 +247,12 @@ def join_directions(state):
 
 
 class Seq2Seq(nn.Module):
-    """The encoder, the decoder and the output layer, which shares its weight with the decoder's embedding (2022-23, Question 3).
+    """The translation model: encoder, decoder and output layer (2022-23, Question 3).
 
         logits_t = generator(out_t) = E out_t + b
 
-    `forward` reads a given target (teacher forcing). `start` and `step` are the interface of `decoding`.
+    The output layer shares its weight E with the decoder's embedding. `forward` reads a given target (teacher forcing);
+    `decoding` calls `start` and `step`.
 
     Shapes:
         src: (batch_size, max_src_len)
@@ -266,7 +268,7 @@ class Seq2Seq(nn.Module):
         self.decoder = decoder
         self.generator = nn.Linear(decoder.hidden_size, decoder.tgt_vocab_size)
         self.generator.weight = decoder.embedding.weight
-        # The embedding starts with a standard deviation of 1; as an output layer it would make the first logits too large.
+        # With the embedding's standard deviation of 1 the output layer's first logits would be too large.
         with torch.no_grad():
             decoder.embedding.weight *= decoder.hidden_size**-0.5
 
@@ -286,11 +288,11 @@ class Seq2Seq(nn.Module):
     def step(self, tokens, state, memory):
         """One step of `forward` without dropout, for every hypothesis of each source sentence.
 
-        The product of the embedding with the LSTM's input matrix is a table here, in which the tokens are looked up. The
-        attention reads the hypotheses of one sentence as if they were its target steps, so that they share its memory.
+        The tokens are looked up in a table, the product of the embedding with the LSTM's input matrix. The attention
+        treats the hypotheses of a sentence as its target steps, so that they share the sentence's memory.
 
         Shapes:
-            tokens: (n_hyps), the last symbols; the hypotheses of one sentence stand side by side
+            tokens: (n_hyps), the last symbols; the hypotheses of a sentence stand side by side
             state: h and c, each (n_hyps, hidden_size)
             memory: of `start`, for n_rows sentences
             returns log_probs of the next symbol (n_hyps, tgt_vocab_size), the new state, and the attention weights

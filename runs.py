@@ -147,9 +147,15 @@ def make_config(question, args, defaults, data, kind="run", ignored=()):
         kind: "run", or "comparison" of several runs.
         ignored: options that do not change what is trained, such as how a finished model is decoded.
     """
-    values = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ignored}
+
+    def plain(value):
+        """A path as text, and one value in a list by itself."""
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        return str(value) if isinstance(value, Path) else value
+
+    values, usual = ({k: plain(v) for k, v in vars(part).items()} for part in (args, defaults))
+    values = {k: v for k, v in values.items() if k not in ignored}
     unchanged = (*WHERE, "scale", "seed", "dataset")
-    usual = {k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in vars(defaults).items()}
     changed = {k: v for k, v in values.items() if k not in unchanged and v != usual.get(k)}
     return {
         "question": question,

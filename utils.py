@@ -85,23 +85,21 @@ class Batches:
 
     Args:
         n_examples: how many rows there are.
-        batch_size: rows of a batch; the last batch, or the last of a length, may be smaller.
+        batch_size: rows of a batch; the last batch may be smaller.
         gather: `gather(rows)` of a list of row tensors yields one batch for each of them; it reads, pads and masks.
         lengths: tensors (n_examples), the most important one first: ties of the first are sorted by the second.
         noise: uniform random lengths up to this are added to the last of `lengths`, so that the batches change.
-        one_length: whether all rows of a batch have the same first length.
         max_elements: the budget of a batch, the number of its rows times its largest first length.
     """
 
     CHUNK = 64  # batches for one call of `gather`: what is done to many at once costs each of them little
 
-    def __init__(self, n_examples, batch_size, gather, lengths=(), noise=0.0, one_length=False, max_elements=None):
+    def __init__(self, n_examples, batch_size, gather, lengths=(), noise=0.0, max_elements=None):
         self.n_examples = n_examples
         self.batch_size = batch_size
         self.gather = gather
         self.lengths = lengths
         self.noise = noise
-        self.one_length = one_length
         self.max_elements = max_elements
 
     def __len__(self):
@@ -133,10 +131,7 @@ class Batches:
 
     def _cut(self, order):
         """The sorted rows as batches."""
-        groups = [order]
-        if self.one_length:
-            groups = order.split(self.lengths[0].unique(return_counts=True)[1].tolist())
-        batches = [rows for group in groups for rows in group.split(self.batch_size)]
+        batches = order.split(self.batch_size)
         if self.max_elements is None:
             return batches
         return [part for rows in batches for part in rows.split(self._most_rows(rows))]

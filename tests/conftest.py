@@ -1,17 +1,20 @@
 """What the tests share: the scripts as modules (their names have hyphens), their command lines in a subprocess, a server."""
 
 import importlib.util
+import io
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+import options
 from options import UserError
 
 # The tests' sizes are tiny and run side by side: more threads each would only fight. Before torch is imported.
@@ -42,6 +45,26 @@ def run_script():
             text=True,
             timeout=240,
         )
+
+    return run
+
+
+@pytest.fixture
+def run_here(monkeypatch):
+    """`run_script` without the process, which spares the seconds that torch takes to import; same arguments, same result."""
+
+    def run(script, *arguments):
+        command = [str(ROOT / script), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2)]
+        handler = signal.getsignal(signal.SIGTERM)
+        with redirect_stdout(streams[0]), redirect_stderr(streams[1]), pytest.raises(SystemExit) as caught:
+            options.run_script(load_script(script).main)
+        signal.signal(signal.SIGTERM, handler)
+        for stream in streams:
+            stream.seek(0)
+        code = caught.value.code if isinstance(caught.value.code, int) else int(caught.value.code is not None)
+        return subprocess.CompletedProcess(command, code, *(stream.read() for stream in streams))
 
     return run
 

@@ -219,16 +219,15 @@ def random_lengths(n_examples):
 
 
 @pytest.mark.parametrize("max_elements", [None, 30, 1])
-@pytest.mark.parametrize("one_length", [False, True])
-def test_length_batches_hold_every_row_once_and_rows_of_like_length(one_length, max_elements):
+def test_length_batches_hold_every_row_once_and_rows_of_like_length(max_elements):
     n = 200
     lengths = random_lengths(n)
-    batches = utils.Batches(n, 16, identity, lengths, noise=3, one_length=one_length, max_elements=max_elements)
+    batches = utils.Batches(n, 16, identity, lengths, noise=3, max_elements=max_elements)
     found = batches.rows(torch.Generator().manual_seed(0))
     assert sorted(torch.cat(found).tolist()) == list(range(n))
     for rows in found:
         first = lengths[0][rows]
-        assert first.max() - first.min() <= (0 if one_length else 1)
+        assert first.max() - first.min() <= 1
         assert len(rows) <= 16 and (max_elements is None or len(rows) * first.max() <= max_elements or len(rows) == 1)
     assert max(map(len, found)) == {None: 16, 30: 16, 1: 1}[max_elements]
     if max_elements is None:
@@ -255,7 +254,7 @@ def test_length_batches_are_mixed_anew_each_epoch_and_alike_for_a_seed():
 def test_length_batches_put_second_lengths_of_about_one_size_together():
     _, second = lengths = random_lengths(2000)
     shares = []
-    for rows in utils.Batches(2000, 16, identity, lengths, noise=3, one_length=True).rows(torch.Generator()):
+    for rows in utils.Batches(2000, 16, identity, lengths, noise=3).rows(torch.Generator()):
         shares.append((second[rows] / second[rows].max()).mean().item())
     assert 1 - sum(shares) / len(shares) < 0.3  # at random it is more than 0.4
 

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from editions import EDITIONS
 from models import CNN, MLP, get_number_trainable_params
@@ -30,13 +29,9 @@ def test_parameter_counts_and_shapes(edition, no_maxpool):
     assert model(torch.rand(2, 784)).shape == (2, EDITIONS[edition].n_classes)
 
 
-def test_known_totals():
-    assert PARAMS["kuzushiji_mnist", False] == 420_906
-    assert PARAMS["kuzushiji_mnist", True] == 420_778
-
-
 def test_frozen_parameters_are_not_counted():
     model = CNN(0.3)
+    assert get_number_trainable_params(model) == 420_906
     model.conv1.requires_grad_(False)
     assert get_number_trainable_params(model) == 420_906 - 208
 
@@ -100,23 +95,6 @@ def test_the_forward_pass_is_the_handouts_network_written_as_loops(no_maxpool):
     log_sum = math.log(sum(math.exp(score) for score in scores))
     expected = torch.tensor([[score - log_sum for score in scores]], dtype=torch.float64)
     torch.testing.assert_close(model(x), expected)
-
-
-def test_relu_after_the_pooling_has_the_gradients_of_relu_before_it():
-    torch.manual_seed(0)
-    model, x = CNN(0.0), torch.rand(4, 784)
-    x[:, :300] = 0.0  # black areas, where pooling meets ties
-    weights = torch.randn(4, 10)
-
-    def handout_order(x):
-        for conv in (model.conv1, model.conv2):
-            x = F.max_pool2d(F.relu(conv(x)), 2)
-        return model.head(x.flatten(1))
-
-    outputs = model(x), handout_order(x.reshape(4, 1, 28, 28))
-    gradients = [torch.autograd.grad((output * weights).sum(), list(model.parameters())) for output in outputs]
-    torch.testing.assert_close(*outputs)
-    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize(("edition", "n_params"), [("kuzushiji_mnist", 544_330), ("octmnist", 290_204)])

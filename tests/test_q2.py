@@ -45,9 +45,9 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def q2(run_script, data_dir, tmp_path):
+def q2(run_here, data_dir, tmp_path):
     def run(*arguments, data_dir=data_dir):
-        return run_script("hw2-q2.py", "-data_dir", data_dir, "-runs_dir", tmp_path, "-epochs", 2, *arguments)
+        return run_here("hw2-q2.py", "-data_dir", data_dir, "-runs_dir", tmp_path, "-epochs", 2, *arguments)
 
     return run
 
@@ -287,7 +287,7 @@ def test_other_images_have_another_folder_and_are_not_compared(q2, data_dir, tmp
     before = read_result(tmp_path, "octmnist-epochs=2-learning_rate=0.1")
     assert q2("-dataset", other / "octmnist.npz", "-edition", "octmnist", "-learning_rate", "0.1").returncode == 0
     assert read_result(tmp_path, "octmnist-epochs=2-learning_rate=0.1") == before
-    assert (tmp_path / "q2" / "file_octmnist-edition=octmnist-epochs=2-learning_rate=0.1").exists()
+    assert (tmp_path / "q2" / "file_octmnist-epochs=2-learning_rate=0.1").exists()
 
 
 def test_other_rates_do_not_replace_the_handouts_comparison(q2, tmp_path):

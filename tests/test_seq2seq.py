@@ -1,4 +1,4 @@
-"""The translation networks of Question 3 against their equations, and the searches against brute force."""
+"""The translation networks of Question 3 against their equations, and how they are decoded."""
 
 import itertools
 
@@ -35,12 +35,14 @@ def test_attention_matches_the_equations_written_as_loops():
     attn = models.Attention(HIDDEN)
     query, keys, lengths = torch.randn(2, 3, HIDDEN), torch.randn(2, 6, HIDDEN), torch.tensor([6, 4])
     out = attn(query, keys, lengths)
+    _, alpha = attn.attend(query, *attn.project(keys, lengths))
     W_q, W_o, b_o = attn.linear_in.weight, attn.linear_out.weight, attn.linear_out.bias
     for b, t in itertools.product(range(2), range(3)):
         q, h = query[b, t], keys[b, : lengths[b]]
         z = W_q @ q
         s = torch.stack([z @ h_i for h_i in h])
         p = s.exp() / s.exp().sum()
+        torch.testing.assert_close(alpha[b, t, : lengths[b]], p)
         c = sum(p_i * h_i for p_i, h_i in zip(p, h, strict=True))
         torch.testing.assert_close(out[b, t], torch.tanh(W_o @ torch.cat([q, c]) + b_o))
 
@@ -49,7 +51,7 @@ def test_attention_weights_are_a_distribution_over_the_real_symbols():
     torch.manual_seed(0)
     attn = models.Attention(HIDDEN)
     query, keys, lengths = torch.randn(2, 3, HIDDEN), torch.randn(2, 5, HIDDEN), torch.tensor([2, 5])
-    alpha = attn.weights(query, attn.prepare(keys)[0], models.sequence_mask(lengths, keys))
+    _, alpha = attn.attend(query, *attn.project(keys, lengths))
     torch.testing.assert_close(alpha.sum(dim=-1), torch.ones(2, 3))
     assert (alpha[0, :, 2:] == 0).all() and (alpha[0, :, :2] > 0).all() and (alpha[1] > 0).all()
 
@@ -96,7 +98,7 @@ def test_one_call_of_the_decoder_is_the_loop_over_its_steps(use_attn):
     for t in range(tgt.shape[1]):
         output, dec_state = model.decoder(tgt[:, t : t + 1], dec_state, enc_output, lengths)
         torch.testing.assert_close(model.generator(output)[:, 0], logits[:, t])
-        log_probs, state = model.step(tgt[:, t], state, memory)
+        log_probs, state, _ = model.step(tgt[:, t], state, memory)
         by_hand.append(log_probs)
     torch.testing.assert_close(torch.stack(by_hand, dim=1), logits.log_softmax(dim=-1))
     torch.testing.assert_close(dec_state, last)
@@ -174,7 +176,26 @@ def test_gradients_against_finite_differences(use_attn, lengths):
         torch.testing.assert_close((param.grad * direction).sum(), expected, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("use_attn", [False, True])
+def test_the_hypotheses_of_a_sentence_share_its_memory(use_attn):
+    model = make_model(use_attn)
+    src, lengths, _ = make_batch()
+    state, memory = model.start(src, lengths)
+    tokens = torch.tensor([[3, 4], [5, 6], [6, 3]])
+    log_probs, _, alpha = model.step(tokens.flatten(), decoding.select(state, torch.tensor([0, 0, 1, 1, 2, 2])), memory)
+    for place in range(2):
+        alone, _, alpha_alone = model.step(tokens[:, place], state, memory)
+        torch.testing.assert_close(log_probs[place::2], alone)
+        if use_attn:
+            torch.testing.assert_close(alpha[place::2], alpha_alone)
+
+
 SYMBOLS = dict(sos=SOS_IDX, eos=EOS_IDX, pad=PAD_IDX)
+SEARCHES = {
+    "greedy": {},
+    "beam": {"beam_size": 3, "length_penalty": 0.25},
+    "minimum risk": {"n_samples": 5, "seed": 6},
+}
 
 
 def sharp_model(use_attn, seed):
@@ -187,26 +208,44 @@ def sharp_model(use_attn, seed):
 
 
 @pytest.mark.parametrize("use_attn", [False, True])
-@pytest.mark.parametrize("beam_size", [1, 3])
-def test_decoding_in_a_batch_is_decoding_one_at_a_time(use_attn, beam_size):
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+def test_decoding_in_a_batch_is_decoding_one_at_a_time(use_attn, search):
     for seed in range(20):
         model = sharp_model(use_attn, seed)
         src, lengths, _ = make_batch((5, 2, 4, 5), seed=seed)
-        together = decode(model, src, lengths, beam_size)
+        together = decode(model, src, lengths, **search)
         for i, n in enumerate(lengths.tolist()):
-            assert [together[i]] == decode(model, src[i : i + 1, :n], lengths[i : i + 1], beam_size)
-        assert together == decode(model, F.pad(src, (0, 2), value=PAD_IDX), lengths, beam_size)
+            assert [together[i]] == decode(model, src[i : i + 1, :n], lengths[i : i + 1], **search)
+        assert together == decode(model, F.pad(src, (0, 2), value=PAD_IDX), lengths, **search)
 
 
-def decode(model, src, lengths, beam_size):
-    state, memory = model.start(src, lengths)
+def decode(model, src, lengths, **search):
     max_steps = 2 * lengths + 1  # a longer source may have a longer answer
-    if beam_size == 1:
-        symbols = decoding.greedy(model.step, state, memory, max_steps=max_steps, **SYMBOLS)
-    else:
-        search = {"max_steps": max_steps, "beam_size": beam_size, "length_penalty": 0.25}
-        symbols, _ = decoding.beam(model.step, state, memory, **search, **SYMBOLS)
-    return [strip(row) for row in symbols.tolist()]
+    found = decoding.search(model.step, *model.start(src, lengths), max_steps=max_steps, **search, **SYMBOLS)
+    return [strip(row) for row in found.symbols.tolist()]
+
+
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+def test_the_weights_are_those_of_a_forward_pass_over_the_returned_symbols(search):
+    n_ended = n_cut = 0
+    for seed in range(5):
+        model = sharp_model(True, seed)
+        src, lengths, _ = make_batch((5, 2, 4, 5), seed=seed)
+        options = dict(max_steps=cut_after(6, lengths), forbidden=(PAD_IDX, SOS_IDX), **SYMBOLS)
+        found = decoding.search(model.step, *model.start(src, lengths), return_weights=True, **search, **options)
+        for i, n in enumerate(lengths.tolist()):
+            symbols = strip(found.symbols[i].tolist())
+            enc_output, dec_state = model.encoder(src[i : i + 1, :n], lengths[i : i + 1])
+            read = torch.tensor([[SOS_IDX, *symbols][:6]])  # what the decoder has read, with EOS still to come
+            query, _ = model.decoder.lstm(model.decoder.embedding(read), models.join_directions(dec_state))
+            attn = model.decoder.attn
+            _, alpha = attn.attend(query, *attn.project(enc_output, lengths[i : i + 1]))
+            torch.testing.assert_close(found.weights[i, : read.shape[1], :n], alpha[0])
+            assert (found.weights[i, read.shape[1] :] == 0).all() and (found.weights[i, :, n:] == 0).all()
+            n_ended, n_cut = n_ended + (len(symbols) < 6), n_cut + (len(symbols) == 6)
+        without = decoding.search(model.step, *model.start(src, lengths), **search, **options)
+        assert without.weights is None and torch.equal(without.symbols, found.symbols)
+    assert n_ended and n_cut
 
 
 def cut_after(n_steps, lengths):
@@ -228,10 +267,10 @@ def test_a_beam_of_one_is_greedy_search(length_penalty):
         src, lengths, _ = make_batch((5, 2, 4, 5), seed=seed)
         state, memory = model.start(src, lengths)
         most = cut_after(12, lengths)
-        greedy = decoding.greedy(model.step, state, memory, max_steps=most, **SYMBOLS)
-        beam, _ = decoding.beam(
+        greedy = decoding.greedy(model.step, state, memory, max_steps=most, **SYMBOLS).symbols
+        beam = decoding.beam(
             model.step, state, memory, max_steps=most, beam_size=1, length_penalty=length_penalty, **SYMBOLS
-        )
+        ).symbols
         assert [strip(row) for row in greedy.tolist()] == [strip(row) for row in beam.tolist()]
         n_ended += sum(len(strip(row)) < 12 for row in greedy.tolist())
     assert 0 < n_ended < 80  # both rows that end and rows that are cut have been seen
@@ -253,7 +292,7 @@ def test_a_wide_beam_is_exhaustive_search(length_penalty):
     for seed in range(6):
         model = sharp_model(seed % 2 == 0, seed)
         src, lengths, _ = make_batch((4, 2), seed=seed)
-        found, scores = decoding.beam(
+        found, scores, _ = decoding.beam(
             model.step,
             *model.start(src, lengths),
             max_steps=cut_after(max_steps, lengths),
@@ -272,21 +311,3 @@ def test_a_wide_beam_is_exhaustive_search(length_penalty):
                     best, best_score = hypothesis, score
             assert strip(found[i].tolist()) == strip([s for s in best if s != EOS_IDX])
             assert scores[i].item() == pytest.approx(best_score)
-
-
-def test_a_wider_beam_finds_what_greedy_search_misses():
-    """A table of probabilities where the best first symbol leads nowhere."""
-    first = torch.tensor([0.0, 0.0, 0.0, 0.4, 0.6])  # of symbols 3 and 4 after SOS
-    after = {3: torch.tensor([0.0, 0.0, 0.9, 0.05, 0.05]), 4: torch.tensor([0.0, 0.0, 0.3, 0.35, 0.35])}
-
-    def step(tokens, state, memory):
-        rows = [first if token == SOS_IDX else after.get(token, after[3]) for token in tokens.tolist()]
-        return torch.stack(rows).log(), state
-
-    state = (torch.zeros(2, 1),)
-    most = torch.tensor([2, 2])
-    greedy = decoding.greedy(step, state, (), max_steps=most, **SYMBOLS)
-    assert greedy[:, 0].tolist() == [4, 4]
-    beam, scores = decoding.beam(step, state, (), max_steps=most, beam_size=2, length_penalty=0.0, **SYMBOLS)
-    assert [strip(row) for row in beam.tolist()] == [[3], [3]]
-    torch.testing.assert_close(scores, torch.tensor([0.36, 0.36]).log())
