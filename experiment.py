@@ -8,8 +8,6 @@ import argparse
 import copy
 import itertools
 import statistics
-import sys
-from pathlib import Path
 
 import torch
 
@@ -113,6 +111,8 @@ def run(experiment):
 
     The learning rate with the best validation score is the one that is tested.
     """
+    distinct = {name: list(dict.fromkeys(getattr(experiment.args, name))) for name in SEVERAL}
+    experiment = experiment.changed(**distinct)
     args = experiment.args
     if len(args.learning_rate) > 1:
         best = compare(experiment)["best"]
@@ -279,6 +279,6 @@ def latest(question, args, defaults, ignored=()):
     found = runs.find(args.runs_dir, question, **given)
     found = [run for run in found if run.bundled in kinds and args.run_name in (None, run.folder.name)]
     if not found:
-        command = " ".join(["python", Path(sys.argv[0]).name, *map(str, command_line(argparse.Namespace(**given)))])
+        command = " ".join([f"python hw2-{question}.py", *map(str, command_line(argparse.Namespace(**given)))])
         raise UserError(f"no trained run with these options is in {args.runs_dir / question}; train one: {command}")
     return found[0]

@@ -17,7 +17,7 @@ def proportion(n_hits, n):
     value, z = n_hits / n, float(special.ndtri((1 + CONFIDENCE) / 2))
     center = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     half_width = z / (1 + z**2 / n) * math.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
-    low, high = max(0.0, center - half_width), min(1.0, center + half_width)
+    low, high = min(value, center - half_width), max(value, center + half_width)  # rounding aside they hold the value
     return {"value": value, "low": low, "high": high, "n": int(n)}
 
 

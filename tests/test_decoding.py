@@ -218,7 +218,7 @@ def test_scores_have_the_models_precision_or_single_precision(search, dtype, exp
 
 
 def test_samples_follow_the_models_distribution():
-    """Pearson's chi-square test over all answers of three steps; forbidding symbols scales up the other probabilities."""
+    """Pearson's chi-square test over all answers of three steps; forbidden symbols leave their share to the others."""
     n_samples, max_steps = 20_000, 3
     p = random_tables(1, seed=3)[0]
     options = dict(max_steps=torch.tensor([max_steps]), forbidden=FORBIDDEN, **SYMBOLS)

@@ -1,10 +1,12 @@
 """hw2-q3.py as its users run it: the handout's command lines at tiny size, resuming, translating, wrong input."""
 
 import json
+import re
 import shutil
 
 import Levenshtein
 import pytest
+import torch
 from conftest import assert_user_error, load_script
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +50,16 @@ def folder_of(runs_dir, use_attn):
     return folder
 
 
+def load_translator(folder, *options_):
+    """The translator of a run with its best weights."""
+    args = script.parse_args([*TINY, *options_])
+    vocabs = [text.Vocabulary(chars) for chars in runs.load_checkpoint(folder / "best.pt")["chars"]]
+    translator = script.Translation(args, None, None, vocabs)
+    model = translator.build()
+    runs.load_weights(model, folder / "best.pt")
+    return translator, model.eval()
+
+
 @pytest.mark.parametrize("use_attn", [False, True])
 def test_the_handouts_commands_leave_result_and_figures(trained, use_attn):
     runs_dir, outputs = trained
@@ -83,23 +95,33 @@ def test_the_predictions_file_holds_every_test_sentence_the_worst_last(trained, 
 
 def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, data_dir):
     folder = folder_of(trained[0], True)
-    args = script.parse_args(["--use_attn", *TINY])
-    checkpoint = runs.load_checkpoint(folder / "best.pt")
-    vocabs = [text.Vocabulary(chars) for chars in checkpoint["chars"]]
-    model = script.build(args, vocabs)
-    runs.load_weights(model, folder / "best.pt")
+    translator, model = load_translator(folder, "--use_attn")
     refs, sentences = zip(*translation.read_pairs(data_dir / "val-eng-spa.txt"))
-    rates = metrics.error_rates(script.decode(model, sentences, vocabs), refs)
+    rates = metrics.error_rates(translator.decode(model, sentences), refs)
     result = runs.read_json(folder / "result.json")
     assert sum(rates) / len(rates) == pytest.approx(result["val_err_rate"]["value"])
-    one_by_one = [script.decode(model, [sentence], vocabs)[0] for sentence in sentences]
-    assert one_by_one == script.decode(model, sentences, vocabs)
+    one_by_one = [translator.decode(model, [sentence])[0] for sentence in sentences]
+    assert one_by_one == translator.decode(model, sentences)
+
+
+def test_the_validation_loss_is_the_mean_over_characters_without_smoothing(trained, data_dir):
+    translator, model = load_translator(folder_of(trained[0], True), "--use_attn", "--label_smoothing", "0.5")
+    pairs = translation.read_pairs(data_dir / "val-eng-spa.txt")
+    translator.data = translation.SentencePairs("", False, {"val": pairs}, "")
+    total, n = 0.0, 0
+    for english, spanish in pairs:
+        src = torch.tensor([translator.vocabs[0].encode(spanish)])
+        tgt = torch.tensor([[text.SOS_IDX, *translator.vocabs[1].encode(english), text.EOS_IDX]])
+        log_probs = model(src, torch.tensor([src.shape[1]]), tgt[:, :-1])[0].log_softmax(dim=-1)
+        total -= log_probs[0].gather(1, tgt[0, 1:, None]).sum().item()
+        n += tgt.shape[1] - 1
+    assert translator.evaluate(model)["val_loss"] == pytest.approx(total / n, rel=1e-5)
 
 
 def test_a_resumed_run_is_an_uninterrupted_one(trained, data_dir, tmp_path):
     """One epoch, then the second by resuming; the configuration is that of the whole."""
     whole = folder_of(trained[0], False)
-    args = [*TINY, "-data_dir", str(data_dir), "-data", "auto", "-runs_dir", str(tmp_path), "-resume"]
+    args = [*TINY, "-data_dir", str(data_dir), "-data", "auto", "-runs_dir", str(tmp_path), "-resume", "auto"]
     real_fit, epochs = runs.Run.save_epoch, []
 
     def killed_after_the_first(self, *arguments):
@@ -131,9 +153,26 @@ def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, r
     common = (*TINY, "-data_dir", data_dir, "-runs_dir", runs_dir)
     process = run_script("hw2-q3.py", *common, "--beam_size", "2", "--resume")
     assert process.returncode == 0, process.stderr
-    assert "Epoch" not in process.stdout and "greedy minus beam, paired:" in process.stdout
+    assert "Epoch" not in process.stdout and "greedy minus this, paired:" in process.stdout
     assert (folder / "best.pt").read_bytes() == before
     assert runs.read_json(folder / "result.json")["test"]["beam"]["beam_size"] == 2
+
+
+def test_the_length_penalty_is_chosen_on_validation_and_minimum_risk_is_tested(trained, data_dir, run_here, tmp_path):
+    runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
+    common = (*TINY, "--use_attn", "-data_dir", data_dir, "-runs_dir", runs_dir, "-resume")
+    process = run_here("hw2-q3.py", *common, "--beam_size", "2", "--length_penalty", "0", "1", "--n_samples", "5")
+    assert process.returncode == 0, process.stderr
+    result = runs.read_json(folder_of(runs_dir, True) / "result.json")
+    beam, mbr = result["test"]["beam"], result["test"]["mbr"]
+    rates = re.findall(r"length_penalty (\d): validation error rate (\d\.\d+)", process.stdout)
+    assert [penalty for penalty, _ in rates] == ["0", "1"]
+    assert f"{beam['val_err_rate']['value']:.4f}" == min(rate for _, rate in rates)
+    assert str(int(beam["length_penalty"])) == min(rates, key=lambda pair: pair[1])[0]
+    assert mbr["n_samples"] == 5 and "minimum risk of 5 samples" in process.stdout
+    greedy = result["test"]["greedy"]["err_rate"]["value"]
+    for figures in (beam, mbr):
+        assert figures["difference"]["value"] == pytest.approx(greedy - figures["err_rate"]["value"])
 
 
 def test_translate_keeps_the_order_and_answers_an_empty_line_with_an_empty_line(trained, run_script, tmp_path):
@@ -148,14 +187,31 @@ def test_translate_keeps_the_order_and_answers_an_empty_line_with_an_empty_line(
     file = tmp_path / "sentences.txt"
     file.write_bytes("\r\n".join(sentences).encode())
     assert run_script(*command, file).stdout == process.stdout
+    other = tmp_path / "more.txt"
+    other.write_text("hola .")
+    both = run_script(*command, file, "no tengo hambre.", other).stdout.split("\n")
+    assert both[:6] == [*process.stdout.split("\n")[:5], lines[0]] and len(both) == 8
 
 
-def test_translate_takes_a_very_long_sentence(trained, capsys):
-    runs_dir, _ = trained
-    long = "no tengo hambre. " * 600
-    script.main(["--use_attn", "-runs_dir", str(runs_dir), "--translate", long])
-    answer, end = capsys.readouterr().out.split("\n")
-    assert len(answer) <= script.MAX_GROWTH * len(text.normalize(long)) + script.MAX_EXTRA and end == ""
+@pytest.mark.parametrize("name", ["", "/dev/null"])
+def test_translate_names_what_is_no_text_file(name, trained, tmp_path):
+    assert "is not a text file" in user_error("-runs_dir", trained[0], "--translate", name or tmp_path)
+
+
+def test_resuming_a_search_without_a_run_says_so_and_trains_nothing(data_dir, tmp_path):
+    message = user_error(*TINY, "-data_dir", data_dir, "-runs_dir", tmp_path, "--beam_size", "5", "-resume")
+    assert "no run to resume" in message and not list(tmp_path.rglob("*.pt"))
+
+
+def test_memory_that_is_not_enough_is_one_line(data_dir, run_here, tmp_path):
+    process = run_here("hw2-q3.py", *TINY, "-data_dir", data_dir, "-runs_dir", tmp_path, "--hidden_size", "2000000")
+    assert_user_error(process, "memory", "smaller")
+
+
+def test_a_beam_wider_than_all_hypotheses_is_no_trouble(trained, data_dir, run_here, tmp_path):
+    runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
+    common = [*TINY, "-data_dir", data_dir, "-runs_dir", runs_dir, "--beam_size", "2147483647"]
+    assert run_here("hw2-q3.py", *common, "-resume").returncode == 0
 
 
 def test_a_text_file_that_is_not_there_is_not_a_sentence(trained):
@@ -197,13 +253,14 @@ def test_a_damaged_checkpoint_is_named(trained, tmp_path):
     source = folder_of(trained[0], True)
     folder = tmp_path / "q3" / "broken"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_bytes((source / "config.json").read_bytes())
+    for name in ("config.json", "result.json"):
+        (folder / name).write_bytes((source / name).read_bytes())
     (folder / "best.pt").write_bytes(b"no checkpoint")
     assert "best.pt" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
     runs.save_checkpoint(folder / "best.pt", {"weights": {}})
     assert "another network" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
     (folder / "config.json").write_text("{}")
-    assert "config.json has no options" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
+    assert "config.json has no kind" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +337,7 @@ def test_the_vocabulary_turns_text_into_indices_and_back():
 
 
 def test_error_rates_by_hand():
-    assert metrics.error_rates(["abc", "", "axc", "abcd"], ["abc", "ab", "abc", "ab"]) == [0, 1, 1 / 3, 1]
+    assert metrics.error_rates(["abc", "", "axc", "abcd"], ["abc", "ab", "abc", "ab"]).tolist() == [0, 1, 1 / 3, 1]
     figures = metrics.translation(["abc", "ab"], ["abc", "abcd"], seen={"abc"})
     assert figures["err_rate"]["value"] == 0.25
     assert figures["cer"] == pytest.approx(2 / 7)
@@ -311,34 +368,33 @@ def test_error_rates_by_their_properties(hyp, ref, other):
 
 
 def test_one_batch_can_be_memorised():
-    import torch
-
     torch.manual_seed(0)
     pairs = [("go on .", "sigue ."), ("i see .", "ya veo ."), ("no .", "no .")]
-    vocabs = [text.Vocabulary("".join(texts)) for texts in zip(*pairs)][::-1]
-    model = script.build(script.parse_args(["--use_attn", "--hidden_size", "32", "--dropout", "0"]), vocabs)
-    src, tgt = translation.to_tensors(pairs, *vocabs)
-    batch = src, (src != text.PAD_IDX).sum(dim=1), tgt
+    args = script.parse_args(["--use_attn", "--hidden_size", "32", "--dropout", "0", "--batch_size", "3"])
+    data = translation.SentencePairs("", False, {"train": pairs}, "")
+    translator = script.Translation(args, args, data)
+    model = translator.build()
+    (batch,) = translator.batches("cpu").epoch(torch.Generator())
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(60):
         optimizer.zero_grad()
-        loss, n_chars = script.teacher_forced_loss(model, batch)
-        loss.backward()
+        loss, n_chars = translator.batch_loss(model, batch)
+        (loss / n_chars).backward()
         optimizer.step()
     assert n_chars == sum(len(english) + 1 for english, _ in pairs)
-    assert script.decode(model, [spanish for _, spanish in pairs], vocabs) == [english for english, _ in pairs]
-    weights = script.attention_weights(model, "ya veo .", "i see .", vocabs)
-    assert weights.shape == (len("i see .") + 1, len("ya veo ."))
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(weights)))
-    smooth, _ = script.teacher_forced_loss(model, batch, label_smoothing=0.1)
-    logits, _ = model(*batch[:2], tgt[:, :-1])
-    log_probs, real = logits.log_softmax(dim=-1), tgt[:, 1:] != text.PAD_IDX
-    uniform = -log_probs.mean(dim=-1)[real].mean()
-    torch.testing.assert_close(smooth, 0.9 * loss_of(model, batch) + 0.1 * uniform)
+    assert translator.decode(model, [spanish for _, spanish in pairs]) == [english for english, _ in pairs]
+    found = translator.search(model, ["ya veo ."], return_weights=True)
+    torch.testing.assert_close(found.weights[0].sum(dim=1), torch.ones(len("i see .") + 1))
 
-
-def loss_of(model, batch):
-    return script.teacher_forced_loss(model, batch)[0]
+    tgt_in, tgt_out = batch[2][:, :-1], batch[2][:, 1:]
+    logits, _ = model.train()(*batch[:2], tgt_in)
+    log_probs, real = logits.log_softmax(dim=-1), tgt_out != text.PAD_IDX
+    exact = -log_probs.gather(2, tgt_out.unsqueeze(2)).squeeze(2)[real].sum()
+    torch.testing.assert_close(translator.batch_loss(model, batch)[0], exact)
+    args.label_smoothing = 0.1
+    uniform = -log_probs.mean(dim=-1)[real].sum()
+    torch.testing.assert_close(translator.batch_loss(model, batch)[0], 0.9 * exact + 0.1 * uniform)
+    torch.testing.assert_close(translator.batch_loss(model.eval(), batch)[0], exact)
 
 
 def test_every_recipe_option_trains(data_dir, tmp_path, capsys):
@@ -346,6 +402,7 @@ def test_every_recipe_option_trains(data_dir, tmp_path, capsys):
     script.main([*TINY, *recipe, "-data_dir", str(data_dir), "-runs_dir", str(tmp_path)])
     assert "Final Test error rate, greedy: " in capsys.readouterr().out
     (folder,) = (tmp_path / "q3").iterdir()
-    assert all(option.strip("-") in folder.name for option in recipe[::2])
+    changed = runs.read_json(folder / "config.json", "changed")
+    assert {option.strip("-") for option in recipe[::2]} <= changed.keys()
     history = runs.read_json(folder / "result.json")["history"]
     assert history[0]["lr"] > history[1]["lr"]
