@@ -7,14 +7,11 @@ READY := $(VENV)/.ready
 
 .PHONY: report report-full test bench lint clean
 
-# The reports are compiled even where a run failed: they show what there is, and what is missing.
 report: $(READY)
-	@$(BIN)/python report/make_runs.py -scale quick -data_dir "$(DATA_DIR)"; made=$$?; \
-		$(BIN)/python report/build.py && exit $$made
+	@exec $(BIN)/python report/make_runs.py -scale quick -data_dir "$(DATA_DIR)"
 
 report-full: $(READY)
-	@$(BIN)/python report/make_runs.py -scale full -data_dir "$(DATA_DIR)"; made=$$?; \
-		$(BIN)/python report/build.py && exit $$made
+	@exec $(BIN)/python report/make_runs.py -scale full -data_dir "$(DATA_DIR)"
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto

@@ -9,6 +9,7 @@ import copy
 import itertools
 import statistics
 
+import numpy as np
 import torch
 
 import models
@@ -195,7 +196,7 @@ def compare(experiment):
     tests = over == ["seed"] and not args.skip_test
     children = {}
     for values in itertools.product(*(getattr(args, name) for name in SEVERAL)):
-        label = ", ".join(f"{LABELS[name]} {value}" for name, value in zip(SEVERAL, values) if name in over)
+        label = ", ".join(f"{LABELS[name]} {decimal(value)}" for name, value in zip(SEVERAL, values) if name in over)
         children[label] = experiment.single(*values).changed(
             skip_test=not tests, resume=args.resume and "auto", run_name=args.run_name and f"{args.run_name}, {label}"
         )
@@ -210,7 +211,8 @@ def compare(experiment):
         entry |= {"error": errors[label], score: None, "test": None}
         if entry["error"] is None:
             result = runs.read_json(child.folder() / runs.RESULT, of=dict)
-            entry[score] = result[score]
+            last = result["history"][-1]
+            entry |= {score: result[score], "last": last[score], "last_train_loss": last["train_loss"]}
             entry["test"] = experiment.test_figure(result) if result["test"] else None
             histories[label] = result["history"]
         entries.append(entry)
@@ -243,6 +245,11 @@ def compare(experiment):
     return result
 
 
+def decimal(number):
+    """A number without an exponent: 0.00001 and not 1e-05."""
+    return np.format_float_positional(number, trim="-") if isinstance(number, float) else str(number)
+
+
 def spread(figures):
     """The mean and the range of the values of some figures."""
     values = [figure["value"] for figure in figures]
@@ -253,17 +260,17 @@ def report_comparison(experiment, result):
     """Print each run of a comparison, and what it says of the learning rates or of the seeds."""
     name, bundled = experiment.score_name, " (bundled data)" if result["bundled"] else ""
     for entry in result["entries"]:
-        label = ", ".join(f"{LABELS[option]} {entry[option]}" for option in result["over"])
+        label = ", ".join(f"{LABELS[option]} {decimal(entry[option])}" for option in result["over"])
         shown = entry["error"] or f"validation {name} {entry[result['score']]['value']:.4f}"
         shown += f", test {entry['test']['value']:.4f}" if entry["test"] else ""
         print(f"{label}: {shown}{bundled}")
     for kind, figure in [("validation", value) for value in result["values"]] + [("test", result["test"])]:
         if figure is not None and figure["n"] > 1:
-            rate = f"learning rate {figure['learning_rate']}, " if "learning_rate" in figure else ""
+            rate = f"learning rate {decimal(figure['learning_rate'])}, " if "learning_rate" in figure else ""
             span = f"{figure['mean']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
             print(f"{rate}{kind} {name}, mean and range of {figure['n']} seeds: {span}{bundled}")
     if "learning_rate" in result["over"]:
-        print(f"best on validation: learning rate {result['best']['learning_rate']}{bundled}")
+        print(f"best on validation: learning rate {decimal(result['best']['learning_rate'])}{bundled}")
 
 
 def latest(question, args, defaults, ignored=()):

@@ -5,10 +5,8 @@ $ python hw2-q2.py                                                        # its 
 $ python hw2-q2.py -dataset octmnist                                      # 2023-24
 $ python hw2-q2.py -dataset octmnist -no_maxpool                          # strided convolutions in place of pooling
 $ python hw2-q2.py -dataset fashion_mnist -learning_rate 0.001 0.01 0.1   # 2021-22
-
-For the conceptual questions of 2021-22 and 2022-23:
-$ python hw2-q2.py -network mlp                                           # without convolutions
-$ python hw2-q2.py -shuffle_pixels                                        # sensors without spatial structure
+$ python hw2-q2.py -network mlp                                           # 2022-23, 2.1: without convolutions
+$ python hw2-q2.py -shuffle_pixels                                        # 2.3: sensors without spatial structure
 """
 
 from pathlib import Path
@@ -109,7 +107,7 @@ class Classification(experiment.Experiment):
             return models.MLP(self.args.dropout, self.args.edition, n_classes)
         model = models.CNN(self.args.dropout, self.args.no_maxpool, self.args.edition, n_classes)
         for name in (self.args.conv_1_name, self.args.conv_2_name):
-            find_layer(model, name)  # a wrong name is told before the training
+            utils.find_convolution(model, name)  # a wrong name is told before the training
         return model.to(memory_format=torch.channels_last)  # faster
 
     def batches(self, device):
@@ -148,7 +146,7 @@ class Classification(experiment.Experiment):
         if self.args.network == "mlp":
             utils.plot_filters(folder / "filters_1.pdf", model.fc1.weight.view(-1, *X.shape[1:]), title)
             return
-        layers = [find_layer(model, name) for name in (self.args.conv_1_name, self.args.conv_2_name)]
+        layers = [utils.find_convolution(model, name) for name in (self.args.conv_1_name, self.args.conv_2_name)]
         example, name = images.to_pixels(X[:1]).to(layers[0].weight.device), self.data.class_names[y[0]]
         utils.plot_activation_maps(folder / "activation_maps.pdf", model, layers[0], example, f"{title}: {name}")
         for i, layer in enumerate(layers, start=1):
@@ -223,10 +221,7 @@ class Classification(experiment.Experiment):
         for name, figures in result["test"].items():
             which = f", {TEST_NAMES[name]}, {figures['acc']['n']} images" if len(result["test"]) > 1 else ""
             print(f"Final Test acc{which}: {format_interval(figures['acc'])}{bundled}")
-            by_class = zip(result["class_names"], figures["per_class_acc"], strict=True)
-            print("  by class: " + ", ".join(f"{name} {acc:.4f}" for name, acc in by_class if acc is not None))
-            if figures["macro_auc"] is not None:
-                print(f"  macro one-vs-rest AUC: {figures['macro_auc']:.4f}")
+            print(*metrics.classification_lines(figures, result["class_names"]), sep="\n")
         shown = ", ".join(f"{BASELINE_NAMES[name]} {acc:.4f}" for name, acc in result["baselines"].items())
         print(f"For comparison, test acc of {shown}{bundled}")
         shown = ", ".join(f"{point['acc']['value']:.4f}" for point in result["shifted_acc"])
@@ -240,15 +235,6 @@ class Classification(experiment.Experiment):
                 f"pooled minus strided: {format_interval(pooled['difference'], sign='+')}; right only with pooling "
                 f"{pooled['only_a']}, only without {pooled['only_b']}, McNemar p = {pooled['p_value']:.2g}"
             )
-
-
-def find_layer(model, name):
-    """The convolution called `name`, as Python writes it: `conv1`, or `convblock1[0]` inside an `nn.Sequential`."""
-    path = name.replace("[", ".").replace("]", "")
-    convolutions = {key: module for key, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)}
-    if path not in convolutions:
-        raise options.UserError(f"the network has no convolution called {name}; it has {', '.join(convolutions)}")
-    return convolutions[path]
 
 
 @torch.no_grad()

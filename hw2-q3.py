@@ -4,7 +4,6 @@ $ python hw2-q3.py                                                            # 
 $ python hw2-q3.py --use_attn                                                 # 3.1b, with bilinear attention
 $ python hw2-q3.py --use_attn --beam_size 5 --resume                          # 3.1c, the same weights with beam search
 $ python hw2-q3.py --use_attn --translate "no tengo hambre." "¿dónde estás?"  # with the weights of the last such run
-$ python hw2-q3.py --use_attn --translate sentences.txt                       # a line at a time; - reads the keyboard
 """
 
 import argparse
@@ -26,29 +25,19 @@ SEARCH = ("beam_size", "length_penalty", "n_samples", "translate")  # options th
 
 def parse_args(argv=None):
     parser = options.Parser("Train and test the character-level translator of Question 3.", prog="hw2-q3.py")
+    positive, zero_or_more = options.positive_int, options.non_negative_float
     parser.add_option("use_attn", action="store_true", help="bilinear attention")
     options.add_training_options(parser, batch_size=64, learning_rate=[0.003], dropout=0.3, optimizer="adam")
     parser.add_option("hidden_size", type=options.even_int, default=128, help="default: %(default)s")
     # Beyond the handout, all off by default.
     parser.add_option("label_smoothing", type=options.probability, default=0.0, help="default: 0")
-    parser.add_option(
-        "max_length",
-        type=options.positive_int,
-        default=20,
-        help="training sentences are shorter than this; validation and test never change (default: %(default)s characters)",
-    )
-    parser.add_option("beam_size", type=options.positive_int, default=1, help="also test a beam search (default: no)")
-    parser.add_option(
-        "length_penalty",
-        type=options.non_negative_float,
-        nargs="+",
-        default=[LENGTH_PENALTY],
-        help="of the beam, a score is log p / length^this; of several the best on validation (default: 0.25)",
-    )
-    parser.add_option("n_samples", type=options.positive_int, help="also test minimum-risk decoding of so many samples")
-    parser.add_option(
-        "translate", nargs="+", metavar="TEXT", help="translate sentences, files, or - the input; no training"
-    )
+    parser.add_option("max_length", type=positive, default=20, help="training sentences are shorter (default: 20)")
+    parser.add_option("beam_size", type=positive, default=1, help="also test a beam search (default: no)")
+    help = f"log p / length^this scores a beam; of several the best on validation (default: {LENGTH_PENALTY})"
+    parser.add_option("length_penalty", type=zero_or_more, nargs="+", default=[LENGTH_PENALTY], help=help)
+    parser.add_option("n_samples", type=positive, help="also test minimum-risk decoding of so many samples")
+    help = "translate sentences, text files, or - the input; no training"
+    parser.add_option("translate", nargs="+", metavar="TEXT", help=help)
     options.add_data_options(parser)
     options.add_run_options(parser)
     args = parser.parse_args(argv)
@@ -62,7 +51,6 @@ if __name__ == "__main__":
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
-from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX  # noqa: E402
 
 import baselines  # noqa: E402
 import decoding  # noqa: E402
@@ -72,6 +60,7 @@ import models  # noqa: E402
 import runs  # noqa: E402
 import utils  # noqa: E402
 from data import text, translation  # noqa: E402
+from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX  # noqa: E402
 from metrics import format_interval  # noqa: E402
 
 SYMBOLS = {"sos": SOS_IDX, "eos": EOS_IDX, "pad": PAD_IDX, "forbidden": (PAD_IDX, SOS_IDX, UNK_IDX)}
@@ -97,6 +86,7 @@ class Translation(experiment.Experiment):
         super().__init__(args, defaults, data)
         # Of the source and of the target; the training sentences alone decide.
         self.vocabs = vocabs or [text.Vocabulary("".join(side)) for side in zip(*data.pairs["train"])][::-1]
+        self.seen = {english for english, _ in data.pairs["train"]} if data else set()
 
     base_name = "tatoeba"
 
@@ -158,11 +148,6 @@ class Translation(experiment.Experiment):
         search |= {"max_steps": (MAX_GROWTH * lengths + MAX_EXTRA).to(device)} | SYMBOLS
         return decoding.search(model.step, *model.start(src, lengths), **search)
 
-    @property
-    def seen(self):
-        """The English sentences of the training set."""
-        return {english for english, _ in self.data.pairs["train"]}
-
     def facts(self):
         n_pairs = {split: len(pairs) for split, pairs in self.data.pairs.items()}
         return {"use_attn": self.args.use_attn, "n_examples": n_pairs}
@@ -194,7 +179,8 @@ class Translation(experiment.Experiment):
                 found = self.search(model, [sentence], return_weights=True)
                 hyp = self.vocabs[1].decode(found.symbols[0].tolist())
                 alpha = found.weights[0, : len(hyp) + 1].cpu()
-                utils.plot_attention(folder / f"attention_{i}.pdf", alpha, sentence, [*hyp, "</s>"], title)
+                heading = f"{title}\nreference: {refs[sentences.index(sentence)]}"
+                utils.plot_attention(folder / f"attention_{i}.pdf", alpha, sentence, [*hyp, "</s>"], heading)
         trivial = baselines.translate(self.data.pairs["train"], sentences)
         examples = text.at_equal_distances(list(zip(sentences, refs, hyps)), N_EXAMPLES)
         return {

@@ -102,6 +102,14 @@ def classification(y, log_probs):
     }
 
 
+def classification_lines(figures, class_names):
+    """The figures of `classification` after the first as lines for the screen."""
+    by_class = zip(class_names, figures["per_class_acc"], strict=True)
+    yield "  by class: " + ", ".join(f"{name} {acc:.4f}" for name, acc in by_class if acc is not None)
+    if figures["macro_auc"] is not None:
+        yield f"  macro one-vs-rest AUC: {figures['macro_auc']:.4f}"
+
+
 def distances(hyps, refs):
     """The Levenshtein distance of each translation from its reference."""
     return np.array([Levenshtein.distance(hyp, ref) for hyp, ref in zip(hyps, refs, strict=True)])

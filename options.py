@@ -191,7 +191,14 @@ def add_training_options(parser, **defaults):
 
     add("epochs", "n_epochs", type=positive_int, help="passes over the training set")
     add("batch_size", type=positive_int, help="training examples of one step")
-    add("learning_rate", "lr", type=positive_float, nargs="+", help="one, or several to compare on validation")
+    add(
+        "learning_rate",
+        "lr",
+        type=positive_float,
+        nargs="+",
+        metavar="RATE",
+        help="one, or several to compare on validation",
+    )
     add("dropout", type=probability, help="dropout probability")
     add("optimizer", choices=["sgd", "adam", "adamw"], help="how the gradient changes the weights")
     # What the handouts do not ask for is off by default.

@@ -233,6 +233,10 @@ class Found:
 
     folder: Path
 
+    @property
+    def is_finished(self):
+        return (self.folder / RESULT).exists()
+
     @cached_property
     def config(self):
         return read_json(self.folder / CONFIG, of=dict)

@@ -23,8 +23,11 @@ logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates 
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
 COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
 MIN_ATTENTION_CELLS = 12  # short sentences are not drawn larger than one of so many characters
-ATTENTION_MARGIN = 0.6  # inches, for the labels
-GAP_COLOR = "lightsteelblue"
+ATTENTION_MARGIN = 0.9  # inches, for the labels and the bar
+GAP_COLOR = "dimgray"
+WIDE_COLUMNS = 8  # a figure of more pictures side by side is two columns of a page wide
+FILTER_COLUMNS = 4
+TILE_PIXELS = 28  # a small picture is drawn with at least so many pixels a side
 TILE_HEADING = 0.2  # inches, for a line of text over a small picture
 STYLE = {
     "font.size": 8,
@@ -355,43 +358,50 @@ def plot_curves(path, curves, ylabel, title=None):
 
 
 def plot_intervals(path, points, xlabel, ylabel, title=None):
-    """A figure of values with their 95 % intervals; `points`: dict from x to a figure of `metrics`."""
+    """A figure of shares with their 95 % intervals, from 0 to 1; `points`: dict from x to a figure of `metrics`."""
     fig, ax = new_figure()
     values, lows, highs = ([point[key] for point in points.values()] for key in ("value", "low", "high"))
     below = [value - low for value, low in zip(values, lows)]
     above = [high - value for value, high in zip(values, highs)]
     ax.errorbar(list(points), values, yerr=[below, above], marker="o", capsize=2)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, 1))
     save_figure(fig, path)
 
 
-def plot_tiles(path, tiles, titles=None, title=None, n_columns=4):
-    """A figure of small grey pictures side by side, each on a grey scale of its own; drawn as one image, which is fast.
+def plot_tiles(path, tiles, titles=None, title=None, n_columns=4, signed=False):
+    """A figure of small pictures side by side on one scale; drawn as one image, which is fast.
 
     Args:
         tiles: (n_tiles, height, width).
         titles: one for each.
+        signed: blue below 0, white at 0, red above, with a bar that tells the values; else grey from 0 to the largest value.
     """
     n_tiles, height, width = tiles.shape
     n_columns = min(n_columns, n_tiles)
     n_rows = math.ceil(n_tiles / n_columns)
-    side = COLUMN_WIDTH / max(n_columns, 1.5)  # inches of a tile with its gap; one alone does not fill the column
-    gap = max(1, width // 14)  # pixels
+    figure_width = COLUMN_WIDTH if n_columns <= WIDE_COLUMNS else 2 * COLUMN_WIDTH  # inches
+    side = figure_width / max(n_columns, 1.5)  # of a tile with its gap; one alone does not fill the column
+    zoom = math.ceil(TILE_PIXELS / width)  # programs that show the figure may blur what has few pixels
+    tiles = tiles.float().repeat_interleave(zoom, dim=1).repeat_interleave(zoom, dim=2)
+    height, width = height * zoom, width * zoom
+    gap = width // 14
     heading = gap + (round(TILE_HEADING / side * width) if titles else 0)
 
-    lows, highs = tiles.flatten(1).aminmax(dim=1, keepdim=True)
-    grey = (tiles.flatten(1) - lows) / (highs - lows).clamp_min(1e-12)
     canvas = torch.full((n_rows * n_columns, heading + height, width + gap), math.nan)  # nan is the gap
-    canvas[:n_tiles, heading:, :width] = grey.view(tiles.shape)
+    canvas[:n_tiles, heading:, :width] = tiles
     canvas = canvas.view(n_rows, n_columns, heading + height, width + gap).transpose(1, 2).flatten(2).flatten(0, 1)
     canvas = canvas[gap:, :-gap]
 
     shape = side * n_columns, side * n_columns * canvas.shape[0] / canvas.shape[1] + TILE_HEADING
     fig, ax = new_figure(*shape)
-    # Without headings only the colour of the gap tells where one picture ends and the next begins.
-    cmap = plt.get_cmap("gray").with_extremes(bad="white" if titles or n_tiles == 1 else GAP_COLOR)
-    ax.imshow(canvas, interpolation="nearest", vmin=0, vmax=1, cmap=cmap)
+    largest = max(tiles.abs().max().item(), 1e-12)
+    cmap = plt.get_cmap("RdBu_r" if signed else "gray").with_extremes(
+        bad="white" if titles or n_tiles == 1 else GAP_COLOR
+    )
+    image = ax.imshow(canvas.numpy(), interpolation="none", vmin=-largest if signed else 0, vmax=largest, cmap=cmap)
+    if signed:
+        fig.colorbar(image, ax=ax, shrink=0.8, aspect=30, pad=0.01)
     ax.axis("off")
     for i, name in enumerate(titles or []):
         row, column = divmod(i, n_columns)
@@ -433,7 +443,8 @@ def plot_attention(path, alpha, src, tgt, title=None):
     """
     side = COLUMN_WIDTH / max(len(src), len(tgt), MIN_ATTENTION_CELLS)
     fig, ax = new_figure(side * len(src) + ATTENTION_MARGIN, side * len(tgt) + ATTENTION_MARGIN)
-    ax.imshow(alpha, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    image = ax.imshow(alpha.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    fig.colorbar(image, ax=ax, aspect=30, pad=0.02)
     ax.set_xticks(range(len(src)), src, family="monospace")
     ax.set_yticks(range(len(tgt)), tgt, family="monospace")
     ax.grid(False)
@@ -455,6 +466,15 @@ def plot_examples(folder, X, y, class_names, title):
     plot_tiles(folder / "examples.pdf", first, [class_names[label] for label in present], title, n_columns=5)
 
 
+def find_convolution(model, name):
+    """The convolution called `name`, as Python writes it: `conv1`, or `convblock1[0]` inside an `nn.Sequential`."""
+    path = name.replace("[", ".").replace("]", "")
+    convolutions = {key: module for key, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)}
+    if path not in convolutions:
+        raise UserError(f"the network has no convolution called {name}; it has {', '.join(convolutions)}")
+    return convolutions[path]
+
+
 def plot_activation_maps(path, model, layer, x, title):
     """What `layer` of `model` computes of one image x (1, channels, height, width), a picture for each channel."""
     maps = []
@@ -463,11 +483,12 @@ def plot_activation_maps(path, model, layer, x, title):
         model(x)
     hook.remove()
     channels = [f"channel {i}" for i in range(maps[0].shape[1])]
-    plot_tiles(path, maps[0][0].cpu(), channels, title)
+    plot_tiles(path, maps[0][0].cpu(), channels, title, signed=True)
 
 
 def plot_filters(path, weight, title, most=32):
     """The filters of a layer, a row for each input channel; weight: (out_channels, in_channels, height, width)."""
     kernels = weight.detach().cpu().transpose(0, 1)
     kernels = kernels if len(kernels) > 1 else kernels[:, :most]
-    plot_tiles(path, kernels.flatten(0, 1), None, title, kernels.shape[1] if len(kernels) > 1 else 4)
+    n_columns = kernels.shape[1] if len(kernels) > 1 else FILTER_COLUMNS
+    plot_tiles(path, kernels.flatten(0, 1), None, title, n_columns, signed=True)

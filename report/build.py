@@ -12,7 +12,6 @@ line. A result that is there but broken stops the compilation (exit code 2): a r
 
 import argparse
 import json
-import re
 import shutil
 import sys
 import tempfile
@@ -29,15 +28,14 @@ from editions import BATCH_SIZE, EDITIONS  # noqa: E402
 YEARS = sorted(edition.year for edition in EDITIONS.values())
 TIMESTAMP = 0  # nothing in a report depends on when it was compiled
 SETTINGS = [(scale, bundled) for scale in ("full", "quick") for bundled in (False, True)]  # the best first
-ANY = "any"  # a value of an option: it has to be in the run's name, with whatever value
 
 RATES, BEST = "rates", "best"  # names of runs
 
 THEORY_KEYS = ("claims", "values")
-RATES_KEYS = ("title", "bundled", "rates", "best")
+RATES_KEYS = ("title", "bundled", "entries", "best")
 IMAGE_KEYS = ("title", "bundled", "learning_rate", "n_params", "best_epoch", "train_loss", "val_acc", "history", "test")
 TRANSLATION_KEYS = (
-    "title", "bundled", "n_params", "n_pairs", "best_epoch", "train_loss", "val_err_rate", "history", "test",
+    "title", "bundled", "n_params", "n_examples", "best_epoch", "train_loss", "val_err_rate", "history", "test",
 )  # fmt: skip
 
 
@@ -47,44 +45,47 @@ class Wanted:
 
     Attributes:
         flags: what is added to the question's command.
-        options: those of the run's name, apart from scale, data and seed.
+        changed: the options in which it differs from the handout's, apart from the learning rate.
     """
 
     flags: str = ""
-    options: dict = field(default_factory=dict)
+    changed: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Question:
-    """The runs of one question: `runs_dir/folder/base[-bundled][-option[=value]]...`.
+    """The runs of one question.
 
     Attributes:
         topic: what the report calls the question.
+        folder: of the question's runs.
+        command: what makes the first run.
         keys: what the result of a run has to hold.
         wanted: dict from the name that the report gives a run to the run; the first decides about the setting.
+        dataset: value of that option, if the script has it.
     """
 
     topic: str
     folder: str
-    base: str
     command: str
     keys: tuple
     wanted: dict
+    dataset: str | None = None
 
 
 def image_question(dataset, **more):
     """Question 2: the comparison of the rates, its best run (found through it, so not listed), and `more` runs."""
     command = f"python hw2-q2.py -dataset {dataset}"
-    return Question("images", "q2", dataset, command, IMAGE_KEYS, {RATES: Wanted(), **more})
+    return Question("images", "q2", command, IMAGE_KEYS, {RATES: Wanted(), **more}, dataset)
 
 
-SHUFFLED = {"learning_rate": ANY, "shuffle_pixels": True}
-MLP = {"learning_rate": ANY, "network": "mlp"}
+SHUFFLED = {"shuffle_pixels": True}
+MLP = {"network": "mlp"}
 QUESTIONS = {
     "2021-22": (
         image_question("fashion_mnist"),
         Question(
-            "captioning", "q3-captioning", "captions", "python hw2-q3-captioning.py", ("title", "bundled", "test"),
+            "captioning", "q3-captioning", "python hw2-q3-captioning.py", ("title", "bundled", "test"),
             {"captioner": Wanted(), "captioner_attention": Wanted("--use_attention", {"use_attention": True})},
         ),
     ),
@@ -96,7 +97,7 @@ QUESTIONS = {
             mlp_shuffled=Wanted("-network mlp -shuffle_pixels", SHUFFLED | MLP),
         ),
         Question(
-            "translation", "q3", "tatoeba", "python hw2-q3.py", TRANSLATION_KEYS,
+            "translation", "q3", "python hw2-q3.py", TRANSLATION_KEYS,
             {
                 "translator": Wanted(),
                 "translator_attention": Wanted("--use_attn --beam_size 5", {"use_attn": True}),
@@ -104,38 +105,13 @@ QUESTIONS = {
         ),
     ),
     "2023-24": (
-        image_question("octmnist", strided=Wanted("-no_maxpool", {"learning_rate": ANY, "no_maxpool": True})),
+        image_question("octmnist", strided=Wanted("-no_maxpool", {"no_maxpool": True})),
         Question(
-            "speech", "q3-asr", "lj_speech", "python hw2-q3-asr.py", ("title", "bundled", "test"),
+            "speech", "q3-asr", "python hw2-q3-asr.py", ("title", "bundled", "test"),
             {"recurrent": Wanted(), "transformer": Wanted("-decoder transformer", {"decoder": "transformer"})},
         ),
     ),
 }  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Folder:
-    """A finished run's folder, and what its name says."""
-
-    path: Path
-    base: str
-    setting: tuple[str, bool]
-    options: dict
-
-    @classmethod
-    def of(cls, path):
-        # A dash before a letter starts an option; the one of 1e-05 does not.
-        base, *parts = re.split(r"-(?=[A-Za-z_])", path.name)
-        pairs = [part.partition("=") for part in parts if part != "bundled"]
-        named = {name: value if equals else True for name, equals, value in pairs}
-        return cls(path, base, (named.pop("scale", "full"), "bundled" in parts), named)
-
-    def matches(self, wanted):
-        """Whether the name has the wanted options and no others, apart from the seed."""
-        given = {name: value for name, value in self.options.items() if name != "seed"}
-        if given.keys() != wanted.options.keys():
-            return False
-        return all(value in (ANY, given[name]) for name, value in wanted.options.items())
 
 
 def parse_args(argv=None):
@@ -169,141 +145,132 @@ def gather(year, runs_dir):
     there but cannot be used.
     """
     network = next(edition for edition in EDITIONS.values() if edition.year == year)
-    theory = runs_dir / "q1" / year
-    if not (theory / runs.RESULT).exists():
-        theory = None
-    found = {"theory": describe(theory, THEORY_KEYS, f"python hw2-q1.py --edition {year}")}
+    theory = runs.Found(runs_dir / "q1" / year)
+    found = {
+        "theory": describe(theory if theory.is_finished else None, THEORY_KEYS, f"python hw2-q1.py --edition {year}")
+    }
     others = {}
     for question in QUESTIONS[year]:
-        folders = finished_folders(runs_dir / question.folder, question.base)
-        setting = choose_setting(folders, question)
-        folders = [folder for folder in folders if folder.setting == setting]
-        found |= gather_question(question, folders, setting)
-        others[question.topic] = other_runs(folders, question.keys, found)
+        asked = {} if question.dataset is None else {"dataset": question.dataset}
+        finished = {kind: runs.find(runs_dir, question.folder, kind, **asked) for kind in ("run", "comparison")}
+        setting = choose_setting(finished, question)
+        finished = {kind: [run for run in there if setting_of(run) == setting] for kind, there in finished.items()}
+        found |= gather_question(question, finished, setting)
+        others[question.topic] = other_runs(finished["run"], question.keys, found)
     return {"edition": year, "network": asdict(network), "batch_size": BATCH_SIZE, "runs": found, "others": others}
 
 
-def gather_question(question, folders, setting):
-    """The runs of one question, by name; `folders`: the finished ones of its setting."""
+def gather_question(question, finished, setting):
+    """The runs of one question, by name; `finished`: those of its setting."""
     command = question.command + (" -scale quick" if setting and setting[0] == "quick" else "")
     found, best_rate = {}, None
     for name, wanted in question.wanted.items():
-        matching = [folder for folder in folders if folder.matches(wanted)]
-        path = first_choice(matching, best_rate)
         keys = RATES_KEYS if name == RATES else question.keys
-        found[name] = describe(path, keys, f"{command} {wanted.flags}".strip(), setting)
+        matching = matching_runs(finished, question, name)
+        # Of several learning rates that of the best run comes first; of several runs the newest.
+        matching.sort(key=lambda run: best_rate not in (None, run.options["learning_rate"]))
+        first = next((run for run in matching if run.options["seed"] == options.DEFAULT_SEED), None)
+        found[name] = describe(first, keys, f"{command} {wanted.flags}".strip(), setting)
         if name == RATES:
-            found[BEST] = describe(best_of(found[RATES]), question.keys, command, setting)
-            if found[BEST]["result"]:
-                best_rate = found[BEST]["result"]["learning_rate"]
-                same = Wanted(options={"learning_rate": str(best_rate)})
-                found[BEST]["seeds"] = other_seeds([folder for folder in folders if folder.matches(same)])
-        else:
-            found[name]["seeds"] = other_seeds(matching)
+            best = best_of(first)
+            found[BEST] = describe(best, question.keys, command, setting)
+            best_rate = best and best.options["learning_rate"]
+            first, matching = best, [run for run in finished["run"] if best and run.changed == best.changed]
+            name = BEST
+        found[name]["seeds"] = other_seeds(matching, first)
     return found
 
 
-def finished_folders(runs_dir, base):
-    if not runs_dir.is_dir():
-        return []
-    folders = (Folder.of(path) for path in sorted(runs_dir.iterdir()) if (path / runs.RESULT).exists())
-    return [folder for folder in folders if folder.base == base]
+def setting_of(run):
+    """The scale of a run, and whether its data are bundled."""
+    return run.options["scale"], run.bundled
 
 
-def choose_setting(folders, question):
+def matching_runs(finished, question, name):
+    """The finished runs that a report means by `name`, with any seed; for the learning rates their comparisons."""
+    wanted = question.wanted[name]
+    if name == RATES:
+        rates = sorted(EDITIONS[question.dataset].learning_rates)
+        comparisons = [run for run in finished["comparison"] if run.changed.keys() == {"learning_rate"}]
+        several = [run for run in comparisons if isinstance(run.changed["learning_rate"], list)]
+        return [run for run in several if sorted(run.changed["learning_rate"]) == rates]
+    free = {"learning_rate"} if question.dataset else set()  # Question 2 tunes it
+    return [run for run in finished["run"] if {k: v for k, v in run.changed.items() if k not in free} == wanted.changed]
+
+
+def choose_setting(finished, question):
     """The setting (scale, bundled) of a question by the rule above, or None if none of its runs is finished."""
-    first, *_ = question.wanted.values()
-    for wanted in ([first], question.wanted.values()):
-        there = {folder.setting for folder in folders if any(map(folder.matches, wanted))}
+    first, *_ = question.wanted
+    for names in ([first], question.wanted):
+        there = {setting_of(run) for name in names for run in matching_runs(finished, question, name)}
         for setting in SETTINGS:
             if setting in there:
                 return setting
     return None
 
 
-def first_choice(folders, rate):
-    """Of several that match, the path of one with the default seed: with the rate that won, then the first by name."""
-    candidates = [folder for folder in folders if "seed" not in folder.options]
-    if not candidates:
-        return None
-    wrong_rate = {
-        folder: rate is not None and folder.options.get("learning_rate") != str(rate) for folder in candidates
-    }
-    return min(candidates, key=lambda folder: (wrong_rate[folder], folder.path.name)).path
-
-
-def other_seeds(folders):
-    """The results of the same run with other seeds: [{"seed", "result"}, ...]."""
-    seeded = [folder for folder in folders if "seed" in folder.options]
+def other_seeds(matching, first):
+    """The results of the run `first` with other seeds: [{"seed", "result"}, ...]."""
+    seeded = [
+        run
+        for run in matching
+        if first and run.changed == first.changed and run.options["seed"] != first.options["seed"]
+    ]
     return [
-        {
-            "seed": folder.options["seed"],
-            "name": shown_name(folder.path),
-            "result": read_result(folder.path / runs.RESULT, ("test",)),
-        }
-        for folder in seeded
+        {"seed": run.options["seed"], "name": shown_name(run), "result": read_result(run, ("test",))}
+        for run in sorted(seeded, key=lambda run: run.options["seed"])
     ]
 
 
-def describe(path, keys, command, setting=None):
+def describe(run, keys, command, setting=None):
     """One run as the report reads it: its result, or None, and the names of its figures in `path`."""
-    scale = setting[0] if setting else "full"
-    run = {"name": None, "path": path, "result": None, "options": None, "figures": [], "seeds": []}
-    run |= {"command": command, "scale": scale}
-    if path is not None:
-        figures = sorted(figure.name for figure in path.glob("*.pdf"))
-        run |= {
-            "name": shown_name(path),
-            "options": runs.read_json(path / runs.CONFIG, "options") if (path / runs.CONFIG).exists() else None,
-            "result": read_result(path / runs.RESULT, keys),
-            "figures": figures,
-        }
-    return run
+    shown = {"name": None, "path": None, "result": None, "options": None, "hardware": None, "figures": [], "seeds": []}
+    shown |= {"command": command, "scale": setting[0] if setting else "full"}
+    if run is not None:
+        shown |= {"name": shown_name(run), "path": run.folder, "result": read_result(run, keys), "figures": run.figures}
+        if (run.folder / runs.CONFIG).exists():
+            shown |= {"options": run.options, "hardware": run.config.get("hardware")}
+    return shown
 
 
-def shown_name(path):
+def shown_name(run):
     """A run's folder as the reports name it."""
-    return f"{path.parent.name}/{path.name}"
+    return f"{run.folder.parent.name}/{run.folder.name}"
 
 
-def best_of(rates):
-    """The folder of the run that won a comparison of rates, or None if one of them is not there."""
-    if rates["result"] is None:
+def best_of(comparison):
+    """The run that won a comparison of learning rates, or None if one of them is not there."""
+    if comparison is None:
         return None
-    try:
-        best = rates["path"].with_name(rates["result"]["best"]["run"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise broken(rates["path"] / runs.RESULT, "names no best run") from error
-    return best if (best / runs.RESULT).exists() else None
+    best = runs.read_json(comparison.folder / runs.RESULT, "best", "run", of=str)
+    best = runs.Found(comparison.folder.with_name(best))
+    return best if best.is_finished else None
 
 
-def other_runs(folders, keys, found):
+def other_runs(finished, keys, found):
     """Tested runs of the same setting that no question asks for: other dropout probabilities, other recipes."""
     shown = {run["path"] for run in found.values()}
     others = []
-    for folder in folders:
-        if folder.path in shown or not folder.options or {"shuffle_pixels", "seed"} & folder.options.keys():
+    for run in finished:
+        is_asked = run.folder in shown or not run.changed or "shuffle_pixels" in run.changed
+        if is_asked or run.options["seed"] != options.DEFAULT_SEED or not read_result(run, ("test",))["test"]:
             continue
-        if read_result(folder.path / runs.RESULT, ("test",))["test"]:
-            named = [name if value is True else f"{name} {value}" for name, value in folder.options.items()]
-            run = describe(folder.path, keys, "", folder.setting)
-            others.append(run | {"changes": ", ".join(named).replace("_", " ")})
+        changes = [name if value is True else f"{name} {value}" for name, value in run.changed.items()]
+        others.append(describe(run, keys, "", setting_of(run)) | {"changes": ", ".join(changes).replace("_", " ")})
     return others
 
 
-def read_result(path, keys):
+def read_result(run, keys):
     """The result of a finished run; raises `UserError` if it is not what the scripts write."""
-    result = runs.read_json(path)
-    if not isinstance(result, dict):
-        raise broken(path, "is no JSON object")
-    missing = [key for key in keys if key not in result]
+    path = run.folder / runs.RESULT
+    missing = [key for key in keys if key not in run.result]
     if missing:
         raise broken(path, f"lacks {', '.join(missing)}")
     try:
-        json.dumps(result, allow_nan=False)
+        json.dumps(run.result, allow_nan=False)
     except ValueError as error:
         raise broken(path, "holds numbers that are not finite") from error
-    return result
+    return run.result
 
 
 def broken(path, what):

@@ -1,10 +1,11 @@
-"""Run what the reports show, one step after the other; `make report` and `make report-full` call it.
+"""Run what the reports show, one step after the other, and compile them; `make report` and `make report-full` call it.
 
 $ python report/make_runs.py                                      # every question at quick scale
 $ python report/make_runs.py -scale full -data_dir DIR            # the handouts' own settings, real data where DIR has them
 
-Every step is the command that the report names, with -resume: what is finished is shown and not run again, what was
-interrupted goes on. A step that fails does not keep the others from running; exit code 1 then.
+Every step is the command that the report names, with -resume auto: what is finished is shown and not run again, what was
+interrupted goes on. A step that fails does not keep the others from running, and the reports are compiled all the same: they
+show what there is, and what is missing. The exit code is 1 then.
 """
 
 import argparse
@@ -17,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
+import build  # noqa: E402
 from build import QUESTIONS, YEARS  # noqa: E402
 
 import options  # noqa: E402
@@ -32,6 +34,7 @@ def parse_args(argv=None):
     parser.add_option(
         "runs_dir", type=Path, default=options.RUNS_DIR, metavar="DIR", help="results (default: report/runs)"
     )
+    parser.add_option("output_dir", type=Path, default=HERE, metavar="DIR", help="where the PDFs go (default: report)")
     return parser.parse_args(argv)
 
 
@@ -41,12 +44,24 @@ def main(argv=None):
     for number, (command, paths) in enumerate(commands, start=1):
         shown = "python " + " ".join(command)
         print(f"\n[step {number} of {len(commands)}, {clock(start)}] {shown}", flush=True)
-        if subprocess.run([sys.executable, *command, *paths], cwd=HERE.parent).returncode != 0:
+        if call([sys.executable, *command, *paths]) != 0:
             failed.append(shown)
     print(f"\n[{len(commands) - len(failed)} of {len(commands)} steps done, {clock(start)}]")
     for shown in failed:
         print(f"failed: {shown}", file=sys.stderr)
+    build.main(["-runs_dir", str(args.runs_dir), "-output_dir", str(args.output_dir)])
     return 1 if failed else 0
+
+
+def call(command):
+    """Run a command line and return its exit code; whatever ends this process ends the command first."""
+    process = subprocess.Popen(command, cwd=HERE.parent)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise options.Interrupted("the same command goes on where it stopped") from None
 
 
 def steps(args):
@@ -61,7 +76,7 @@ def steps(args):
             print(f"{question.topic}: there is no {script} yet", file=sys.stderr)
             continue
         for wanted in question.wanted.values():
-            command = [script, *fixed, *wanted.flags.split(), "-scale", args.scale, "-resume"]
+            command = [script, *fixed, *wanted.flags.split(), "-scale", args.scale, "-resume", "auto"]
             commands.append((command, ["-data_dir", args.data_dir.absolute(), *results]))
     return commands
 

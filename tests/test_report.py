@@ -21,7 +21,7 @@ QUESTIONS = {
     "2023-24": ["1.1", "1.2", "1.3", "1.4", "2.1", "2.2", "2.3", "3.1", "3.2", "3.3", "3.4"],
 }
 IMAGE_FIGURES = (
-    "train_loss", "val_acc", "original_example", "activation_maps", "filters_1", "filters_2", "confusion",
+    "train_loss", "val_acc", "original_example", "examples", "activation_maps", "filters_1", "filters_2", "confusion",
 )  # fmt: skip
 BEST_RATE, WORSE_RATE = 0.01, 0.001
 
@@ -73,21 +73,29 @@ def translation_result(bundled, err_rate, **changes):
             "err_rate_unseen": None,
         }
 
-    beam = test(err_rate - 0.01) | {"beam_size": 5, "length_penalty": 1.0, "difference": figure_of_merit(0.01, 0.001)}
+    beam = test(err_rate - 0.01) | {
+        "beam_size": 5,
+        "length_penalty": 1.0,
+        "difference": figure_of_merit(0.01, 0.001),
+        "val_err_rate": figure_of_merit(err_rate),
+    }
     return {
         "title": "Tatoeba, Spanish to English",
         "bundled": bundled,
         "use_attn": True,
         "n_params": 500000,
-        "n_pairs": {"train": 100, "val": 10, "test": 10},
+        "n_examples": {"train": 100, "val": 10, "test": 10},
         "best_epoch": 2,
         "train_loss": 0.5,
         "val_err_rate": figure_of_merit(err_rate),
-        "history": [{"epoch": i, "lr": 0.003, "train_loss": 1.0, "val_err_rate": 0.5, "seconds": 1.0} for i in (1, 2)],
+        "history": [
+            {"epoch": i, "lr": 0.003, "train_loss": 1.0, "val_loss": 1.1, "val_err_rate": 0.5, "seconds": 1.0}
+            for i in (1, 2)
+        ],
         "seconds": 2.0,
         "baselines": {"nearest sentence": figure_of_merit(0.6)},
-        "test": {"greedy": test(err_rate), "beam": beam},
-        "examples": [{"src": "hola .", "ref": "hello .", "hyp": "hell .", "distance": 1}],
+        "test": {"greedy": test(err_rate), "beam": beam, "mbr": None},
+        "examples": [{"src": "hola .", "ref": "hello .", "hyp": "hell .", "beam": "hello ."}],
     } | changes
 
 
@@ -103,10 +111,22 @@ def pdf_figure(tmp_path_factory):
 
 @pytest.fixture
 def write_run(tmp_path, pdf_figure):
-    """`write_run("q2/name", result, figures)`: a finished run in tmp_path / "runs"; returns its result's path."""
+    """`write_run("q2", result, figures, dataset="octmnist", no_maxpool=True)`: a finished run; returns its result's path.
 
-    def write(name, result, figures=()):
-        folder = tmp_path / "runs" / name
+    The names of the folders are mere numbers: a run is known by its config.
+    """
+
+    def write(question, result, figures=(), kind="run", scale="full", seed=42, dataset=None, name=None, **changed):
+        folder = tmp_path / "runs" / question / (name or str(len(list((tmp_path / "runs").glob("q*/*")))))
+        options_ = {"seed": seed, "scale": scale, "learning_rate": 0.003} | changed
+        config = {
+            "kind": kind,
+            "options": options_ | ({"dataset": dataset} if dataset else {}),
+            "changed": changed,
+            "data": {"bundled": result["bundled"], "fingerprint": "f"},
+            "hardware": {"cpu": "abacus", "n_cpus": 1},
+        }
+        runs.write_json(folder / runs.CONFIG, config)
         runs.write_json(folder / runs.RESULT, result)
         for figure in figures:
             shutil.copy(pdf_figure, folder / f"{figure}.pdf")
@@ -117,47 +137,71 @@ def write_run(tmp_path, pdf_figure):
 
 @pytest.fixture
 def write_images(write_run):
-    """`write_images("octmnist")`: the comparison of two rates, and the run that won; returns the latter's result's path."""
+    """`write_images("octmnist")`: the comparison of three rates, and the best run; returns the latter's result's path."""
 
-    def write(dataset, bundled=False, suffix="", **changes):
-        base = dataset + ("-bundled" if bundled else "") + suffix
+    def write(dataset, bundled=False, scale="full", **changes):
+        best = write_run(
+            "q2",
+            image_result(dataset, bundled, **changes),
+            IMAGE_FIGURES,
+            scale=scale,
+            dataset=dataset,
+            learning_rate=BEST_RATE,
+        )
+        rates = EDITIONS[dataset].learning_rates
         entries = [
             {
                 "learning_rate": rate,
-                "run": f"{base}-learning_rate={rate}",
+                "seed": 42,
+                "run": best.parent.name if rate == BEST_RATE else "elsewhere",
                 "error": None,
-                "val_acc": figure_of_merit(acc),
+                "val_acc": figure_of_merit(0.7 if rate == BEST_RATE else 0.3),
+                "last": 0.3,
+                "last_train_loss": 1.25,
             }
-            for rate, acc in ((BEST_RATE, 0.7), (WORSE_RATE, 0.3))
+            for rate in rates
         ]
-        rates = {"title": EDITIONS[dataset].title, "bundled": bundled, "rates": entries, "best": entries[0]}
-        write_run(f"q2/{base}", rates, ("train_loss", "val_acc"))
-        return write_run(f"q2/{entries[0]['run']}", image_result(dataset, bundled, **changes), IMAGE_FIGURES)
+        (chosen,) = [entry for entry in entries if entry["learning_rate"] == BEST_RATE]
+        comparison = {"title": EDITIONS[dataset].title, "bundled": bundled, "entries": entries, "best": chosen}
+        write_run(
+            "q2",
+            comparison,
+            ("train_loss", "val_acc"),
+            kind="comparison",
+            scale=scale,
+            dataset=dataset,
+            learning_rate=list(rates),
+        )
+        return best
 
     return write
 
 
 @pytest.fixture
 def write_all(write_run, write_images):
-    """Every run of Questions 2 and 3 that the reports of today know, on real or on bundled data."""
+    """Every run of Questions 2 and 3 that the reports of today know, on real or on bundled data; returns some by name."""
 
     def write(bundled):
-        mark = "-bundled" if bundled else ""
-        for dataset in EDITIONS:
-            write_images(dataset, bundled)
+        paths = {dataset: write_images(dataset, bundled) for dataset in EDITIONS}
         pooled = {"only_a": 20, "only_b": 10, "p_value": 0.1, "difference": figure_of_merit(0.01)}
         strided = image_result("octmnist", bundled, pooled=pooled | {"acc": figure_of_merit(0.7)})
-        write_run(f"q2/octmnist{mark}-learning_rate={BEST_RATE}-no_maxpool", strided, IMAGE_FIGURES)
-        for options_, acc in (("-shuffle_pixels", 0.5), ("-network=mlp", 0.6), ("-network=mlp-shuffle_pixels", 0.6)):
+        write_run("q2", strided, IMAGE_FIGURES, dataset="octmnist", learning_rate=BEST_RATE, no_maxpool=True)
+        for changed, acc in (
+            ({"shuffle_pixels": True}, 0.5),
+            ({"network": "mlp"}, 0.6),
+            ({"network": "mlp", "shuffle_pixels": True}, 0.6),
+        ):
             result = image_result("kuzushiji_mnist", bundled, acc)
-            write_run(f"q2/kuzushiji_mnist{mark}-learning_rate={BEST_RATE}{options_}", result, IMAGE_FIGURES)
-        write_run(f"q3/tatoeba{mark}", translation_result(bundled, 0.5), ("attn_False_err_rate", "train_loss"))
+            write_run("q2", result, IMAGE_FIGURES, dataset="kuzushiji_mnist", learning_rate=BEST_RATE, **changed)
+        write_run("q3", translation_result(bundled, 0.5), ("attn_False_err_rate", "train_loss", "err_by_length"))
         attention = [f"attention_{i}" for i in range(1, 5)]
-        write_run(
-            f"q3/tatoeba{mark}-use_attn",
+        paths["attention"] = write_run(
+            "q3",
             translation_result(bundled, 0.4),
-            ("attn_True_err_rate", "train_loss", *attention),
+            ("attn_True_err_rate", "train_loss", "err_by_length", *attention),
+            use_attn=True,
         )
+        return paths
 
     return write
 
@@ -227,9 +271,8 @@ def test_what_was_not_run_is_a_box_with_its_command(year, commands, compile_text
 
 
 def test_changed_numbers_appear(write_all, write_images, tmp_path, compile_text):
-    write_all(bundled=False)
-    best = tmp_path / "runs/q2/kuzushiji_mnist-learning_rate=0.01/result.json"
-    attention = tmp_path / "runs/q3/tatoeba-use_attn/result.json"
+    paths = write_all(bundled=False)
+    best, attention = paths["kuzushiji_mnist"], paths["attention"]
     before = compile_text("2022-23")
     for number in ("0.6543", "0.3377", "7,654,321"):
         assert number not in before
@@ -257,10 +300,8 @@ def test_results_of_question_1_enter(monkeypatch, tmp_path, compile_text):
         folder.mkdir(parents=True)
         assert check_edition(year, options.DEFAULT_SEED, folder)
         text = compile_text(year)
-        assert f"python hw2-q1.py --edition {year}" not in text
-        for question in QUESTIONS[year]:
-            if question.startswith("1"):
-                assert f"What hw2-q1.py checked for {question}." in text
+        assert not re.search(rf"Not run\.[^:]*: python hw2-q1.py --edition {year}", text)
+        assert "The claims of Question 1." in text
         assert not re.search(rf"\b{value}\b", text)
         change(folder / runs.RESULT, value, "values", key)
         assert re.search(rf"\b{value}\b", compile_text(year))
@@ -294,13 +335,13 @@ def test_same_runs_give_the_same_bytes_wherever_they_lie(write_all, tmp_path):
 
 
 def test_full_comes_before_quick_and_real_before_bundled(write_images, tmp_path, compile_text):
-    for bundled, suffix, params in (
-        (True, "-scale=quick", 1000001),
-        (False, "-scale=quick", 1000002),
-        (True, "", 1000003),
-        (False, "", 1000004),
+    for bundled, scale, params in (
+        (True, "quick", 1000001),
+        (False, "quick", 1000002),
+        (True, "full", 1000003),
+        (False, "full", 1000004),
     ):
-        write_images("octmnist", bundled, suffix, n_params=params)
+        write_images("octmnist", bundled, scale, n_params=params)
         found = build.gather("2023-24", tmp_path / "runs")["runs"]
         assert found["best"]["result"]["n_params"] == params
 
@@ -308,7 +349,7 @@ def test_full_comes_before_quick_and_real_before_bundled(write_images, tmp_path,
 def test_runs_of_another_setting_are_not_compared(write_images, write_run, tmp_path):
     write_images("octmnist")
     strided = image_result("octmnist", bundled=True)
-    write_run("q2/octmnist-bundled-learning_rate=0.01-no_maxpool-scale=quick", strided, IMAGE_FIGURES)
+    write_run("q2", strided, IMAGE_FIGURES, dataset="octmnist", scale="quick", learning_rate=0.01, no_maxpool=True)
     found = build.gather("2023-24", tmp_path / "runs")["runs"]
     assert found["best"]["result"] is not None
     assert found["strided"]["result"] is None
@@ -317,8 +358,8 @@ def test_runs_of_another_setting_are_not_compared(write_images, write_run, tmp_p
 def test_other_recipes_and_seeds_are_reported(write_images, write_run, compile_text):
     write_images("fashion_mnist")
     dropout = image_result("fashion_mnist", False, 0.7321)
-    write_run("q2/fashion_mnist-learning_rate=0.01-dropout=0.5", dropout)
-    write_run("q2/fashion_mnist-learning_rate=0.01-seed=43", image_result("fashion_mnist", False, 0.7123))
+    write_run("q2", dropout, dataset="fashion_mnist", learning_rate=0.01, dropout=0.5)
+    write_run("q2", image_result("fashion_mnist", False, 0.7123), dataset="fashion_mnist", learning_rate=0.01, seed=43)
     text = compile_text("2021-22")
     assert "learning rate 0.01, dropout 0.5 0.7321" in text
     assert "Other seeds (43) reach 0.7123." in text
@@ -328,29 +369,43 @@ def test_other_recipes_and_seeds_are_reported(write_images, write_run, compile_t
     "err_rate, said", [(0.3, "better than the 0.4000"), (0.41, "overlaps with that of the 0.4000"), (0.5, "worse than")]
 )
 def test_words_on_another_recipe_follow_the_numbers(err_rate, said, write_run, compile_text):
-    write_run("q3/tatoeba-use_attn", translation_result(False, 0.4))
-    write_run("q3/tatoeba-use_attn-schedule=cosine", translation_result(False, err_rate))
+    write_run("q3", translation_result(False, 0.4), use_attn=True)
+    write_run("q3", translation_result(False, err_rate), use_attn=True, schedule="cosine")
     text = compile_text("2022-23")
     assert f"(use attn, schedule cosine) has a test error rate of {err_rate:.4f}" in text
     assert said in text
 
 
 @pytest.mark.parametrize(
-    "name, base, setting, given",
+    "comparison",
     [
-        ("octmnist", "octmnist", ("full", False), {}),
-        (
-            "kuzushiji_mnist-bundled-scale=quick-learning_rate=1e-05",
-            "kuzushiji_mnist",
-            ("quick", True),
-            {"learning_rate": "1e-05"},
-        ),
-        ("octmnist-epochs=30-no_maxpool", "octmnist", ("full", False), {"epochs": "30", "no_maxpool": True}),
+        {"learning_rate": [0.1, 0.2]},  # other rates than the handout's
+        {"learning_rate": [0.1, 0.01, 0.001], "dropout": 0.5},  # another network
+        {"learning_rate": 0.1, "seed": [42, 43]},  # seeds
     ],
 )
-def test_run_names_are_read(tmp_path, name, base, setting, given):
-    folder = build.Folder.of(tmp_path / name)
-    assert (folder.base, folder.setting, folder.options) == (base, setting, given)
+def test_a_comparison_that_no_question_asks_for_does_not_enter(
+    comparison, write_images, write_run, compile_text, tmp_path
+):
+    entries = [{"learning_rate": 0.1, "run": "octmnist-my-best", "error": None, "val_acc": figure_of_merit(0.99)}]
+    result = {"title": "OCTMNIST", "bundled": False, "entries": entries, "best": entries[0]}
+    write_run("q2", result, kind="comparison", dataset="octmnist", name="octmnist", **comparison)
+    assert build.gather("2023-24", tmp_path / "runs")["runs"]["rates"]["result"] is None
+    before = compile_text("2023-24")
+    write_run(
+        "q2", image_result("octmnist", False, 0.99), dataset="octmnist", learning_rate=0.1, name="octmnist-my-best"
+    )
+    assert "0.99" not in compile_text("2023-24") and "0.99" not in before
+    write_images("octmnist")
+    assert build.gather("2023-24", tmp_path / "runs")["runs"]["best"]["result"]["val_acc"]["value"] == 0.7
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling link"])
+def test_a_figure_that_is_no_file_is_a_box(kind, write_images, compile_text):
+    path = write_images("octmnist").with_name("confusion.pdf")
+    path.unlink()
+    path.mkdir() if kind == "folder" else path.symlink_to("nowhere")
+    assert "confusion.pdf is missing" in compile_text("2023-24")
 
 
 @pytest.mark.parametrize(
@@ -364,7 +419,7 @@ def test_run_names_are_read(tmp_path, name, base, setting, given):
 def test_words_on_beam_search_follow_the_interval(value, low, high, said, write_run, compile_text):
     result = translation_result(False, 0.4)
     result["test"]["beam"]["difference"] = {"value": value, "low": low, "high": high, "n": 1000}
-    write_run("q3/tatoeba-use_attn", result)
+    write_run("q3", result, use_attn=True)
     assert said in compile_text("2022-23")
 
 
@@ -377,8 +432,8 @@ def test_words_on_beam_search_follow_the_interval(value, low, high, said, write_
     ],
 )
 def test_words_on_attention_follow_the_numbers(without, with_attention, said, write_run, compile_text):
-    write_run("q3/tatoeba", translation_result(False, without))
-    write_run("q3/tatoeba-use_attn", translation_result(False, with_attention))
+    write_run("q3", translation_result(False, without))
+    write_run("q3", translation_result(False, with_attention), use_attn=True)
     assert said in compile_text("2022-23")
 
 
@@ -386,21 +441,22 @@ def test_words_on_attention_follow_the_numbers(without, with_attention, said, wr
     "text, said",
     [
         ("{", "cannot be read as JSON"),
-        ("[1]", "is no JSON object"),
-        ("{}", "lacks title, bundled, rates, best"),
-        ('{"title": "OCTMNIST", "bundled": true, "rates": [], "best": null}', "names no best run"),
-        ('{"title": "OCTMNIST", "bundled": true, "rates": [NaN], "best": {}}', "not finite"),
-        ('{"title": "OCTMNIST", "bundled": true, "rates": 3, "best": {"run": "octmnist"}}', "lacks"),
+        ("[" * 200_000, "cannot be read as JSON"),
+        ("[1]", "is no dict"),
+        ("{}", "lacks title, bundled, entries, best"),
+        ('{"title": "OCTMNIST", "bundled": true, "entries": [], "best": null}', "best.run"),
+        ('{"title": "OCTMNIST", "bundled": true, "entries": [], "best": {"run": 3}}', "best.run is no str"),
+        ('{"title": "OCTMNIST", "bundled": true, "entries": [NaN], "best": {}}', "not finite"),
     ],
 )
-def test_broken_results_stop_with_one_line(text, said, tmp_path, run_script):
-    path = tmp_path / "runs/q2/octmnist" / runs.RESULT
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
-    process = run_script(
+def test_broken_results_stop_with_one_line(text, said, write_images, tmp_path, run_here):
+    best = write_images("octmnist")
+    (comparison,) = [path for path in best.parents[1].glob("*/result.json") if path != best]
+    comparison.write_text(text)
+    process = run_here(
         "report/build.py", "--edition", "2023-24", "--runs_dir", tmp_path / "runs", "--output_dir", tmp_path
     )
-    assert_user_error(process, said, str(path), "run again")
+    assert_user_error(process, said, str(comparison), "run again")
     assert not list(tmp_path.glob("*.pdf"))
 
 
@@ -413,7 +469,7 @@ def test_results_that_typst_cannot_show_stop_with_one_line(write_images, tmp_pat
 
 def test_runs_without_their_test_are_said_to_lack_it(write_images, write_run, compile_text):
     write_images("kuzushiji_mnist", test=None)
-    write_run("q3/tatoeba-use_attn", translation_result(False, 0.4, test=None, val_err_rate=0.4321))
+    write_run("q3", translation_result(False, 0.4, test=None, val_err_rate=0.4321), use_attn=True)
     text = compile_text("2022-23")
     assert len(re.findall("Not run. The test of this run", text)) == 2
     assert "with an error rate of 0.4321." in text
