@@ -149,17 +149,16 @@ class Translation(experiment.Experiment):
         return decoding.search(model.step, *model.start(src, lengths), **search)
 
     def facts(self):
-        n_pairs = {split: len(pairs) for split, pairs in self.data.pairs.items()}
-        return {"use_attn": self.args.use_attn, "n_examples": n_pairs}
+        sizes = {split: len(pairs) for split, pairs in self.data.pairs.items()}
+        return {"use_attn": self.args.use_attn, "n_examples": sizes}
 
     def extra(self):
         return {"chars": [vocab.chars for vocab in self.vocabs]}
 
     def draw(self, model, history, folder):
         title = utils.data_title(self.data)
-        rates = {"Validation": [line["val_err_rate"] for line in history]}
         name = f"attn_{self.args.use_attn}_err_rate.pdf"  # the course's own name
-        utils.plot_curves(folder / name, rates, "Validation error rate", title)
+        utils.plot_score(folder / name, history, "val_err_rate", "Validation error rate", title)
         utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats a character)", title)
 
     def test(self, model, folder):
@@ -167,8 +166,7 @@ class Translation(experiment.Experiment):
         refs, sentences = zip(*self.data.pairs["test"])
         hyps = self.decode(model, sentences)
         rates, title = metrics.error_rates(hyps, refs), utils.data_title(self.data)
-        rows = zip(sentences, refs, hyps, metrics.distances(hyps, refs))
-        rows = [row for _, row in sorted(zip(rates, rows), key=lambda pair: pair[0])]  # the largest error rate last
+        rows = sorted(zip(sentences, refs, hyps, metrics.distances(hyps, refs)), key=lambda row: row[3] / len(row[1]))
         runs.write_table(folder / "test_predictions.txt", ("source", "reference", "prediction", "distance"), rows)
         points = metrics.by_length(list(map(len, sentences)), rates, MIN_SENTENCES)
         path = folder / "err_by_length.pdf"
@@ -199,7 +197,7 @@ class Translation(experiment.Experiment):
         if searches:
             runs.load_weights(model, folder / runs.BEST)
             refs, sentences = zip(*self.data.pairs["test"])
-            greedy = metrics.error_rates(self.decode(model, sentences), refs)
+            tested = {"greedy": metrics.error_rates(self.decode(model, sentences), refs)}
         for name, candidates in searches.items():
             rates = [self.validated(model, **search) for search in candidates]
             for search, rate in zip(candidates, rates):
@@ -207,9 +205,11 @@ class Translation(experiment.Experiment):
                 print(f"{shown}: validation error rate {format_interval(rate)}", flush=True)
             rate, search = min(zip(rates, candidates), key=lambda pair: pair[0]["value"])
             hyps = self.decode(model, sentences, **search)
-            difference = metrics.paired_difference(greedy, metrics.error_rates(hyps, refs))
-            figures = metrics.translation(hyps, refs, self.seen)
-            result["test"][name] = figures | search | {"val_err_rate": rate, "difference": difference}
+            ours = metrics.error_rates(hyps, refs)
+            differences = {f"{other} minus this": metrics.paired_difference(tested[other], ours) for other in tested}
+            tested[name] = ours
+            figures = {"val_err_rate": rate, "difference": differences["greedy minus this"], "differences": differences}
+            result["test"][name] = metrics.translation(hyps, refs, self.seen) | search | figures
             for example, hyp in zip(result["examples"], text.at_equal_distances(hyps, N_EXAMPLES)):
                 example[name] = hyp
         return bool(searches)

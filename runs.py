@@ -378,13 +378,16 @@ def open_run(folder, config, resume=None):
 
     Raises `UserError` if the folder cannot be written, is in use, or holds a run with another config (with `resume`).
     """
+    lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except filelock.Timeout as error:
         raise UserError(f"another process is writing to {folder}; wait for it, or give this one a -run_name") from error
     except OSError as error:
+        if resume and (folder / RESULT).exists():  # a finished run can be shown without writing
+            yield Run(folder, config, resume)
+            return
         raise UserError(
             f"cannot write to {folder} ({error.strerror}); name another folder with -runs_dir DIR"
         ) from error

@@ -452,6 +452,11 @@ def plot_attention(path, alpha, src, tgt, title=None):
     save_figure(fig, path)
 
 
+def plot_score(path, history, key, label, title=None):
+    """A figure of one validation figure by epoch."""
+    plot_curves(path, {label: [line[key] for line in history]}, label, title)
+
+
 def plot_losses(path, history, ylabel, title=None):
     """A figure of the training loss and the validation loss by epoch."""
     names = {"train_loss": "Training", "val_loss": "Validation"}

@@ -1,9 +1,11 @@
 """The steps of `make report`: which commands, in which order, and what happens when one fails."""
 
+import os
 import subprocess
+import sys
 
 import pytest
-from conftest import load_script
+from conftest import ROOT, load_script
 
 import runs
 
@@ -15,14 +17,17 @@ def steps(monkeypatch, tmp_path):
     """Calls make_runs with commands that are recorded, not run; those that contain `failing` fail."""
 
     def call(*arguments, failing="no such word"):
-        seen = []
+        seen, compiled = [], []
 
-        def record(command, **kwargs):
+        def record(command):
             seen.append(list(map(str, command[1:])))
-            return subprocess.CompletedProcess(command, int(failing in seen[-1]))
+            return int(failing in seen[-1])
 
-        monkeypatch.setattr(subprocess, "run", record)
-        return make_runs.main(["-runs_dir", str(tmp_path), *arguments]), seen
+        monkeypatch.setattr(make_runs, "call", record)
+        monkeypatch.setattr(make_runs.build, "main", lambda arguments: compiled.append(arguments))
+        code = make_runs.main(["-runs_dir", str(tmp_path), *arguments])
+        assert len(compiled) == 1 and str(tmp_path) in compiled[0]  # also where a step failed
+        return code, seen
 
     return call
 
@@ -31,7 +36,7 @@ def test_every_run_of_the_reports_is_a_step_and_comparisons_come_before_their_va
     code, commands = steps()
     assert code == 0 and commands[0][0] == "hw2-q1.py"
     for command in commands[1:]:
-        assert "-resume" in command and command[command.index("-scale") + 1] == "quick"
+        assert command[command.index("-resume") + 1] == "auto" and command[command.index("-scale") + 1] == "quick"
     lines = [" ".join(command) for command in commands]
     for dataset, n_steps in (("fashion_mnist", 1), ("kuzushiji_mnist", 4), ("octmnist", 2)):
         of_dataset = [line for line in lines if f"-dataset {dataset} " in line]
@@ -51,4 +56,23 @@ def test_a_step_that_fails_is_named_and_the_others_run(steps, capsys):
     code, commands = steps("-scale", "full", failing="octmnist")
     assert code == 1 and commands[-1][0] != "hw2-q1.py"
     assert len(commands) == len(steps("-scale", "full")[1])
-    assert "failed: python hw2-q2.py -dataset octmnist -scale full -resume\n" in capsys.readouterr().err
+    assert "failed: python hw2-q2.py -dataset octmnist -scale full -resume auto\n" in capsys.readouterr().err
+
+
+def test_sigterm_ends_the_step_that_is_running(tmp_path):
+    """`kill` of make report: no run is left, and one line says how to go on."""
+    code = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'report')!r}]\n"
+        "import make_runs, options\n"
+        "child = [sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)']\n"
+        "options.run_script(lambda: make_runs.call(child))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        child = int(process.stdout.readline())
+        process.terminate()
+        _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 143 and stderr == "terminated; the same command goes on where it stopped\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)

@@ -154,14 +154,25 @@ def test_the_handouts_names_and_spellings_are_one(more, q2):
     )
 
 
-def test_every_recipe_option_trains(q2):
-    process = q2(
-        "-learning_rate", "0.05", "-optimizer", "sgd", "-momentum", "0.9", "-schedule", "cosine", "-shift", "2",
-        "-flip", "-ema_decay", "0.9", "-l2_decay", "0.0001", "-batch_size", "1000", "-dropout", "0.1",
-        "-conv_1_name", "conv2", "-convlayer2", "conv1", "-skip_test",
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    assert "Final Test acc" not in process.stdout
+def test_every_recipe_option_trains(q2, tmp_path):
+    plain = ("-learning_rate", "0.05", "-optimizer", "sgd", "-batch_size", "16", "-skip_test")
+    recipe = {
+        "momentum": 0.9, "schedule": "cosine", "shift": 2, "flip": True, "ema_decay": 0.9, "l2_decay": 0.1, "dropout": 0.1,
+        "max_grad_norm": 0.001, "conv_1_name": "conv2", "conv_2_name": "conv1",
+    }  # fmt: skip
+    losses = []
+    for name, value in [(None, None), *recipe.items()]:
+        option = [] if name is None else [f"-{name}"] if value is True else [f"-{name}", value]
+        process = q2(*plain, *option, "-run_name", str(name))
+        assert process.returncode == 0 and "Final Test acc" not in process.stdout, process.stderr
+        history = read_result(tmp_path, str(name))["history"]
+        losses.append([line["train_loss" if name != "ema_decay" else "val_loss"] for line in history])
+        if name == "schedule":
+            assert history[0]["lr"] > history[1]["lr"]
+    # Each option changes what is trained, or with the averaged weights what is validated; the drawn layers do not.
+    plain_val = [line["val_loss"] for line in read_result(tmp_path, "None")["history"]]
+    for name, found in zip(recipe, losses[1:]):
+        assert (found != (plain_val if name == "ema_decay" else losses[0])) == (not name.startswith("conv")), name
 
 
 def test_a_network_without_convolutions_and_shuffled_pixels(q2, tmp_path):
@@ -222,6 +233,19 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_a_run_that_was_not(
 )
 def test_wrong_options_end_in_one_line(q2, arguments, words):
     assert_user_error(q2(*arguments), *words)
+
+
+def test_a_finished_run_is_shown_from_a_folder_that_cannot_be_written(q2, tmp_path, monkeypatch):
+    command = ("-learning_rate", "0.1", "-epochs", "1")
+    assert q2(*command).returncode == 0
+
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    shown = q2(*command, "-resume")
+    assert shown.returncode == 0 and "Final Test acc" in shown.stdout, shown.stderr
+    assert_user_error(q2(*command), "cannot write to", "-runs_dir")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that the test misses")

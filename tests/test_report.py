@@ -118,7 +118,8 @@ def write_run(tmp_path, pdf_figure):
 
     def write(question, result, figures=(), kind="run", scale="full", seed=42, dataset=None, name=None, **changed):
         folder = tmp_path / "runs" / question / (name or str(len(list((tmp_path / "runs").glob("q*/*")))))
-        options_ = {"seed": seed, "scale": scale, "learning_rate": 0.003} | changed
+        recipe = {"learning_rate": 0.003, "dropout": 0.3, "hidden_size": 128, "batch_size": 64, "epochs": 2}
+        options_ = recipe | {"seed": seed, "scale": scale} | changed
         config = {
             "kind": kind,
             "options": options_ | ({"dataset": dataset} if dataset else {}),

@@ -40,3 +40,15 @@ def test_the_documents_commands_parse(script, arguments):
 
 def test_the_documents_name_every_script():
     assert {script for script, _ in commands()} == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", ["hw2-q2.py", "hw2-q3.py"])
+def test_a_python_without_torch_is_told_in_one_line(script, run_script):
+    process = run_script("-S", script)  # without the installed packages
+    assert process.returncode == 2 and process.stdout == ""
+    assert re.fullmatch(rf"{script}: error: this Python has no torch; .*\n", process.stderr)
+
+
+def test_a_path_that_the_terminal_cannot_show(run_script, tmp_path):
+    process = run_script("hw2-q3.py", "-runs_dir", tmp_path / "é", "--translate", "hola", PYTHONIOENCODING="ascii")
+    assert process.returncode == 2 and process.stderr.count("\n") == 1 and "\\xe9" in process.stderr
