@@ -23,7 +23,7 @@ logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates 
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
 COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
 MIN_ATTENTION_CELLS = 12  # short sentences are not drawn larger than one of so many characters
-ATTENTION_MARGIN = 0.9  # inches, for the labels and the bar
+ATTENTION_MARGINS = 0.7, 0.5, 0.5, 0.45  # inches on the left, on the right, below and above, for the labels and the bar
 GAP_COLOR = "dimgray"
 WIDE_COLUMNS = 8  # a figure of more pictures side by side is two columns of a page wide
 FILTER_COLUMNS = 4
@@ -353,7 +353,7 @@ def plot_curves(path, curves, ylabel, title=None):
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(xlabel="Epoch", ylabel=ylabel, title=title)
     if len(curves) > 1:
-        ax.legend()
+        ax.legend(framealpha=0.6)
     save_figure(fig, path)
 
 
@@ -442,9 +442,15 @@ def plot_attention(path, alpha, src, tgt, title=None):
     alpha: (tgt_len, src_len).
     """
     side = COLUMN_WIDTH / max(len(src), len(tgt), MIN_ATTENTION_CELLS)
-    fig, ax = new_figure(side * len(src) + ATTENTION_MARGIN, side * len(tgt) + ATTENTION_MARGIN)
+    map_width, map_height = side * len(src), side * len(tgt)
+    left, right, bottom, top = ATTENTION_MARGINS
+    width, height = left + map_width + right, bottom + map_height + top
+    # The places are known, so that matplotlib need not search for them, which takes as long as the drawing.
+    fig, ax = new_figure(width, height, layout="none")
+    ax.set_position((left / width, bottom / height, map_width / width, map_height / height))
     image = ax.imshow(alpha.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    fig.colorbar(image, ax=ax, aspect=30, pad=0.02)
+    bar = fig.add_axes((1 - right / width * 0.8, bottom / height, 0.1 / width, map_height / height))
+    fig.colorbar(image, cax=bar)
     ax.set_xticks(range(len(src)), src, family="monospace")
     ax.set_yticks(range(len(tgt)), tgt, family="monospace")
     ax.grid(False)

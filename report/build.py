@@ -100,7 +100,7 @@ QUESTIONS = {
             "translation", "q3", "python hw2-q3.py", TRANSLATION_KEYS,
             {
                 "translator": Wanted(),
-                "translator_attention": Wanted("--use_attn --beam_size 5", {"use_attn": True}),
+                "translator_attention": Wanted("--use_attn --beam_size 5 --n_samples 64", {"use_attn": True}),
             },
         ),
     ),
