@@ -70,7 +70,7 @@ import runs  # noqa: E402
 import utils  # noqa: E402
 from data import images  # noqa: E402
 from metrics import format_interval  # noqa: E402
-from theory.equivariance import equivariance  # noqa: E402
+from theory.equivariance import edge_filters, equivariance  # noqa: E402
 
 
 def main(argv=None):
@@ -166,6 +166,7 @@ class Classification(experiment.Experiment):
         }
         if self.args.network == "cnn":
             result["equivariance"] = equivariance(model.conv1, data.X["test"][:EQUIVARIANCE_EXAMPLES])
+            result["edges"] = edge_filters(model.conv1.weight)
         if self.args.no_maxpool:
             result["pooled"] = self.compare_with_pooled(y == y_hat)
         confusion = result["test"]["official"]["confusion"]

@@ -17,7 +17,7 @@ from data.fetch import image_sets
 from editions import EDITIONS
 from models import CNN
 from options import UserError
-from theory.equivariance import equivariance
+from theory.equivariance import edge_filters, equivariance
 
 FIGURES = (
     "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "examples.pdf", "activation_maps.pdf", "filters_1.pdf", "filters_2.pdf",
@@ -427,6 +427,17 @@ def test_a_convolution_commutes_with_shifts_and_not_with_quarter_turns(no_maxpoo
     if not no_maxpool:  # a kernel with the symmetry of a square commutes with both
         torch.nn.init.ones_(conv.weight)
         assert equivariance(conv, X)["rotation"] < 1e-5
+
+
+def test_edge_filters_are_told_from_others_with_their_direction():
+    columns = torch.tensor([[-1.0, 0.0, 1.0]]).expand(3, 3)
+    kernels = torch.stack([columns, -columns, columns.T, -columns.T, torch.ones(3, 3), torch.eye(3)]).unsqueeze(1)
+    assert [(edge["filter"], edge["direction"]) for edge in edge_filters(kernels)] == [
+        (1, "from left to right"),
+        (2, "from right to left"),
+        (3, "from top to bottom"),
+        (4, "from bottom to top"),
+    ]
 
 
 def test_baselines_are_those_written_as_loops():

@@ -128,6 +128,7 @@ def claim_equal_heads(seed, transform=transform_head, dimension=head_dimension):
         "transformed_differences": differences,
         "transformed_difference": max(differences),
         "B_in_both_differences": B_in_both,
+        "head_shape": [n, d],
         "head_weights": jacobian.shape[1],
         "head_dimension": rank,
     }

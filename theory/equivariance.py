@@ -1,4 +1,4 @@
-"""Question 2.1 of 2021-22: how far a convolution is from commuting with a shift, and with a rotation."""
+"""Questions 2.1 and 2.3 of 2021-22: what a convolution commutes with, and which of its filters respond to edges."""
 
 import torch
 
@@ -23,3 +23,25 @@ def equivariance(conv, X):
         difference = (conv(transform_image(x)) - transform_maps(maps))[..., border:-border, border:-border]
         result[name] = (difference.abs().max() / maps.abs().max()).item()
     return result
+
+
+def edge_filters(weight, share=0.5):
+    """The filters that go from negative weights on one side to positive ones on the other (2021-22, Question 2.3).
+
+    These respond to edges. The two sides have to differ by at least `share` of the sum of the absolute weights.
+
+    weight: (n_filters, 1, height, width). Returns [{"filter": from 1, "direction"}].
+    """
+    found = []
+    for number, kernel in enumerate(weight.detach().cpu()[:, 0], start=1):
+        offsets = [torch.arange(n) - (n - 1) / 2 for n in kernel.shape]
+        differences = {
+            "from left to right": (kernel.sum(dim=0) * offsets[1].sign()).sum(),
+            "from top to bottom": (kernel.sum(dim=1) * offsets[0].sign()).sum(),
+        }
+        direction, difference = max(differences.items(), key=lambda item: item[1].abs())
+        if difference.abs() >= share * kernel.abs().sum():
+            words = direction.split()
+            reverse = f"from {words[3]} to {words[1]}"
+            found.append({"filter": number, "direction": direction if difference > 0 else reverse})
+    return found

@@ -9,20 +9,6 @@ MARKER_SIZE = 3.5  # points; the default hides the curves at a column's width
 ROUNDING = 1e-16  # what is smaller, beside 1, is rounding
 
 
-def parameters(ax, values):
-    """2021-22, 1.2: parameters of each layer of the two networks."""
-    layers = {
-        "CNN: convolution": values["conv_params"],
-        "CNN: linear": values["cnn_linear_params"],
-        "MLP: hidden": values["mlp_hidden_params"],
-        "MLP: linear": values["mlp_linear_params"],
-    }
-    bars = ax.barh(list(layers), list(layers.values()), color=["C0", "C0", "C1", "C1"])
-    ax.bar_label(bars, fmt="{:,.0f}", padding=2)
-    ax.set(xscale="log", xlabel="parameters", xlim=(100, 3e6))
-    ax.invert_yaxis()
-
-
 def attention_rank(ax, values):
     """2021-22, 1.3a: the singular values of A, which vanish after the d-th."""
     for (n, d), spectrum, marker in zip(values["head_shapes"], values["spectra"], "os^D", strict=True):
@@ -141,7 +127,6 @@ def linear_attention_cost(ax, values):
 # name of the file, what draws it, how its axes are laid out
 FIGURES = {
     "2021-22": (
-        ("parameters.pdf", parameters, {}),
         ("attention_rank.pdf", attention_rank, {}),
     ),
     "2022-23": (
