@@ -162,7 +162,12 @@ def make_config(question, args, defaults, data, kind="run", ignored=()):
         "kind": kind,
         "options": values,
         "changed": changed,
-        "data": {"name": data.title, "bundled": data.bundled, "fingerprint": data.fingerprint},
+        "data": {
+            "name": data.title,
+            "bundled": data.bundled,
+            "fingerprint": data.fingerprint,
+            "origin": getattr(data, "origin", None),
+        },
         "versions": versions(),
         "hardware": {"cpu": cpu_name(), "n_cpus": n_cpus()},
     }

@@ -1,5 +1,6 @@
-"""Which data a script reads: the real set if it is there, else the bundled twin, and always said."""
+"""Which data a script reads: the real set if it is there, else the bundled data, and always said."""
 
+import functools
 import hashlib
 import os
 import sys
@@ -15,7 +16,7 @@ BUNDLED = "bundled"
 
 
 def choose(mode, candidates, title, fetch_command):
-    """The first of `candidates` (tuples of files) that is complete, or None for the bundled twin.
+    """The first of `candidates` (tuples of files) that is complete, or None for the bundled data.
 
     Args:
         mode: "auto", "real" or "bundled", the option `-data`.
@@ -23,8 +24,8 @@ def choose(mode, candidates, title, fetch_command):
         title: the data's name for messages.
         fetch_command: what brings the real data.
 
-    Raises `UserError` if no candidate is complete, in mode "auto" only where a part of one is there. Else a warning says
-    that the twin is used.
+    Raises `UserError` in mode "real" if the data are missing, and in mode "auto" if they are incomplete. A warning says that
+    the bundled data are used.
     """
     if mode == BUNDLED:
         return None
@@ -34,10 +35,16 @@ def choose(mode, candidates, title, fetch_command):
     if mode == "real" or any(os.path.exists(path) for paths in candidates for path in paths):
         missing = next(path for path in candidates[0] if not os.path.exists(path))
         raise UserError(f"{missing} is missing; run {fetch_command} first, or use -data bundled")
-    print(
-        f"warning: {title} is not here, using its bundled twin; {fetch_command} brings the real data", file=sys.stderr
-    )
+    warn_of_bundled_data(title, fetch_command)
     return None
+
+
+@functools.cache  # once, however often the data are loaded
+def warn_of_bundled_data(title, fetch_command):
+    print(
+        f"warning: {title} is not here, using the bundled data in its place; {fetch_command} brings the real data",
+        file=sys.stderr,
+    )
 
 
 def fingerprint(arrays):

@@ -9,7 +9,7 @@ import zipfile
 from argparse import Namespace
 
 import pytest
-from conftest import TIMEOUT, finish, one_line_error, start
+from conftest import TIMEOUT, assert_user_error, finish, one_line_error, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +49,11 @@ ARCHIVE = zip_bytes({"_about.txt": b"about", "spa.txt": CORPUS_BYTES})
 FILES = {tatoeba.ARCHIVE_NAME: ARCHIVE}
 
 
+@pytest.fixture(autouse=True)
+def few_pairs_are_enough(monkeypatch):
+    monkeypatch.setattr(tatoeba, "MIN_PAIRS", N_PAIRS)
+
+
 def install(data_dir, source=None, url=None, force=False):
     tatoeba.install(Namespace(source=source, data_dir=data_dir, url=url, force=force, timeout=TIMEOUT))
 
@@ -72,8 +77,7 @@ def assert_installed(data_dir):
         assert {translation.split_of(spanish) for _, spanish in pairs} == {split}
 
 
-def test_the_fetched_corpus_is_kept_and_split(server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tatoeba, "MIN_PAIRS", N_PAIRS)
+def test_the_fetched_corpus_is_kept_and_split(server, tmp_path, capsys):
     server.requests.clear()
     install(tmp_path, url=server.url + "flaky/")  # the first transfer is cut
     assert_installed(tmp_path)
@@ -87,13 +91,22 @@ def test_the_fetched_corpus_is_kept_and_split(server, tmp_path, monkeypatch, cap
 
 
 @pytest.mark.parametrize(("name", "content"), [("spa.txt", CORPUS_BYTES), ("my.ZIP", ARCHIVE), ("archive", ARCHIVE)])
-def test_a_local_copy_is_as_good(tmp_path, name, content):
+def test_a_local_copy_is_as_good(tmp_path, name, content, run_here):
     source = write(tmp_path / name, content)
     data_dir = tmp_path / "new" / "data"
-    code, stdout, stderr = finish(start(SCRIPT, "--source", source, "-data_dir", data_dir))
-    assert (code, stderr) == (0, "")
-    assert f"{data_dir / translation.CORPUS_NAME}: {N_PAIRS + 2} pairs" in stdout
+    process = run_here(SCRIPT, "--source", source, "-data_dir", data_dir)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert f"{data_dir / translation.CORPUS_NAME}: {N_PAIRS + 2} pairs (not the package" in process.stdout
     assert_installed(data_dir)
+
+
+@pytest.mark.parametrize(("name", "content"), [("spa.txt", CORPUS_BYTES), ("spa-eng.zip", ARCHIVE)])
+def test_a_corpus_that_was_cut_is_refused(tmp_path, name, content, run_here, monkeypatch):
+    monkeypatch.setattr(tatoeba, "MIN_PAIRS", N_PAIRS + 3)
+    source = write(tmp_path / name, content)
+    process = run_here(SCRIPT, "--source", source, "-data_dir", tmp_path / "data")
+    assert_user_error(process, str(source), f"{N_PAIRS + 2} sentence pairs", f"{N_PAIRS + 3}", "cut")
+    assert os.listdir(tmp_path / "data") == []
 
 
 def test_what_is_written_is_what_training_reads(tmp_path):
@@ -148,7 +161,7 @@ BAD_TEXTS = {
     "without tabs": (CORPUS_BYTES + b"Go. Ve.\n", f"line {N_PAIRS + 3}: no tab"),
     "not UTF-8": (BAD_ENCODING, f"line {N_PAIRS + 3}: not UTF-8"),
     "binary": (bytes(range(256)), "not UTF-8"),
-    "one pair": (b"Go.\tVe.\n", "pair with both sides under 20 characters"),
+    "one pair": (b"Go.\tVe.\n", "1 sentence pairs, fewer than"),
 }
 BAD_ARCHIVES = {
     "empty": (b"", "not a zip file"),
@@ -196,8 +209,9 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     "archive", [HTML, BAD_ARCHIVES["damaged"][0], ARCHIVE], ids=["web page", "damaged", "few pairs"]
 )
 def test_what_a_server_gives_is_verified(server, tmp_path, monkeypatch, archive):
+    monkeypatch.setattr(tatoeba, "MIN_PAIRS", N_PAIRS + 3)
     monkeypatch.setitem(FILES, tatoeba.ARCHIVE_NAME, archive)
-    with one_line_error(f"{server.url}good/{tatoeba.ARCHIVE_NAME}", "-source PATH"):
+    with one_line_error(tatoeba.ARCHIVE_NAME, "-source PATH"):
         install(tmp_path, url=server.url + "good/")
     assert not any(tmp_path.iterdir())
 
@@ -295,7 +309,8 @@ def test_torch_is_never_imported_nor_anything_heavy_for_help(tmp_path):
         (["-source", source, "-data_dir", tmp_path / "data"], {"pooch", "torch"}),
     ):
         command = [sys.executable, "-X", "importtime", options.ROOT / SCRIPT, *args]
-        process = subprocess.run(command, capture_output=True, text=True, check=True)
+        process = subprocess.run(command, capture_output=True, text=True)
+        assert "Traceback" not in process.stderr and ("cut" in process.stderr) == (args[0] != "--help")
         imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
         assert "options" in imported
         assert not imported & heavy

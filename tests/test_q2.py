@@ -335,6 +335,14 @@ def test_a_truncated_file_is_refused_and_left_alone(q2, data_dir, tmp_path):
     assert (tmp_path / "kuzushiji_mnist.npz").stat().st_size == len(content) // 2
 
 
+def test_a_file_of_another_size_does_not_pass_as_the_published_set(q2, data_dir, capsys):
+    process = q2("-learning_rate", "0.1", "-epochs", "1", "-skip_test")
+    assert "warning: " in process.stderr and "48 / 20 / 30 images where Kuzushiji-MNIST has 50,000" in process.stderr
+    assert process.stdout.startswith("Kuzushiji-MNIST (48 of 50,000 training images): ")
+    arrays = {f"{split}_labels": np.zeros(n) for split, n in zip(("train", "val", "test"), (50_000, 10_000, 10_000))}
+    assert images.title_of("fashion_mnist", arrays, data_dir) == "Fashion-MNIST"
+
+
 def test_the_courses_own_file_gives_the_same_images(tmp_path):
     arrays = make_arrays()
     course = {

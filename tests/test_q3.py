@@ -326,6 +326,19 @@ def test_the_corpus_alone_is_enough_and_longer_sentences_only_join_the_training(
     assert not held_out & {spanish for _, spanish in mixed.pairs["train"]}
 
 
+def test_longer_sentences_that_are_not_there_are_asked_for(data_dir, tmp_path):
+    message = user_error(*TINY, "-data_dir", data_dir, "-runs_dir", tmp_path, "--max_length", "30")
+    assert "spa.txt is missing" in message and "download_tatoeba.py" in message
+    message = user_error(*TINY, "-data", "bundled", "-runs_dir", tmp_path, "--max_length", "1")
+    assert "larger -max_length" in message and "download" not in message
+
+
+def test_the_pairs_say_which_file_they_are_from(data_dir, tmp_path):
+    assert translation.load("real", data_dir).origin == "train-eng-spa.txt, val-eng-spa.txt, test-eng-spa.txt"
+    (tmp_path / "spa.txt").write_text("".join(f"word {chr(97 + i)}\tanos {chr(97 + i)}\n" for i in range(26)))
+    assert translation.load("real", tmp_path).origin == "spa.txt, 26 pairs"
+
+
 def test_the_vocabulary_turns_text_into_indices_and_back():
     vocab = text.Vocabulary("hello .")
     assert len(vocab) == 4 + len(set("hello ."))

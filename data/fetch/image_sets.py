@@ -120,6 +120,7 @@ OCTMNIST = ImageSet(
     files={"octmnist.npz": "md5:c68d92d5b585d8d81f7112f81e2d0842"},
     sizes=(97_477, 10_832, 1_000),
 )
+IMAGE_SETS = {image_set.name: image_set for image_set in (KUZUSHIJI_MNIST, OCTMNIST, FASHION_MNIST)}
 
 
 def install(image_set, args):

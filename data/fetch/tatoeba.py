@@ -17,7 +17,8 @@ HOMEPAGE = "https://www.manythings.org/anki/"
 ARCHIVE_NAME = "spa-eng.zip"
 SOURCE_HELP = f"{ARCHIVE_NAME} or a text file of english<TAB>spanish lines"
 ADVICE = f"get {ARCHIVE_NAME} by hand from {HOMEPAGE} and give it with -source PATH"
-MIN_PAIRS = 100_000  # the package of May 2018 had 118,964, and later ones have more
+KNOWN_SIZES = {118_964: "the package of May 2018", 118_334: "the package of May 2018 less 630 short pairs"}  # pairs
+MIN_PAIRS = 100_000  # every package since 2018 has more
 MAX_CORPUS = 100 * 2**20  # bytes of spa.txt; with its licence column it had about 20 MB in 2024
 ZIP_START = b"PK\x03\x04"
 
@@ -56,17 +57,23 @@ def write(corpus, args):
             pairs = fetch(new_corpus, args.url, args.timeout)
         else:
             pairs = read_source(args.source, new_corpus)
+        if len(pairs) < MIN_PAIRS:
+            raise UserError(
+                f"{args.source or ARCHIVE_NAME} has {len(pairs):,} sentence pairs, fewer than the {MIN_PAIRS:,} of any "
+                f"published {ARCHIVE_NAME}: it was cut; {ADVICE}"
+            )
         splits = translation.split_pairs(pairs)
         for split, members in splits.items():
             if not members:
                 raise UserError(
                     f"{args.source or ARCHIVE_NAME} has no {split} pair with both sides under "
-                    f"{text.EVAL_MAX_LENGTH} characters; -source takes {SOURCE_HELP}, some hundred lines at least"
+                    f"{text.EVAL_MAX_LENGTH} characters; -source takes {SOURCE_HELP}"
                 )
         translation.write_split(splits, folder)
         for name in (corpus.name, *translation.FILE_NAMES.values()):  # all are whole before the first takes its place
             os.replace(folder / name, corpus.parent / name)
-    print(f"{corpus}: {len(pairs):,} pairs, SHA-256 {download.file_hash(corpus)}")
+    which = KNOWN_SIZES.get(len(pairs), "not the package of May 2018")
+    print(f"{corpus}: {len(pairs):,} pairs ({which}), SHA-256 {download.file_hash(corpus)}")
     print(
         f"of these the distinct ones with both sides, normalised, under {text.EVAL_MAX_LENGTH} characters; "
         "by SHA-256 of the Spanish side, modulo 10: 0 test, 1 validation, else training"
@@ -80,8 +87,6 @@ def fetch(corpus, url, timeout):
     try:
         (archive,) = download.fetch_files([base_url], {ARCHIVE_NAME: None}, corpus.parent, timeout)
         pairs = unpack(archive, corpus, origin=base_url + ARCHIVE_NAME)
-        if len(pairs) < MIN_PAIRS:
-            raise UserError(f"{base_url}{ARCHIVE_NAME} has {len(pairs):,} pairs, fewer than {MIN_PAIRS:,}")
     except UserError as error:
         raise UserError(f"{translation.TITLE} did not come: {error}; {ADVICE}") from error
     return pairs
