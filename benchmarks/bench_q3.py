@@ -11,10 +11,12 @@ $ python benchmarks/bench_q3.py --data_dir DIR              # on the sentences t
 
 import argparse
 import importlib.util
+import itertools
 import math
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,10 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import metrics  # noqa: E402
 import models  # noqa: E402
 import utils  # noqa: E402
-from data import text, translation  # noqa: E402
+from data import translation  # noqa: E402
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX  # noqa: E402
 
 SEED = 42
@@ -138,10 +139,30 @@ def textbook_distance(a, b):
     return table[-1][-1]
 
 
-def textbook(model, loader, val, vocabs):
+@torch.no_grad()
+def textbook_validation_loss(model, loader):
+    """The mean cross-entropy of a character, as `textbook_epoch` computes it, without a step."""
+    model.eval()
+    total_loss, n_chars = 0.0, 0
+    for src, lengths, tgt in loader:
+        keys, state = textbook_encoder(model.encoder, src, lengths)
+        outputs = []
+        for t in range(tgt.shape[1] - 1):
+            output, state = textbook_step(model, tgt[:, t : t + 1], state, keys, lengths)
+            outputs.append(output)
+        logits = model.generator(torch.cat(outputs, dim=1))
+        losses = F.cross_entropy(logits.flatten(0, 1), tgt[:, 1:].flatten(), ignore_index=PAD_IDX, reduction="sum")
+        total_loss += losses.item()
+        n_chars += (tgt[:, 1:] != PAD_IDX).sum().item()
+    return total_loss / n_chars
+
+
+def textbook(translator, model, loader):
     loss = textbook_epoch(model, loader)
+    val = translator.data.pairs["val"]
+    textbook_validation_loss(model, DataLoader(Sentences(val, translator.vocabs), BATCH_SIZE, collate_fn=collate))
     refs, sentences = zip(*val)
-    hyps = textbook_decode(model, sentences, vocabs)
+    hyps = textbook_decode(model, sentences, translator.vocabs)
     return loss, sum(textbook_distance(hyp, ref) / len(ref) for hyp, ref in zip(hyps, refs)) / len(refs)
 
 
@@ -152,29 +173,27 @@ class FixedBatches(list):
         return self
 
 
-class MixedTargets(utils.LengthBatches):
-    """Batches of one source length and of any target lengths."""
+def make_translator(data):
+    """The experiment of `hw2-q3.py --use_attn` without dropout."""
+    args = script.parse_args(["--use_attn", "--dropout", "0", "--lr", str(LEARNING_RATE), "--seed", str(SEED)])
+    translator = script.Translation(args, args, data)
+    return translator.single(LEARNING_RATE, SEED)
 
-    TGT_NOISE = 1_000_000
 
-
-def our_epoch(model, batches):
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+def our_epoch(translator, model, batches):
+    optimization = utils.Optimization(model, translator.args, len(batches))
     order = torch.Generator().manual_seed(SEED)
-    return utils.train_epoch(model, optimizer, batches, script.teacher_forced_loss, order)
+    return utils.train_epoch(optimization, batches, translator.batch_loss, order)
 
 
-def ours(model, batches, val, vocabs):
-    loss = our_epoch(model, batches)
-    refs, sentences = zip(*val)
-    rates = metrics.error_rates(script.decode(model, sentences, vocabs), refs)
-    return loss, sum(rates) / len(rates)
+def ours(translator, model, batches):
+    loss = our_epoch(translator, model, batches)
+    return loss, translator.evaluate(model)["val_err_rate"]
 
 
-def make_model(vocabs):
+def make_model(translator):
     torch.manual_seed(SEED)
-    encoder = models.Encoder(len(vocabs[0]), HIDDEN, PAD_IDX, 0.0)
-    return models.Seq2Seq(encoder, models.Decoder(HIDDEN, len(vocabs[1]), models.Attention(HIDDEN), PAD_IDX, 0.0))
+    return translator.build()
 
 
 def timed(function, *args):
@@ -183,31 +202,33 @@ def timed(function, *args):
     return time.perf_counter() - start, result
 
 
-def bench_epoch(data, vocabs, n_repeats, threads):
+def bench_epoch(translator, n_repeats, threads):
     """Print the seconds of an epoch with its validation: the textbook, the textbook on our batches, ours."""
-    train = data.pairs["train"]
-    src, tgt = translation.to_tensors(train, *vocabs)
-    batches = utils.LengthBatches(src, tgt, BATCH_SIZE, PAD_IDX)
+    train, val = translator.data.pairs["train"], translator.data.pairs["val"]
+    batches = translator.batches("cpu")
     same = list(batches.epoch(torch.Generator().manual_seed(SEED)))
-    shuffled = DataLoader(Sentences(train, vocabs), batch_size=BATCH_SIZE, shuffle=True, collate_fn=collate)
+    examples = Sentences(train, translator.vocabs)
+    shuffled = DataLoader(examples, batch_size=BATCH_SIZE, shuffle=True, collate_fn=collate)
 
-    first = same[:N_CLOSE_STEPS]
-    losses = [textbook_epoch(make_model(vocabs), first), our_epoch(make_model(vocabs), FixedBatches(first))]
+    first = FixedBatches(same[:N_CLOSE_STEPS])
+    losses = [
+        textbook_epoch(make_model(translator), first),
+        our_epoch(translator, make_model(translator), first),
+    ]
     if not math.isclose(*losses, rel_tol=CLOSE):
         sys.exit(f"the losses of the first {N_CLOSE_STEPS} steps differ, so the times do not compare: {losses}")
     variants = {
         "textbook": (textbook, shuffled),
         "textbook, our batches": (textbook, same),
         "ours": (ours, batches),
-        "ours, mixed targets": (ours, MixedTargets(src, tgt, BATCH_SIZE, PAD_IDX)),
     }
     times, outcomes = {name: [] for name in variants}, {}
     for _ in range(n_repeats):
         for name, (loop, loader) in variants.items():
             torch.set_num_threads(threads[loop is ours])
-            seconds, outcomes[name] = timed(loop, make_model(vocabs), loader, data.pairs["val"], vocabs)
+            seconds, outcomes[name] = timed(loop, translator, make_model(translator), loader)
             times[name].append(seconds)
-    print(f"\nan epoch of {len(train):,} pairs and its validation on {len(data.pairs['val']):,}, {n_repeats} repeats")
+    print(f"\nan epoch of {len(train):,} pairs and its validation on {len(val):,}, {n_repeats} repeats")
     print(f"{'variant':<24}{'threads':>8}{'seconds':>9}{'ratio':>8}{'range':>16}{'loss':>9}{'val err':>9}")
     for name, seconds in times.items():
         ratios = [base / s for base, s in zip(times["textbook"], seconds, strict=True)]
@@ -219,17 +240,18 @@ def bench_epoch(data, vocabs, n_repeats, threads):
         sys.exit("the losses of an epoch on the same batches differ")
 
 
-def bench_decoding(data, vocabs, n_repeats, threads, n_train_steps=100):
+def bench_decoding(translator, n_repeats, threads, n_train_steps=100):
     """Print sentences a second of greedy decoding of the validation sentences, after some training."""
-    src, tgt = translation.to_tensors(data.pairs["train"][: n_train_steps * BATCH_SIZE], *vocabs)
-    model = make_model(vocabs)
-    our_epoch(model, utils.LengthBatches(src, tgt, BATCH_SIZE, PAD_IDX))
-    sentences = [spanish for _, spanish in data.pairs["val"]]
+    model = make_model(translator)
+    batches = translator.batches("cpu").epoch(torch.Generator().manual_seed(SEED))
+    our_epoch(translator, model, FixedBatches(itertools.islice(batches, n_train_steps)))
+    sentences = [spanish for _, spanish in translator.data.pairs["val"]]
     times, hyps = {"textbook": [], "ours": []}, {}
     for _ in range(n_repeats):
-        for name, decode in (("textbook", textbook_decode), ("ours", script.decode)):
+        for name in times:
             torch.set_num_threads(threads[name == "ours"])
-            seconds, hyps[name] = timed(decode, model, sentences, vocabs)
+            decode = translator.decode if name == "ours" else partial(textbook_decode, vocabs=translator.vocabs)
+            seconds, hyps[name] = timed(decode, model, sentences)
             times[name].append(seconds)
     n_equal = sum(a == b for a, b in zip(*hyps.values(), strict=True))
     print(f"\ngreedy decoding of {len(sentences)} sentences, {n_equal} of them equal")
@@ -255,9 +277,10 @@ def products(src_len, tgt_len, vocab_size):
     ]
 
 
-def bench_share(vocabs, n_repeats, threads, src_len=16, tgt_len=17):
+def bench_share(translator, n_repeats, threads, src_len=16, tgt_len=17):
     """Print the multiply-adds of a training step, and the share of the speed of the bare products that it reaches."""
     torch.set_num_threads(threads[True])
+    vocabs = translator.vocabs
     shapes = products(src_len, tgt_len, len(vocabs[1]))
     # Each product of the forward pass has two in the backward pass, for its left and its right factor.
     macs = 3 * sum(times * m * k * n for times, m, k, n in shapes)
@@ -265,15 +288,15 @@ def bench_share(vocabs, n_repeats, threads, src_len=16, tgt_len=17):
     src = torch.randint(4, len(vocabs[0]), (BATCH_SIZE, src_len))
     tgt = torch.randint(4, len(vocabs[1]), (BATCH_SIZE, tgt_len + 1))
     lengths = torch.full((BATCH_SIZE,), src_len)
-    model = make_model(vocabs)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+    model = make_model(translator)
+    optimization = utils.Optimization(model, translator.args, n_steps=1)
     factors = [(times, torch.randn(m, k), torch.randn(k, n), torch.randn(m, n)) for times, m, k, n in shapes]
 
     def step():
-        optimizer.zero_grad()
-        loss, _ = script.teacher_forced_loss(model, (src, lengths, tgt))
-        loss.backward()
-        optimizer.step()
+        optimization.zero_grad()
+        loss, n = translator.batch_loss(model, (src, lengths, tgt))
+        (loss / n).backward()
+        optimization.step()
 
     def bare_products():
         for times, a, b, gradient in factors:
@@ -301,17 +324,17 @@ def main():
     threads = (
         (args.threads,) * 2
         if args.threads
-        else (torch.get_num_threads(), min(torch.get_num_threads(), script.MAX_THREADS))
+        else (torch.get_num_threads(), min(torch.get_num_threads(), script.Translation.max_threads))
     )
     data = translation.load("real", args.data_dir) if args.data_dir else translation.load("bundled")
-    vocabs = [text.Vocabulary("".join(texts)) for texts in zip(*data.pairs["train"])][::-1]
+    translator = make_translator(data)
     print(f"{data.title}{' (bundled)' if data.bundled else ''}; threads (textbook, ours): {threads}")
     if args.only in (None, "share"):
-        bench_share(vocabs, args.repeats, threads)
+        bench_share(translator, args.repeats, threads)
     if args.only in (None, "decoding"):
-        bench_decoding(data, vocabs, args.repeats, threads)
+        bench_decoding(translator, args.repeats, threads)
     if args.only in (None, "epoch"):
-        bench_epoch(data, vocabs, args.repeats, threads)
+        bench_epoch(translator, args.repeats, threads)
 
 
 if __name__ == "__main__":
