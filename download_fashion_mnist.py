@@ -9,14 +9,9 @@ from data.fetch import download
 
 
 def main(argv=None):
-    args = download.parse_args(
-        "Fetch Fashion-MNIST, verify it and write data/fashion_mnist.npz.",
-        "a folder with the four IDX files, or an .npz in MedMNIST's layout",
-        argv,
+    download.install_image_set(
+        "fashion_mnist", "a folder with the four IDX files, or an .npz in MedMNIST's layout", argv
     )
-    from data.fetch import image_sets  # after parsing: --help answers at once
-
-    image_sets.install(image_sets.FASHION_MNIST, args)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,7 @@ from data.fetch import download
 
 
 def main(argv=None):
-    args = download.parse_args(
-        "Fetch OCTMNIST, verify it and write data/octmnist.npz.", "the published octmnist.npz, or its folder", argv
-    )
-    from data.fetch import image_sets  # after parsing: --help answers at once
-
-    image_sets.install(image_sets.OCTMNIST, args)
+    download.install_image_set("octmnist", "the published octmnist.npz, or its folder", argv)
 
 
 if __name__ == "__main__":

@@ -172,6 +172,13 @@ def add_data_options(parser):
     parser.add_option("data_dir", type=Path, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
 
 
+def add_report_options(parser, output_dir):
+    """Where the runs are, and where what is made of them goes."""
+    parser.add_option("runs_dir", type=Path, default=RUNS_DIR, metavar="DIR", help="results (default: report/runs)")
+    help = f"what is written goes there (default: {output_dir.relative_to(ROOT)})"
+    parser.add_option("output_dir", type=Path, default=output_dir, metavar="DIR", help=help)
+
+
 def add_training_options(parser, **defaults):
     """How the weights are learned; `utils.Optimization` and `utils.fit` read these.
 

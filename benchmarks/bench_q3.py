@@ -88,6 +88,16 @@ def textbook_step(model, token, state, keys, lengths):
     return textbook_attention(model.decoder.attn, output, keys, lengths), state
 
 
+def textbook_logits(model, src, lengths, tgt):
+    """The logits of a batch, a loop over the target's symbols."""
+    keys, state = textbook_encoder(model.encoder, src, lengths)
+    outputs = []
+    for t in range(tgt.shape[1] - 1):
+        output, state = textbook_step(model, tgt[:, t : t + 1], state, keys, lengths)
+        outputs.append(output)
+    return model.generator(torch.cat(outputs, dim=1))
+
+
 def textbook_epoch(model, loader):
     """Mean loss of the steps of one epoch."""
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
@@ -95,12 +105,7 @@ def textbook_epoch(model, loader):
     total_loss, n_chars = 0.0, 0
     for src, lengths, tgt in loader:
         optimizer.zero_grad()
-        keys, state = textbook_encoder(model.encoder, src, lengths)
-        outputs = []
-        for t in range(tgt.shape[1] - 1):
-            output, state = textbook_step(model, tgt[:, t : t + 1], state, keys, lengths)
-            outputs.append(output)
-        logits = model.generator(torch.cat(outputs, dim=1))
+        logits = textbook_logits(model, src, lengths, tgt)
         loss = F.cross_entropy(logits.flatten(0, 1), tgt[:, 1:].flatten(), ignore_index=PAD_IDX)
         loss.backward()
         optimizer.step()
@@ -145,12 +150,7 @@ def textbook_validation_loss(model, loader):
     model.eval()
     total_loss, n_chars = 0.0, 0
     for src, lengths, tgt in loader:
-        keys, state = textbook_encoder(model.encoder, src, lengths)
-        outputs = []
-        for t in range(tgt.shape[1] - 1):
-            output, state = textbook_step(model, tgt[:, t : t + 1], state, keys, lengths)
-            outputs.append(output)
-        logits = model.generator(torch.cat(outputs, dim=1))
+        logits = textbook_logits(model, src, lengths, tgt)
         losses = F.cross_entropy(logits.flatten(0, 1), tgt[:, 1:].flatten(), ignore_index=PAD_IDX, reduction="sum")
         total_loss += losses.item()
         n_chars += (tgt[:, 1:] != PAD_IDX).sum().item()

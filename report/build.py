@@ -117,10 +117,7 @@ QUESTIONS = {
 def parse_args(argv=None):
     parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_option("edition", choices=YEARS, help="the report to compile (default: all three)")
-    parser.add_option(
-        "runs_dir", type=Path, default=options.RUNS_DIR, metavar="DIR", help="results (default: report/runs)"
-    )
-    parser.add_option("output_dir", type=Path, default=HERE, metavar="DIR", help="where the PDFs go (default: report)")
+    options.add_report_options(parser, HERE)
     return parser.parse_args(argv)
 
 

@@ -31,10 +31,7 @@ def parse_args(argv=None):
     parser.add_option(
         "data_dir", type=Path, default=options.DATA_DIR, metavar="DIR", help="data folder (default: data)"
     )
-    parser.add_option(
-        "runs_dir", type=Path, default=options.RUNS_DIR, metavar="DIR", help="results (default: report/runs)"
-    )
-    parser.add_option("output_dir", type=Path, default=HERE, metavar="DIR", help="where the PDFs go (default: report)")
+    options.add_report_options(parser, HERE)
     return parser.parse_args(argv)
 
 

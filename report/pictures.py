@@ -26,10 +26,7 @@ PIXELS_PER_INCH = 110
 
 def parse_args(argv=None):
     parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_option(
-        "runs_dir", type=Path, default=options.RUNS_DIR, metavar="DIR", help="results (default: report/runs)"
-    )
-    parser.add_option("output_dir", type=Path, default=HERE / "pictures", metavar="DIR", help="where the pictures go")
+    options.add_report_options(parser, HERE / "pictures")
     return parser.parse_args(argv)
 
 

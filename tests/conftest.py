@@ -148,3 +148,20 @@ def finish(process):
     """(exit code, stdout, stderr)"""
     stdout, stderr = process.communicate(timeout=60)
     return process.returncode, stdout, stderr
+
+
+def terminate(code, cwd=ROOT):
+    """Run Python `code` whose first line of output ends in the number of a child process; then terminate it.
+
+    Returns exit code, stderr, and whether the child is gone.
+    """
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline().split()[-1])
+        process.terminate()
+        _, stderr = process.communicate(timeout=20)
+    try:
+        os.kill(child, 0)
+    except ProcessLookupError:
+        return process.returncode, stderr, True
+    return process.returncode, stderr, False

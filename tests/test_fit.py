@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from conftest import ROOT, one_line_error
+from conftest import ROOT, one_line_error, terminate
 from torch import nn
 
 import runs
@@ -486,13 +486,5 @@ def test_sigterm_ends_the_processes_and_says_how_to_go_on(tmp_path):
         "child = [sys.executable, '-c', \"import os, time; print(os.getpid(), flush=True); time.sleep(60)\"]\n"
         "options.run_script(lambda: runs.run_side_by_side({'[a]': child}, 1))\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        child = int(process.stdout.readline().split()[1])
-        process.terminate()
-        _, stderr = process.communicate(timeout=20)
-    assert process.returncode == 143
-    assert stderr == "terminated; the same command with -resume goes on where each run stopped\n"
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+    message = "terminated; the same command with -resume goes on where each run stopped\n"
+    assert terminate(code) == (143, message, True)

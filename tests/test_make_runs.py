@@ -1,11 +1,7 @@
 """The steps of `make report`: which commands, in which order, and what happens when one fails."""
 
-import os
-import subprocess
-import sys
-
 import pytest
-from conftest import ROOT, load_script
+from conftest import ROOT, load_script, terminate
 
 import runs
 
@@ -67,12 +63,4 @@ def test_sigterm_ends_the_step_that_is_running(tmp_path):
         "child = [sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)']\n"
         "options.run_script(lambda: make_runs.call(child))\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        child = int(process.stdout.readline())
-        process.terminate()
-        _, stderr = process.communicate(timeout=20)
-    assert process.returncode == 143 and stderr == "terminated; the same command goes on where it stopped\n"
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+    assert terminate(code, tmp_path) == (143, "terminated; the same command goes on where it stopped\n", True)

@@ -126,9 +126,7 @@ def linear_attention_cost(ax, values):
 
 # name of the file, what draws it, how its axes are laid out
 FIGURES = {
-    "2021-22": (
-        ("attention_rank.pdf", attention_rank, {}),
-    ),
+    "2021-22": (("attention_rank.pdf", attention_rank, {}),),
     "2022-23": (
         ("convolution_matrix.pdf", matrix_picture, {}),
         ("parameter_counts.pdf", parameter_counts, {}),
