@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: report report-full test bench lint clean
+.PHONY: report report-full setup test bench lint clean
 
 report: $(READY)
 	@exec $(BIN)/python report/make_runs.py -scale quick -data_dir "$(DATA_DIR)"
 
 report-full: $(READY)
 	@exec $(BIN)/python report/make_runs.py -scale full -data_dir "$(DATA_DIR)"
+
+# Only the virtual environment.
+setup: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
@@ -21,6 +24,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_q2.py --sweep --epochs 20 --repeats 1
 	$(BIN)/python benchmarks/bench_q3.py
 	$(BIN)/python benchmarks/bench_q3.py --threads 0
+	$(BIN)/python benchmarks/bench_start.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -116,10 +116,11 @@ def run(experiment):
     experiment = experiment.changed(**distinct)
     args = experiment.args
     if len(args.learning_rate) > 1:
-        best = compare(experiment)["best"]
+        best = compare(experiment)["best"]["learning_rate"]
         if args.skip_test:
             return
-        experiment = experiment.changed(learning_rate=[best["learning_rate"]], resume="auto")
+        name = args.run_name and f"{args.run_name}, {LABELS['learning_rate']} {decimal(best)}"  # as `compare` names it
+        experiment = experiment.changed(learning_rate=[best], resume="auto", run_name=name)
     if len(args.seed) > 1:
         compare(experiment)
     else:

@@ -116,6 +116,16 @@ def test_rates_and_seeds_together_take_the_rate_with_the_best_mean_and_test_each
     assert read_result(tmp_path, base + "1e-05-seed=1")["test"] is None
 
 
+def test_a_named_comparison_tests_the_run_that_it_made(q2, tmp_path):
+    process = q2(
+        "-dataset", "octmnist", "-learning_rate", "0.1", "0.00001", "-epochs", "1", "-run_name", "octmnist-my-best"
+    )
+    assert process.returncode == 0 and process.stdout.count("Epoch 1/1") == 2, process.stderr
+    assert read_result(tmp_path, "octmnist-my-best")["entries"][0]["run"] == "octmnist-my-best, lr 0.1"
+    names = {path.name for path in (tmp_path / "q2").iterdir()}
+    assert names == {"octmnist-my-best", "octmnist-my-best, lr 0.1", "octmnist-my-best, lr 0.00001"}
+
+
 def test_a_run_that_fails_does_not_take_the_others_down(q2, tmp_path):
     process = q2("-dataset", "fashion_mnist", "-learning_rate", "0.1", "1e30")
     assert process.returncode == 0, process.stderr
