@@ -5,13 +5,11 @@ $ python download_fashion_mnist.py -source ~/fashion      # a folder with the fo
 """
 
 import options
-from data.fetch import download
+from data.fetch import image_script
 
 
 def main(argv=None):
-    download.install_image_set(
-        "fashion_mnist", "a folder with the four IDX files, or an .npz in MedMNIST's layout", argv
-    )
+    image_script.install("fashion_mnist", "a folder with the four IDX files, or an .npz in MedMNIST's layout", argv)
 
 
 if __name__ == "__main__":

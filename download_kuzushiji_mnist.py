@@ -5,11 +5,11 @@ $ python download_kuzushiji_mnist.py -source ~/Kuzushiji-MNIST.npz      # the co
 """
 
 import options
-from data.fetch import download
+from data.fetch import image_script
 
 
 def main(argv=None):
-    download.install_image_set(
+    image_script.install(
         "kuzushiji_mnist", "a folder with the four IDX files, or an .npz in MedMNIST's or the course's layout", argv
     )
 

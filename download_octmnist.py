@@ -5,11 +5,11 @@ $ python download_octmnist.py -source ~/octmnist.npz      # the file that MedMNI
 """
 
 import options
-from data.fetch import download
+from data.fetch import image_script
 
 
 def main(argv=None):
-    download.install_image_set("octmnist", "the published octmnist.npz, or its folder", argv)
+    image_script.install("octmnist", "the published octmnist.npz, or its folder", argv)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The textbook loop is how courses write it: a `Dataset` of sentences, a shuffling
 LSTM and attention called once a target symbol, plain Adam, `.item()` at each step, validation one sentence at a time, the edit
 distance as a Python table. Dropout is 0, so that both sides compute the same loss on the same batches.
 
-$ python benchmarks/bench_q3.py                             # one thread, on the bundled twin
+$ python benchmarks/bench_q3.py                             # one thread, on the bundled sentences
 $ python benchmarks/bench_q3.py --threads 0                 # default threads: torch's own choice against hw2-q3.py's
 $ python benchmarks/bench_q3.py --data_dir DIR              # on the sentences there
 """
@@ -318,7 +318,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="0: torch's default against the script's (default: 1)")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--data_dir", type=Path, help="folder of the real sentences (default: the bundled twin)")
+    parser.add_argument("--data_dir", type=Path, help="folder of the real sentences (default: the bundled ones)")
     parser.add_argument("--only", choices=["epoch", "decoding", "share"])
     args = parser.parse_args()
     threads = (

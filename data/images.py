@@ -93,7 +93,7 @@ def title_of(dataset, arrays, path):
 
 
 def find_file(dataset, mode, data_dir):
-    """The .npz of `dataset`, or None if the bundled twin is to be used."""
+    """The .npz of `dataset`, or None if the bundled images are to be used."""
     if dataset not in EDITIONS:
         if not os.path.isfile(dataset):
             raise UserError(

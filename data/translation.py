@@ -136,7 +136,7 @@ class SentencePairs:
 
 
 def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False):
-    """The sentence pairs: the course's three files, or `spa.txt` split by `split_of`, or the bundled twin.
+    """The sentence pairs: the course's three files, or `spa.txt` split by `split_of`, or the bundled pairs.
 
     Args:
         mode: "auto", "real" or "bundled".
@@ -171,7 +171,7 @@ def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False
 
 
 def _bundled_pairs(max_length):
-    """The pairs of the bundled twin, from the cache if they are there."""
+    """The bundled pairs, from the cache if they are there."""
     code = sorted((Path(__file__).parent / "bundled").glob("translation*.py"))
 
     def generate():

@@ -18,7 +18,14 @@ import runs  # noqa: E402
 # Name of the picture, question, kind of run, options of the run, its figures, and the picture's width.
 PICTURES = (
     ("learning_curves", "q2", "comparison", {"dataset": "kuzushiji_mnist"}, ("train_loss", "val_acc"), "15cm"),
-    ("activation_maps", "q2", "run", {"dataset": "kuzushiji_mnist", "network": "cnn"}, ("activation_maps",), "8cm"),
+    (
+        "activation_maps",
+        "q2",
+        "run",
+        {"dataset": "kuzushiji_mnist", "network": "cnn", "shuffle_pixels": False},
+        ("activation_maps",),
+        "8cm",
+    ),
     ("attention", "q3", "run", {"use_attn": True}, ("attention_1",), "8cm"),
 )
 PIXELS_PER_INCH = 110

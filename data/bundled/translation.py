@@ -1,4 +1,4 @@
-"""The bundled twin of the Tatoeba sentences: kinds of sentences that a grammar says in Spanish and English at once.
+"""The bundled data in place of the Tatoeba sentences: kinds of sentences that a grammar says in Spanish and English at once.
 
 A meaning is chosen first and then said in both languages, so that no word stands for another by itself, and much is said
 alike in one of them: *su* is his, her, their and your, *ser* and *estar* are to be, a verb without a subject leaves open

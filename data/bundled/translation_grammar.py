@@ -1,4 +1,4 @@
-"""The bundled twin of the Tatoeba sentences: a grammar that writes Spanish and English side by side.
+"""The bundled data in place of the Tatoeba sentences: a grammar that writes Spanish and English side by side.
 
 It knows agreement, conjugation, clitic pronouns, adjectives after the noun, `no`, questions; and do-support, inversion,
 contractions and articles on the English side. A meaning is chosen first and then said in both languages, so that no word

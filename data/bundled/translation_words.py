@@ -1,4 +1,4 @@
-"""The words of the bundled twin of the Tatoeba sentences, and how they inflect in Spanish and in English.
+"""The words of the bundled data in place of the Tatoeba sentences, and how they inflect in Spanish and in English.
 
 The tables list common words first, because the grammar picks the first ones more often. `|` stands between English
 renderings among which the grammar chooses at random, a space between the forms of one word (`man men`,

@@ -75,14 +75,6 @@ def parse_args(description, source_help, argv=None):
     return args
 
 
-def install_image_set(name, source_help, argv=None):
-    """The whole of a script that fetches the image set `name`."""
-    args = parse_args(f"Fetch the images, verify them and write data/{name}.npz.", source_help, argv)
-    from data.fetch import image_sets  # after parsing: --help answers at once
-
-    image_sets.install(image_sets.IMAGE_SETS[name], args)
-
-
 def _base_url(text):
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"must start with http:// or https://, got {text!r}")
