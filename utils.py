@@ -25,6 +25,7 @@ COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page
 MIN_ATTENTION_CELLS = 12  # short sentences are not drawn larger than one of so many characters
 ATTENTION_MARGINS = 0.7, 0.5, 0.5, 0.45  # inches on the left, on the right, below and above, for the labels and the bar
 GAP_COLOR = "dimgray"
+LEGEND_COLUMNS = 3
 WIDE_COLUMNS = 8  # a figure of more pictures side by side is two columns of a page wide
 FILTER_COLUMNS = 4
 TILE_PIXELS = 28  # a small picture is drawn with at least so many pixels a side
@@ -353,7 +354,7 @@ def plot_curves(path, curves, ylabel, title=None):
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(xlabel="Epoch", ylabel=ylabel, title=title)
     if len(curves) > 1:
-        ax.legend(framealpha=0.6)
+        fig.legend(loc="outside lower center", ncols=LEGEND_COLUMNS)  # never over a point
     save_figure(fig, path)
 
 

@@ -47,7 +47,7 @@ def parameter_counts(ax, values):
     ax.minorticks_off()
     ax.set(xlabel="$H = W$ (pixels)", ylabel="parameters")
     ax.set_title(f"{curve['M'][0]}x{curve['M'][0]} filter, 3 classes, no biases")
-    ax.legend()
+    ax.legend(loc="upper left")
 
 
 def pixel_permutation(axes, values):
