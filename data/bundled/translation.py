@@ -471,6 +471,11 @@ KINDS = {  # kinds of sentence and how often each is drawn
 }
 
 
+def draw(g):
+    """One sentence as it is written, (english, spanish), of a kind drawn by `KINDS`; g: a `Grammar`."""
+    return g.weighted(list(KINDS), list(KINDS.values()))(g)
+
+
 def generate(max_length=text.EVAL_MAX_LENGTH, seed=SEED, n_pairs=N_PAIRS):
     """Distinct normalised pairs (english, spanish) with both sides shorter than `max_length`, in the order of drawing.
 
@@ -480,7 +485,7 @@ def generate(max_length=text.EVAL_MAX_LENGTH, seed=SEED, n_pairs=N_PAIRS):
     g = Grammar(seed)
     pairs, n_short = {}, 0  # a dict keeps the order
     while n_short < n_pairs:
-        pair = tuple(map(text.normalize, g.weighted(list(KINDS), list(KINDS.values()))(g)))
+        pair = tuple(map(text.normalize, draw(g)))
         if pair not in pairs:
             pairs[pair] = None
             n_short += max(map(len, pair)) < text.EVAL_MAX_LENGTH
