@@ -249,3 +249,20 @@ def search(step, state, memory, beam_size=1, length_penalty=0.0, n_samples=None,
     candidates = [[tuple(i for i in hyp if i != options["pad"]) for hyp in row] for row in samples.symbols.tolist()]
     chosen = torch.tensor([minimum_risk(row) for row in candidates], device=samples.symbols.device)
     return select(samples, (torch.arange(len(chosen), device=chosen.device), chosen))
+
+
+def in_batches(lengths, batch_size, decode):
+    """Decode inputs in batches of like length; returns the results in the order of the inputs.
+
+    Args:
+        lengths: of the inputs; inputs of length 0 are left out, and their results are None.
+        batch_size: inputs of a batch.
+        decode: `decode(rows)` of a list of indices gives a list with a result for each.
+    """
+    results = [None] * len(lengths)
+    order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: lengths[i])
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        for i, result in zip(rows, decode(rows), strict=True):
+            results[i] = result
+    return results

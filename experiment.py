@@ -15,9 +15,12 @@ import torch
 import models
 import runs
 import utils
+from data import text
+from metrics import format_interval
 from options import SEVERAL, UserError, command_line
 
 LABELS = {"learning_rate": "lr", "seed": "seed"}  # of the compared options, on screen and in figures
+SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
 
 
 class Experiment:
@@ -105,6 +108,93 @@ class Experiment:
     def single(self, learning_rate, seed):
         """The same experiment with one learning rate and one seed."""
         return self.changed(learning_rate=learning_rate, seed=seed)
+
+
+class SequenceExperiment(Experiment):
+    """A question whose network writes texts: greedy decoding, and what else `options.add_search_options` asks for.
+
+    A subclass says how an input becomes a text (`decode`) and how texts are judged.
+
+    Attributes:
+        judged: the name of the figure by which texts are judged, among those of `figures`.
+    """
+
+    judged = None
+
+    def decode(self, model, split, **search):
+        """The texts that `decoding.search` finds for the inputs of a split, in their order."""
+        raise NotImplementedError
+
+    def judge(self, hyps, split):
+        """The figure by which texts for the inputs of a split are judged, with its interval."""
+        raise NotImplementedError
+
+    def difference(self, hyps_a, hyps_b):
+        """The paired difference a - b of that figure between two lists of texts for the test set."""
+        raise NotImplementedError
+
+    def figures(self, hyps):
+        """All figures of texts for the test set."""
+        raise NotImplementedError
+
+    def figure_lines(self, figures):
+        """Those figures as lines for the screen."""
+        raise NotImplementedError
+
+    def validated(self, model, **search):
+        return self.judge(self.decode(model, "val", **search), "val")
+
+    def test_figure(self, result):
+        return result["test"]["greedy"][self.judged]
+
+    def searches(self):
+        """The searches that the options ask for beside the greedy one: a dict from name to the settings to choose from."""
+        args, searches = self.args, {}
+        if args.beam_size > 1:
+            searches["beam"] = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
+        if args.n_samples is not None:
+            searches["mbr"] = [{"n_samples": args.n_samples, "seed": args.seed}]
+        return searches
+
+    def search_again(self, model, result, folder):
+        """Beam search and minimum-risk decoding with the weights of this run; validation chooses their settings."""
+        searches = self.searches()
+        if searches:
+            runs.load_weights(model, folder / runs.BEST)
+            tested = {"greedy": self.decode(model, "test")}
+        for name, candidates in searches.items():
+            validated = [self.validated(model, **search) for search in candidates]
+            for search, figure in zip(candidates, validated):
+                shown = ", ".join(f"{option} {value:g}" for option, value in search.items())
+                print(f"{shown}: validation {self.score_name} {format_interval(figure)}", flush=True)
+            best = (max if self.maximize else min)(range(len(candidates)), key=lambda i: validated[i]["value"])
+            tested[name] = hyps = self.decode(model, "test", **candidates[best])
+            differences = {
+                f"{other} minus this": self.difference(tested[other], hyps) for other in tested if other != name
+            }
+            more = {
+                self.score: validated[best],
+                "difference": differences["greedy minus this"],
+                "differences": differences,
+            }
+            result["test"][name] = self.figures(hyps) | candidates[best] | more
+            for example, hyp in zip(result["examples"], text.at_equal_distances(hyps, len(result["examples"]))):
+                example[name] = hyp
+        return bool(searches)
+
+    def report_test(self, result):
+        """Print the figures of each search on the test set, the baselines, and an example."""
+        bundled = " (bundled data)" if result["bundled"] else ""
+        for name, figures in (result["test"] or {}).items():
+            if figures is not None:
+                how, figure = SEARCH_NAMES[name].format(**figures), format_interval(figures[self.judged])
+                print(f"Final Test {self.score_name}, {how}: {figure}{bundled}", *self.figure_lines(figures), sep="\n")
+                for label, difference in figures.get("differences", {}).items():
+                    print(f"  {label}, paired: {format_interval(difference, sign='+')}")
+        for name, figure in result.get("baselines", {}).items():
+            print(f"Baseline, {name}: {format_interval(figure)}{bundled}")
+        for example in result.get("examples", [])[:1]:
+            print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
 
 
 def run(experiment):

@@ -14,27 +14,21 @@ import options
 N_EPOCHS, QUICK_EPOCHS = 50, 20
 EVAL_BATCH_SIZE, SAMPLING_BATCH_SIZE = 512, 32  # sentences; the latter where each has many samples
 MAX_GROWTH, MAX_EXTRA = 2, 10  # a translation is cut at so many times its source's length and so many characters more
-LENGTH_PENALTY = 0.0  # on validation none of 0.25, 0.5 and 1 was better for a beam of 5, over five seeds
 TGT_NOISE = 3  # characters; the sentences of one source length are sorted by target length plus such noise
 N_HEAT_MAPS, N_EXAMPLES = 4, 8  # sentences of the test set that are drawn and listed
 MIN_SENTENCES = 10  # of one length, for a point in the figure of error by length
-SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
-SEARCH = ("beam_size", "length_penalty", "n_samples", "translate")  # options that do not change the training
 
 
 def parse_args(argv=None):
     parser = options.Parser("Train and test the character-level translator of Question 3.", prog="hw2-q3.py")
-    positive, zero_or_more = options.positive_int, options.non_negative_float
     parser.add_option("use_attn", action="store_true", help="bilinear attention")
-    options.add_training_options(parser, batch_size=64, learning_rate=[0.003], dropout=0.3, optimizer="adam")
+    usual = {"batch_size": 64, "learning_rate": [0.003], "dropout": 0.3, "optimizer": "adam", "label_smoothing": 0.0}
+    options.add_training_options(parser, **usual)
     parser.add_option("hidden_size", type=options.even_int, default=128, help="default: %(default)s")
     # Beyond the handout, all off by default.
-    parser.add_option("label_smoothing", type=options.probability, default=0.0, help="default: 0")
-    parser.add_option("max_length", type=positive, default=20, help="training sentences are shorter (default: 20)")
-    parser.add_option("beam_size", type=positive, default=1, help="also test a beam search (default: no)")
-    help = f"log p / length^this scores a beam; of several the best on validation (default: {LENGTH_PENALTY})"
-    parser.add_option("length_penalty", type=zero_or_more, nargs="+", default=[LENGTH_PENALTY], help=help)
-    parser.add_option("n_samples", type=positive, help="also test minimum-risk decoding of so many samples")
+    help = "training sentences are shorter (default: 20)"
+    parser.add_option("max_length", type=options.positive_int, default=20, help=help)
+    options.add_search_options(parser)
     help = "translate sentences, text files, or - the input; no training"
     parser.add_option("translate", nargs="+", metavar="TEXT", help=help)
     options.add_data_options(parser)
@@ -49,7 +43,6 @@ if __name__ == "__main__":
     options.before_imports(parse_args)
 
 import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
 
 import baselines  # noqa: E402
 import decoding  # noqa: E402
@@ -74,11 +67,12 @@ def main(argv=None):
     experiment.run(Translation(args, parse_args(["-scale", args.scale]), data))
 
 
-class Translation(experiment.Experiment):
+class Translation(experiment.SequenceExperiment):
     """Spanish sentences to English ones: the network, its loss, its validation and its test."""
 
-    question, score, score_name, maximize = "q3", "val_err_rate", "error rate", False
-    decoding_options = SEARCH
+    question, base_name = "q3", "tatoeba"
+    score, score_name, judged, maximize = "val_err_rate", "error rate", "err_rate", False
+    decoding_options = (*options.SEARCH, "translate")
     max_threads = 4  # more do not pay at this batch size
 
     def __init__(self, args, defaults, data, vocabs=None):
@@ -86,8 +80,6 @@ class Translation(experiment.Experiment):
         # Of the source and of the target; the training sentences alone decide.
         self.vocabs = vocabs or [text.Vocabulary("".join(side)) for side in zip(*data.pairs["train"])][::-1]
         self.seen = {english for english, _ in data.pairs["train"]} if data else set()
-
-    base_name = "tatoeba"
 
     def build(self):
         args, (src_vocab, tgt_vocab) = self.args, self.vocabs
@@ -109,34 +101,42 @@ class Translation(experiment.Experiment):
         # Read <sos> w_1 .. w_n, predict w_1 .. w_n <eos>.
         tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]
         logits, _ = model(src, src_lengths, tgt_in)  # (batch_size, max_tgt_len - 1, tgt_vocab_size)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1),
-            tgt_out.flatten(),
-            ignore_index=PAD_IDX,
-            label_smoothing=self.args.label_smoothing if model.training else 0.0,
-            reduction="sum",
-        )
-        return loss, (tgt_out != PAD_IDX).sum()
+        smoothing = self.args.label_smoothing if model.training else 0.0
+        return utils.sequence_loss(logits, tgt_out, PAD_IDX, smoothing)
 
     def evaluate(self, model):
         batches = self.batches(next(model.parameters()).device, "val")
         val_loss = utils.mean_loss(model, batches, self.batch_loss)
         return {"val_loss": val_loss, "val_err_rate": self.validated(model)["value"]}
 
-    def validated(self, model, **search):
-        refs, sentences = zip(*self.data.pairs["val"])
-        return metrics.mean(metrics.error_rates(self.decode(model, sentences, **search), refs))
+    def judge(self, hyps, split):
+        return metrics.mean(self.error_rates(hyps, split))
 
-    def decode(self, model, sentences, **search):
-        """Translations of normalised sentences, in their order, by `decoding.search`; an empty one stays empty."""
-        hyps = [""] * len(sentences)
-        order = sorted((i for i, sentence in enumerate(sentences) if sentence), key=lambda i: len(sentences[i]))
+    def difference(self, hyps_a, hyps_b):
+        return metrics.paired_difference(self.error_rates(hyps_a, "test"), self.error_rates(hyps_b, "test"))
+
+    def error_rates(self, hyps, split):
+        return metrics.error_rates(hyps, [english for english, _ in self.data.pairs[split]])
+
+    def figures(self, hyps):
+        return metrics.translation(hyps, [english for english, _ in self.data.pairs["test"]], self.seen)
+
+    def figure_lines(self, figures):
+        return metrics.translation_lines(figures)
+
+    def decode(self, model, split, **search):
+        return self.translate(model, [spanish for _, spanish in self.data.pairs[split]], **search)
+
+    def translate(self, model, sentences, **search):
+        """Translations of normalised sentences, in their order; an empty one stays empty."""
         batch_size = SAMPLING_BATCH_SIZE if search.get("n_samples") else EVAL_BATCH_SIZE
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            for i, symbols in zip(rows, self.search(model, [sentences[i] for i in rows], **search).symbols.tolist()):
-                hyps[i] = self.vocabs[1].decode(symbols)
-        return hyps
+
+        def decode(rows):
+            found = self.search(model, [sentences[i] for i in rows], **search)
+            return [self.vocabs[1].decode(symbols) for symbols in found.symbols.tolist()]
+
+        hyps = decoding.in_batches(list(map(len, sentences)), batch_size, decode)
+        return [hyp or "" for hyp in hyps]
 
     @torch.no_grad()
     def search(self, model, sentences, **search):
@@ -164,7 +164,7 @@ class Translation(experiment.Experiment):
     def test(self, model, folder):
         """Figures of greedy decoding of the test set, and of translators without training; predictions and drawings."""
         refs, sentences = zip(*self.data.pairs["test"])
-        hyps = self.decode(model, sentences)
+        hyps = self.decode(model, "test")
         rates, title = metrics.error_rates(hyps, refs), utils.data_title(self.data)
         rows = sorted(zip(sentences, refs, hyps, metrics.distances(hyps, refs)), key=lambda row: row[3] / len(row[1]))
         runs.write_table(folder / "test_predictions.txt", ("source", "reference", "prediction", "distance"), rows)
@@ -182,59 +182,22 @@ class Translation(experiment.Experiment):
         trivial = baselines.translate(self.data.pairs["train"], sentences)
         examples = text.at_equal_distances(list(zip(sentences, refs, hyps)), N_EXAMPLES)
         return {
-            "test": {"greedy": metrics.translation(hyps, refs, self.seen), "beam": None, "mbr": None},
+            "test": {"greedy": self.figures(hyps), "beam": None, "mbr": None},
             "baselines": {name: metrics.mean(metrics.error_rates(hyps, refs)) for name, hyps in trivial.items()},
             "examples": [{"src": src, "ref": ref, "hyp": hyp} for src, ref, hyp in examples],
         }
-
-    def search_again(self, model, result, folder):
-        """Beam search and minimum-risk decoding with the weights of this run, if the options ask for them."""
-        args, searches = self.args, {}
-        if args.beam_size > 1:
-            searches["beam"] = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
-        if args.n_samples is not None:
-            searches["mbr"] = [{"n_samples": args.n_samples, "seed": args.seed}]
-        if searches:
-            runs.load_weights(model, folder / runs.BEST)
-            refs, sentences = zip(*self.data.pairs["test"])
-            tested = {"greedy": metrics.error_rates(self.decode(model, sentences), refs)}
-        for name, candidates in searches.items():
-            rates = [self.validated(model, **search) for search in candidates]
-            for search, rate in zip(candidates, rates):
-                shown = ", ".join(f"{option} {value:g}" for option, value in search.items())
-                print(f"{shown}: validation error rate {format_interval(rate)}", flush=True)
-            rate, search = min(zip(rates, candidates), key=lambda pair: pair[0]["value"])
-            hyps = self.decode(model, sentences, **search)
-            ours = metrics.error_rates(hyps, refs)
-            differences = {f"{other} minus this": metrics.paired_difference(tested[other], ours) for other in tested}
-            tested[name] = ours
-            figures = {"val_err_rate": rate, "difference": differences["greedy minus this"], "differences": differences}
-            result["test"][name] = metrics.translation(hyps, refs, self.seen) | search | figures
-            for example, hyp in zip(result["examples"], text.at_equal_distances(hyps, N_EXAMPLES)):
-                example[name] = hyp
-        return bool(searches)
-
-    def test_figure(self, result):
-        return result["test"]["greedy"]["err_rate"]
 
     def report(self, result):
         bundled = " (bundled data)" if result["bundled"] else ""
         rate = format_interval(result["val_err_rate"])
         print(f"Trainable parameters: {result['n_params']:,}")
         print(f"Best validation error rate: {rate} in epoch {result['best_epoch']}{bundled}")
-        for name, figures in (result["test"] or {}).items():
-            if figures is not None:
-                how, rate = SEARCH_NAMES[name].format(**figures), format_interval(figures["err_rate"])
-                print(f"Final Test error rate, {how}: {rate}{bundled}", *metrics.translation_lines(figures), sep="\n")
-        for name, figure in result.get("baselines", {}).items():
-            print(f"Baseline, {name}: {format_interval(figure)}{bundled}")
-        for example in result.get("examples", [])[:1]:
-            print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
+        self.report_test(result)
 
 
 def translate(args):
     """Print the translation of each sentence, with the best weights of the latest run of these options."""
-    found = experiment.latest(Translation.question, args, parse_args([]), SEARCH)
+    found = experiment.latest(Translation.question, args, parse_args([]), Translation.decoding_options)
     print(f"weights of {found.folder / runs.BEST}", file=sys.stderr)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, Translation.max_threads)
     vocabs = [text.Vocabulary(chars) for chars in runs.part_of_checkpoint(found.folder / runs.BEST, "chars")]
@@ -243,7 +206,7 @@ def translate(args):
     runs.load_weights(model, found.folder / runs.BEST)
     search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0], "n_samples": args.n_samples}
     for line in text.read_lines(args.translate):
-        print(*translator.decode(model, [text.normalize(line)], **search), flush=True)
+        print(*translator.translate(model, [text.normalize(line)], **search), flush=True)
 
 
 if __name__ == "__main__":

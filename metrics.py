@@ -153,10 +153,8 @@ def translation(hyps, refs, seen=()):
 
 
 def translation_lines(figures):
-    """The figures of `translation` after the first as lines for the screen, with the paired differences from other searches."""
+    """The figures of `translation` after the first as lines for the screen."""
     yield f"  CER {figures['cer']:.4f}, exact {format_interval(figures['exact'])}, chrF {figures['chrf']:.2f}"
     for key, label in (("err_rate_seen", "occurs"), ("err_rate_unseen", "does not occur")):
         if figures[key]:
             yield f"  target {label} in training ({figures[key]['n']}): {format_interval(figures[key])}"
-    for label, difference in figures.get("differences", {}).items():
-        yield f"  {label}, paired: {format_interval(difference, sign='+')}"

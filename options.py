@@ -182,7 +182,8 @@ def add_report_options(parser, output_dir):
 def add_training_options(parser, **defaults):
     """How the weights are learned; `utils.Optimization` and `utils.fit` read these.
 
-    defaults: of epochs, batch_size, learning_rate, dropout, optimizer. One that is missing or None is filled in by the script.
+    defaults: what the question has by default, by the option's name; of epochs, batch_size, learning_rate, dropout and optimizer one
+        that is missing is filled in by the script. With label_smoothing the option of that name is there as well.
     """
 
     def add(*names, help, default=None, **kwargs):
@@ -211,9 +212,28 @@ def add_training_options(parser, **defaults):
     # What the handouts do not ask for is off by default.
     add("l2_decay", type=non_negative_float, default=0.0, help="weight decay")
     add("momentum", type=probability, default=0.0, help="of SGD")
-    add("schedule", choices=["constant", "cosine"], default="constant", help="of the learning rate")
+    add("schedule", choices=["constant", "cosine", "linear"], default="constant", help="of the learning rate")
+    add(
+        "warmup", type=probability, default=0.0, help="share of the steps in which the learning rate rises to its value"
+    )
     add("max_grad_norm", type=positive_float, help="clip the gradient to this norm")
     add("ema_decay", type=probability, default=0.0, help="evaluate the exponential moving average of the weights")
+    add("accumulate", type=positive_int, default=1, help="parts of a batch that are computed one after the other")
+    add("amp", action="store_true", default=False, help="bfloat16 where it suffices, torch.autocast")
+    if "label_smoothing" in defaults:
+        add("label_smoothing", type=probability, help="share of the target's probability that all symbols get evenly")
+
+
+SEARCH = ("beam_size", "length_penalty", "n_samples")  # options that do not change the training
+LENGTH_PENALTY = 0.0  # for translation none of 0.25, 0.5 and 1 was better on validation, over five seeds
+
+
+def add_search_options(parser):
+    """How a network that writes texts is decoded beside greedily; `experiment.SequenceExperiment` reads these."""
+    parser.add_option("beam_size", type=positive_int, default=1, help="also test a beam search (default: no)")
+    help = f"log p / length^this scores a beam; of several the best on validation (default: {LENGTH_PENALTY})"
+    parser.add_option("length_penalty", type=non_negative_float, nargs="+", default=[LENGTH_PENALTY], help=help)
+    parser.add_option("n_samples", type=positive_int, help="also test minimum-risk decoding of so many samples")
 
 
 def add_run_options(parser):

@@ -1,5 +1,6 @@
 """What the questions share: seeds, devices and threads, batches, the one training loop, and the look of the figures."""
 
+import functools
 import inspect
 import logging
 import math
@@ -118,6 +119,11 @@ class Batches:
         for start in range(0, len(rows), self.CHUNK):
             yield from self.gather(rows[start : start + self.CHUNK])
 
+    def in_parts(self, generator, n_parts):
+        """The batches of one epoch as `epoch` has them, each as a list of `n_parts` smaller ones, or fewer if it has fewer rows."""
+        for rows in self.rows(generator):
+            yield list(self.gather(rows.chunk(n_parts)))
+
     def rows(self, generator):
         """The row indices of each batch of one epoch, a list of tensors."""
         if not self.lengths:
@@ -166,11 +172,17 @@ class Optimization:
         self.scheduler = self.averaged = None
         if args.schedule == "cosine":
             self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, n_steps)
+        elif args.schedule == "linear":
+            factor = functools.partial(linear_schedule, n_steps=n_steps, n_warmup=round(args.warmup * n_steps))
+            self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        if self.scheduler is not None:
             self.parts["scheduler"] = self.scheduler
         if args.ema_decay:
             average = get_ema_multi_avg_fn(args.ema_decay)
             self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
             self.parts["averaged"] = self.averaged
+        self.n_parts = args.accumulate
+        self.autocast = torch.autocast(self.params[0].device.type, torch.bfloat16, enabled=args.amp)
         self.model = model
         self.evaluated = model if self.averaged is None else self.averaged.module  # the weights that count
 
@@ -181,6 +193,11 @@ class Optimization:
     def zero_grad(self):
         self.optimizer.zero_grad()
 
+    def scale_grad(self, factor):
+        for param in self.params:
+            if param.grad is not None:
+                param.grad *= factor
+
     def step(self):
         """Change the weights by their gradients."""
         if self.max_grad_norm is not None:
@@ -190,6 +207,13 @@ class Optimization:
             self.scheduler.step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
+
+
+def linear_schedule(step, n_steps, n_warmup):
+    """The factor of the learning rate at a step, 0 at first: it rises evenly for `n_warmup` steps, then falls evenly to 0."""
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    return max(0.0, (n_steps - step) / max(1, n_steps - n_warmup))
 
 
 def without_compiler(optimizer_class):
@@ -258,19 +282,46 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1):
     model.train()
     total_loss, n_terms = torch.zeros((), device=optimization.params[0].device), 0
     is_hidden = not sys.stderr.isatty()
-    steps = tqdm(batches.epoch(order), total=len(batches), desc=f"epoch {epoch}", leave=False, disable=is_hidden)
-    for step, batch in enumerate(steps, start=1):
+    if optimization.n_parts == 1:
+        steps = ([batch] for batch in batches.epoch(order))
+    else:
+        steps = batches.in_parts(order, optimization.n_parts)
+    steps = tqdm(steps, total=len(batches), desc=f"epoch {epoch}", leave=False, disable=is_hidden)
+    for step, parts in enumerate(steps, start=1):
         optimization.zero_grad()
-        loss, n = batch_loss(model, batch)
-        (loss / n).backward()
+        n_first = n_batch = None
+        for batch in parts:
+            with optimization.autocast:
+                loss, n = batch_loss(model, batch)
+            n_first, n_batch = (n, n) if n_first is None else (n_first, n_batch + n)
+            (loss / n_first).backward()
+            total_loss += loss.detach()  # stays on the device; nan and infinity stay in the sum
+        if len(parts) > 1:  # the gradient of the mean over the whole batch, whose number of terms is known only now
+            optimization.scale_grad(n_first / n_batch)
         optimization.step()
-        total_loss += loss.detach()  # stays on the device; nan and infinity stay in the sum
-        n_terms += n
+        n_terms += n_batch
         if step % CHECK_EVERY == 0:
             _stop_unless_finite(total_loss.item(), epoch, step)
     train_loss = float(total_loss / n_terms)
     _stop_unless_finite(train_loss, epoch, step)
     return train_loss
+
+
+def sequence_loss(logits, tgt_out, padding_idx, label_smoothing=0.0):
+    """The cross-entropy of the symbols of a batch, without its padding: its sum, and the number of symbols.
+
+    Shapes:
+        logits: (batch_size, max_tgt_len, vocab_size)
+        tgt_out: (batch_size, max_tgt_len), the symbols that they predict
+    """
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1),
+        tgt_out.flatten(),
+        ignore_index=padding_idx,
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
+    return loss, (tgt_out != padding_idx).sum()
 
 
 @torch.no_grad()
@@ -318,7 +369,9 @@ def _stop_unless_finite(value, epoch, step):
 
 
 def best_epoch(history, score, maximize=True):
-    """The line of `history` with the best score, the earliest of equals."""
+    """The line of `history` with the best score, the earliest of equals; the last line if nothing was validated."""
+    if score not in history[-1]:
+        return history[-1]
     return (max if maximize else min)(history, key=lambda line: line[score])
 
 

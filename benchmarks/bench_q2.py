@@ -24,15 +24,15 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import options  # noqa: E402
 import utils  # noqa: E402
 from data import images  # noqa: E402
 from models import CNN  # noqa: E402
 
 BATCH_SIZE, N_STEPS, LEARNING_RATE, SEED = 8, 500, 0.0005, 0
-RECIPE = argparse.Namespace(
-    optimizer="adam", learning_rate=LEARNING_RATE, l2_decay=0.0, momentum=0.0, schedule="constant", max_grad_norm=None,
-    ema_decay=0.0,
-)  # fmt: skip
+PARSER = options.Parser("")
+options.add_training_options(PARSER, optimizer="adam", learning_rate=LEARNING_RATE)
+RECIPE = PARSER.parse_args([])
 # Sums taken in another order differ in the last bit, and training doubles a difference every few steps: the mean loss of
 # the first steps has to agree closely, that of all steps roughly.
 N_CLOSE_STEPS, CLOSE, ROUGH = 20, 1e-4, 2e-2  # tolerances are relative

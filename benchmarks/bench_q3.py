@@ -250,7 +250,7 @@ def bench_decoding(translator, n_repeats, threads, n_train_steps=100):
     for _ in range(n_repeats):
         for name in times:
             torch.set_num_threads(threads[name == "ours"])
-            decode = translator.decode if name == "ours" else partial(textbook_decode, vocabs=translator.vocabs)
+            decode = translator.translate if name == "ours" else partial(textbook_decode, vocabs=translator.vocabs)
             seconds, hyps[name] = timed(decode, model, sentences)
             times[name].append(seconds)
     n_equal = sum(a == b for a, b in zip(*hyps.values(), strict=True))

@@ -12,23 +12,19 @@ import torch
 from conftest import ROOT, one_line_error, terminate
 from torch import nn
 
+import options
 import runs
 import utils
 from options import Interrupted, UserError
 
 CONFIG = {"question": "q2", "kind": "run", "options": {"learning_rate": 0.1}, "data": {"fingerprint": "f"}}
-RECIPE = {
-    "optimizer": "adam",
-    "l2_decay": 0.0,
-    "momentum": 0.0,
-    "schedule": "constant",
-    "max_grad_norm": None,
-    "ema_decay": 0.0,
-}
+RECIPE = {"optimizer": "adam"}
 
 
 def optimization(model, lr=0.1, n_steps=100, **changes):
-    return utils.Optimization(model, argparse.Namespace(**RECIPE | {"learning_rate": lr} | changes), n_steps)
+    parser = options.Parser("")
+    options.add_training_options(parser, learning_rate=lr, **RECIPE)
+    return utils.Optimization(model, argparse.Namespace(**vars(parser.parse_args([])) | changes), n_steps)
 
 
 def gather(*tensors):
@@ -144,8 +140,10 @@ def test_the_optimizer_is_torchs_own(name):
 
 def test_training_does_not_import_the_compiler():
     code = (
-        "import sys, argparse, torch, utils\n"
-        f"args = argparse.Namespace(learning_rate=0.1, **{RECIPE!r})\n"
+        "import sys, torch, options, utils\n"
+        "parser = options.Parser('')\n"
+        f"options.add_training_options(parser, learning_rate=0.1, **{RECIPE!r})\n"
+        "args = parser.parse_args([])\n"
         "model = torch.nn.Linear(2, 1)\n"
         "optimization = utils.Optimization(model, args, 1)\n"
         "optimization.zero_grad(); model(torch.ones(1, 2)).sum().backward(); optimization.step()\n"

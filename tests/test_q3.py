@@ -97,11 +97,11 @@ def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, data_
     folder = folder_of(trained[0], True)
     translator, model = load_translator(folder, "--use_attn")
     refs, sentences = zip(*translation.read_pairs(data_dir / "val-eng-spa.txt"))
-    rates = metrics.error_rates(translator.decode(model, sentences), refs)
+    rates = metrics.error_rates(translator.translate(model, sentences), refs)
     result = runs.read_json(folder / "result.json")
     assert sum(rates) / len(rates) == pytest.approx(result["val_err_rate"]["value"])
-    one_by_one = [translator.decode(model, [sentence])[0] for sentence in sentences]
-    assert one_by_one == translator.decode(model, sentences)
+    one_by_one = [translator.translate(model, [sentence])[0] for sentence in sentences]
+    assert one_by_one == translator.translate(model, sentences)
 
 
 def test_the_validation_loss_is_the_mean_over_characters_without_smoothing(trained, data_dir):
@@ -395,7 +395,7 @@ def test_one_batch_can_be_memorised():
         (loss / n_chars).backward()
         optimizer.step()
     assert n_chars == sum(len(english) + 1 for english, _ in pairs)
-    assert translator.decode(model, [spanish for _, spanish in pairs]) == [english for english, _ in pairs]
+    assert translator.decode(model, "train") == [english for english, _ in pairs]
     found = translator.search(model, ["ya veo ."], return_weights=True)
     torch.testing.assert_close(found.weights[0].sum(dim=1), torch.ones(len("i see .") + 1))
 
