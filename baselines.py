@@ -1,4 +1,4 @@
-"""Trivial translators, made from the training pairs: what a model's error rate stands beside, to judge how hard the data are."""
+"""Trivial solutions made from the training examples: what a model's figure stands beside, to judge how hard the data are."""
 
 from collections import Counter, defaultdict
 
@@ -72,3 +72,29 @@ def translate(pairs, sentences):
     """The translations of all trivial translators, made from the training `pairs`: a dict from name to sentences."""
     translators = {"nearest sentence": NearestSentence(pairs), "character n-gram copy": CharNgramCopy(pairs)}
     return {name: translator.translate(sentences) for name, translator in translators.items()}
+
+
+class NearestSpectrum:
+    """A recogniser without training: each frame takes the letter with the nearest mean spectrum, repeats collapsed.
+
+    The mean spectrum of a letter is that of all frames which are its own if the letters of each training text are spread evenly
+    over the frames of its clip.
+
+    Args:
+        clips: pairs of a spectrogram, an array (n_frames, n_mels), and its text.
+    """
+
+    def __init__(self, clips):
+        totals, counts = defaultdict(float), Counter()
+        for frames, text in clips:
+            for letter, part in zip(text, np.array_split(frames, len(text))):
+                totals[letter] = totals[letter] + part.sum(axis=0, dtype=np.float64)
+                counts[letter] += len(part)
+        self.letters = np.array([letter for letter in counts if counts[letter]])
+        self.means = np.array([totals[letter] / counts[letter] for letter in self.letters])
+
+    def transcribe(self, frames):
+        # |x - m|^2 without |x|^2, which is the same for all letters.
+        nearest = ((self.means**2).sum(axis=1) - 2 * frames @ self.means.T).argmin(axis=1)
+        letters = self.letters[nearest]
+        return "".join(letter for i, letter in enumerate(letters) if i == 0 or letter != letters[i - 1])

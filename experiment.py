@@ -8,6 +8,7 @@ import argparse
 import copy
 import itertools
 import statistics
+import sys
 
 import numpy as np
 import torch
@@ -50,6 +51,9 @@ class Experiment:
         """The network."""
         raise NotImplementedError
 
+    def prepare(self, model):
+        """What is done to the network of a run that starts, before its first step."""
+
     def batches(self, device):
         """The `utils.Batches` of the training set."""
         raise NotImplementedError
@@ -59,11 +63,11 @@ class Experiment:
         raise NotImplementedError
 
     def evaluate(self, model):
-        """Validation figures, a dict with `score` among them."""
+        """Validation figures, a dict with `score` among them, or empty without validation examples."""
         raise NotImplementedError
 
     def validated(self, model):
-        """The score of the best weights on validation, with its interval."""
+        """The score of the best weights on validation, with its interval; None without validation examples."""
         raise NotImplementedError
 
     def facts(self):
@@ -73,6 +77,11 @@ class Experiment:
     def extra(self):
         """Plain values that the weights are useless without, kept with them."""
         return None
+
+    @classmethod
+    def restored(cls, args, path):
+        """The experiment of a trained run without its data, from the run's options and its `best.pt`."""
+        return cls(args, None, None)
 
     def draw(self, model, history, folder):
         """The figures that need no test set."""
@@ -86,7 +95,7 @@ class Experiment:
         return False
 
     def report(self, result):
-        """Print the figures of a finished run."""
+        """Print the test figures of a finished run; those of its training have been printed."""
         raise NotImplementedError
 
     def test_figure(self, result):
@@ -98,6 +107,16 @@ class Experiment:
 
     def folder(self, kind="run"):
         return runs.folder_of(self.config(kind), self.args.runs_dir, self.base_name, self.args.run_name)
+
+    def counterpart(self, **options):
+        """The newest tested run of the same data whose options differ in these alone, a `runs.Found`; None if there is none."""
+        wanted = runs.compared(self.changed(**options).config())["options"]
+        for run in runs.find(self.args.runs_dir, self.question, **wanted):
+            if run.result["test"] and run.config["data"]["fingerprint"] == self.data.fingerprint:
+                return run
+        shown = ", ".join(f"{name} {value}" for name, value in options.items())
+        print(f"no test of the network with {shown} on these data was found: the two cannot be compared")
+        return None
 
     def changed(self, **options):
         """The same experiment with some options changed."""
@@ -165,9 +184,13 @@ class SequenceExperiment(Experiment):
         for name, candidates in searches.items():
             validated = [self.validated(model, **search) for search in candidates]
             for search, figure in zip(candidates, validated):
+                if figure is None:  # nothing to choose by: the first setting is taken
+                    continue
                 shown = ", ".join(f"{option} {value:g}" for option, value in search.items())
                 print(f"{shown}: validation {self.score_name} {format_interval(figure)}", flush=True)
-            best = (max if self.maximize else min)(range(len(candidates)), key=lambda i: validated[i]["value"])
+            best = (max if self.maximize else min)(
+                range(len(candidates)), key=lambda i: (validated[i] or {"value": 0})["value"]
+            )
             tested[name] = hyps = self.decode(model, "test", **candidates[best])
             differences = {
                 f"{other} minus this": self.difference(tested[other], hyps) for other in tested if other != name
@@ -182,19 +205,19 @@ class SequenceExperiment(Experiment):
                 example[name] = hyp
         return bool(searches)
 
-    def report_test(self, result):
+    def report(self, result):
         """Print the figures of each search on the test set, the baselines, and an example."""
         bundled = " (bundled data)" if result["bundled"] else ""
-        for name, figures in (result["test"] or {}).items():
+        for name, figures in result["test"].items():
             if figures is not None:
                 how, figure = SEARCH_NAMES[name].format(**figures), format_interval(figures[self.judged])
                 print(f"Final Test {self.score_name}, {how}: {figure}{bundled}", *self.figure_lines(figures), sep="\n")
                 for label, difference in figures.get("differences", {}).items():
                     print(f"  {label}, paired: {format_interval(difference, sign='+')}")
-        for name, figure in result.get("baselines", {}).items():
+        for name, figure in result["baselines"].items():
             print(f"Baseline, {name}: {format_interval(figure)}{bundled}")
-        for example in result.get("examples", [])[:1]:
-            print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
+        example = result["examples"][0]
+        print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
 
 
 def run(experiment):
@@ -238,14 +261,26 @@ def train_and_test(experiment):
             run.finish(result)
         if result["test"] is not None and experiment.search_again(model, result, folder):
             run.finish(result)
-    experiment.report(result)
+    report_training(experiment, result)
+    if result["test"]:
+        experiment.report(result)
     print(f"written to {folder}")
     return result
+
+
+def report_training(experiment, result):
+    print(f"Trainable parameters: {result['n_params']:,}")
+    figure, bundled = result[experiment.score], " (bundled data)" if result["bundled"] else ""
+    if figure is not None:
+        shown = f"{format_interval(figure)} in epoch {result['best_epoch']}"
+        print(f"Best validation {experiment.score_name}: {shown}{bundled}")
 
 
 def train(experiment, model, run, device):
     """Fit the model, draw the training; returns what the result says of it."""
     args, data = experiment.args, experiment.data
+    if run.is_new:
+        experiment.prepare(model)
     batches = experiment.batches(device)
     history = utils.fit(
         utils.Optimization(model, args, args.epochs * len(batches)),
@@ -362,6 +397,21 @@ def report_comparison(experiment, result):
             print(f"{rate}{kind} {name}, mean and range of {figure['n']} seeds: {span}{bundled}")
     if "learning_rate" in result["over"]:
         print(f"best on validation: learning rate {decimal(result['best']['learning_rate'])}{bundled}")
+
+
+def restore(kind, args, defaults):
+    """The experiment, of the class `kind`, and the network of the latest trained run of the options, to use its weights again.
+
+    Raises `UserError` if there is no such run.
+    """
+    found = latest(kind.question, args, defaults, kind.decoding_options)
+    path = found.folder / runs.BEST
+    print(f"weights of {path}", file=sys.stderr)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
+    experiment = kind.restored(argparse.Namespace(**found.options), path)
+    model = experiment.build().to(device)
+    runs.load_weights(model, path)
+    return experiment, model
 
 
 def latest(question, args, defaults, ignored=()):

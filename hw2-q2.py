@@ -195,29 +195,19 @@ class Classification(experiment.Experiment):
 
     def compare_with_pooled(self, correct):
         """McNemar's test of this strided network against the pooled one with the same options; None if there is none."""
-        wanted = runs.compared(self.changed(no_maxpool=False).config())["options"]
-        found = [
-            run
-            for run in runs.find(self.args.runs_dir, self.question, **wanted)
-            if run.result["test"] and run.config["data"]["fingerprint"] == self.data.fingerprint
-        ]
-        if not found:
-            print("no test of the network with pooling on these images was found: the two cannot be compared")
+        found = self.counterpart(no_maxpool=False)
+        if found is None:
             return None
-        with np.load(found[0].folder / PREDICTIONS) as npz:
+        with np.load(found.folder / PREDICTIONS) as npz:
             pooled_correct = npz["y"] == npz["y_hat"]
         comparison = metrics.mcnemar(pooled_correct, correct)
-        return comparison | {"run": found[0].folder.name, "acc": found[0].result["test"]["official"]["acc"]}
+        return comparison | {"run": found.folder.name, "acc": found.result["test"]["official"]["acc"]}
 
     def test_figure(self, result):
         return result["test"]["official"]["acc"]
 
     def report(self, result):
         bundled = " (bundled data)" if result["bundled"] else ""
-        print(f"Trainable parameters: {result['n_params']:,}")
-        print(f"Best validation acc: {format_interval(result['val_acc'])} in epoch {result['best_epoch']}{bundled}")
-        if not result["test"]:
-            return
         for name, figures in result["test"].items():
             which = f", {TEST_NAMES[name]}, {figures['acc']['n']} images" if len(result["test"]) > 1 else ""
             print(f"Final Test acc{which}: {format_interval(figures['acc'])}{bundled}")

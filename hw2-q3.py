@@ -6,9 +6,6 @@ $ python hw2-q3.py --use_attn --beam_size 5 --resume                          # 
 $ python hw2-q3.py --use_attn --translate "no tengo hambre." "¿dónde estás?"  # with the weights of the last such run
 """
 
-import argparse
-import sys
-
 import options
 
 N_EPOCHS, QUICK_EPOCHS = 50, 20
@@ -53,7 +50,6 @@ import runs  # noqa: E402
 import utils  # noqa: E402
 from data import text, translation  # noqa: E402
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX  # noqa: E402
-from metrics import format_interval  # noqa: E402
 
 SYMBOLS = {"sos": SOS_IDX, "eos": EOS_IDX, "pad": PAD_IDX, "forbidden": (PAD_IDX, SOS_IDX, UNK_IDX)}
 
@@ -155,6 +151,10 @@ class Translation(experiment.SequenceExperiment):
     def extra(self):
         return {"chars": [vocab.chars for vocab in self.vocabs]}
 
+    @classmethod
+    def restored(cls, args, path):
+        return cls(args, None, None, [text.Vocabulary(chars) for chars in runs.part_of_checkpoint(path, "chars")])
+
     def draw(self, model, history, folder):
         title = utils.data_title(self.data)
         name = f"attn_{self.args.use_attn}_err_rate.pdf"  # the course's own name
@@ -187,26 +187,12 @@ class Translation(experiment.SequenceExperiment):
             "examples": [{"src": src, "ref": ref, "hyp": hyp} for src, ref, hyp in examples],
         }
 
-    def report(self, result):
-        bundled = " (bundled data)" if result["bundled"] else ""
-        rate = format_interval(result["val_err_rate"])
-        print(f"Trainable parameters: {result['n_params']:,}")
-        print(f"Best validation error rate: {rate} in epoch {result['best_epoch']}{bundled}")
-        self.report_test(result)
-
 
 def translate(args):
     """Print the translation of each sentence, with the best weights of the latest run of these options."""
-    found = experiment.latest(Translation.question, args, parse_args([]), Translation.decoding_options)
-    print(f"weights of {found.folder / runs.BEST}", file=sys.stderr)
-    device = utils.configure_torch(args.seed[0], args.device, args.threads, Translation.max_threads)
-    vocabs = [text.Vocabulary(chars) for chars in runs.part_of_checkpoint(found.folder / runs.BEST, "chars")]
-    translator = Translation(argparse.Namespace(**found.options), None, None, vocabs)
-    model = translator.build().to(device)
-    runs.load_weights(model, found.folder / runs.BEST)
-    search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0], "n_samples": args.n_samples}
+    translator, model = experiment.restore(Translation, args, parse_args([]))
     for line in text.read_lines(args.translate):
-        print(*translator.translate(model, [text.normalize(line)], **search), flush=True)
+        print(*translator.translate(model, [text.normalize(line)], **options.search_of(args)), flush=True)
 
 
 if __name__ == "__main__":

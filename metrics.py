@@ -1,9 +1,11 @@
 """Figures of merit with their 95 % intervals, and paired differences. No modules, no plots."""
 
 import math
+from collections import Counter
 
 import Levenshtein
 import numpy as np
+from rapidfuzz.distance import OSA
 from scipy import special  # scipy.stats, which has the same by other names, takes half a second to import
 
 CONFIDENCE = 0.95
@@ -158,3 +160,113 @@ def translation_lines(figures):
     for key, label in (("err_rate_seen", "occurs"), ("err_rate_unseen", "does not occur")):
         if figures[key]:
             yield f"  target {label} in training ({figures[key]['n']}): {format_interval(figures[key])}"
+
+
+def ratio(parts, wholes):
+    """A ratio of sums over examples, such as all edits over all characters, with the interval of its linearisation.
+
+    sum(parts) / sum(wholes), whose standard error is that of the mean of parts - ratio * wholes, divided by the mean of wholes
+    (Cochran, Sampling Techniques, 1977, Chapter 6): {"value", "low", "high", "n"}.
+    """
+    parts, wholes = np.asarray(parts, dtype=np.float64), np.asarray(wholes, dtype=np.float64)
+    value = float(parts.sum() / wholes.sum())
+    rest = mean((parts - value * wholes) / wholes.mean())
+    return {"value": value, "low": value + rest["low"], "high": value + rest["high"], "n": len(parts)}
+
+
+def difference_of_ratios(parts_a, parts_b, wholes):
+    """`ratio` of a minus `ratio` of b over the same examples and wholes."""
+    return ratio(np.asarray(parts_a, dtype=np.float64) - np.asarray(parts_b, dtype=np.float64), wholes)
+
+
+def spearman(values):
+    """Spearman's rank correlation of values with their place in the list; equal values count in the order of the list."""
+    values = np.asarray(values)
+    return float(np.corrcoef(np.argsort(np.argsort(values, kind="stable")), np.arange(len(values)))[0, 1])
+
+
+def jaccard(hyp, ref):
+    """|A n B| / |A u B| of the multisets of the characters of two strings, as textdistance has it; 1 for two empty ones."""
+    common, union = _multisets(hyp, ref)
+    return common / union if union else 1.0
+
+
+def cosine(hyp, ref):
+    """|A n B| / sqrt(|A| |B|) of the multisets of the characters, as textdistance has it; 1 for two empty strings."""
+    if not hyp or not ref:
+        return float(hyp == ref)
+    common, _ = _multisets(hyp, ref)
+    return common / math.sqrt(len(hyp) * len(ref))
+
+
+def _multisets(a, b):
+    """The sizes of the intersection and of the union of the multisets of two strings' characters."""
+    common = (Counter(a) & Counter(b)).total()
+    return common, len(a) + len(b) - common
+
+
+def damerau_levenshtein(hyp, ref):
+    """1 - d / length of the longer string; 1 for two empty ones.
+
+    d is the optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours, no substring being
+    edited twice, so that "ca" and "abc" are 3 apart.
+    """
+    return OSA.normalized_similarity(hyp, ref)
+
+
+SIMILARITIES = {
+    "jaccard": jaccard,
+    "cosine": cosine,
+    "damerau_levenshtein": damerau_levenshtein,
+}  # 2023-24, Question 3.4
+
+
+def similarities(hyps, refs):
+    """Each of `SIMILARITIES` for every pair of texts: a dict from name to an array."""
+    pairs = list(zip(hyps, refs, strict=True))
+    return {name: np.array([similarity(*pair) for pair in pairs]) for name, similarity in SIMILARITIES.items()}
+
+
+def differing(hyps, refs, n_examples):
+    """The pairs whose similarities differ most, with their values, the largest difference first."""
+    values = similarities(hyps, refs)
+    spread = np.ptp(list(values.values()), axis=0)
+    order = np.argsort(-spread, kind="stable")[:n_examples].tolist()
+    return [{"ref": refs[i], "hyp": hyps[i]} | {name: float(v[i]) for name, v in values.items()} for i in order]
+
+
+def word_edits(hyps, refs):
+    """The word edits between each text and its reference, and the references' numbers of words, by jiwer; no reference is empty."""
+    import jiwer  # slow to import
+
+    alignments = jiwer.process_words(list(refs), list(hyps)).alignments
+    edits = [
+        sum(
+            max(part.ref_end_idx - part.ref_start_idx, part.hyp_end_idx - part.hyp_start_idx)
+            for part in alignment
+            if part.type != "equal"
+        )
+        for alignment in alignments
+    ]
+    return np.array(edits), np.array([len(ref.split()) for ref in refs])
+
+
+def transcription(hyps, refs):
+    """Figures of free-running transcriptions; JSON values.
+
+    Returns cer and wer (all edits over all characters or words of the references), exact (share of texts without an error), and the
+    mean similarities, each with its interval.
+    """
+    return {
+        "cer": ratio(distances(hyps, refs), [len(ref) for ref in refs]),
+        "wer": ratio(*word_edits(hyps, refs)),
+        "exact": proportion(sum(map(str.__eq__, hyps, refs)), len(refs)),
+        **{name: mean(values) for name, values in similarities(hyps, refs).items()},
+    }
+
+
+def transcription_lines(figures):
+    """The figures of `transcription` after the first as lines for the screen."""
+    yield f"  WER {format_interval(figures['wer'])}, exact {format_interval(figures['exact'])}"
+    for name in SIMILARITIES:
+        yield f"  {name.replace('_', '-')} similarity {format_interval(figures[name])}"

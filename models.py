@@ -1,5 +1,8 @@
 """The networks, in the order of the questions. No files, no devices, no decoding, no printing."""
 
+import functools
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -8,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from editions import DEFAULT_EDITION, EDITIONS
 
 IMAGE_SIDE = 28  # pixels, in every edition of Question 2
+POSITION_STD = 0.02  # of learned positions at first
 
 
 def get_number_trainable_params(model):
@@ -246,6 +250,23 @@ def join_directions(state):
     return tuple(torch.cat([part[0], part[1]], dim=-1).unsqueeze(0) if len(part) == 2 else part for part in state)
 
 
+def lstm_step(from_input, state, weight_hh):
+    """One step of an `nn.LSTM` of one layer.
+
+    Args:
+        from_input: (n_hyps, 4 * hidden_size), the input's product with the input matrix, plus both biases.
+        state: h and c, each (n_hyps, hidden_size).
+        weight_hh: the LSTM's (4 * hidden_size, hidden_size).
+
+    Returns h, and the new state (h, c).
+    """
+    h, c = state
+    i, f, g, o = torch.addmm(from_input, h, weight_hh.t()).chunk(4, dim=1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    h = torch.sigmoid(o) * torch.tanh(c)
+    return h, (h, c)
+
+
 class Seq2Seq(nn.Module):
     """The translation model: encoder, decoder and output layer (2022-23, Question 3).
 
@@ -298,16 +319,299 @@ class Seq2Seq(nn.Module):
             returns log_probs of the next symbol (n_hyps, tgt_vocab_size), the new state, and the attention weights
                 (n_hyps, max_src_len), or None without attention
         """
-        h, c = state
         decoder, lstm = self.decoder, self.decoder.lstm
         table = F.linear(decoder.embedding.weight, lstm.weight_ih_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)
-        gates = torch.addmm(table[tokens], h, lstm.weight_hh_l0.t())
-        i, f, g, o = gates.chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+        h, state = lstm_step(table[tokens], state, lstm.weight_hh_l0)
         output, alpha = h, None
         if decoder.attn is not None:
             n_rows = len(memory[0])
             output, alpha = decoder.attn.attend(h.view(n_rows, -1, decoder.hidden_size), *memory)
             output, alpha = output.flatten(0, 1), alpha.flatten(0, 1)
-        return self.generator(output).log_softmax(dim=-1), (h, c), alpha
+        return self.generator(output).log_softmax(dim=-1), state, alpha
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention with several heads (2023-24, Question 3, Appendix A; Vaswani et al., 2017).
+
+        MultiHead(Q, K, V) = Concat(head_1 .. head_k) W^O,  head_i = softmax(Q_i K_i^T / sqrt(d_k)) V_i
+
+    Q_i = Q W_i^Q, and K_i and V_i likewise; each head has d_k = hidden_size / n_heads features. Keys and values are made
+    of one source, and `project` makes them once for all queries.
+
+    Shapes:
+        query: (batch_size, n_queries, hidden_size)
+        source: (batch_size, n_source, hidden_size)
+        mask: (batch_size, n_source), True at what may be attended to; None means all
+        returns (batch_size, n_queries, hidden_size)
+    """
+
+    def __init__(self, hidden_size, n_heads):
+        super().__init__()
+        if hidden_size % n_heads:
+            raise ValueError(f"hidden_size must be a multiple of n_heads, got {hidden_size} and {n_heads}")
+        self.n_heads = n_heads
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(hidden_size, hidden_size)
+        self.value = nn.Linear(hidden_size, hidden_size)
+        self.out = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, query, source, mask=None, is_causal=False):
+        return self.attend(query, *self.project(source), mask, is_causal)
+
+    def project(self, source):
+        """Keys and values of a source, each (batch_size, n_heads, n_source, d_k)."""
+        return self.split_heads(self.key(source)), self.split_heads(self.value(source))
+
+    def attend(self, query, keys, values, mask=None, is_causal=False):
+        """What the queries read of the keys and values; with `is_causal` query t reads the first t of them."""
+        mask = None if mask is None else mask[:, None, None]  # for all heads and queries
+        queries = self.split_heads(self.query(query))
+        context = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=is_causal)
+        return self.out(self.join_heads(context))
+
+    def attend_with_weights(self, query, keys, values, mask=None):
+        """`attend` and its weights softmax(Q_i K_i^T / sqrt(d_k)), the mean over the heads (batch_size, n_queries, n_source)."""
+        scores = self.split_heads(self.query(query)) @ keys.transpose(2, 3) / math.sqrt(keys.shape[3])
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None], float("-inf"))
+        alpha = scores.softmax(dim=-1)
+        return self.out(self.join_heads(alpha @ values)), alpha.mean(dim=1)
+
+    def split_heads(self, x):
+        return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (batch_size, n_heads, n, d_k)
+
+    def join_heads(self, x):
+        return x.transpose(1, 2).flatten(2)
+
+
+class AttentionSubBlock(nn.Module):
+    """Attention with its residual connection (2023-24, Question 3, Appendices A to C).
+
+        SubBlock(x, z) = LayerNorm(x + MultiHead(LayerNorm(x), z, z))
+
+    The residual attention layer is SubBlock(x, LayerNorm(x)). With `skeleton`, as in the course's skeleton, the outer
+    LayerNorm is missing.
+    """
+
+    def __init__(self, hidden_size, n_heads, dropout=0.0, skeleton=False):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size)
+        self.attention = MultiHeadAttention(hidden_size, n_heads)
+        self.dropout = nn.Dropout(dropout)
+        self.outer_norm = nn.Identity() if skeleton else nn.LayerNorm(hidden_size)
+
+    def forward(self, x, mask=None, is_causal=False):
+        """Self-attention: queries, keys and values are all made of LayerNorm(x)."""
+        normed = self.norm(x)
+        return self.add(x, self.attention(normed, normed, mask, is_causal))
+
+    def attend(self, x, keys, values, mask=None):
+        """Cross-attention to the `keys` and `values` that `attention.project` made of z."""
+        return self.add(x, self.attention.attend(self.norm(x), keys, values, mask))
+
+    def attend_with_weights(self, x, keys, values, mask=None):
+        context, alpha = self.attention.attend_with_weights(self.norm(x), keys, values, mask)
+        return self.add(x, context), alpha
+
+    def add(self, x, context):
+        return self.outer_norm(x + self.dropout(context))
+
+
+class FeedForwardSubBlock(nn.Module):
+    """The feed-forward network with its residual connection (2023-24, Question 3, Appendix B).
+
+    SubBlock(x) = LayerNorm(x + W_2 GELU(W_1 LayerNorm(x)))
+    """
+
+    def __init__(self, hidden_size, dropout=0.0, skeleton=False):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size)
+        self.fc1 = nn.Linear(hidden_size, 2 * hidden_size)
+        self.fc2 = nn.Linear(2 * hidden_size, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.outer_norm = nn.Identity() if skeleton else nn.LayerNorm(hidden_size)
+
+    def forward(self, x):
+        return self.outer_norm(x + self.dropout(self.fc2(F.gelu(self.fc1(self.norm(x))))))
+
+
+class AudioEncoderTransformer(nn.Module):
+    """The encoder of a log-mel spectrogram: two convolutions, then Transformer blocks (2023-24, Question 3, Appendix B).
+
+        h = GELU(conv2(GELU(conv1(x)))) + P,  then n_layers times h = FeedForward(Attention(h))
+
+    conv2 has stride 2, so that two frames become one position. P are the sinusoidal positions of Vaswani et al., 2017.
+    With `skeleton` the sub-blocks have no outer LayerNorm, and one LayerNorm stands at the end. Padding has no influence.
+
+    Shapes:
+        mels: (batch_size, max_frames, n_mels)
+        n_frames: (batch_size), each at least 1
+        returns enc_output (batch_size, max_positions, hidden_size), n_positions (batch_size)
+    """
+
+    def __init__(self, n_mels, hidden_size, n_heads, n_layers, dropout=0.0, skeleton=False):
+        super().__init__()
+        self.conv1 = nn.Conv1d(n_mels, hidden_size, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(hidden_size, hidden_size, kernel_size=3, padding=1, stride=2)
+        self.dropout = nn.Dropout(dropout)
+        blocks = [(hidden_size, n_heads, dropout, skeleton)] * n_layers
+        self.attention = nn.ModuleList(AttentionSubBlock(*block) for block in blocks)
+        self.feed_forward = nn.ModuleList(FeedForwardSubBlock(hidden_size, dropout, skeleton) for _ in blocks)
+        self.last_norm = nn.LayerNorm(hidden_size) if skeleton else nn.Identity()
+
+    def forward(self, mels, n_frames):
+        x = F.gelu(self.conv1(mels.transpose(1, 2))).transpose(1, 2)  # (batch_size, max_frames, hidden_size)
+        frame_mask = sequence_mask(n_frames, x)
+        if frame_mask is not None:  # conv2 would read what conv1 wrote over the padding
+            x = x * frame_mask.unsqueeze(2)
+        x = F.gelu(self.conv2(x.transpose(1, 2))).transpose(1, 2)  # (batch_size, max_positions, hidden_size)
+        n_positions = (n_frames + 1) // 2
+        mask = sequence_mask(n_positions, x)
+        x = self.dropout(x + sinusoids(x.shape[1], x.shape[2]).to(x))
+        for attention, feed_forward in zip(self.attention, self.feed_forward):
+            x = feed_forward(attention(x, mask))
+        return self.last_norm(x), n_positions
+
+
+@functools.lru_cache(maxsize=8)
+def sinusoids(n_positions, size):
+    """Positions (n_positions, size) of Vaswani et al., 2017, Section 3.5: sines in the first half, cosines in the second.
+
+    P[t, i] = sin(t / 10000^(2i / size)),  P[t, size / 2 + i] = cos(t / 10000^(2i / size))
+    """
+    angles = torch.arange(n_positions).unsqueeze(1) / 10000 ** (torch.arange(0, size, 2) / size)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class _TextDecoder(nn.Module):
+    """What both text decoders have in common: they read the text so far, then attend to the audio, then predict.
+
+        o = FeedForward(CrossAttention(read(y), enc_output)),  logits = W LayerNorm(o) + b
+
+    A subclass has `read` for a whole text (teacher forcing), and `start` and `read_next` for decoding.
+
+    Shapes:
+        tgt: (batch_size, max_tgt_len); each symbol is read to predict the next one
+        enc_output: (batch_size, max_positions, hidden_size)
+        n_positions: (batch_size)
+        returns logits (batch_size, max_tgt_len, vocab_size)
+    """
+
+    def add_cross_attention(self, vocab_size, hidden_size, n_heads, dropout, skeleton):
+        self.cross_attention = AttentionSubBlock(hidden_size, n_heads, dropout, skeleton)
+        self.feed_forward = FeedForwardSubBlock(hidden_size, dropout, skeleton)
+        self.norm = nn.LayerNorm(hidden_size)
+        self.classifier = nn.Linear(hidden_size, vocab_size)
+
+    def forward(self, tgt, enc_output, n_positions):
+        keys, values = self.cross_attention.attention.project(enc_output)
+        x = self.cross_attention.attend(self.read(tgt), keys, values, sequence_mask(n_positions, enc_output))
+        return self.predict(x)
+
+    def predict(self, x):
+        return self.classifier(self.norm(self.feed_forward(x)))
+
+
+class TextDecoderRecurrent(_TextDecoder):
+    """The text decoder with an LSTM (2023-24, Question 3.1).
+
+    read(y) = LSTM(LayerNorm(E y_0) .. LayerNorm(E y_m-1))
+    """
+
+    def __init__(self, vocab_size, hidden_size, n_heads, dropout=0.0, skeleton=False):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, hidden_size)
+        self.emb_norm = nn.LayerNorm(hidden_size)
+        self.lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.add_cross_attention(vocab_size, hidden_size, n_heads, dropout, skeleton)
+
+    def read(self, tgt):
+        outputs, _ = self.lstm(self.dropout(self.emb_norm(self.embedding(tgt))))
+        return outputs
+
+    def start(self, enc_output):
+        """h and c, each (batch_size, hidden_size)."""
+        zeros = enc_output.new_zeros(len(enc_output), self.lstm.hidden_size)
+        return zeros, zeros
+
+    def read_next(self, tokens, state):
+        """One step of `read`: its output for the symbols `tokens` (n_hyps), and the new state."""
+        emb = self.emb_norm(self.embedding.weight)
+        table = F.linear(emb, self.lstm.weight_ih_l0, self.lstm.bias_ih_l0 + self.lstm.bias_hh_l0)
+        return lstm_step(table[tokens], state, self.lstm.weight_hh_l0)
+
+
+class TextDecoderTransformer(_TextDecoder):
+    """The text decoder with masked self-attention (2023-24, Question 3.2).
+
+        read(y) = SubBlock(X, LayerNorm(X)), where position t sees positions up to t,  X_t = E y_t + P_t
+
+    P are learned positions; a text has at most `max_text_length` symbols.
+    """
+
+    def __init__(self, vocab_size, hidden_size, n_heads, max_text_length, dropout=0.0, skeleton=False):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, hidden_size)
+        self.positions = nn.Parameter(torch.zeros(max_text_length, hidden_size))
+        nn.init.normal_(self.positions, std=POSITION_STD)
+        self.dropout = nn.Dropout(dropout)
+        self.self_attention = AttentionSubBlock(hidden_size, n_heads, dropout, skeleton)
+        self.add_cross_attention(vocab_size, hidden_size, n_heads, dropout, skeleton)
+
+    def read(self, tgt):
+        x = self.dropout(self.embedding(tgt) + self.positions[: tgt.shape[1]])
+        return self.self_attention(x, is_causal=True)
+
+    def start(self, enc_output):
+        """The keys and values of no symbol, each (batch_size, n_heads, 0, d_k)."""
+        n_heads = self.self_attention.attention.n_heads
+        empty = enc_output.new_zeros(len(enc_output), n_heads, 0, enc_output.shape[2] // n_heads)
+        return empty, empty
+
+    def read_next(self, tokens, state):
+        """One step of `read`: its output for the symbols `tokens` (n_hyps), and the keys and values with theirs added."""
+        n_read = state[0].shape[2]
+        x = (self.embedding(tokens) + self.positions[n_read]).unsqueeze(1)  # (n_hyps, 1, hidden_size)
+        new = self.self_attention.attention.project(self.self_attention.norm(x))
+        state = tuple(torch.cat([old, part], dim=2) for old, part in zip(state, new))
+        return self.self_attention.attend(x, *state).squeeze(1), state
+
+
+class SpeechToText(nn.Module):
+    """The speech recogniser: an audio encoder and a text decoder (2023-24, Question 3).
+
+    `forward` reads a given text (teacher forcing); `decoding` calls `start` and `step`. With `ctc` the affine layer of that
+    name predicts a symbol at each position of the encoder's output, for an auxiliary CTC loss in training (Graves et al.,
+    2006, ICML); its last output is the blank.
+
+    Shapes:
+        mels: (batch_size, max_frames, n_mels)
+        n_frames: (batch_size)
+        tgt: (batch_size, max_tgt_len)
+        returns logits (batch_size, max_tgt_len, vocab_size)
+    """
+
+    def __init__(self, encoder, decoder, ctc=False):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        hidden_size, vocab_size = decoder.classifier.in_features, decoder.classifier.out_features
+        self.ctc = nn.Linear(hidden_size, vocab_size + 1) if ctc else None
+
+    def forward(self, mels, n_frames, tgt):
+        return self.decoder(tgt, *self.encoder(mels, n_frames))
+
+    def start(self, mels, n_frames):
+        """The state and the memory that decoding starts from: of the text nothing; of the audio keys, values and mask."""
+        enc_output, n_positions = self.encoder(mels, n_frames)
+        memory = self.decoder.cross_attention.attention.project(enc_output)
+        return self.decoder.start(enc_output), (*memory, sequence_mask(n_positions, enc_output))
+
+    def step(self, tokens, state, memory):
+        """One step of the decoder, as `decoding` describes it; the hypotheses of a clip share its keys and values."""
+        x, state = self.decoder.read_next(tokens, state)
+        x = x.view(len(memory[0]), -1, x.shape[1])  # the hypotheses of a clip are its queries
+        x, alpha = self.decoder.cross_attention.attend_with_weights(x, *memory)
+        logits = self.decoder.predict(x).flatten(0, 1)
+        return logits.log_softmax(dim=-1), state, alpha.flatten(0, 1)

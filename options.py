@@ -236,6 +236,11 @@ def add_search_options(parser):
     parser.add_option("n_samples", type=positive_int, help="also test minimum-risk decoding of so many samples")
 
 
+def search_of(args):
+    """The arguments of `decoding.search` that the options ask for where one search is wanted."""
+    return {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0], "n_samples": args.n_samples}
+
+
 def add_run_options(parser):
     """Where and how to run; `runs.open_run` and `utils.configure_torch` read these."""
     parser.add_option(

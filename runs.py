@@ -91,6 +91,18 @@ def write_table(path, header, rows):
         new_path.write_text("".join(lines), encoding="utf-8")
 
 
+def read_table(path, header):
+    """The rows that `write_table` wrote, a dict from column to text each; raises `UserError` for another file."""
+    try:
+        first, *lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+        rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete its folder and run again") from error
+    if first.split("\t") != list(header):
+        raise UserError(f"{path} is not the table that it was; delete its folder and run again")
+    return rows
+
+
 def save_checkpoint(path, state):
     """Write tensors and plain values for `load_checkpoint`, atomically."""
     import torch

@@ -56,13 +56,17 @@ def fingerprint(arrays):
     return digest.hexdigest()
 
 
+def key_of(*source_files):
+    """A few digits of the SHA-256 of some files, for the name of what is made by them."""
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in source_files)).hexdigest()[:12]
+
+
 def cached_arrays(name, make, *source_files):
     """Arrays that `make()` computes, kept in `data/cache/` under a key made of `name` and the code in `source_files`.
 
     A cache file that is damaged is made again. Where the cache cannot be written the arrays are computed each time.
     """
-    key = hashlib.sha256(b"".join(Path(file).read_bytes() for file in source_files)).hexdigest()[:12]
-    path = CACHE_DIR / f"{name}-{key}.npz"
+    path = CACHE_DIR / (f"{name}-{key_of(*source_files)}.npz" if source_files else f"{name}.npz")
     try:
         with np.load(path, allow_pickle=False) as npz:
             return {key: npz[key] for key in npz.files}

@@ -1,0 +1,395 @@
+"""Clips of Question 3 of 2023-24 (LJ Speech): sound files and their texts to log-mel spectrograms and symbols.
+
+The clips stand in the data folder as the data set publishes them:
+
+    LJSpeech-1.1/metadata.csv     id|text|normalised text, a clip on each line
+    LJSpeech-1.1/wavs/ID.wav      22,050 Hz
+
+The spectrograms are computed once and kept as float16 in `data/cache/`, from where they are mapped into memory: the 24 hours of
+LJ Speech take 1.9 GB there. soundfile, soxr and torch are imported where they are used.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import runs
+from data import sources
+from data.bundled.speech import FOLDER_NAME, METADATA_NAME
+from data.text import at_equal_distances
+from options import DATA_DIR, ROOT, UserError
+
+TITLE = "LJ Speech"
+DOWNLOAD_COMMAND = "python download_ljspeech.py"
+SPLITS = ("train", "val", "test")
+# The course's split of the 13,100 clips: the first clips train, then validation, then test.
+N_CLIPS, TRAIN_END, VAL_END = 13_100, 9_825, 10_480
+QUICK_SIZES = {"train": 1600, "val": 100, "test": 200}
+
+# The front end. The course's texts and spectrograms have these values.
+SAMPLE_RATE = 22_050  # Hz
+N_FFT, HOP = 400, 160  # samples
+N_MELS = 80
+MIN_POWER = 1e-10  # before the logarithm
+DYNAMIC_RANGE = 8.0  # powers of ten below the loudest value
+SETTINGS = (SAMPLE_RATE, N_FFT, HOP, N_MELS, MIN_POWER, DYNAMIC_RANGE)
+FRAMES_A_SECOND = SAMPLE_RATE / HOP
+MIN_SECONDS, MAX_SECONDS = 0.05, 30.0  # of a clip; the longest of LJ Speech has 10.1 s
+SAMPLE_RATES = (8_000, 48_000)  # Hz, of a file to transcribe
+
+# The mel scale of Slaney's Auditory Toolbox: linear up to 1,000 Hz, then logarithmic.
+HZ_A_MEL, LINEAR_END = 200 / 3, 1000.0
+LOG_STEP = np.log(6.4) / 27
+
+START, STOP, PADDING, UNKNOWN = SPECIALS = "<>@#"
+SYMBOLS = SPECIALS + " ,.?-abcdefghijklmnopqrstuvwxyz"  # 35
+INDEX = {symbol: i for i, symbol in enumerate(SYMBOLS)}
+START_IDX, STOP_IDX, PADDING_IDX, UNKNOWN_IDX = range(len(SPECIALS))
+
+
+def normalize(text):
+    """The text as the network writes it: lower-case, without blanks at its ends, and `#` for what the symbols lack."""
+    known = set(SYMBOLS) - set(SPECIALS)
+    return "".join(char if char in known else UNKNOWN for char in text.lower().strip())
+
+
+def encode(text, max_text_length):
+    """The symbols of a normalised text with start and stop, cut so that they are at most `max_text_length`."""
+    return [START_IDX, *(INDEX[char] for char in text[: max_text_length - 2]), STOP_IDX]
+
+
+def decode(indices):
+    """The text of some symbols, without padding."""
+    return "".join(SYMBOLS[i] for i in indices if i != PADDING_IDX)
+
+
+@lru_cache
+def mel_filters():
+    """The triangular filters of the mel scale (N_MELS, N_FFT // 2 + 1), each of area 1 (Slaney's norm).
+
+    They stand at equal distances on the mel scale from 0 Hz to half the sample rate.
+    """
+
+    def to_mel(hz):
+        return hz / HZ_A_MEL if hz < LINEAR_END else LINEAR_END / HZ_A_MEL + np.log(hz / LINEAR_END) / LOG_STEP
+
+    mels = np.linspace(0.0, to_mel(SAMPLE_RATE / 2), N_MELS + 2)
+    logarithmic = LINEAR_END * np.exp(LOG_STEP * (mels - LINEAR_END / HZ_A_MEL))
+    corners = np.where(mels < LINEAR_END / HZ_A_MEL, mels * HZ_A_MEL, logarithmic)  # Hz
+    left, peak, right = (corners[i : i + N_MELS, None] for i in range(3))
+    bins = np.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
+    triangles = np.minimum((bins - left) / (peak - left), (right - bins) / (right - peak)).clip(min=0)
+    return torch.from_numpy(triangles * 2 / (right - left)).float()
+
+
+def log_mel(samples):
+    """The log-mel spectrogram of a clip.
+
+        (max(log10(mel), maximum - 8) + 4) / 4
+
+    mel are the powers of a short-time Fourier transform (Hann window) through `mel_filters`; the maximum is the clip's.
+
+    Shapes:
+        samples: (n_samples), from -1 to 1
+        returns (1 + n_samples // HOP, N_MELS)
+    """
+    window = torch.hann_window(N_FFT)
+    spectrum = torch.stft(samples, N_FFT, HOP, window=window, center=True, pad_mode="constant", return_complex=True)
+    mels = mel_filters() @ spectrum.abs() ** 2
+    logs = mels.clamp(min=MIN_POWER).log10()
+    return ((logs.clamp(min=logs.max() - DYNAMIC_RANGE) + 4) / 4).T
+
+
+def read_sound(path, any_rate=False):
+    """The samples of a PCM sound file (n_samples) at 22,050 Hz, the mean of its channels.
+
+    Args:
+        any_rate: another sample rate is resampled, else refused.
+
+    Raises `UserError` for a file that is missing, damaged, coded otherwise, too short or too long.
+    """
+    import soundfile
+
+    if not os.path.isfile(path):
+        raise UserError(f"{path} is missing; name a WAV or FLAC file that is there")
+    try:
+        with soundfile.SoundFile(path) as file:
+            seconds, rate, subtype = file.frames / file.samplerate, file.samplerate, file.subtype
+            if not subtype.startswith("PCM"):
+                raise UserError(f"{path} is coded as {subtype}; convert it to PCM")
+            if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+                wanted = f"from {MIN_SECONDS:g} to {MAX_SECONDS:g} s"
+                raise UserError(f"{path} is {seconds:.2f} s long; give a clip {wanted}")
+            if rate != SAMPLE_RATE and not (any_rate and SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]):
+                raise UserError(f"{path} has {rate} samples a second; convert it to {SAMPLE_RATE}")
+            samples = file.read(dtype="float32", always_2d=True)
+            n_samples = file.frames
+    except (soundfile.SoundFileError, OSError, ValueError, ZeroDivisionError) as error:
+        raise UserError(
+            f"{path} is not a sound file that can be read ({_first_line(error)}); give a WAV or FLAC"
+        ) from error
+    if len(samples) < n_samples:
+        raise UserError(f"{path} is cut short: {len(samples):,} of {n_samples:,} samples are there; fetch it again")
+    samples = samples.mean(axis=1)
+    if rate != SAMPLE_RATE:
+        import soxr
+
+        samples = soxr.resample(samples, rate, SAMPLE_RATE)
+    return torch.from_numpy(samples)
+
+
+def _first_line(error):
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips of the three splits with their spectrograms.
+
+    Attributes:
+        title: name to show; `bundled` says whether the clips were spoken by this project.
+        ids, texts: dict from split to a list; the texts are normalised and whole.
+        rows: dict from split to the clips' rows in `n_frames` and `starts` (n_clips_of_split).
+        n_frames: (n_clips), on the CPU.
+        starts: (n_clips), the first frame of each clip in `frames`.
+        frames: (n_frames_of_all, N_MELS) float16, mapped from the cache.
+        fingerprint: SHA-256 of the ids, the texts, the sound and the splits.
+        origin: where the clips are from, and their number.
+        folder: where the sound files are.
+    """
+
+    title: str
+    bundled: bool
+    ids: dict
+    texts: dict
+    rows: dict
+    n_frames: torch.Tensor
+    starts: torch.Tensor
+    frames: np.ndarray
+    fingerprint: str
+    origin: str
+    folder: Path
+
+    def mels(self, row):
+        """The spectrogram of one clip (n_frames, N_MELS)."""
+        start = int(self.starts[row])
+        return torch.from_numpy(self.frames[start : start + int(self.n_frames[row])].astype(np.float32))
+
+
+def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False):
+    """The clips: LJ Speech if it is in the data folder, or the bundled ones.
+
+    Args:
+        mode: "auto", "real" or "bundled".
+        counts: clips of train, validation and test, the first ones of the metadata; by default the course's proportions.
+        quick: only a few hundred clips.
+
+    Raises `UserError` for metadata that are damaged, or if there are too few clips.
+    """
+    found = sources.choose(mode, [(Path(data_dir) / FOLDER_NAME / METADATA_NAME,)], TITLE, DOWNLOAD_COMMAND)
+    folder = bundled_folder() if found is None else found[0].parent
+    lines = read_metadata(folder / METADATA_NAME)
+    clips, n_silent, n_empty = usable(lines, folder)
+    splits = split(clips, counts, folder)
+    if quick:
+        splits = {name: at_equal_distances(members, QUICK_SIZES[name]) for name, members in splits.items()}
+    used = [clip for members in splits.values() for clip in members]
+    arrays, frames = spectrograms([folder / "wavs" / f"{id}.wav" for id, _ in used])
+    n_frames = torch.from_numpy(arrays["n_frames"])
+
+    rows, ids, texts, start = {}, {}, {}, 0
+    for name, members in splits.items():
+        good = [row for row in range(start, start + len(members)) if n_frames[row] > 0]
+        rows[name], start = torch.tensor(good, dtype=torch.int64), start + len(members)
+        ids[name], texts[name] = [used[row][0] for row in good], [used[row][1] for row in good]
+        if members and not good:
+            raise UserError(
+                f"no sound file of the {len(members)} {name} clips in {folder} can be read; fetch them again"
+            )
+    n_unread = len(used) - sum(map(len, rows.values()))
+    left_out = (
+        (n_silent, "without a sound file"),
+        (n_empty, "without a text"),
+        (n_unread, f"unreadable, such as {arrays['error']}"),
+    )
+    if any(n for n, _ in left_out):
+        shown = ", ".join(f"{n:,} {why}" for n, why in left_out if n)
+        print(f"warning: {folder}: of {len(lines):,} clips left out: {shown}", file=sys.stderr)
+    digest = hashlib.sha256(str(arrays["digest"]).encode())
+    digest.update(repr([(name, ids[name], texts[name]) for name in SPLITS]).encode())
+    origin = f"{'spoken by eSpeak NG' if found is None else METADATA_NAME}, {len(clips):,} of {len(lines):,} clips"
+    starts = torch.cat([n_frames.new_zeros(1), n_frames.cumsum(0)[:-1]])
+    return Clips(
+        TITLE, found is None, ids, texts, rows, n_frames, starts, frames, digest.hexdigest(), origin, folder
+    )  # fmt: skip
+
+
+def bundled_folder():
+    """The folder of the bundled clips; a fresh process speaks them if they are not there."""
+    code = sorted(Path(__file__).parent.joinpath("bundled").glob("translation*.py"))
+    code.append(Path(__file__).parent / "bundled" / "speech.py")
+    parent = sources.CACHE_DIR / f"bundled-speech-{sources.key_of(*code)}"
+    folder = parent / FOLDER_NAME
+    if not folder.exists():
+        print("speaking the bundled clips, once", file=sys.stderr)
+        command = [sys.executable, "-m", "data.bundled.speech", "-output_dir", parent]
+        process = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if process.returncode != 0:
+            said = process.stderr.strip().splitlines() or ["it was killed"]
+            raise UserError(said[-1].partition("error: ")[2] or said[-1])
+    return folder
+
+
+def read_metadata(path):
+    """The lines of a metadata.csv, [(id, normalised text)]; what the symbols lack stays in the texts as `#`.
+
+    Raises `UserError` for a file that cannot be read, or a line that has not three fields.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({_first_line(error)}); run {DOWNLOAD_COMMAND} -force") from error
+    lines = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        fields = line.rstrip("\r").split("|")
+        if fields == [""]:
+            continue
+        if len(fields) != 3 or Path(fields[0]).name != fields[0] or not fields[0]:
+            raise UserError(f"{path}, line {number}: not id|text|normalised text; run {DOWNLOAD_COMMAND} -force")
+        lines.append((fields[0], normalize(fields[2])))
+    if not lines:
+        raise UserError(f"{path} is empty; run {DOWNLOAD_COMMAND} -force")
+    return lines
+
+
+def usable(lines, folder):
+    """The clips with a text and a sound file, and how many have no sound file, and how many no text."""
+    try:
+        there = set(os.listdir(folder / "wavs"))
+    except OSError as error:
+        raise UserError(
+            f"{folder / 'wavs'} cannot be read ({error.strerror}); run {DOWNLOAD_COMMAND} -force"
+        ) from error
+    with_sound = [(id, text) for id, text in lines if f"{id}.wav" in there]
+    clips = [(id, text) for id, text in with_sound if text]
+    if not clips:
+        raise UserError(f"no clip of {folder / METADATA_NAME} has a sound file in wavs; run {DOWNLOAD_COMMAND} -force")
+    return clips, len(lines) - len(with_sound), len(with_sound) - len(clips)
+
+
+def split(clips, counts, folder):
+    """The clips of train, validation and test in the order of the metadata: so many, or the course's proportions."""
+    n = len(clips)
+    if counts is None:
+        ends = [round(n * end / N_CLIPS) for end in (TRAIN_END, VAL_END)] + [n]
+    else:
+        ends = [sum(counts[: i + 1]) for i in range(len(SPLITS))]
+        if ends[-1] > n:
+            raise UserError(f"-split {' '.join(map(str, counts))} needs {ends[-1]:,} clips, {folder} has {n:,}")
+    splits = dict(zip(SPLITS, (clips[start:end] for start, end in zip([0, *ends], ends))))
+    for name in ("train", "test"):
+        if not splits[name]:
+            raise UserError(f"no clip is left for {name}, {folder} has {n:,} in all; give their numbers with -split")
+    return splits
+
+
+def spectrograms(paths):
+    """The spectrograms of sound files, from the cache if they are there.
+
+    Returns (arrays, frames): arrays has n_frames (n_files), 0 for a file that cannot be read, `error` of the first such file,
+    and `digest`, SHA-256 of the samples; frames is (sum of n_frames, N_MELS) float16.
+    """
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    key = hashlib.sha256(repr((SETTINGS, stats)).encode()).hexdigest()[:12]
+    path = sources.CACHE_DIR / f"log-mels-{key}.f16"
+    n_computed = 0
+
+    def compute():
+        nonlocal n_computed
+        n_computed += 1
+        n_frames, digest, first_error = [], hashlib.sha256(), ""
+        with one_thread(), runs.atomic_path(path) as new_path, open(new_path, "wb") as file:
+            for sound in paths:
+                try:
+                    samples = read_sound(sound)
+                except UserError as error:
+                    first_error = first_error or str(error).partition(";")[0]
+                    n_frames.append(0)
+                    continue
+                digest.update(samples.numpy())
+                frames = log_mel(samples).to(torch.float16).numpy()
+                n_frames.append(len(frames))
+                file.write(np.ascontiguousarray(frames))
+        return {"n_frames": np.array(n_frames), "error": np.array(first_error), "digest": np.array(digest.hexdigest())}
+
+    arrays = sources.cached_arrays(path.stem, compute)
+    size = int(arrays["n_frames"].sum()) * N_MELS * np.dtype(np.float16).itemsize
+    if not (path.is_file() and path.stat().st_size == size):
+        if not n_computed:
+            print(f"warning: {path} is damaged, making it again", file=sys.stderr)
+        arrays = compute()
+    if size == 0:
+        return arrays, np.zeros((0, N_MELS), dtype=np.float16)
+    return arrays, np.memmap(path, dtype=np.float16, mode="r", shape=(size // (2 * N_MELS), N_MELS))
+
+
+@contextmanager
+def one_thread():
+    """torch computes on one thread inside the block: the spectrogram of one clip is too small for several."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def pad_mels(mels):
+    """Spectrograms as one tensor (n_clips, max_frames, N_MELS), filled up with 0, and their numbers of frames."""
+    n_frames = torch.tensor([len(clip) for clip in mels])
+    return torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), n_frames
+
+
+def gatherer(data, split, max_text_length, device, augment=None):
+    """A function from a list of row tensors to batches: mels (batch_size, max_frames, N_MELS), n_frames, tgt (batch_size, max_tgt_len).
+
+    A batch is padded to its own longest clip and text; `augment` changes the spectrograms of a batch.
+    """
+    targets = [torch.tensor(encode(text, max_text_length)) for text in data.texts[split]]
+
+    def gather(batches):
+        for rows in batches:
+            mels, n_frames = pad_mels([data.mels(data.rows[split][row]) for row in rows])
+            if augment is not None:
+                mels = augment(mels, n_frames)
+            tgt = [targets[row] for row in rows]
+            tgt = torch.nn.utils.rnn.pad_sequence(tgt, batch_first=True, padding_value=PADDING_IDX)
+            yield mels.to(device), n_frames, tgt.to(device)
+
+    return gather
+
+
+def spec_augment(mels, n_frames, max_mels, max_frames):
+    """SpecAugment with one mask of each kind (Park et al., 2019): a band of channels and a stretch of frames become 0.
+
+    Their widths are drawn evenly from 0 to `max_mels` channels, and to `max_frames` frames but at most half of the clip.
+    """
+    channels, frames = torch.arange(mels.shape[2]), torch.arange(mels.shape[1])
+    band = _masks(channels, torch.full_like(n_frames, mels.shape[2]), torch.full_like(n_frames, max_mels))
+    stretch = _masks(frames, n_frames, (n_frames // 2).clamp(max=max_frames))
+    return mels.masked_fill(band.unsqueeze(1) | stretch.unsqueeze(2), 0.0)
+
+
+def _masks(places, sizes, most):
+    """For each size a random interval of at most `most` places inside it: a mask (len(sizes), len(places))."""
+    width = (torch.rand(len(sizes)) * (most + 1)).long()
+    start = (torch.rand(len(sizes)) * (sizes - width + 1)).long()
+    return (places >= start.unsqueeze(1)) & (places < (start + width).unsqueeze(1))

@@ -1,0 +1,304 @@
+"""Question 3 of 2023-24: speech recognition on LJ Speech, a Transformer encoder of the audio and one of two text decoders.
+
+$ python hw2-q3-asr.py --decoder recurrent                              # 3.1
+$ python hw2-q3-asr.py --decoder transformer                            # 3.2
+$ python hw2-q3-asr.py --decoder transformer --transcribe a.wav b.wav   # with the weights of the last such run
+$ python hw2-q3-asr.py --decoder transformer --init RUN                 # start from the weights of another run
+"""
+
+import sys
+from pathlib import Path
+
+import options
+
+N_EPOCHS, QUICK_EPOCHS = 15, 4
+EVAL_BATCH_SIZE = 64  # clips
+FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
+LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # a transcription is cut at so many letters for each second, and so many more
+SPEC_AUGMENT = 27, 80  # mel channels and frames of the largest masks
+N_LISTENED = 200  # training clips on which the attention is looked at
+N_EXAMPLES, N_DIFFERING = 8, 3  # test clips that are listed
+LETTERS_DRAWN = 30  # the attention is drawn for the test clip whose text has about so many letters
+DECODERS = ("recurrent", "transformer")
+PREDICTIONS, PREDICTION_COLUMNS = "test_predictions.txt", ("id", "reference", "prediction", "distance")
+
+
+def parse_args(argv=None):
+    parser = options.Parser("Train and test the speech recogniser of Question 3.", prog="hw2-q3-asr.py")
+    parser.add_option("decoder", choices=DECODERS, default=DECODERS[0], help="default: %(default)s")
+    usual = {"batch_size": 64, "learning_rate": [0.001], "dropout": 0.0, "optimizer": "adamw", "l2_decay": 0.01}
+    usual |= {"schedule": "linear", "warmup": 0.15, "label_smoothing": 0.1}
+    options.add_training_options(parser, **usual)
+    positive = options.positive_int
+    parser.add_option("hidden_size", type=options.even_int, default=200, help="default: %(default)s")
+    parser.add_option("n_heads", type=positive, default=2, help="default: %(default)s")
+    parser.add_option("n_layers", type=positive, help="blocks of the encoder (default: 4, or 2 with -skeleton_blocks)")
+    help = "x + Module(LayerNorm(x)), the blocks of the course's skeleton in place of the statement's"
+    parser.add_option("skeleton_blocks", action="store_true", help=help)
+    help = "symbols of a training text, start and stop included; longer ones are cut (default: %(default)s)"
+    parser.add_option("max_text_length", type=options.whole(3, options.MAX_COUNT), default=200, help=help)
+    help = "numbers of the clips for training, validation and test (default: the course's proportions)"
+    parser.add_option("split", type=options.whole(0, options.MAX_COUNT), nargs=3, metavar="N", help=help)
+    # Beyond the handout, all off by default.
+    parser.add_option("spec_augment", action="store_true", help="mask bands and stretches of the training spectrograms")
+    help = "share of an auxiliary CTC loss on the encoder's output (not reproducible on CUDA)"
+    parser.add_option("ctc_weight", type=options.probability, default=0.0, help=help)
+    options.add_search_options(parser)
+    parser.add_option("init", type=Path, metavar="RUN", help="start from the best weights of this run's folder")
+    parser.add_option("transcribe", type=Path, nargs="+", metavar="WAV", help="transcribe sound files; no training")
+    options.add_data_options(parser)
+    options.add_run_options(parser)
+    args = parser.parse_args(argv)
+    args.epochs = args.epochs or (QUICK_EPOCHS if args.scale == "quick" else N_EPOCHS)
+    args.n_layers = args.n_layers or (2 if args.skeleton_blocks else 4)
+    if args.hidden_size % args.n_heads:
+        parser.error("argument --hidden_size: must be a multiple of --n_heads")
+    return args
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+import baselines  # noqa: E402
+import decoding  # noqa: E402
+import experiment  # noqa: E402
+import metrics  # noqa: E402
+import models  # noqa: E402
+import runs  # noqa: E402
+import utils  # noqa: E402
+from data import speech, text  # noqa: E402
+from data.speech import PADDING_IDX, START_IDX, STOP_IDX  # noqa: E402
+from metrics import format_interval  # noqa: E402
+
+SYMBOLS = {"sos": START_IDX, "eos": STOP_IDX, "pad": PADDING_IDX, "forbidden": (PADDING_IDX, START_IDX)}
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.transcribe:
+        transcribe(args)
+        return
+    data = speech.load(args.data, args.data_dir, args.split, quick=args.scale == "quick")
+    if not data.ids["val"]:
+        print("warning: no validation clips: the last epoch is kept", file=sys.stderr)
+        if max(len(args.learning_rate), len(args.seed)) > 1:
+            raise options.UserError(
+                "several values can only be compared on validation clips; give their number in -split"
+            )
+    defaults = parse_args(["-scale", args.scale, *["-skeleton_blocks"] * args.skeleton_blocks])
+    defaults.skeleton_blocks = False
+    experiment.run(Recognition(args, defaults, data))
+
+
+class Recognition(experiment.SequenceExperiment):
+    """Sound to letters: the network, its loss, its validation and its test."""
+
+    question, base_name = "q3-asr", "ljspeech"
+    score, score_name, judged, maximize = "val_cer", "CER", "cer", False
+    decoding_options = (*options.SEARCH, "transcribe")
+    max_threads = 4
+
+    def build(self):
+        args, vocab_size = self.args, len(speech.SYMBOLS)
+        blocks = {"n_heads": args.n_heads, "dropout": args.dropout, "skeleton": args.skeleton_blocks}
+        encoder = models.AudioEncoderTransformer(speech.N_MELS, args.hidden_size, n_layers=args.n_layers, **blocks)
+        if args.decoder == "recurrent":
+            decoder = models.TextDecoderRecurrent(vocab_size, args.hidden_size, **blocks)
+        else:
+            blocks["max_text_length"] = args.max_text_length
+            decoder = models.TextDecoderTransformer(vocab_size, args.hidden_size, **blocks)
+        return models.SpeechToText(encoder, decoder, ctc=args.ctc_weight > 0)
+
+    def prepare(self, model):
+        if self.args.init is not None:
+            folder = self.args.init if self.args.init.is_dir() else self.args.runs_dir / self.question / self.args.init
+            runs.load_weights(model, folder / runs.BEST)
+
+    def batches(self, device, split="train"):
+        is_training = split == "train"
+        augment = None
+        if is_training and self.args.spec_augment:
+            augment = lambda mels, n_frames: speech.spec_augment(mels, n_frames, *SPEC_AUGMENT)  # noqa: E731
+        gather = speech.gatherer(self.data, split, self.args.max_text_length, device, augment)
+        n_frames = self.data.n_frames[self.data.rows[split]]
+        batch_size = self.args.batch_size if is_training else EVAL_BATCH_SIZE
+        return utils.Batches(len(n_frames), batch_size, gather, [n_frames], noise=FRAME_NOISE)
+
+    def batch_loss(self, model, batch):
+        """The cross-entropy of the letters, each predicted from the true ones before it; in training also the CTC loss if asked."""
+        mels, n_frames, tgt = batch
+        tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]  # read < w_1 .. w_n, predict w_1 .. w_n >
+        enc_output, n_positions = model.encoder(mels, n_frames)
+        logits = model.decoder(tgt_in, enc_output, n_positions)  # (batch_size, max_tgt_len - 1, n_symbols)
+        smoothing = self.args.label_smoothing if model.training else 0.0
+        loss, n_letters = utils.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
+        if model.ctc is None or not model.training:
+            return loss, n_letters
+        log_probs = model.ctc(enc_output).float().log_softmax(dim=-1).transpose(0, 1)
+        text_lengths, blank = (
+            (tgt_out != PADDING_IDX).sum(dim=1).cpu() - 1,
+            len(speech.SYMBOLS),
+        )  # the stop symbol is not heard
+        ctc_loss = F.ctc_loss(log_probs, tgt_out, n_positions, text_lengths, blank, reduction="sum", zero_infinity=True)
+        return (1 - self.args.ctc_weight) * loss + self.args.ctc_weight * ctc_loss, n_letters
+
+    def evaluate(self, model):
+        if not self.data.ids["val"]:
+            return {}
+        batches = self.batches(next(model.parameters()).device, "val")
+        hyps, refs = self.decode(model, "val"), self.data.texts["val"]
+        scores = {name: float(values.mean()) for name, values in metrics.similarities(hyps, refs).items()}
+        scores |= {
+            "wer": metrics.ratio(*metrics.word_edits(hyps, refs))["value"],
+            "cer": self.judge(hyps, "val")["value"],
+        }
+        val_loss = utils.mean_loss(model, batches, self.batch_loss)
+        return {"val_loss": val_loss, **{f"val_{name}": score for name, score in scores.items()}}
+
+    def judge(self, hyps, split):
+        refs = self.data.texts[split]
+        return metrics.ratio(metrics.distances(hyps, refs), list(map(len, refs))) if refs else None
+
+    def difference(self, hyps_a, hyps_b):
+        refs = self.data.texts["test"]
+        edits = (metrics.distances(hyps, refs) for hyps in (hyps_a, hyps_b))
+        return metrics.difference_of_ratios(*edits, list(map(len, refs)))
+
+    def figures(self, hyps):
+        return metrics.transcription(hyps, self.data.texts["test"])
+
+    def figure_lines(self, figures):
+        return metrics.transcription_lines(figures)
+
+    def decode(self, model, split, **search):
+        """The texts of all clips of a split, in their order."""
+        return [
+            found for found, _ in self.listen(model, [self.data.mels(row) for row in self.data.rows[split]], **search)
+        ]
+
+    def listen(self, model, mels, **search):
+        """The text of each spectrogram, and its attention weights (n_symbols, n_positions), or None if they are not asked for."""
+
+        def decode(rows):
+            found = self.search(model, [mels[i] for i in rows], **search)
+            texts = [speech.decode(symbols) for symbols in found.symbols.tolist()]
+            return list(zip(texts, [None] * len(rows) if found.weights is None else found.weights.cpu()))
+
+        return decoding.in_batches([len(clip) for clip in mels], EVAL_BATCH_SIZE, decode)
+
+    @torch.no_grad()
+    def search(self, model, mels, **search):
+        """The `decoding.Decoded` symbols of a batch of spectrograms."""
+        model.eval()
+        device = next(model.parameters()).device
+        mels, n_frames = speech.pad_mels(mels)
+        max_steps = (n_frames * LETTERS_A_SECOND / speech.FRAMES_A_SECOND).long() + MORE_LETTERS
+        search |= {"max_steps": max_steps.clamp(max=self.args.max_text_length - 1).to(device)} | SYMBOLS
+        return decoding.search(model.step, *model.start(mels.to(device), n_frames), **search)
+
+    def facts(self):
+        sizes = {split: len(ids) for split, ids in self.data.ids.items()}
+        return {"decoder": self.args.decoder, "n_examples": sizes}
+
+    def draw(self, model, history, folder):
+        title = utils.data_title(self.data)
+        if self.data.ids["val"]:
+            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title)
+            shown = {name.replace("_", "-"): [line[f"val_{name}"] for line in history] for name in metrics.SIMILARITIES}
+            utils.plot_curves(folder / "similarities.pdf", shown, "Validation similarity", title)
+            rates = {name.upper(): [line[f"val_{name}"] for line in history] for name in ("cer", "wer")}
+            utils.plot_curves(folder / "error_rates.pdf", rates, "Validation error rate", title)
+        mels = self.data.mels(self.data.rows["train"][0])
+        seconds = len(mels) / speech.FRAMES_A_SECOND
+        heading = f"{title}\n{self.data.texts['train'][0]}"
+        utils.plot_over_time(folder / "log_mel.pdf", mels.T, seconds, "Mel channel", title=heading, flipped=True)
+
+    def test(self, model, folder):
+        """Figures of greedy decoding of the test set, of a recogniser without training, and of where the decoder listens."""
+        data, (ids, refs) = self.data, (self.data.ids["test"], self.data.texts["test"])
+        mels = [data.mels(row) for row in data.rows["test"]]
+        found = self.listen(model, mels, return_weights=True)
+        hyps = [hyp for hyp, _ in found]
+        edits = metrics.distances(hyps, refs)
+        runs.write_table(folder / PREDICTIONS, PREDICTION_COLUMNS, zip(ids, refs, hyps, edits))
+        i = min(range(len(refs)), key=lambda i: abs(len(refs[i]) - LETTERS_DRAWN))
+        seconds, letters = len(mels[i]) / speech.FRAMES_A_SECOND, [*hyps[i], speech.STOP]
+        letters = letters[: len(found[i][1])]  # without the stop symbol if the text was cut
+        alpha = found[i][1][: len(letters), : (len(mels[i]) + 1) // 2]
+        heading = f"{utils.data_title(data)}\nreference: {refs[i]}"
+        utils.plot_over_time(folder / "attention.pdf", alpha, seconds, "Letter", letters, heading)
+        nearest = baselines.NearestSpectrum(
+            (data.mels(row).numpy(), t) for row, t in zip(data.rows["train"], data.texts["train"])
+        )
+        trivial = [nearest.transcribe(clip.numpy()) for clip in mels]
+        batches = self.batches(next(model.parameters()).device, "test")
+        loss = utils.mean_loss(model, batches, self.batch_loss)
+        examples = text.at_equal_distances(list(zip(ids, refs, hyps)), N_EXAMPLES)
+        result = {
+            "test": {"greedy": self.figures(hyps) | {"loss": loss}, "beam": None, "mbr": None},
+            "baselines": {"nearest mean spectrum": self.judge(trivial, "test")},
+            "examples": [{"src": id, "ref": ref, "hyp": hyp} for id, ref, hyp in examples],
+            "differing": metrics.differing(hyps, refs, N_DIFFERING),
+            "train_clips": self.listening(model),
+        }
+        return result | {"other": self.compare_decoders(hyps, folder)}
+
+    def listening(self, model):
+        """On training clips: the CER, the CER against the text of another clip, and how the attended time rises with the letter.
+
+        The last is Spearman's correlation of a letter's place and the mean time that the decoder attends to when it writes it, the
+        mean over the clips.
+        """
+        clips = list(zip(self.data.rows["train"], self.data.texts["train"]))
+        rows, refs = zip(*text.at_equal_distances(clips, N_LISTENED))
+        found = self.listen(model, [self.data.mels(row) for row in rows], return_weights=True)
+        hyps, lengths = [hyp for hyp, _ in found], list(map(len, refs))
+        others = hyps[1:] + hyps[:1]
+        rises = [metrics.spearman(decoding.attended(alpha)[: len(hyp)]) for hyp, alpha in found if len(hyp) > 1]
+        return {
+            "cer": metrics.ratio(metrics.distances(hyps, refs), lengths),
+            "shuffled_cer": metrics.ratio(metrics.distances(others, refs), lengths),
+            "spearman": metrics.mean(rises) if rises else None,
+        }
+
+    def compare_decoders(self, hyps, folder):
+        """The other decoder's run with the same options against this one, on the same clips; None if there is none."""
+        other = DECODERS[self.args.decoder == DECODERS[0]]
+        run = self.counterpart(decoder=other)
+        if run is None:
+            return None
+        refs = self.data.texts["test"]
+        theirs = [row["prediction"] for row in runs.read_table(run.folder / PREDICTIONS, PREDICTION_COLUMNS)]
+        ours, others = metrics.similarities(hyps, refs), metrics.similarities(theirs, refs)
+        differences = {name: metrics.paired_difference(others[name], ours[name]) for name in metrics.SIMILARITIES}
+        return {"decoder": other, "run": run.folder.name, "cer": self.difference(theirs, hyps)} | differences
+
+    def report(self, result):
+        super().report(result)
+        bundled = " (bundled data)" if result["bundled"] else ""
+        print(f"Final Test loss: {result['test']['greedy']['loss']:.4f}{bundled}")
+        for row in result["differing"]:
+            shown = ", ".join(f"{name} {row[name]:.2f}" for name in metrics.SIMILARITIES)
+            print(f"The similarities differ: {row['ref']!r}, written {row['hyp']!r}: {shown}")
+        listened = {name: figure and format_interval(figure) for name, figure in result["train_clips"].items()}
+        print(f"On training clips, CER: {listened['cer']}{bundled}")
+        print(f"  against the text of another clip: {listened['shuffled_cer']}")
+        print(f"  rank correlation of the attended time with the letter: {listened['spearman']}")
+        if result["other"]:
+            how = f"{result['other']['decoder']} minus {result['decoder']}, paired"
+            print(f"{how}: CER {format_interval(result['other']['cer'], sign='+')}{bundled}")
+
+
+def transcribe(args):
+    """Print the text of each sound file, with the best weights of the latest run of these options."""
+    recogniser, model = experiment.restore(Recognition, args, parse_args([]))
+    for path in args.transcribe:
+        mels = speech.log_mel(speech.read_sound(path, any_rate=True))
+        print(recogniser.listen(model, [mels], **options.search_of(args))[0][0], flush=True)
+
+
+if __name__ == "__main__":
+    options.run_script(main)
