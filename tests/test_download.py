@@ -267,9 +267,14 @@ def test_a_bad_npz_is_refused(tmp_path, fault):
     content, complaint = BAD_NPZ[fault]
     source = tmp_path / "source.npz"
     source.write_bytes(content)
+    path = tmp_path / "data" / "fashion_mnist.npz"
+    path.parent.mkdir()
+    path.write_bytes(OLD_CONTENT)
     with one_line_error(str(source), complaint, "-dataset PATH"):
-        install(SMALL, tmp_path, source=source)
-    assert os.listdir(tmp_path) == [source.name]
+        install(SMALL, path.parent, source=source, force=True)
+    assert sorted(os.listdir(tmp_path)) == ["data", source.name]
+    assert os.listdir(path.parent) == [path.name]
+    assert path.read_bytes() == OLD_CONTENT
 
 
 def test_an_npz_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):

@@ -141,7 +141,8 @@ def test_the_next_call_goes_on_where_this_one_stopped(server, asked, tmp_path, r
     assert kept and kept == ARCHIVE[: len(kept)]
     assert len(asked) == 2 + download.RETRIES
     asked.clear()
-    install(tmp_path, url=server.url + "good/")
+    process = run_here(SCRIPT, "-url", server.url + "good", "-data_dir", tmp_path)
+    assert process.returncode == 0 and f"after {len(kept):,} bytes that are there" in process.stdout
     assert asked == [f"bytes={len(kept)}-"]
     assert_holds(tmp_path, SET)
 

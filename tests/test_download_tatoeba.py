@@ -194,9 +194,13 @@ BAD_SOURCES |= {f"{fault}.zip": case for fault, case in BAD_ARCHIVES.items()}
 def test_a_bad_source_is_refused(tmp_path, name):
     content, complaint = BAD_SOURCES[name]
     source = write(tmp_path / name, content)
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    old = [write(data_dir / name, OLD_CONTENT) for name in NAMES]
     with one_line_error(str(source), complaint):
-        install(tmp_path / "data", source=source)
-    assert not any((tmp_path / "data").iterdir())
+        install(data_dir, source=source, force=True)
+    assert sorted(tmp_path.rglob("*")) == sorted([source, data_dir, *old])
+    assert all(path.read_bytes() == OLD_CONTENT for path in old)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):

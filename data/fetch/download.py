@@ -35,8 +35,8 @@ MAX_DOWNLOAD = 200 * 2**20  # bytes of one file; the largest image set, octmnist
 COPY_BYTES = 2**20  # at a time; each part that tarfile gives costs it a copy of what it has decompressed
 MAX_UNPACKED = 2**30  # bytes; the course's Kuzushiji-MNIST.npz, 70,000 x 784 float64, has 440 MB
 
-# What gzip, tarfile, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged, hostile or
-# something else, besides `OSError`.
+# What gzip, tarfile, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged,
+# hostile or something else, besides `OSError`.
 DAMAGED = (
     EOFError,
     KeyError,
@@ -52,10 +52,8 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-DAMAGED_ERRNOS = (
-    None,
-    errno.EINVAL,
-)  # of an `OSError` from a damaged archive: bz2 gives none, a seek to nowhere EINVAL
+# Of an `OSError` from a damaged archive: bz2 gives none, a seek to nowhere EINVAL.
+DAMAGED_ERRNOS = (None, errno.EINVAL)
 
 
 class FetchError(options.UserError):

@@ -67,7 +67,7 @@ def fetch(partial, folder, base_url, timeout):
     missing = max(ARCHIVE_BYTES - there, 0)
     need_space(folder, missing)
     if missing:
-        print(f"fetching from {base_url}, after {download.gigabytes(there)} that are there", flush=True)
+        print(f"fetching from {base_url}" + (f", after {there:,} bytes that are there" if there else ""), flush=True)
     try:
         download.fetch_large(base_url + ARCHIVE_NAME, partial, ARCHIVE_BYTES, ARCHIVE_SHA256, timeout)
     except download.FetchError as error:
@@ -98,7 +98,7 @@ def need_space(folder, n_missing=0):
     n_bytes = UNPACKED_BYTES + n_missing
     archive = f", of these {download.gigabytes(n_missing)} for the archive until it is unpacked" if n_missing else ""
     print(f"{TITLE} needs {download.gigabytes(n_bytes)} in {folder.parent}{archive}", flush=True)
-    download.require_space(folder, n_bytes)
+    download.require_space(folder.parent, n_bytes)
 
 
 def unpack(archive, folder):
