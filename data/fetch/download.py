@@ -382,7 +382,7 @@ def untar(archive, folder, wanted, max_files, max_bytes):
         tarfile.open(fileobj=watched, mode="r|*") as tar,
     ):
         for member in tar:
-            if leaves_folder(member.name) or not (member.isdir() or member.isreg()) or member.issparse():
+            if leaves_folder(member.name) or not (member.isdir() or member.isreg()):
                 raise ValueError(f"it has {member.name!r}, a link, a device or a path out of its folder")
             if member.isdir() or not re.fullmatch(wanted, member.name):
                 continue
