@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -97,41 +98,64 @@ class Handler(BaseHTTPRequestHandler):
         _, behaviour, name = self.path.split("/")
         first_time = self.path not in [path for path, _ in self.server.requests]
         self.server.requests.append((self.path, self.headers["User-Agent"]))
+        self.server.ranges.append(self.headers["Range"])
         content = self.server.files.get(name, b"something else")
+        if behaviour == "dying" and not first_time:
+            behaviour = "503"
         if behaviour == "slow":
             time.sleep(2 * TIMEOUT)
         if behaviour in ("404", "503"):
             self.send_error(int(behaviour))
             return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        if behaviour == "redirect":  # to the right content, so that only the scheme is wrong
+            (self.server.folder / name).write_bytes(content)
+            self.send_response(302)
+            self.send_header("Location", (self.server.folder / name).as_uri())
+            self.end_headers()
+            return
+        if behaviour == "wrong":
+            content = content[::-1]
+        match = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        if match and behaviour != "no_ranges":
+            start = int(match[1]) + (behaviour == "shifted")
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            content = content[start:]
+        else:
+            self.send_response(200)
+        if behaviour != "no_length":
+            self.send_header("Content-Length", str(len(content)))
         if "gzip" in self.headers["Accept-Encoding"]:  # as servers do that take a .gz for a packed answer
             self.send_header("Content-Encoding", "gzip")
         self.end_headers()
-        if behaviour == "wrong":
-            content = content[::-1]
-        if behaviour == "cut" or (behaviour == "flaky" and first_time):
+        if behaviour in ("cut", "dying", "stalled") or (behaviour == "flaky" and first_time):
             content = content[: len(content) // 2]
         self.wfile.write(content)
+        if behaviour == "stalled":
+            self.server.closing.wait()
 
     def log_message(self, *args):
         pass
 
 
 @pytest.fixture(scope="module")
-def server(request):
+def server(request, tmp_path_factory):
     """A local HTTP server that gives the `FILES` of the test module (name -> bytes), well or badly.
 
-    `server.url` is its address and `server.requests` what it was asked for: (path, User-Agent).
+    `server.url` is its address and `server.requests` what it was asked for: (path, User-Agent); `server.ranges`
+    are the Range headers of these requests.
     """
     proxies = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.files = request.module.FILES
-    server.requests = []
+    server.folder = tmp_path_factory.mktemp("server")
+    server.requests, server.ranges = [], []
+    server.closing = threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}/"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
+    server.closing.set()
     server.shutdown()
     server.server_close()
     thread.join()

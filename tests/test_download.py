@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import stat
 import struct
 import subprocess
 import sys
@@ -130,6 +131,7 @@ BAD_SERVERS = {
     "cut": "the transfer broke off",
     "slow": "no answer within 0.5 s",
     "wrong": "not the published bytes",
+    "redirect": "no valid URL or answer",
     "refused": "no connection",
 }
 
@@ -230,6 +232,16 @@ def test_a_source_that_is_the_destination_may_be_replaced(tmp_path):
         assert list(npz) == list(image_sets.MEDMNIST_KEYS)
 
 
+def with_member(name, mode=stat.S_IFREG | 0o644):
+    """The small set as an .npz with one more member, which has that Unix mode."""
+    file = io.BytesIO(npz_bytes(**ARRAYS))
+    with zipfile.ZipFile(file, "a") as zip_file:
+        member = zipfile.ZipInfo(name)
+        member.external_attr = mode << 16
+        zip_file.writestr(member, b"/etc/hostname")
+    return file.getvalue()
+
+
 LABELS_TOO_LARGE = ARRAYS["val_labels"] + N_CLASSES
 BAD_NPZ = {
     "empty": (b"", "not a zip file"),
@@ -243,6 +255,9 @@ BAD_NPZ = {
     "another class": (npz_bytes(**ARRAYS | {"val_labels": LABELS_TOO_LARGE}), "not 9"),
     "swapped": (npz_bytes(**ARRAYS | {"test_images": ARRAYS["test_images"][::-1]}), "test_images"),
     "another order": (npz_bytes(**ARRAYS | {"train_images": ARRAYS["train_images"][::-1]}), "train_images"),
+    "a path out of the folder": (with_member("../val_images.npy"), "outside of its folder"),
+    "an absolute path": (with_member("/val_images.npy"), "outside of its folder"),
+    "a link": (with_member("val_images", stat.S_IFLNK | 0o777), "link 'val_images'"),
     "unbalanced": (npz_bytes(**ARRAYS | {"test_labels": ARRAYS["test_labels"] * 0}), "the classes differ in size"),
 }
 
@@ -252,9 +267,14 @@ def test_a_bad_npz_is_refused(tmp_path, fault):
     content, complaint = BAD_NPZ[fault]
     source = tmp_path / "source.npz"
     source.write_bytes(content)
+    path = tmp_path / "data" / "fashion_mnist.npz"
+    path.parent.mkdir()
+    path.write_bytes(OLD_CONTENT)
     with one_line_error(str(source), complaint, "-dataset PATH"):
-        install(SMALL, tmp_path, source=source)
-    assert os.listdir(tmp_path) == [source.name]
+        install(SMALL, path.parent, source=source, force=True)
+    assert sorted(os.listdir(tmp_path)) == ["data", source.name]
+    assert os.listdir(path.parent) == [path.name]
+    assert path.read_bytes() == OLD_CONTENT
 
 
 def test_an_npz_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
@@ -424,7 +444,7 @@ def test_one_member_of_a_zip_is_unpacked_and_nothing_else(tmp_path):
     folder.mkdir()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zip_file:
         zip_file.writestr("spa.txt", "Go.\tVe.\n" * 100)
-        zip_file.writestr("../escaped.txt", "out")
+        zip_file.writestr("about.txt", "about")
     download.unzip_member(archive, "spa.txt", folder / "spa.txt", max_bytes=800)
     assert (folder / "spa.txt").read_text() == "Go.\tVe.\n" * 100
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["archive.zip", "inner", "spa.txt"]

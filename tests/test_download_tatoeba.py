@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import stat
 import subprocess
 import sys
 import zipfile
@@ -36,12 +37,14 @@ CORPUS_BYTES = CORPUS.encode()
 ALL_SHORT = {("go !", "vete .")} | {(f"word {letters(i)} .", f"anos {letters(i)} !") for i in range(N_PAIRS)}
 
 
-def zip_bytes(members):
-    """A zip archive of a dict from name to content."""
+def zip_bytes(members, mode=stat.S_IFREG | 0o644):
+    """A zip archive of a dict from name to content; all members have that Unix mode."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zip_file:
         for name, content in members.items():
-            zip_file.writestr(name, content)
+            member = zipfile.ZipInfo(name)
+            member.external_attr = mode << 16
+            zip_file.writestr(member, content, zipfile.ZIP_DEFLATED)
     return file.getvalue()
 
 
@@ -175,7 +178,8 @@ BAD_ARCHIVES = {
     "compressed as lzma, it says": (with_method(14), "lzma"),
     "a start before the file": (ARCHIVE[:-6] + bytes([0, 0, 0, 64]) + ARCHIVE[-2:], "does not unpack"),
     "another language": (zip_bytes({"por.txt": CORPUS_BYTES}), "no item named 'spa.txt'"),
-    "absolute path": (zip_bytes({"/spa.txt": CORPUS_BYTES}), "no item named 'spa.txt'"),
+    "absolute path": (zip_bytes({"/spa.txt": CORPUS_BYTES}), "outside of its folder"),
+    "a link": (zip_bytes({"spa.txt": CORPUS_BYTES}, stat.S_IFLNK | 0o777), "link 'spa.txt'"),
     "absolute path beside": (zip_bytes({"spa.txt": CORPUS_BYTES, "/etc/passwd": b""}), "outside of its folder"),
     "parent beside": (zip_bytes({"spa.txt": CORPUS_BYTES, "a/../../b": b""}), "outside of its folder"),
     "drive beside": (zip_bytes({"spa.txt": CORPUS_BYTES, "C:\\b": b""}), "outside of its folder"),
@@ -190,9 +194,13 @@ BAD_SOURCES |= {f"{fault}.zip": case for fault, case in BAD_ARCHIVES.items()}
 def test_a_bad_source_is_refused(tmp_path, name):
     content, complaint = BAD_SOURCES[name]
     source = write(tmp_path / name, content)
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    old = [write(data_dir / name, OLD_CONTENT) for name in NAMES]
     with one_line_error(str(source), complaint):
-        install(tmp_path / "data", source=source)
-    assert not any((tmp_path / "data").iterdir())
+        install(data_dir, source=source, force=True)
+    assert sorted(tmp_path.rglob("*")) == sorted([source, data_dir, *old])
+    assert all(path.read_bytes() == OLD_CONTENT for path in old)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
@@ -221,6 +229,7 @@ BAD_SERVERS = {
     "cut": "the transfer broke off",
     "slow": "no answer within 0.5 s",
     "wrong": "not a zip file",
+    "redirect": "no valid URL or answer",
     "refused": "no connection",
 }
 

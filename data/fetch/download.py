@@ -1,6 +1,6 @@
 """Fetch files, check them, unpack them within limits: what every `download_*.py` script needs.
 
-pooch and requests are imported where they are used, so that `--help` answers at once.
+pooch, requests, tqdm and filelock are imported where they are used, so that `--help` answers at once.
 """
 
 import argparse
@@ -8,26 +8,35 @@ import errno
 import hashlib
 import io
 import lzma
+import os
+import re
 import shutil
+import stat
 import sys
+import tarfile
 import tempfile
+import time
 import tokenize
 import zipfile
 import zlib
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import options
 
 USER_AGENT = "deep-learning-homework-2 (download script of a university course; python-pooch)"
+# identity: requests would unpack a .gz file that a server declares as gzip-encoded
+HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
 RETRIES = 2  # after a failure that may pass: a lost connection, a cut transfer, wrong bytes, an error of the server
 TIMEOUT = 10.0  # seconds to wait for a connection and for each part of an answer
+RETRY_WAIT = 1.0  # seconds until a cut transfer goes on
 CHUNK_BYTES = 2**16
 MAX_DOWNLOAD = 200 * 2**20  # bytes of one file; the largest image set, octmnist.npz, has 55 MB
+COPY_BYTES = 2**20  # at a time; each part that tarfile gives costs it a copy of what it has decompressed
 MAX_UNPACKED = 2**30  # bytes; the course's Kuzushiji-MNIST.npz, 70,000 x 784 float64, has 440 MB
 
-# What gzip, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged, hostile or
-# something else, besides `OSError`.
+# What gzip, tarfile, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged,
+# hostile or something else, besides `OSError`.
 DAMAGED = (
     EOFError,
     KeyError,
@@ -38,11 +47,13 @@ DAMAGED = (
     TypeError,
     ValueError,
     lzma.LZMAError,
+    tarfile.TarError,
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
-DAMAGED_ERRNOS = (None, errno.EINVAL)  # of an `OSError` from a damaged zip: bz2 gives none, a seek to nowhere EINVAL
+# Of an `OSError` from a damaged archive: bz2 gives none, a seek to nowhere EINVAL.
+DAMAGED_ERRNOS = (None, errno.EINVAL)
 
 
 class FetchError(options.UserError):
@@ -61,7 +72,7 @@ def parse_args(description, source_help, argv=None):
         "data_dir", type=Path, default=options.DATA_DIR, metavar="DIR", help="data folder (default: data)"
     )
     parser.add_option("url", type=_base_url, help="fetch the files from this base URL and no other")
-    parser.add_option("force", action="store_true", help="replace the file if it is there")
+    parser.add_option("force", action="store_true", help="replace what is there")
     parser.add_option(
         "timeout",
         type=options.positive_float,
@@ -95,6 +106,51 @@ def workspace(data_dir):
         ) from error
 
 
+@contextmanager
+def one_process(path):
+    """Only one process at a time works on `path`, a file or folder; the next one gets a `UserError`."""
+    import filelock
+
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise options.UserError(f"another process is fetching {path}; wait for it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def require_space(folder, n_bytes):
+    """Raise `UserError` unless `n_bytes` are free where `folder` is."""
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        raise options.UserError(
+            f"{folder} has {gigabytes(free)} free, {gigabytes(n_bytes)} are needed; "
+            "free some space there or name another folder with -data_dir DIR"
+        )
+
+
+def gigabytes(n_bytes):
+    """A size in words, in units of 10^9 bytes."""
+    return f"{n_bytes / 1e9:.1f} GB"
+
+
+def put_in_place(new, path, spare):
+    """Move the folder `new` to `path`. What is at `path` moves into the folder `spare`, or stays where it is on a failure."""
+    old = spare / f"old-{path.name}"
+    try:
+        if os.path.lexists(path):
+            os.replace(path, old)
+        os.replace(new, path)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(path):
+            os.replace(old, path)
+        raise
+
+
 def one_line(error):
     """The message of an exception without line breaks; its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -107,11 +163,16 @@ def file_hash(path, algorithm="sha256"):
 
 
 class LimitedFile(io.BufferedWriter):
-    """A new file that never grows past `max_bytes`, so that neither a server nor an archive can fill the disk."""
+    """A file that never grows past `max_bytes`, so that neither a server nor an archive can fill the disk.
 
-    def __init__(self, path, max_bytes):
-        super().__init__(io.FileIO(path, "w"))
-        self.room = max_bytes
+    It is new, or goes on after the first `keep` bytes of the file that is there.
+    """
+
+    def __init__(self, path, max_bytes, keep=0):
+        super().__init__(io.FileIO(path, "r+" if keep else "w"))
+        self.seek(keep)
+        self.truncate()
+        self.room = max_bytes - keep
 
     def write(self, content):
         self.room -= len(content)
@@ -146,40 +207,39 @@ def fetch_files(mirrors, files, folder, timeout=TIMEOUT, max_bytes=MAX_DOWNLOAD)
     raise FetchError(", ".join(reasons))
 
 
+def _judge(error, timeout):
+    """What went wrong, in a few words (the messages of requests run over lines), and whether it may pass."""
+    import requests
+
+    if isinstance(error, requests.HTTPError):
+        code = error.response.status_code
+        return f"error {code}", code >= requests.codes.server_error
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {timeout:g} s", not isinstance(error, requests.ConnectTimeout)
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the transfer broke off", True
+    if isinstance(error, requests.ConnectionError):
+        return "no connection, or it was lost", True
+    if isinstance(error, requests.RequestException):
+        return "no valid URL or answer", False
+    return "not the published bytes (the hash differs)", True  # pooch's ValueError
+
+
 def _fetch(fetcher, name, timeout, max_bytes):
     """Path of one file of a `pooch.Pooch`, downloaded and verified; raises `FetchError` with the URL and a few words."""
     import pooch
     import requests
 
     http = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        chunk_size=CHUNK_BYTES,
-        timeout=timeout,
-        # identity: requests would unpack a .gz file that a server declares as gzip-encoded
-        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+        progressbar=sys.stderr.isatty(), chunk_size=CHUNK_BYTES, timeout=timeout, headers=HEADERS
     )
-
-    def judge(error):
-        """What went wrong, in a few words (the messages of requests run over lines), and whether it may pass."""
-        if isinstance(error, requests.HTTPError):
-            code = error.response.status_code
-            return f"error {code}", code >= requests.codes.server_error
-        if isinstance(error, requests.Timeout):
-            return f"no answer within {timeout:g} s", not isinstance(error, requests.ConnectTimeout)
-        if isinstance(error, requests.exceptions.ChunkedEncodingError):
-            return "the transfer broke off", True
-        if isinstance(error, requests.ConnectionError):
-            return "no connection, or it was lost", True
-        if isinstance(error, requests.RequestException):
-            return "no valid URL or answer", False
-        return "not the published bytes (the hash differs)", True  # pooch's ValueError
 
     def download(url, output_path, _):
         try:
             with LimitedFile(output_path, max_bytes) as file:
                 http(url, file, fetcher)
         except requests.RequestException as error:
-            reason, may_pass = judge(error)
+            reason, may_pass = _judge(error, timeout)
             if may_pass:
                 raise  # pooch tries again
             raise FetchError(reason) from error
@@ -187,22 +247,149 @@ def _fetch(fetcher, name, timeout, max_bytes):
     try:
         return Path(fetcher.fetch(name, downloader=download))
     except (FetchError, ValueError, requests.RequestException) as error:
-        reason = error if isinstance(error, FetchError) else judge(error)[0]
+        reason = error if isinstance(error, FetchError) else _judge(error, timeout)[0]
         raise FetchError(f"{fetcher.get_url(name)}: {reason}") from error
+
+
+def fetch_large(url, path, n_bytes, sha256, timeout=TIMEOUT):
+    """Download one file of `n_bytes` to `path`, and go on after what an earlier call left there.
+
+    A transfer that breaks off goes on where it stopped as long as each try brings something, and `RETRIES` times more. A
+    server that does not know ranges (RFC 9110, section 14) sends the file from its start, which replaces what was there.
+
+    Raises `FetchError`. What came stays in `path` for the next call, unless it is not the published file.
+    """
+    import requests
+
+    most, n_failures = file_size(path), 0
+    try:
+        while file_size(path) < n_bytes:
+            try:
+                _fetch_rest(url, path, n_bytes, timeout)
+            except requests.RequestException as error:
+                reason, may_pass = _judge(error, timeout)
+                n_failures = 0 if file_size(path) > most else n_failures + 1
+                most = max(most, file_size(path))
+                if not may_pass or n_failures > RETRIES:
+                    raise FetchError(reason) from error
+                time.sleep(RETRY_WAIT)
+        print(f"verifying {path.name}", flush=True)
+        if file_hash(path) != sha256:
+            path.unlink()
+            raise FetchError("not the published bytes (the hash differs), and they were deleted")
+    except FetchError as error:
+        raise FetchError(f"{url}: {error}") from error
+
+
+def file_size(path):
+    """Bytes of a file, 0 if it is not there."""
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def _fetch_rest(url, path, n_bytes, timeout):
+    """Ask for what `path` lacks of its `n_bytes`, and write what comes."""
+    import requests
+    from tqdm import tqdm
+
+    size = file_size(path)
+    headers = HEADERS | ({"Range": f"bytes={size}-"} if size else {})
+    with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+        response.raise_for_status()
+        start, total = _extent(response)
+        # Before the first byte is written: an error page must not replace what has come.
+        if total != n_bytes or start > size:
+            raise FetchError(f"not the published file of {n_bytes:,} bytes")
+        bar = tqdm(total=n_bytes, initial=start, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
+        with LimitedFile(path, n_bytes, keep=start) as file, bar:
+            for chunk in response.iter_content(CHUNK_BYTES):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if file_size(path) < n_bytes:  # urllib3 1 does not tell
+        raise requests.exceptions.ChunkedEncodingError
+
+
+def _extent(response):
+    """(first byte of an answer, bytes of the whole file) as its headers say; `FetchError` if they do not."""
+    import requests
+
+    if response.status_code == requests.codes.partial_content:
+        match = re.match(r"bytes (\d+)-\d+/(\d+)$", response.headers.get("Content-Range", ""))
+    else:
+        match = re.match(r"()(\d+)$", response.headers.get("Content-Length", ""))
+    if match is None:
+        raise FetchError("no valid answer")
+    return int(match[1] or 0), int(match[2])
+
+
+@contextmanager
+def unpacking(origin, what):
+    """What a damaged or hostile archive raises becomes a `UserError` that names its origin; trouble with the disk passes."""
+    try:
+        yield
+    except (*DAMAGED, OSError, TooLargeError) as error:
+        if isinstance(error, OSError) and error.errno not in DAMAGED_ERRNOS:
+            raise
+        raise options.UserError(f"{origin} does not unpack to {what} ({one_line(error)}); fetch it again") from error
+
+
+def leaves_folder(name):
+    """Whether a file's name in an archive leads out of the folder where the archive is unpacked."""
+    path = PureWindowsPath(name)  # which reads / and \\ and drives
+    return bool(path.anchor) or ".." in path.parts
+
+
+def check_zip(zip_file):
+    """Raise `ValueError` if a zip archive has a link, or a file outside of its folder: no published archive has one."""
+    for member in zip_file.infolist():
+        if leaves_folder(member.filename):
+            raise ValueError(f"it has a file {member.filename!r} outside of its folder")
+        if stat.S_ISLNK(member.external_attr >> 16):  # the upper half is the Unix mode
+            raise ValueError(f"it has a link {member.filename!r}")
 
 
 def unzip_member(archive, name, path, max_bytes=MAX_UNPACKED, origin=None):
     """Unpack the one file `name` of a zip archive to `path`: the archive chooses neither where nor how much is written.
 
-    Raises `UserError` if the archive is damaged, lacks that file, or if the file has more than `max_bytes`; it names the
-    archive by its `origin`, or else by its path.
+    Raises `UserError` if the archive is damaged, lacks that file, fails `check_zip`, or if the file has more than
+    `max_bytes`; it names the archive by its `origin`, or else by its path.
     """
     try:
-        with zipfile.ZipFile(archive) as zip_file, zip_file.open(name) as member, LimitedFile(path, max_bytes) as file:
-            shutil.copyfileobj(member, file)
-    except (*DAMAGED, OSError, TooLargeError) as error:
-        if isinstance(error, OSError) and error.errno not in DAMAGED_ERRNOS:
-            raise  # the disk's fault, not the archive's
+        with unpacking(origin or archive, name), zipfile.ZipFile(archive) as zip_file:
+            check_zip(zip_file)
+            with zip_file.open(name) as member, LimitedFile(path, max_bytes) as file:
+                shutil.copyfileobj(member, file)
+    except options.UserError:
         Path(path).unlink(missing_ok=True)
-        reason = one_line(error)
-        raise options.UserError(f"{origin or archive} does not unpack to {name} ({reason}); fetch it again") from error
+        raise
+
+
+def untar(archive, folder, wanted, max_files, max_bytes):
+    """Unpack the files of a compressed tar archive whose whole names match the pattern `wanted` into `folder`.
+
+    Plain files of other names are left out. Raises `UserError` if the archive is damaged, has a link, a device or a path out
+    of its folder, or more than `max_files` such files or `max_bytes` in them.
+    """
+    from tqdm import tqdm
+
+    n_files, room = 0, max_bytes
+    hidden = not sys.stderr.isatty()
+    # "r|*" only reads forwards: a step backwards would decompress the archive again from its start. The files are written
+    # here and not by tarfile, whose filter="data" is missing in Python 3.11.0 to 3.11.3 and allows more than this.
+    with (
+        open(archive, "rb") as packed,
+        tqdm.wrapattr(packed, "read", total=file_size(archive), desc="unpacking", disable=hidden) as watched,
+        unpacking(archive, "files"),
+        tarfile.open(fileobj=watched, mode="r|*") as tar,
+    ):
+        for member in tar:
+            if leaves_folder(member.name) or not (member.isdir() or member.isreg()):
+                raise ValueError(f"it has {member.name!r}, a link, a device or a path out of its folder")
+            if member.isdir() or not re.fullmatch(wanted, member.name):
+                continue
+            n_files, room = n_files + 1, room - member.size
+            if n_files > max_files or room < 0:
+                raise TooLargeError(f"it has more than {max_files:,} files or {max_bytes:,} bytes")
+            path = folder / member.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tar.extractfile(member) as content, open(path, "wb") as file:
+                shutil.copyfileobj(content, file, COPY_BYTES)

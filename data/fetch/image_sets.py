@@ -256,6 +256,7 @@ def read_npz(path):
     Raises `OSError` or one of `download.DAMAGED` for all else; nothing is unpickled.
     """
     with zipfile.ZipFile(path) as archive:
+        download.check_zip(archive)
         if sum(member.file_size for member in archive.infolist()) > download.MAX_UNPACKED:
             raise ValueError(f"it unpacks to more than {download.MAX_UNPACKED:,} bytes")
     arrays = {}

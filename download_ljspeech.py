@@ -1,0 +1,21 @@
+"""Fetch LJ Speech for Question 3 of 2023-24 into data/LJSpeech-1.1; a transfer that was cut goes on where it stopped.
+
+$ python download_ljspeech.py
+$ python download_ljspeech.py -source ~/LJSpeech-1.1.tar.bz2      # a local copy, the archive or the folder inside it
+"""
+
+import options
+from data.fetch import download, ljspeech
+
+
+def main(argv=None):
+    description = (
+        f"Fetch LJ Speech ({download.gigabytes(ljspeech.ARCHIVE_BYTES)}), verify it and unpack it "
+        f"({download.gigabytes(ljspeech.UNPACKED_BYTES)}) to data/{ljspeech.FOLDER_NAME}. A transfer that was cut goes "
+        "on where it stopped when the command is given again."
+    )
+    ljspeech.install(download.parse_args(description, ljspeech.SOURCE_HELP, argv))
+
+
+if __name__ == "__main__":
+    options.run_script(main)
