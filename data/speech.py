@@ -23,15 +23,14 @@ import torch
 
 import runs
 from data import sources
-from data.bundled.speech import FOLDER_NAME, METADATA_NAME
+from data.fetch.ljspeech import FOLDER_NAME, METADATA, N_CLIPS, TITLE, WAVS
 from data.text import at_equal_distances
 from options import DATA_DIR, ROOT, UserError
 
-TITLE = "LJ Speech"
 DOWNLOAD_COMMAND = "python download_ljspeech.py"
 SPLITS = ("train", "val", "test")
 # The course's split of the 13,100 clips: the first clips train, then validation, then test.
-N_CLIPS, TRAIN_END, VAL_END = 13_100, 9_825, 10_480
+TRAIN_END, VAL_END = 9_825, 10_480
 QUICK_SIZES = {"train": 1600, "val": 100, "test": 200}
 
 # The front end. The course's texts and spectrograms have these values.
@@ -194,15 +193,15 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False):
 
     Raises `UserError` for metadata that are damaged, or if there are too few clips.
     """
-    found = sources.choose(mode, [(Path(data_dir) / FOLDER_NAME / METADATA_NAME,)], TITLE, DOWNLOAD_COMMAND)
+    found = sources.choose(mode, [(Path(data_dir) / FOLDER_NAME / METADATA,)], TITLE, DOWNLOAD_COMMAND)
     folder = bundled_folder() if found is None else found[0].parent
-    lines = read_metadata(folder / METADATA_NAME)
+    lines = read_metadata(folder / METADATA)
     clips, n_silent, n_empty = usable(lines, folder)
     splits = split(clips, counts, folder)
     if quick:
         splits = {name: at_equal_distances(members, QUICK_SIZES[name]) for name, members in splits.items()}
     used = [clip for members in splits.values() for clip in members]
-    arrays, frames = spectrograms([folder / "wavs" / f"{id}.wav" for id, _ in used])
+    arrays, frames = spectrograms([folder / WAVS / f"{id}.wav" for id, _ in used])
     n_frames = torch.from_numpy(arrays["n_frames"])
 
     rows, ids, texts, start = {}, {}, {}, 0
@@ -225,7 +224,7 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False):
         print(f"warning: {folder}: of {len(lines):,} clips left out: {shown}", file=sys.stderr)
     digest = hashlib.sha256(str(arrays["digest"]).encode())
     digest.update(repr([(name, ids[name], texts[name]) for name in SPLITS]).encode())
-    origin = f"{'spoken by eSpeak NG' if found is None else METADATA_NAME}, {len(clips):,} of {len(lines):,} clips"
+    origin = f"{'spoken by eSpeak NG' if found is None else METADATA}, {len(clips):,} of {len(lines):,} clips"
     starts = torch.cat([n_frames.new_zeros(1), n_frames.cumsum(0)[:-1]])
     return Clips(
         TITLE, found is None, ids, texts, rows, n_frames, starts, frames, digest.hexdigest(), origin, folder
@@ -273,7 +272,7 @@ def read_metadata(path):
 def usable(lines, folder):
     """The clips with a text and a sound file, and how many have no sound file, and how many no text."""
     try:
-        there = set(os.listdir(folder / "wavs"))
+        there = set(os.listdir(folder / WAVS))
     except OSError as error:
         raise UserError(
             f"{folder / 'wavs'} cannot be read ({error.strerror}); run {DOWNLOAD_COMMAND} -force"
@@ -281,7 +280,7 @@ def usable(lines, folder):
     with_sound = [(id, text) for id, text in lines if f"{id}.wav" in there]
     clips = [(id, text) for id, text in with_sound if text]
     if not clips:
-        raise UserError(f"no clip of {folder / METADATA_NAME} has a sound file in wavs; run {DOWNLOAD_COMMAND} -force")
+        raise UserError(f"no clip of {folder / METADATA} has a sound file in wavs; run {DOWNLOAD_COMMAND} -force")
     return clips, len(lines) - len(with_sound), len(with_sound) - len(clips)
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import options
+from data.fetch import download
+from data.fetch.ljspeech import FOLDER_NAME, METADATA, WAVS
 from options import UserError
 
-FOLDER_NAME = "LJSpeech-1.1"
-METADATA_NAME = "metadata.csv"
 SEED = 20241206
-N_CLIPS = 6000
+N_BUNDLED = 6000
 MAX_CHARS = 40  # of a sentence
 CLIPS_OF_A_CHAPTER = 1000  # ids are numbered as those of LJ Speech, chapter by chapter
 # A language and a variant of its voice, both of eSpeak NG: a voice of its own, a man's, two women's.
@@ -53,14 +53,14 @@ def parse_args(argv=None):
     parser.add_option("output_dir", type=Path, required=True, metavar="DIR", help="LJSpeech-1.1 is made in it")
     help = "speak these texts, id|text|normalised text, in place of the bundled ones"
     parser.add_option("metadata", type=Path, metavar="PATH", help=help)
-    help = f"speak only the first ones (default: all texts of -metadata, else {N_CLIPS})"
+    help = f"speak only the first ones (default: all texts of -metadata, else {N_BUNDLED})"
     parser.add_option("n_clips", type=options.positive_int, help=help)
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    lines = read_metadata(args.metadata) if args.metadata else sentences(args.n_clips or N_CLIPS)
+    lines = read_metadata(args.metadata) if args.metadata else sentences(args.n_clips or N_BUNDLED)
     clips = plan(lines[: args.n_clips])
     seconds = write(clips, args.output_dir)
     print(f"{args.output_dir / FOLDER_NAME}: {len(clips):,} clips, {seconds / 3600:.2f} hours, spoken by eSpeak NG")
@@ -103,22 +103,20 @@ def write(clips, folder):
 
     The folder appears when it is whole. Raises `UserError` if it is there, cannot be written, or eSpeak NG is missing.
     """
-    from data.fetch import download
-
     target = Path(folder) / FOLDER_NAME
     if target.exists():
         raise UserError(f"{target} is there; name another -output_dir, or delete it")
     engine, n_samples = Engine(), 0
     with download.workspace(Path(folder)) as new:
-        (new / FOLDER_NAME / "wavs").mkdir(parents=True)
+        (new / FOLDER_NAME / WAVS).mkdir(parents=True)
         for clip in clips:
             samples = engine.speak(clip)
             n_samples += len(samples) // 2
-            with wave.open(str(new / FOLDER_NAME / "wavs" / f"{clip.id}.wav"), "wb") as file:
+            with wave.open(str(new / FOLDER_NAME / WAVS / f"{clip.id}.wav"), "wb") as file:
                 file.setparams((1, 2, engine.sample_rate, 0, "NONE", None))
                 file.writeframes(samples)
         lines = [f"{clip.id}|{clip.text}|{clip.text}\n" for clip in clips]
-        (new / FOLDER_NAME / METADATA_NAME).write_bytes("".join(lines).encode())
+        (new / FOLDER_NAME / METADATA).write_bytes("".join(lines).encode())
         (new / FOLDER_NAME).rename(target)
     return n_samples / engine.sample_rate
 
