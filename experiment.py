@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import torch
 
+import metrics
 import models
 import runs
 import utils
@@ -21,6 +22,9 @@ from metrics import format_interval
 from options import SEVERAL, UserError, command_line
 
 LABELS = {"learning_rate": "lr", "seed": "seed"}  # of the compared options, on screen and in figures
+PREDICTIONS = "test_predictions.txt"
+PREDICTION_COLUMNS = ("source", "reference", "prediction", "distance")
+N_EXAMPLES = 8  # of the test set, listed in the result
 SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
 
 
@@ -165,6 +169,37 @@ class SequenceExperiment(Experiment):
 
     def test_figure(self, result):
         return result["test"]["greedy"][self.judged]
+
+    def tested(self, sources, refs, hyps, folder):
+        """What the result says of greedy texts for the test set; all of them are written to a file, the worst last."""
+        rows = list(zip(sources, refs, hyps, metrics.distances(hyps, refs)))
+        runs.write_table(folder / PREDICTIONS, PREDICTION_COLUMNS, sorted(rows, key=lambda row: row[3] / len(row[1])))
+        examples = text.at_equal_distances(rows, N_EXAMPLES)
+        return {
+            "test": {"greedy": self.figures(hyps), "beam": None, "mbr": None},
+            "examples": [{"src": source, "ref": ref, "hyp": hyp} for source, ref, hyp, _ in examples],
+        }
+
+    def against(self, sources, hyps, folder, **options):
+        """The greedy texts of the run whose options differ in these alone, and the paired difference from ours; None without it.
+
+        Draws the validation score of both by epoch.
+        """
+        run = self.counterpart(**options)
+        if run is None:
+            return None
+        (name,) = options
+        histories = {getattr(self.args, name): runs.read_json(folder / runs.RESULT, "history", of=list)}
+        histories |= {options[name]: run.result["history"]}
+        curves = {
+            label: [line[self.score] for line in lines if self.score in line] for label, lines in histories.items()
+        }
+        utils.plot_curves(folder / "both.pdf", curves, f"Validation {self.score_name}", utils.data_title(self.data))
+        rows = {
+            row["source"]: row["prediction"] for row in runs.read_table(run.folder / PREDICTIONS, PREDICTION_COLUMNS)
+        }
+        theirs = [rows[source] for source in sources]
+        return {"run": run.folder.name, **options, "hyps": theirs, "difference": self.difference(theirs, hyps)}
 
     def searches(self):
         """The searches that the options ask for beside the greedy one: a dict from name to the settings to choose from."""

@@ -17,10 +17,10 @@ FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so t
 LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # a transcription is cut at so many letters for each second, and so many more
 SPEC_AUGMENT = 27, 80  # mel channels and frames of the largest masks
 N_LISTENED = 200  # training clips on which the attention is looked at
-N_EXAMPLES, N_DIFFERING = 8, 3  # test clips that are listed
+N_DIFFERING = 3  # test clips of which the similarities differ most, listed
 LETTERS_DRAWN = 30  # the attention is drawn for the test clip whose text has about so many letters
 DECODERS = ("recurrent", "transformer")
-PREDICTIONS, PREDICTION_COLUMNS = "test_predictions.txt", ("id", "reference", "prediction", "distance")
+SCORES = ("jaccard", "cosine", "damerau_levenshtein", "wer", "cer")  # of free decoding, on validation in each epoch
 
 
 def parse_args(argv=None):
@@ -32,8 +32,8 @@ def parse_args(argv=None):
     positive = options.positive_int
     parser.add_option("hidden_size", type=options.even_int, default=200, help="default: %(default)s")
     parser.add_option("n_heads", type=positive, default=2, help="default: %(default)s")
-    parser.add_option("n_layers", type=positive, help="blocks of the encoder (default: 4, or 2 with -skeleton_blocks)")
-    help = "x + Module(LayerNorm(x)), the blocks of the course's skeleton in place of the statement's"
+    parser.add_option("n_layers", type=positive, default=4, help="blocks of the encoder (default: %(default)s)")
+    help = "x + Module(LayerNorm(x)), as in the course's skeleton (which has --n_layers 2), in place of the statement's"
     parser.add_option("skeleton_blocks", action="store_true", help=help)
     help = "symbols of a training text, start and stop included; longer ones are cut (default: %(default)s)"
     parser.add_option("max_text_length", type=options.whole(3, options.MAX_COUNT), default=200, help=help)
@@ -50,7 +50,6 @@ def parse_args(argv=None):
     options.add_run_options(parser)
     args = parser.parse_args(argv)
     args.epochs = args.epochs or (QUICK_EPOCHS if args.scale == "quick" else N_EPOCHS)
-    args.n_layers = args.n_layers or (2 if args.skeleton_blocks else 4)
     if args.hidden_size % args.n_heads:
         parser.error("argument --hidden_size: must be a multiple of --n_heads")
     return args
@@ -83,14 +82,10 @@ def main(argv=None):
         return
     data = speech.load(args.data, args.data_dir, args.split, quick=args.scale == "quick")
     if not data.ids["val"]:
-        print("warning: no validation clips: the last epoch is kept", file=sys.stderr)
         if max(len(args.learning_rate), len(args.seed)) > 1:
-            raise options.UserError(
-                "several values can only be compared on validation clips; give their number in -split"
-            )
-    defaults = parse_args(["-scale", args.scale, *["-skeleton_blocks"] * args.skeleton_blocks])
-    defaults.skeleton_blocks = False
-    experiment.run(Recognition(args, defaults, data))
+            raise options.UserError("only validation clips can compare several values; give their number in -split")
+        print("warning: no validation clips: the last epoch is kept", file=sys.stderr)
+    experiment.run(Recognition(args, parse_args(["-scale", args.scale]), data))
 
 
 class Recognition(experiment.SequenceExperiment):
@@ -118,13 +113,10 @@ class Recognition(experiment.SequenceExperiment):
             runs.load_weights(model, folder / runs.BEST)
 
     def batches(self, device, split="train"):
-        is_training = split == "train"
-        augment = None
-        if is_training and self.args.spec_augment:
-            augment = lambda mels, n_frames: speech.spec_augment(mels, n_frames, *SPEC_AUGMENT)  # noqa: E731
-        gather = speech.gatherer(self.data, split, self.args.max_text_length, device, augment)
+        masks = SPEC_AUGMENT if self.args.spec_augment and split == "train" else None
+        gather = speech.gatherer(self.data, split, self.args.max_text_length, device, masks)
         n_frames = self.data.n_frames[self.data.rows[split]]
-        batch_size = self.args.batch_size if is_training else EVAL_BATCH_SIZE
+        batch_size = self.args.batch_size if split == "train" else EVAL_BATCH_SIZE
         return utils.Batches(len(n_frames), batch_size, gather, [n_frames], noise=FRAME_NOISE)
 
     def batch_loss(self, model, batch):
@@ -135,28 +127,23 @@ class Recognition(experiment.SequenceExperiment):
         logits = model.decoder(tgt_in, enc_output, n_positions)  # (batch_size, max_tgt_len - 1, n_symbols)
         smoothing = self.args.label_smoothing if model.training else 0.0
         loss, n_letters = utils.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
-        if model.ctc is None or not model.training:
-            return loss, n_letters
-        log_probs = model.ctc(enc_output).float().log_softmax(dim=-1).transpose(0, 1)
-        text_lengths, blank = (
-            (tgt_out != PADDING_IDX).sum(dim=1).cpu() - 1,
-            len(speech.SYMBOLS),
-        )  # the stop symbol is not heard
-        ctc_loss = F.ctc_loss(log_probs, tgt_out, n_positions, text_lengths, blank, reduction="sum", zero_infinity=True)
-        return (1 - self.args.ctc_weight) * loss + self.args.ctc_weight * ctc_loss, n_letters
+        if model.training and model.ctc is not None:
+            log_probs = model.ctc(enc_output).float().log_softmax(dim=-1)
+            n_heard = (tgt_out != PADDING_IDX).sum(dim=1).cpu() - 1  # the stop symbol is not
+            how = {"blank": len(speech.SYMBOLS), "reduction": "sum", "zero_infinity": True}
+            ctc_loss = F.ctc_loss(log_probs.transpose(0, 1), tgt_out, n_positions, n_heard, **how)
+            loss = (1 - self.args.ctc_weight) * loss + self.args.ctc_weight * ctc_loss
+        return loss, n_letters
 
     def evaluate(self, model):
         if not self.data.ids["val"]:
             return {}
-        batches = self.batches(next(model.parameters()).device, "val")
-        hyps, refs = self.decode(model, "val"), self.data.texts["val"]
-        scores = {name: float(values.mean()) for name, values in metrics.similarities(hyps, refs).items()}
-        scores |= {
-            "wer": metrics.ratio(*metrics.word_edits(hyps, refs))["value"],
-            "cer": self.judge(hyps, "val")["value"],
-        }
-        val_loss = utils.mean_loss(model, batches, self.batch_loss)
-        return {"val_loss": val_loss, **{f"val_{name}": score for name, score in scores.items()}}
+        figures = metrics.transcription(self.decode(model, "val"), self.data.texts["val"])
+        return {"val_loss": self.loss(model, "val")} | {f"val_{name}": figures[name]["value"] for name in SCORES}
+
+    def loss(self, model, split):
+        """The mean cross-entropy of a split's letters, without label smoothing."""
+        return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
 
     def judge(self, hyps, split):
         refs = self.data.texts[split]
@@ -175,9 +162,8 @@ class Recognition(experiment.SequenceExperiment):
 
     def decode(self, model, split, **search):
         """The texts of all clips of a split, in their order."""
-        return [
-            found for found, _ in self.listen(model, [self.data.mels(row) for row in self.data.rows[split]], **search)
-        ]
+        mels = [self.data.mels(row) for row in self.data.rows[split]]
+        return [hyp for hyp, _ in self.listen(model, mels, **search)]
 
     def listen(self, model, mels, **search):
         """The text of each spectrogram, and its attention weights (n_symbols, n_positions), or None if they are not asked for."""
@@ -222,29 +208,25 @@ class Recognition(experiment.SequenceExperiment):
         mels = [data.mels(row) for row in data.rows["test"]]
         found = self.listen(model, mels, return_weights=True)
         hyps = [hyp for hyp, _ in found]
-        edits = metrics.distances(hyps, refs)
-        runs.write_table(folder / PREDICTIONS, PREDICTION_COLUMNS, zip(ids, refs, hyps, edits))
-        i = min(range(len(refs)), key=lambda i: abs(len(refs[i]) - LETTERS_DRAWN))
-        seconds, letters = len(mels[i]) / speech.FRAMES_A_SECOND, [*hyps[i], speech.STOP]
-        letters = letters[: len(found[i][1])]  # without the stop symbol if the text was cut
-        alpha = found[i][1][: len(letters), : (len(mels[i]) + 1) // 2]
-        heading = f"{utils.data_title(data)}\nreference: {refs[i]}"
-        utils.plot_over_time(folder / "attention.pdf", alpha, seconds, "Letter", letters, heading)
-        nearest = baselines.NearestSpectrum(
-            (data.mels(row).numpy(), t) for row, t in zip(data.rows["train"], data.texts["train"])
-        )
-        trivial = [nearest.transcribe(clip.numpy()) for clip in mels]
-        batches = self.batches(next(model.parameters()).device, "test")
-        loss = utils.mean_loss(model, batches, self.batch_loss)
-        examples = text.at_equal_distances(list(zip(ids, refs, hyps)), N_EXAMPLES)
-        result = {
-            "test": {"greedy": self.figures(hyps) | {"loss": loss}, "beam": None, "mbr": None},
-            "baselines": {"nearest mean spectrum": self.judge(trivial, "test")},
-            "examples": [{"src": id, "ref": ref, "hyp": hyp} for id, ref, hyp in examples],
+        drawn = min(range(len(refs)), key=lambda i: abs(len(refs[i]) - LETTERS_DRAWN))
+        self.draw_attention(folder / "attention.pdf", mels[drawn], *found[drawn], refs[drawn])
+        train = ((data.mels(row).numpy(), ref) for row, ref in zip(data.rows["train"], data.texts["train"]))
+        trivial = baselines.NearestSpectrum(train)
+        result = self.tested(ids, refs, hyps, folder)
+        result["test"]["greedy"]["loss"] = self.loss(model, "test")
+        return result | {
+            "baselines": {"nearest mean spectrum": self.judge([trivial.transcribe(m.numpy()) for m in mels], "test")},
             "differing": metrics.differing(hyps, refs, N_DIFFERING),
             "train_clips": self.listening(model),
+            "other": self.compare_decoders(hyps, folder),
         }
-        return result | {"other": self.compare_decoders(hyps, folder)}
+
+    def draw_attention(self, path, mels, hyp, alpha, ref):
+        """Where the decoder attends to when it writes each letter of one clip's text."""
+        seconds, n_positions = len(mels) / speech.FRAMES_A_SECOND, (len(mels) + 1) // 2
+        letters = [*hyp, speech.STOP][: len(alpha)]  # a text that was cut has no stop symbol
+        heading = f"{utils.data_title(self.data)}\nreference: {ref}"
+        utils.plot_over_time(path, alpha[: len(letters), :n_positions], seconds, "Letter", letters, heading)
 
     def listening(self, model):
         """On training clips: the CER, the CER against the text of another clip, and how the attended time rises with the letter.
@@ -265,16 +247,12 @@ class Recognition(experiment.SequenceExperiment):
         }
 
     def compare_decoders(self, hyps, folder):
-        """The other decoder's run with the same options against this one, on the same clips; None if there is none."""
-        other = DECODERS[self.args.decoder == DECODERS[0]]
-        run = self.counterpart(decoder=other)
-        if run is None:
-            return None
-        refs = self.data.texts["test"]
-        theirs = [row["prediction"] for row in runs.read_table(run.folder / PREDICTIONS, PREDICTION_COLUMNS)]
-        ours, others = metrics.similarities(hyps, refs), metrics.similarities(theirs, refs)
-        differences = {name: metrics.paired_difference(others[name], ours[name]) for name in metrics.SIMILARITIES}
-        return {"decoder": other, "run": run.folder.name, "cer": self.difference(theirs, hyps)} | differences
+        """The other decoder minus this one on the same clips, in CER and in each similarity; None without its run."""
+        other = self.against(self.data.ids["test"], hyps, folder, decoder=DECODERS[self.args.decoder == DECODERS[0]])
+        if other is not None:
+            ours, theirs = (metrics.similarities(texts, self.data.texts["test"]) for texts in (hyps, other.pop("hyps")))
+            other |= {name: metrics.paired_difference(theirs[name], ours[name]) for name in metrics.SIMILARITIES}
+        return other
 
     def report(self, result):
         super().report(result)
@@ -289,7 +267,7 @@ class Recognition(experiment.SequenceExperiment):
         print(f"  rank correlation of the attended time with the letter: {listened['spearman']}")
         if result["other"]:
             how = f"{result['other']['decoder']} minus {result['decoder']}, paired"
-            print(f"{how}: CER {format_interval(result['other']['cer'], sign='+')}{bundled}")
+            print(f"{how}: CER {format_interval(result['other']['difference'], sign='+')}{bundled}")
 
 
 def transcribe(args):

@@ -12,7 +12,7 @@ N_EPOCHS, QUICK_EPOCHS = 50, 20
 EVAL_BATCH_SIZE, SAMPLING_BATCH_SIZE = 512, 32  # sentences; the latter where each has many samples
 MAX_GROWTH, MAX_EXTRA = 2, 10  # a translation is cut at so many times its source's length and so many characters more
 TGT_NOISE = 3  # characters; the sentences of one source length are sorted by target length plus such noise
-N_HEAT_MAPS, N_EXAMPLES = 4, 8  # sentences of the test set that are drawn and listed
+N_HEAT_MAPS = 4  # sentences of the test set that are drawn
 MIN_SENTENCES = 10  # of one length, for a point in the figure of error by length
 
 
@@ -166,8 +166,6 @@ class Translation(experiment.SequenceExperiment):
         refs, sentences = zip(*self.data.pairs["test"])
         hyps = self.decode(model, "test")
         rates, title = metrics.error_rates(hyps, refs), utils.data_title(self.data)
-        rows = sorted(zip(sentences, refs, hyps, metrics.distances(hyps, refs)), key=lambda row: row[3] / len(row[1]))
-        runs.write_table(folder / "test_predictions.txt", ("source", "reference", "prediction", "distance"), rows)
         points = metrics.by_length(list(map(len, sentences)), rates, MIN_SENTENCES)
         path = folder / "err_by_length.pdf"
         utils.plot_intervals(path, points, "Source length (characters)", "Test error rate", title)
@@ -180,12 +178,8 @@ class Translation(experiment.SequenceExperiment):
                 heading = f"{title}\nreference: {refs[sentences.index(sentence)]}"
                 utils.plot_attention(folder / f"attention_{i}.pdf", alpha, sentence, [*hyp, "</s>"], heading)
         trivial = baselines.translate(self.data.pairs["train"], sentences)
-        examples = text.at_equal_distances(list(zip(sentences, refs, hyps)), N_EXAMPLES)
-        return {
-            "test": {"greedy": self.figures(hyps), "beam": None, "mbr": None},
-            "baselines": {name: metrics.mean(metrics.error_rates(hyps, refs)) for name, hyps in trivial.items()},
-            "examples": [{"src": src, "ref": ref, "hyp": hyp} for src, ref, hyp in examples],
-        }
+        judged = {name: self.judge(texts, "test") for name, texts in trivial.items()}
+        return self.tested(sentences, refs, hyps, folder) | {"baselines": judged}
 
 
 def translate(args):

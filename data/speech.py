@@ -357,18 +357,19 @@ def pad_mels(mels):
     return torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), n_frames
 
 
-def gatherer(data, split, max_text_length, device, augment=None):
+def gatherer(data, split, max_text_length, device, masks=None):
     """A function from a list of row tensors to batches: mels (batch_size, max_frames, N_MELS), n_frames, tgt (batch_size, max_tgt_len).
 
-    A batch is padded to its own longest clip and text; `augment` changes the spectrograms of a batch.
+    A batch is padded to its own longest clip and text. With `masks`, the largest numbers of channels and frames, `spec_augment`
+    is applied.
     """
     targets = [torch.tensor(encode(text, max_text_length)) for text in data.texts[split]]
 
     def gather(batches):
         for rows in batches:
             mels, n_frames = pad_mels([data.mels(data.rows[split][row]) for row in rows])
-            if augment is not None:
-                mels = augment(mels, n_frames)
+            if masks is not None:
+                mels = spec_augment(mels, n_frames, *masks)
             tgt = [targets[row] for row in rows]
             tgt = torch.nn.utils.rnn.pad_sequence(tgt, batch_first=True, padding_value=PADDING_IDX)
             yield mels.to(device), n_frames, tgt.to(device)
