@@ -192,8 +192,11 @@ class Recognition(experiment.SequenceExperiment):
     def draw(self, model, history, folder):
         title = utils.data_title(self.data)
         if self.data.ids["val"]:
-            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title)
-            shown = {name.replace("_", "-"): [line[f"val_{name}"] for line in history] for name in metrics.SIMILARITIES}
+            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title, self.args.label_smoothing)
+            shown = {
+                name.replace("_", "-").title(): [line[f"val_{name}"] for line in history]
+                for name in metrics.SIMILARITIES
+            }
             utils.plot_curves(folder / "similarities.pdf", shown, "Validation similarity", title)
             rates = {name.upper(): [line[f"val_{name}"] for line in history] for name in ("cer", "wer")}
             utils.plot_curves(folder / "error_rates.pdf", rates, "Validation error rate", title)

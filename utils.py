@@ -541,9 +541,10 @@ def plot_score(path, history, key, label, title=None):
     plot_curves(path, {label: [line[key] for line in history]}, label, title)
 
 
-def plot_losses(path, history, ylabel, title=None):
-    """A figure of the training loss and the validation loss by epoch."""
-    names = {"train_loss": "Training", "val_loss": "Validation"}
+def plot_losses(path, history, ylabel, title=None, label_smoothing=0.0):
+    """A figure of the training loss, which has the label smoothing in it, and the validation loss, which has not, by epoch."""
+    smoothed = f", label smoothing {label_smoothing:g}" if label_smoothing else ""
+    names = {"train_loss": f"Training{smoothed}", "val_loss": "Validation"}
     plot_curves(path, {label: [line[key] for line in history] for key, label in names.items()}, ylabel, title)
 
 
