@@ -139,7 +139,7 @@ class Classification(experiment.Experiment):
     def draw(self, model, history, folder):
         title = utils.data_title(self.data)
         utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats an image)", title)
-        utils.plot_score(folder / "val_acc.pdf", history, "val_acc", "Validation accuracy", title)
+        utils.plot_scores(folder / "val_acc.pdf", history, {"val_acc": ""}, "Validation accuracy", title)
         X, y = self.data.X["train"], self.data.y["train"]
         utils.plot_examples(folder, X, y, self.data.class_names, title)
         if self.args.network == "mlp":

@@ -220,6 +220,7 @@ def add_training_options(parser, **defaults):
     add("ema_decay", type=probability, default=0.0, help="evaluate the exponential moving average of the weights")
     add("accumulate", type=positive_int, default=1, help="parts of a batch that are computed one after the other")
     add("amp", action="store_true", default=False, help="bfloat16 where it suffices, torch.autocast")
+    add("init", type=Path, metavar="RUN", help="start from the best weights of this run's folder")
     if "label_smoothing" in defaults:
         add("label_smoothing", type=probability, help="share of the target's probability that all symbols get evenly")
 
