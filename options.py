@@ -74,9 +74,13 @@ def command_line(args):
 def before_imports(parse_args):
     """Call `parse_args()` before a script imports torch, so that `--help` and a wrong option answer at once.
 
-    Ends with one line if torch is not installed for the Python that runs the script.
+    Ends with one line if torch is not installed for the Python that runs the script, and on Ctrl-C or SIGTERM during the
+    imports.
     """
     parse_args()
+    signal.signal(signal.SIGTERM, _end_at_once)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
+        signal.signal(signal.SIGINT, _end_at_once)
     if importlib.util.find_spec("torch") is None:
         python = Path(".venv") / ("Scripts" if os.name == "nt" else "bin") / "python"
         script = Path(sys.argv[0]).name
@@ -92,6 +96,8 @@ def run_script(main):
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if signal.getsignal(signal.SIGINT) is _end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(main())
     except UserError as error:
@@ -99,7 +105,7 @@ def run_script(main):
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or "memory" in str(error)):
             raise
-        advice = "try smaller values of the options, -batch_size, -hidden_size or -beam_size"
+        advice = "try smaller values of the options, for instance -batch_size, -hidden_size or -n_samples"
         sys.exit(_error_line(f"there is not enough memory for this; {advice}", USER_ERROR))
     except KeyboardInterrupt as error:
         code = TERMINATED if _terminated else INTERRUPTED
@@ -112,6 +118,14 @@ def run_script(main):
 
 
 _terminated = False
+
+
+def _end_at_once(signum, frame):
+    """End during the imports, when nothing has been started; an exception here would become a traceback inside torch."""
+    was_terminated = signum == signal.SIGTERM
+    what = "terminated" if was_terminated else "interrupted"
+    os.write(sys.stderr.fileno(), f"{what}; nothing was changed\n".encode())
+    os._exit(TERMINATED if was_terminated else INTERRUPTED)
 
 
 def _on_sigterm(signum, frame):

@@ -2,13 +2,16 @@
 
 import re
 import shlex
+import signal
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT, load_script
 
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for folder in (ROOT, ROOT / "report")
+    for folder in (ROOT, ROOT / "report", ROOT / "benchmarks")
     for path in folder.glob("*.py")
     if "options.run_script(main" in path.read_text()
 )
@@ -18,7 +21,7 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
 def commands():
     """The command lines in the documents that call one of the scripts."""
     for document in DOCUMENTS:
-        for command in re.findall(r"python ((?:report/)?[\w-]+\.py[^`#\n]*)", (ROOT / document).read_text()):
+        for command in re.findall(r"python ((?:\w+/)?[\w-]+\.py[^`#\n]*)", (ROOT / document).read_text()):
             script, *arguments = shlex.split(command)
             if script in SCRIPTS:
                 yield script, tuple(arguments)
@@ -47,6 +50,20 @@ def test_a_python_without_torch_is_told_in_one_line(script, run_script):
     process = run_script("-S", script)  # without the installed packages
     assert process.returncode == 2 and process.stdout == ""
     assert re.fullmatch(rf"{script}: error: this Python has no torch; .*\n", process.stderr)
+
+
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_during_the_imports_ends_in_one_line(number, said):
+    code = (
+        "import os, sys, options\n"
+        "sys.argv = ['hw2-q3.py']\n"
+        "options.before_imports(lambda: None)\n"
+        f"os.kill(os.getpid(), {int(number)})\n"
+        "print('went on')\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 128 + number and process.stdout == ""
+    assert process.stderr == f"{said}; nothing was changed\n"
 
 
 def test_a_path_that_the_terminal_cannot_show(run_script, tmp_path):
