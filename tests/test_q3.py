@@ -214,8 +214,14 @@ def test_a_beam_wider_than_all_hypotheses_is_no_trouble(trained, data_dir, run_h
     assert run_here("hw2-q3.py", *common, "-resume").returncode == 0
 
 
-def test_a_text_file_that_is_not_there_is_not_a_sentence(trained):
-    assert "sentnces.txt" in user_error("-runs_dir", trained[0], "--translate", "sentnces.txt")
+@pytest.mark.parametrize("name", ["sentnces.txt", "my sentences.txt", "notes.md", "A.TXT"])
+def test_a_text_file_that_is_not_there_is_not_a_sentence(name, trained):
+    assert f"there is no file {name}" in user_error("-runs_dir", trained[0], "--translate", name)
+
+
+@pytest.mark.parametrize("sentence", ["hola.", "hola mundo.si", "¿dónde...", "3.5", ""])
+def test_a_sentence_is_not_taken_for_a_file(sentence):
+    assert list(text.read_lines([sentence])) == [sentence]
 
 
 def test_translate_looks_only_at_runs_of_the_scale_and_the_data_that_are_asked_for(trained):
