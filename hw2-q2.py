@@ -155,12 +155,18 @@ class Classification(experiment.Experiment):
         """Figures of the test sets, and what a comparison with another network needs."""
         data, title = self.data, utils.data_title(self.data)
         log_probs, y = predict(model, data.X["test"]), data.y["test"]
+        if log_probs.isnan().any():
+            raise options.UserError(
+                f"the weights in {folder / runs.BEST} are too large; delete its folder and train again"
+            )
         y_hat = log_probs.argmax(dim=-1)
         with runs.atomic_path(folder / PREDICTIONS) as path, open(path, "wb") as file:
             np.savez(file, y=y.numpy(), y_hat=y_hat.numpy())
-        subsets = images.test_subsets(data)
         result = {
-            "test": {name: metrics.classification(y[rows], log_probs[rows]) for name, rows in subsets.items()},
+            "test": {
+                name: metrics.classification(y[rows], log_probs[rows])
+                for name, rows in images.test_subsets(data).items()
+            },
             "baselines": images.baselines(data),
             "shifted_acc": [{"pixels": pixels, "acc": self.shifted_acc(model, pixels)} for pixels in SHIFTS],
         }
@@ -184,23 +190,24 @@ class Classification(experiment.Experiment):
         """The best learning rate of the network with pooling on the plain images; compares them if that is still to do."""
         how = {"learning_rate": rates, "seed": [options.DEFAULT_SEED], "run_name": None, "skip_test": True}
         plain = load(self.changed(**PLAIN, **how, resume="auto").args)
-        folder = plain.folder("comparison")
-        if (folder / runs.RESULT).exists():
-            rate = runs.read_json(folder / runs.RESULT, "best", "learning_rate", of=float)
-        else:
+        found = plain.finished("comparison")
+        if not found:
             print("the learning rates of the network with pooling are compared first", flush=True)
-            rate = experiment.compare(plain)["best"]["learning_rate"]
-        print(f"learning rate {rate:g}, the best of the comparison in {folder}", flush=True)
+            experiment.compare(plain)
+            found = plain.finished("comparison")
+        rate = runs.read_json(found[0].folder / runs.RESULT, "best", "learning_rate", of=float)
+        print(f"learning rate {rate:g}, the best of the comparison in {found[0].folder}", flush=True)
         return rate
+
+    def finished(self, kind="run"):
+        """The finished runs or comparisons with these options on these images, wherever they lie, the newest first."""
+        wanted = runs.compared(self.config(kind))["options"]
+        found = runs.find(self.args.runs_dir, self.question, kind, **wanted)
+        return [run for run in found if run.config["data"]["fingerprint"] == self.data.fingerprint]
 
     def compare_with_pooled(self, correct):
         """McNemar's test of this strided network against the pooled one with the same options; None if there is none."""
-        wanted = runs.compared(self.changed(no_maxpool=False).config())["options"]
-        found = [
-            run
-            for run in runs.find(self.args.runs_dir, self.question, **wanted)
-            if run.result["test"] and run.config["data"]["fingerprint"] == self.data.fingerprint
-        ]
+        found = [run for run in self.changed(no_maxpool=False).finished() if runs.read_result(run.folder)["test"]]
         if not found:
             print("no test of the network with pooling on these images was found: the two cannot be compared")
             return None

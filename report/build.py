@@ -259,19 +259,13 @@ def other_runs(finished, keys, found):
 
 def read_result(run, keys):
     """The result of a finished run; raises `UserError` if it is not what the scripts write."""
-    path = run.folder / runs.RESULT
-    missing = [key for key in keys if key not in run.result]
-    if missing:
-        raise broken(path, f"lacks {', '.join(missing)}")
+    result = runs.read_result(run.folder, keys)
     try:
-        json.dumps(run.result, allow_nan=False)
+        json.dumps(result, allow_nan=False)
     except ValueError as error:
-        raise broken(path, "holds numbers that are not finite") from error
-    return run.result
-
-
-def broken(path, what):
-    return options.UserError(f"{path} {what}; delete its folder and run again")
+        path = run.folder / runs.RESULT
+        raise options.UserError(f"{path} holds numbers that are not finite; delete its folder and run again") from error
+    return result
 
 
 def compile_report(year, content, output):

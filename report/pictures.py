@@ -44,7 +44,7 @@ def main(argv=None):
     for name, question, kind, wanted, figures, width in PICTURES:
         found = runs.find(args.runs_dir, question, kind, **wanted)
         found = [run for run in found if all(f"{figure}.pdf" in run.figures for figure in figures)]
-        found = [run for run in found if kind == "comparison" or run.result["test"]]
+        found = [run for run in found if kind == "comparison" or runs.read_result(run.folder)["test"]]
         if not found:
             raise options.UserError(
                 f"no {kind} in {args.runs_dir / question} has {figures[0]}.pdf; run make report first"
