@@ -96,6 +96,12 @@ class Experiment:
     def folder(self, kind="run"):
         return runs.folder_of(self.config(kind), self.args.runs_dir, self.base_name, self.args.run_name)
 
+    def finished(self, kind="run"):
+        """The finished runs or comparisons with these options on these data, wherever they lie, the newest first."""
+        wanted = runs.compared(self.config(kind))["options"]
+        found = runs.find(self.args.runs_dir, self.question, kind, **wanted)
+        return [run for run in found if run.config["data"]["fingerprint"] == self.data.fingerprint]
+
     def changed(self, **options):
         """The same experiment with some options changed."""
         other = copy.copy(self)

@@ -157,7 +157,7 @@ class Classification(experiment.Experiment):
         log_probs, y = predict(model, data.X["test"]), data.y["test"]
         if log_probs.isnan().any():
             raise options.UserError(
-                f"the weights in {folder / runs.BEST} are too large; delete its folder and train again"
+                f"{folder / runs.BEST}: the weights are too large; delete its folder and train again"
             )
         y_hat = log_probs.argmax(dim=-1)
         with runs.atomic_path(folder / PREDICTIONS) as path, open(path, "wb") as file:
@@ -198,12 +198,6 @@ class Classification(experiment.Experiment):
         rate = runs.read_json(found[0].folder / runs.RESULT, "best", "learning_rate", of=float)
         print(f"learning rate {rate:g}, the best of the comparison in {found[0].folder}", flush=True)
         return rate
-
-    def finished(self, kind="run"):
-        """The finished runs or comparisons with these options on these images, wherever they lie, the newest first."""
-        wanted = runs.compared(self.config(kind))["options"]
-        found = runs.find(self.args.runs_dir, self.question, kind, **wanted)
-        return [run for run in found if run.config["data"]["fingerprint"] == self.data.fingerprint]
 
     def compare_with_pooled(self, correct):
         """McNemar's test of this strided network against the pooled one with the same options; None if there is none."""
