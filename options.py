@@ -122,10 +122,9 @@ _terminated = False
 
 def _end_at_once(signum, frame):
     """End during the imports, when nothing has been started; an exception here would become a traceback inside torch."""
-    was_terminated = signum == signal.SIGTERM
-    what = "terminated" if was_terminated else "interrupted"
-    os.write(sys.stderr.fileno(), f"{what}; nothing was changed\n".encode())
-    os._exit(TERMINATED if was_terminated else INTERRUPTED)
+    what, code = ("terminated", TERMINATED) if signum == signal.SIGTERM else ("interrupted", INTERRUPTED)
+    os.write(sys.stderr.fileno(), f"{what}\n".encode())
+    os._exit(code)
 
 
 def _on_sigterm(signum, frame):
