@@ -81,10 +81,14 @@ def before_imports(parse_args):
     signal.signal(signal.SIGTERM, _end_at_once)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, _end_at_once)
+    _require_packages()
+
+
+def _require_packages():
+    """End with one line if torch, and so the rest, is not installed for the Python that runs the script."""
     if importlib.util.find_spec("torch") is None:
         python = Path(".venv") / ("Scripts" if os.name == "nt" else "bin") / "python"
-        script = Path(sys.argv[0]).name
-        advice = f"run {python} {script}" if (ROOT / python).exists() else "run make test first, it makes .venv"
+        advice = f"run {python} {sys.argv[0]}" if (ROOT / python).exists() else "run make setup first, it makes .venv"
         sys.exit(_error_line(f"this Python has no torch; {advice}", USER_ERROR))
 
 
@@ -102,6 +106,9 @@ def run_script(main):
         sys.exit(main())
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
+    except ModuleNotFoundError:
+        _require_packages()
+        raise
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or "memory" in str(error)):
             raise

@@ -22,10 +22,23 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import options  # noqa: E402
-import runs  # noqa: E402
 from editions import BATCH_SIZE, EDITIONS  # noqa: E402
 
 YEARS = sorted(edition.year for edition in EDITIONS.values())
+
+
+def parse_args(argv=None):
+    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_option("edition", choices=YEARS, help="the report to compile (default: all three)")
+    options.add_report_options(parser, HERE)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import runs  # noqa: E402
+
 TIMESTAMP = 0  # nothing in a report depends on when it was compiled
 SETTINGS = [(scale, bundled) for scale in ("full", "quick") for bundled in (False, True)]  # the best first
 
@@ -112,13 +125,6 @@ QUESTIONS = {
         ),
     ),
 }  # fmt: skip
-
-
-def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_option("edition", choices=YEARS, help="the report to compile (default: all three)")
-    options.add_report_options(parser, HERE)
-    return parser.parse_args(argv)
 
 
 def main(argv=None):

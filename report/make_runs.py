@@ -19,13 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
-import build  # noqa: E402
-from build import QUESTIONS, YEARS  # noqa: E402
-
 import options  # noqa: E402
-import runs  # noqa: E402
-
-GRACE = 10  # seconds that an interrupted command has to end by itself
 
 
 def parse_args(argv=None):
@@ -36,6 +30,17 @@ def parse_args(argv=None):
     )
     options.add_report_options(parser, HERE)
     return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import build  # noqa: E402
+from build import QUESTIONS, YEARS  # noqa: E402
+
+import runs  # noqa: E402
+
+GRACE = 10  # seconds that an interrupted command has to end by itself
 
 
 def main(argv=None):

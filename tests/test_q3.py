@@ -146,6 +146,17 @@ def test_a_resumed_run_is_an_uninterrupted_one(trained, data_dir, tmp_path):
     assert figures[0] == figures[1] and len(epochs) == 1
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_repeats_its_bits(data_dir, run_script, tmp_path):
+    common = ("hw2-q3.py", "--use_attn", *TINY, "-data_dir", data_dir, "-runs_dir", tmp_path, "-device", "cuda")
+    weights = []
+    for name in ("a", "b"):
+        process = run_script(*common, "-run_name", name)
+        assert process.returncode == 0, process.stderr
+        weights.append(runs.load_checkpoint(tmp_path / "q3" / name / "best.pt")["weights"])
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
 def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, run_script, tmp_path):
     runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
     folder = folder_of(runs_dir, False)
