@@ -204,6 +204,13 @@ def test_translate_keeps_the_order_and_answers_an_empty_line_with_an_empty_line(
     assert both[:6] == [*process.stdout.split("\n")[:5], lines[0]] and len(both) == 8
 
 
+def test_translate_takes_a_very_long_sentence(trained, capsys):
+    long = "no tengo hambre. " * 600
+    script.main(["--use_attn", "-runs_dir", str(trained[0]), "--translate", long])
+    answer, end = capsys.readouterr().out.split("\n")
+    assert len(answer) <= script.MAX_GROWTH * len(text.normalize(long)) + script.MAX_EXTRA and end == ""
+
+
 @pytest.mark.parametrize("name", ["", "/dev/null"])
 def test_translate_names_what_is_no_text_file(name, trained, tmp_path):
     assert "is not a text file" in user_error("-runs_dir", trained[0], "--translate", name or tmp_path)
