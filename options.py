@@ -112,7 +112,7 @@ def run_script(main):
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or "memory" in str(error)):
             raise
-        advice = "try smaller values of the options, for instance -batch_size, -hidden_size or -n_samples"
+        advice = "try smaller values of the options, for instance -batch_size, -hidden_size, -beam_size or -n_samples"
         sys.exit(_error_line(f"there is not enough memory for this; {advice}", USER_ERROR))
     except KeyboardInterrupt as error:
         code = TERMINATED if _terminated else INTERRUPTED
