@@ -109,11 +109,16 @@ class Experiment:
     def folder(self, kind="run"):
         return runs.folder_of(self.config(kind), self.args.runs_dir, self.base_name, self.args.run_name)
 
+    def finished(self, kind="run"):
+        """The finished runs or comparisons with these options on these data, wherever they lie, the newest first."""
+        wanted = runs.compared(self.config(kind))["options"]
+        found = runs.find(self.args.runs_dir, self.question, kind, **wanted)
+        return [run for run in found if run.config["data"]["fingerprint"] == self.data.fingerprint]
+
     def counterpart(self, **options):
         """The newest tested run of the same data whose options differ in these alone, a `runs.Found`; None if there is none."""
-        wanted = runs.compared(self.changed(**options).config())["options"]
-        for run in runs.find(self.args.runs_dir, self.question, **wanted):
-            if run.result["test"] and run.config["data"]["fingerprint"] == self.data.fingerprint:
+        for run in self.changed(**options).finished():
+            if runs.read_result(run.folder)["test"]:
                 return run
         shown = ", ".join(f"{name} {value}" for name, value in options.items())
         print(f"no test of the network with {shown} on these data was found: the two cannot be compared")
