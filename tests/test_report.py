@@ -477,12 +477,16 @@ def test_beam_search_and_other_seeds_of_a_decoder(write_speech, compile_text):
     result = speech_result(True, 0.4)
     beam = result["test"]["greedy"] | {"cer": figure_of_merit(0.3777), "beam_size": 5, "length_penalty": 0.5}
     result["test"]["beam"] = beam | {"difference": figure_of_merit(0.0223, 0.001), "val_cer": figure_of_merit(0.3)}
+    risk = {"n_samples": 64, "cer": figure_of_merit(0.3888), "difference": figure_of_merit(0.0112, 0.05)}
+    result["test"]["mbr"] = result["test"]["beam"] | risk
     write_speech(True, 0.4, test=result["test"])
     write_speech(True, 0.4444, seed=43)
     write_speech(True, 0.3, decoder="transformer")
     text = compile_text("2023-24")
     assert "A beam of 5, with the length penalty that is best on validation, has a CER of 0.3777" in text
     assert "0.0223 (0.0213 to 0.0233, bundled data)" in text
+    assert "64 samples has a CER of 0.3888" in text
+    assert text.count("an interval that contains 0") == 1
     assert "Other seeds (43) reach a CER of 0.4444" in text
     assert "Over the seeds" not in text
     write_speech(True, 0.3333, decoder="transformer", seed=44)
