@@ -66,3 +66,10 @@ def test_classification_by_hand():
     assert figures["acc"]["value"] == 0.75
     assert figures["per_class_acc"] == [0.5, 1.0, 1.0]
     assert figures["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@given(st.text("abcd ", max_size=9), st.text("abcd ", max_size=9))
+def test_cosine_is_the_largest_similarity(hyp, ref):
+    """As the report of 2023-24 derives in 3.4."""
+    values = {name: similarity(hyp, ref) for name, similarity in metrics.SIMILARITIES.items()}
+    assert max(values.values()) <= values["cosine"] + 1e-12
