@@ -16,7 +16,7 @@ EVAL_BATCH_SIZE = 64  # clips
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
 LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # a transcription is cut at so many letters for each second, and so many more
 N_LISTENED = 200  # training clips on which the attention is looked at
-N_DIFFERING = 3  # test clips of which the similarities differ most, listed
+N_DIFFERING = 4  # test clips in which the similarities differ most, listed
 LETTERS_DRAWN = 30  # the attention is drawn for the test clip whose text has about so many letters
 DECODERS = ("recurrent", "transformer")
 SCORES = ("jaccard", "cosine", "damerau_levenshtein", "wer", "cer")  # of free decoding, on validation in each epoch
@@ -194,7 +194,9 @@ class Recognition(experiment.SequenceExperiment):
         mels = self.data.mels(self.data.rows["train"][0])
         seconds = len(mels) / speech.FRAMES_A_SECOND
         heading = f"{title}\n{self.data.texts['train'][0]}"
-        utils.plot_over_time(folder / "log_mel.pdf", mels.T, seconds, "Mel channel", title=heading, flipped=True)
+        utils.plot_over_time(
+            folder / "log_mel.pdf", mels.T, seconds, "Mel channel", "Log-mel", title=heading, flipped=True
+        )
 
     def test(self, model, folder):
         """Figures of greedy decoding of the test set, of a recogniser without training, and of where the decoder listens."""
@@ -206,12 +208,15 @@ class Recognition(experiment.SequenceExperiment):
         (hyp, alpha), seconds = found[drawn], len(mels[drawn]) / speech.FRAMES_A_SECOND
         letters = [*hyp, speech.STOP][: len(alpha)]  # a text that was cut has no stop symbol
         heading = f"{utils.data_title(data)}\nreference: {refs[drawn]}"
-        utils.plot_over_time(folder / "attention.pdf", alpha, seconds, "Letter", letters, heading)
+        utils.plot_over_time(folder / "attention.pdf", alpha, seconds, "Letter", "Weight", letters, heading)
         trivial = baselines.NearestSpectrum(zip((m.numpy() for m in data.all_mels("train")), data.texts["train"]))
         result = self.tested(ids, refs, hyps, folder)
         result["test"]["greedy"]["loss"] = self.loss(model, "test")
         return result | {
             "baselines": {"nearest mean spectrum": self.judge([trivial.transcribe(m.numpy()) for m in mels], "test")},
+            "unrelated": {
+                name: values.mean() for name, values in metrics.similarities(refs[1:] + refs[:1], refs).items()
+            },
             "differing": metrics.differing(hyps, refs, N_DIFFERING),
             "train_clips": self.listening(model),
             "other": self.compare_decoders(hyps, folder),

@@ -1,5 +1,6 @@
 """Figures of merit with their 95 % intervals, and paired differences. No modules, no plots."""
 
+import itertools
 import math
 from collections import Counter
 
@@ -228,11 +229,16 @@ def similarities(hyps, refs):
 
 
 def differing(hyps, refs, n_examples):
-    """The pairs whose similarities differ most, with their values, the largest difference first."""
+    """The pairs in which Jaccard and Damerau-Levenshtein differ most, with all similarities.
+
+    In turn a pair in which Jaccard is higher, and one in which it is lower; where no pair is left of one kind, of the other.
+    """
     values = similarities(hyps, refs)
-    spread = np.ptp(list(values.values()), axis=0)
-    order = np.argsort(-spread, kind="stable")[:n_examples].tolist()
-    return [{"ref": refs[i], "hyp": hyps[i]} | {name: float(v[i]) for name, v in values.items()} for i in order]
+    excess = values["jaccard"] - values["damerau_levenshtein"]
+    order = np.argsort(-excess, kind="stable").tolist()
+    higher, lower = [i for i in order if excess[i] > 0], [i for i in reversed(order) if excess[i] < 0]
+    chosen = [i for pair in itertools.zip_longest(higher, lower) for i in pair if i is not None][:n_examples]
+    return [{"ref": refs[i], "hyp": hyps[i]} | {name: float(v[i]) for name, v in values.items()} for i in chosen]
 
 
 def word_edits(hyps, refs):

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+import textwrap
 import time
 
 import matplotlib
@@ -25,6 +26,7 @@ CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each 
 COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
 MIN_ATTENTION_CELLS = 12  # short sentences are not drawn larger than one of so many characters
 ATTENTION_MARGINS = 0.7, 0.5, 0.5, 0.45  # inches on the left, on the right, below and above, for the labels and the bar
+TITLE_LETTERS = 60  # of a line over a figure of a column's width
 ROW_HEIGHT = 0.11  # inches, of a row with a letter beside it
 GAP_COLOR = "dimgray"
 LEGEND_COLUMNS = 3
@@ -513,24 +515,27 @@ def plot_attention(path, alpha, src, tgt, title=None):
     save_figure(fig, path)
 
 
-def plot_over_time(path, image, seconds, ylabel, labels=None, title=None, flipped=False):
+def plot_over_time(path, image, seconds, ylabel, unit, labels=None, title=None, flipped=False):
     """A picture whose columns are evenly spaced in time, such as a spectrogram or attention to a clip.
 
     Args:
         image: (n_rows, n_columns).
         seconds: of the whole width.
-        labels: of the rows, or None.
+        unit: what the colours stand for.
+        labels: symbols of the rows, or None; a blank is drawn as an open box.
+        title: long lines are wrapped.
         flipped: the first row is drawn at the bottom.
     """
+    title = "\n".join(wrapped for line in (title or "").split("\n") for wrapped in textwrap.wrap(line, TITLE_LETTERS))
     height = max(COLUMN_HEIGHT, ROW_HEIGHT * len(labels or ()))
     fig, ax = new_figure(height=height)
     n_rows = image.shape[0]
     extent = (0, seconds, -0.5, n_rows - 0.5) if flipped else (0, seconds, n_rows - 0.5, -0.5)
     cmap, origin = "Blues" if labels else "viridis", "lower" if flipped else "upper"
     picture = ax.imshow(image.numpy(), cmap=cmap, aspect="auto", origin=origin, extent=extent, interpolation="none")
-    fig.colorbar(picture, ax=ax, pad=0.02)
+    fig.colorbar(picture, ax=ax, pad=0.02, label=unit)
     if labels:
-        ax.set_yticks(range(n_rows), labels, family="monospace")
+        ax.set_yticks(range(n_rows), ["\u2423" if label == " " else label for label in labels], family="monospace")
     ax.grid(False)
     ax.set(xlabel="Time (s)", ylabel=ylabel, title=title)
     save_figure(fig, path)

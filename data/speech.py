@@ -23,6 +23,7 @@ import torch
 
 import runs
 from data import sources
+from data.bundled.speech import MARKER
 from data.fetch.ljspeech import FOLDER_NAME, METADATA, N_CLIPS, TITLE, WAVS
 from data.text import at_equal_distances
 from options import DATA_DIR, ROOT, UserError
@@ -156,7 +157,7 @@ class Clips:
     """The clips of the three splits with their spectrograms.
 
     Attributes:
-        title: name to show; `bundled` says whether the clips were spoken by this project.
+        title: name to show; `bundled` says whether the clips were spoken by eSpeak NG.
         ids, texts: dict from split to a list; the texts are normalised and whole.
         rows: dict from split to the clips' rows in `n_frames` and `starts` (n_clips_of_split).
         n_frames: (n_clips), on the CPU.
@@ -201,6 +202,7 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False):
     """
     found = sources.choose(mode, [(Path(data_dir) / FOLDER_NAME / METADATA,)], TITLE, DOWNLOAD_COMMAND)
     folder = bundled_folder() if found is None else found[0].parent
+    bundled = (folder / MARKER).exists()  # also of other texts that eSpeak NG spoke, wherever they lie
     lines = read_metadata(folder / METADATA)
     clips, n_silent, n_empty = usable(lines, folder)
     splits = split(clips, counts, folder)
@@ -230,10 +232,10 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False):
         print(f"warning: {folder}: of {len(lines):,} clips left out: {shown}", file=sys.stderr)
     digest = hashlib.sha256(str(arrays["digest"]).encode())
     digest.update(repr([(name, ids[name], texts[name]) for name in SPLITS]).encode())
-    origin = f"{'spoken by eSpeak NG' if found is None else METADATA}, {len(clips):,} of {len(lines):,} clips"
+    origin = f"{'spoken by eSpeak NG' if bundled else METADATA}, {len(clips):,} of {len(lines):,} clips"
     starts = torch.cat([n_frames.new_zeros(1), n_frames.cumsum(0)[:-1]])
     return Clips(
-        TITLE, found is None, ids, texts, rows, n_frames, starts, frames, digest.hexdigest(), origin, folder
+        TITLE, bundled, ids, texts, rows, n_frames, starts, frames, digest.hexdigest(), origin, folder
     )  # fmt: skip
 
 

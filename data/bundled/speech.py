@@ -20,6 +20,8 @@ from data.fetch import download
 from data.fetch.ljspeech import FOLDER_NAME, METADATA, WAVS
 from options import UserError
 
+MARKER = "GENERATED"  # a file beside the metadata that tells such a folder from recordings
+MARKER_TEXT = "These clips were spoken by eSpeak NG (python -m data.bundled.speech); they are no recordings.\n"
 SEED = 20241206
 N_BUNDLED = 6000
 MAX_CHARS = 40  # of a sentence
@@ -117,6 +119,7 @@ def write(clips, folder):
                 file.writeframes(samples)
         lines = [f"{clip.id}|{clip.text}|{clip.text}\n" for clip in clips]
         (new / FOLDER_NAME / METADATA).write_bytes("".join(lines).encode())
+        (new / FOLDER_NAME / MARKER).write_text(MARKER_TEXT, encoding="utf-8")
         (new / FOLDER_NAME).rename(target)
     return n_samples / engine.sample_rate
 
