@@ -251,11 +251,6 @@ def search(step, state, memory, beam_size=1, length_penalty=0.0, n_samples=None,
     return select(samples, (torch.arange(len(chosen), device=chosen.device), chosen))
 
 
-def attended(weights):
-    """The mean place in the source that each symbol attends to: (n_symbols) of the weights (n_symbols, n_source)."""
-    return (weights * torch.arange(weights.shape[1])).sum(dim=1)
-
-
 def in_batches(lengths, batch_size, decode):
     """Decode inputs in batches of like length; returns the results in the order of the inputs.
 

@@ -55,9 +55,6 @@ class Experiment:
         """The network."""
         raise NotImplementedError
 
-    def prepare(self, model):
-        """What is done to the network of a run that starts, before its first step."""
-
     def batches(self, device):
         """The `utils.Batches` of the training set."""
         raise NotImplementedError
@@ -112,11 +109,16 @@ class Experiment:
     def folder(self, kind="run"):
         return runs.folder_of(self.config(kind), self.args.runs_dir, self.base_name, self.args.run_name)
 
+    def finished(self, kind="run"):
+        """The finished runs or comparisons with these options on these data, wherever they lie, the newest first."""
+        wanted = runs.compared(self.config(kind))["options"]
+        found = runs.find(self.args.runs_dir, self.question, kind, **wanted)
+        return [run for run in found if run.config["data"]["fingerprint"] == self.data.fingerprint]
+
     def counterpart(self, **options):
         """The newest tested run of the same data whose options differ in these alone, a `runs.Found`; None if there is none."""
-        wanted = runs.compared(self.changed(**options).config())["options"]
-        for run in runs.find(self.args.runs_dir, self.question, **wanted):
-            if run.result["test"] and run.config["data"]["fingerprint"] == self.data.fingerprint:
+        for run in self.changed(**options).finished():
+            if runs.read_result(run.folder)["test"]:
                 return run
         shown = ", ".join(f"{name} {value}" for name, value in options.items())
         print(f"no test of the network with {shown} on these data was found: the two cannot be compared")
@@ -314,8 +316,8 @@ def report_training(experiment, result):
 def train(experiment, model, run, device):
     """Fit the model, draw the training; returns what the result says of it."""
     args, data = experiment.args, experiment.data
-    if run.is_new:
-        experiment.prepare(model)
+    if run.is_new and args.init is not None:
+        start_from(experiment, model, args.init)
     batches = experiment.batches(device)
     history = utils.fit(
         utils.Optimization(model, args, args.epochs * len(batches)),
@@ -344,6 +346,17 @@ def train(experiment, model, run, device):
         "device": str(device),
         "test": None,
     }
+
+
+def start_from(experiment, model, init):
+    """Load the best weights of the run `init`, its folder or the folder's name; raises `UserError` if they do not fit."""
+    folder = init if init.is_dir() else experiment.args.runs_dir / experiment.question / init
+    if not (folder / runs.BEST).is_file():
+        raise UserError(f"-init: {init} is no folder of a trained run; name one of {folder.parent}")
+    for name, value in (experiment.extra() or {}).items():
+        if runs.part_of_checkpoint(folder / runs.BEST, name) != value:
+            raise UserError(f"-init: the run in {folder} has other {name}; give one that was trained on these data")
+    runs.load_weights(model, folder / runs.BEST)
 
 
 def compare(experiment):

@@ -29,13 +29,21 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import torch  # noqa: E402
+
+import runs  # noqa: E402
+import theory  # noqa: E402
+import utils  # noqa: E402
+from theory.figures import FIGURES  # noqa: E402
+
+
 def main(argv=None):
     args = parse_args(argv)
     years = [args.edition] if args.edition else YEARS
     folders = {year: make_folder(args.runs_dir / "q1" / year) for year in years}
-
-    import torch
-
     torch.set_num_threads(1)  # small matrices, and seconds that do not depend on the number of cores
     all_hold = [check_edition(year, args.seed, folder) for year, folder in folders.items()]
     return 0 if all(all_hold) else 1
@@ -52,11 +60,6 @@ def make_folder(folder):
 
 def check_edition(year, seed, folder):
     """Check, print, plot and write one edition; returns whether all its claims hold."""
-    import runs
-    import theory
-    import utils
-    from theory.figures import FIGURES
-
     start = time.perf_counter()
     print(f"{year}, Question 1")
     print_row("", "claim", "expected", "measured", "holds")

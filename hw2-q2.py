@@ -139,7 +139,7 @@ class Classification(experiment.Experiment):
     def draw(self, model, history, folder):
         title = utils.data_title(self.data)
         utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats an image)", title)
-        utils.plot_score(folder / "val_acc.pdf", history, "val_acc", "Validation accuracy", title)
+        utils.plot_scores(folder / "val_acc.pdf", history, {"val_acc": ""}, "Validation accuracy", title)
         X, y = self.data.X["train"], self.data.y["train"]
         utils.plot_examples(folder, X, y, self.data.class_names, title)
         if self.args.network == "mlp":
@@ -155,12 +155,18 @@ class Classification(experiment.Experiment):
         """Figures of the test sets, and what a comparison with another network needs."""
         data, title = self.data, utils.data_title(self.data)
         log_probs, y = predict(model, data.X["test"]), data.y["test"]
+        if log_probs.isnan().any():
+            raise options.UserError(
+                f"{folder / runs.BEST}: the weights are too large; delete its folder and train again"
+            )
         y_hat = log_probs.argmax(dim=-1)
         with runs.atomic_path(folder / PREDICTIONS) as path, open(path, "wb") as file:
             np.savez(file, y=y.numpy(), y_hat=y_hat.numpy())
-        subsets = images.test_subsets(data)
         result = {
-            "test": {name: metrics.classification(y[rows], log_probs[rows]) for name, rows in subsets.items()},
+            "test": {
+                name: metrics.classification(y[rows], log_probs[rows])
+                for name, rows in images.test_subsets(data).items()
+            },
             "baselines": images.baselines(data),
             "shifted_acc": [{"pixels": pixels, "acc": self.shifted_acc(model, pixels)} for pixels in SHIFTS],
         }
@@ -184,13 +190,13 @@ class Classification(experiment.Experiment):
         """The best learning rate of the network with pooling on the plain images; compares them if that is still to do."""
         how = {"learning_rate": rates, "seed": [options.DEFAULT_SEED], "run_name": None, "skip_test": True}
         plain = load(self.changed(**PLAIN, **how, resume="auto").args)
-        folder = plain.folder("comparison")
-        if (folder / runs.RESULT).exists():
-            rate = runs.read_json(folder / runs.RESULT, "best", "learning_rate", of=float)
-        else:
+        found = plain.finished("comparison")
+        if not found:
             print("the learning rates of the network with pooling are compared first", flush=True)
-            rate = experiment.compare(plain)["best"]["learning_rate"]
-        print(f"learning rate {rate:g}, the best of the comparison in {folder}", flush=True)
+            experiment.compare(plain)
+            found = plain.finished("comparison")
+        rate = runs.read_json(found[0].folder / runs.RESULT, "best", "learning_rate", of=float)
+        print(f"learning rate {rate:g}, the best of the comparison in {found[0].folder}", flush=True)
         return rate
 
     def compare_with_pooled(self, correct):

@@ -15,7 +15,6 @@ N_EPOCHS, QUICK_EPOCHS = 15, 4
 EVAL_BATCH_SIZE = 64  # clips
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
 LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # a transcription is cut at so many letters for each second, and so many more
-SPEC_AUGMENT = 27, 80  # mel channels and frames of the largest masks
 N_LISTENED = 200  # training clips on which the attention is looked at
 N_DIFFERING = 3  # test clips of which the similarities differ most, listed
 LETTERS_DRAWN = 30  # the attention is drawn for the test clip whose text has about so many letters
@@ -44,7 +43,6 @@ def parse_args(argv=None):
     help = "share of an auxiliary CTC loss on the encoder's output (not reproducible on CUDA)"
     parser.add_option("ctc_weight", type=options.probability, default=0.0, help=help)
     options.add_search_options(parser)
-    parser.add_option("init", type=Path, metavar="RUN", help="start from the best weights of this run's folder")
     parser.add_option("transcribe", type=Path, nargs="+", metavar="WAV", help="transcribe sound files; no training")
     options.add_data_options(parser)
     options.add_run_options(parser)
@@ -66,7 +64,6 @@ import decoding  # noqa: E402
 import experiment  # noqa: E402
 import metrics  # noqa: E402
 import models  # noqa: E402
-import runs  # noqa: E402
 import utils  # noqa: E402
 from data import speech, text  # noqa: E402
 from data.speech import PADDING_IDX, START_IDX, STOP_IDX  # noqa: E402
@@ -107,14 +104,9 @@ class Recognition(experiment.SequenceExperiment):
             decoder = models.TextDecoderTransformer(vocab_size, args.hidden_size, **blocks)
         return models.SpeechToText(encoder, decoder, ctc=args.ctc_weight > 0)
 
-    def prepare(self, model):
-        if self.args.init is not None:
-            folder = self.args.init if self.args.init.is_dir() else self.args.runs_dir / self.question / self.args.init
-            runs.load_weights(model, folder / runs.BEST)
-
     def batches(self, device, split="train"):
-        masks = SPEC_AUGMENT if self.args.spec_augment and split == "train" else None
-        gather = speech.gatherer(self.data, split, self.args.max_text_length, device, masks)
+        augmented = self.args.spec_augment and split == "train"
+        gather = speech.gatherer(self.data, split, self.args.max_text_length, device, augmented)
         n_frames = self.data.n_frames[self.data.rows[split]]
         batch_size = self.args.batch_size if split == "train" else EVAL_BATCH_SIZE
         return utils.Batches(len(n_frames), batch_size, gather, [n_frames], noise=FRAME_NOISE)
@@ -162,16 +154,18 @@ class Recognition(experiment.SequenceExperiment):
 
     def decode(self, model, split, **search):
         """The texts of all clips of a split, in their order."""
-        mels = [self.data.mels(row) for row in self.data.rows[split]]
-        return [hyp for hyp, _ in self.listen(model, mels, **search)]
+        return [hyp for hyp, _ in self.listen(model, self.data.all_mels(split), **search)]
 
     def listen(self, model, mels, **search):
-        """The text of each spectrogram, and its attention weights (n_symbols, n_positions), or None if they are not asked for."""
+        """The text of each spectrogram, and the attention weights of its symbols (n_symbols, n_positions) if they are asked for."""
 
         def decode(rows):
             found = self.search(model, [mels[i] for i in rows], **search)
             texts = [speech.decode(symbols) for symbols in found.symbols.tolist()]
-            return list(zip(texts, [None] * len(rows) if found.weights is None else found.weights.cpu()))
+            if found.weights is None:
+                return [(hyp, None) for hyp in texts]
+            sizes = [(len(hyp) + 1, (len(mels[i]) + 1) // 2) for hyp, i in zip(texts, rows)]
+            return [(hyp, alpha[:n, :m].cpu()) for hyp, alpha, (n, m) in zip(texts, found.weights, sizes)]
 
         return decoding.in_batches([len(clip) for clip in mels], EVAL_BATCH_SIZE, decode)
 
@@ -192,11 +186,11 @@ class Recognition(experiment.SequenceExperiment):
     def draw(self, model, history, folder):
         title = utils.data_title(self.data)
         if self.data.ids["val"]:
-            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title)
-            shown = {name.replace("_", "-"): [line[f"val_{name}"] for line in history] for name in metrics.SIMILARITIES}
-            utils.plot_curves(folder / "similarities.pdf", shown, "Validation similarity", title)
-            rates = {name.upper(): [line[f"val_{name}"] for line in history] for name in ("cer", "wer")}
-            utils.plot_curves(folder / "error_rates.pdf", rates, "Validation error rate", title)
+            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title, self.args.label_smoothing)
+            similarities = {f"val_{name}": name.replace("_", "-").title() for name in metrics.SIMILARITIES}
+            utils.plot_scores(folder / "similarities.pdf", history, similarities, "Validation similarity", title)
+            rates = {"val_cer": "CER", "val_wer": "WER"}
+            utils.plot_scores(folder / "error_rates.pdf", history, rates, "Validation error rate", title)
         mels = self.data.mels(self.data.rows["train"][0])
         seconds = len(mels) / speech.FRAMES_A_SECOND
         heading = f"{title}\n{self.data.texts['train'][0]}"
@@ -205,13 +199,15 @@ class Recognition(experiment.SequenceExperiment):
     def test(self, model, folder):
         """Figures of greedy decoding of the test set, of a recogniser without training, and of where the decoder listens."""
         data, (ids, refs) = self.data, (self.data.ids["test"], self.data.texts["test"])
-        mels = [data.mels(row) for row in data.rows["test"]]
+        mels = data.all_mels("test")
         found = self.listen(model, mels, return_weights=True)
         hyps = [hyp for hyp, _ in found]
         drawn = min(range(len(refs)), key=lambda i: abs(len(refs[i]) - LETTERS_DRAWN))
-        self.draw_attention(folder / "attention.pdf", mels[drawn], *found[drawn], refs[drawn])
-        train = ((data.mels(row).numpy(), ref) for row, ref in zip(data.rows["train"], data.texts["train"]))
-        trivial = baselines.NearestSpectrum(train)
+        (hyp, alpha), seconds = found[drawn], len(mels[drawn]) / speech.FRAMES_A_SECOND
+        letters = [*hyp, speech.STOP][: len(alpha)]  # a text that was cut has no stop symbol
+        heading = f"{utils.data_title(data)}\nreference: {refs[drawn]}"
+        utils.plot_over_time(folder / "attention.pdf", alpha, seconds, "Letter", letters, heading)
+        trivial = baselines.NearestSpectrum(zip((m.numpy() for m in data.all_mels("train")), data.texts["train"]))
         result = self.tested(ids, refs, hyps, folder)
         result["test"]["greedy"]["loss"] = self.loss(model, "test")
         return result | {
@@ -221,30 +217,12 @@ class Recognition(experiment.SequenceExperiment):
             "other": self.compare_decoders(hyps, folder),
         }
 
-    def draw_attention(self, path, mels, hyp, alpha, ref):
-        """Where the decoder attends to when it writes each letter of one clip's text."""
-        seconds, n_positions = len(mels) / speech.FRAMES_A_SECOND, (len(mels) + 1) // 2
-        letters = [*hyp, speech.STOP][: len(alpha)]  # a text that was cut has no stop symbol
-        heading = f"{utils.data_title(self.data)}\nreference: {ref}"
-        utils.plot_over_time(path, alpha[: len(letters), :n_positions], seconds, "Letter", letters, heading)
-
     def listening(self, model):
-        """On training clips: the CER, the CER against the text of another clip, and how the attended time rises with the letter.
-
-        The last is Spearman's correlation of a letter's place and the mean time that the decoder attends to when it writes it, the
-        mean over the clips.
-        """
+        """`metrics.listening` on some of the training clips."""
         clips = list(zip(self.data.rows["train"], self.data.texts["train"]))
         rows, refs = zip(*text.at_equal_distances(clips, N_LISTENED))
-        found = self.listen(model, [self.data.mels(row) for row in rows], return_weights=True)
-        hyps, lengths = [hyp for hyp, _ in found], list(map(len, refs))
-        others = hyps[1:] + hyps[:1]
-        rises = [metrics.spearman(decoding.attended(alpha)[: len(hyp)]) for hyp, alpha in found if len(hyp) > 1]
-        return {
-            "cer": metrics.ratio(metrics.distances(hyps, refs), lengths),
-            "shuffled_cer": metrics.ratio(metrics.distances(others, refs), lengths),
-            "spearman": metrics.mean(rises) if rises else None,
-        }
+        hyps, alphas = zip(*self.listen(model, [self.data.mels(row) for row in rows], return_weights=True))
+        return metrics.listening(hyps, refs, [alpha.numpy() for alpha in alphas])
 
     def compare_decoders(self, hyps, folder):
         """The other decoder minus this one on the same clips, in CER and in each similarity; None without its run."""

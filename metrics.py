@@ -254,6 +254,26 @@ def word_edits(hyps, refs):
     return np.array(edits), np.array([len(ref.split()) for ref in refs])
 
 
+def listening(hyps, refs, weights):
+    """Whether a recogniser listens: its CER, the CER against another clip's text, and how the attended time rises with the letter.
+
+    Args:
+        hyps, refs: strings, one a clip; the text of another clip is that of the clip before.
+        weights: arrays (n_symbols, n_positions), the attention to the positions of each clip at each symbol of its text.
+
+    Returns cer, shuffled_cer and spearman: the rank correlation of a letter's place in the text and the mean place in the sound
+    that is attended to for it, the mean over the clips with two letters or more; None without any.
+    """
+    lengths = [len(ref) for ref in refs]
+    attended = [alpha @ np.arange(alpha.shape[1]) for alpha in weights]
+    rises = [spearman(times[: len(hyp)]) for times, hyp in zip(attended, hyps, strict=True) if len(hyp) > 1]
+    return {
+        "cer": ratio(distances(hyps, refs), lengths),
+        "shuffled_cer": ratio(distances([*hyps[1:], hyps[0]], refs), lengths),
+        "spearman": mean(rises) if rises else None,
+    }
+
+
 def transcription(hyps, refs):
     """Figures of free-running transcriptions; JSON values.
 

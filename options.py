@@ -74,13 +74,21 @@ def command_line(args):
 def before_imports(parse_args):
     """Call `parse_args()` before a script imports torch, so that `--help` and a wrong option answer at once.
 
-    Ends with one line if torch is not installed for the Python that runs the script.
+    Ends with one line if torch is not installed for the Python that runs the script, and on Ctrl-C or SIGTERM during the
+    imports.
     """
     parse_args()
+    signal.signal(signal.SIGTERM, _end_at_once)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
+        signal.signal(signal.SIGINT, _end_at_once)
+    _require_packages()
+
+
+def _require_packages():
+    """End with one line if torch, and so the rest, is not installed for the Python that runs the script."""
     if importlib.util.find_spec("torch") is None:
         python = Path(".venv") / ("Scripts" if os.name == "nt" else "bin") / "python"
-        script = Path(sys.argv[0]).name
-        advice = f"run {python} {script}" if (ROOT / python).exists() else "run make test first, it makes .venv"
+        advice = f"run {python} {sys.argv[0]}" if (ROOT / python).exists() else "run make setup first, it makes .venv"
         sys.exit(_error_line(f"this Python has no torch; {advice}", USER_ERROR))
 
 
@@ -92,14 +100,19 @@ def run_script(main):
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if signal.getsignal(signal.SIGINT) is _end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(main())
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
+    except ModuleNotFoundError:
+        _require_packages()
+        raise
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or "memory" in str(error)):
             raise
-        advice = "try smaller values of the options, -batch_size, -hidden_size or -beam_size"
+        advice = "try smaller values of the options, for instance -batch_size, -hidden_size, -beam_size or -n_samples"
         sys.exit(_error_line(f"there is not enough memory for this; {advice}", USER_ERROR))
     except KeyboardInterrupt as error:
         code = TERMINATED if _terminated else INTERRUPTED
@@ -112,6 +125,13 @@ def run_script(main):
 
 
 _terminated = False
+
+
+def _end_at_once(signum, frame):
+    """End during the imports, when nothing has been started; an exception here would become a traceback inside torch."""
+    what, code = ("terminated", TERMINATED) if signum == signal.SIGTERM else ("interrupted", INTERRUPTED)
+    os.write(sys.stderr.fileno(), f"{what}\n".encode())
+    os._exit(code)
 
 
 def _on_sigterm(signum, frame):
@@ -220,6 +240,7 @@ def add_training_options(parser, **defaults):
     add("ema_decay", type=probability, default=0.0, help="evaluate the exponential moving average of the weights")
     add("accumulate", type=positive_int, default=1, help="parts of a batch that are computed one after the other")
     add("amp", action="store_true", default=False, help="bfloat16 where it suffices, torch.autocast")
+    add("init", type=Path, metavar="RUN", help="start from the best weights of this run's folder")
     if "label_smoothing" in defaults:
         add("label_smoothing", type=probability, help="share of the target's probability that all symbols get evenly")
 

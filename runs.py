@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -27,6 +27,7 @@ CONFIG, HISTORY, RESULT = "config.json", "metrics.jsonl", "result.json"
 LAST, BEST = "last.pt", "best.pt"
 LOCK, REPLACING, NEW = ".lock", ".replacing", ".new-"
 OWN_FILES = (RESULT, LAST, CONFIG, HISTORY, BEST, "*.pdf", "*.png", "test_predictions.*")
+RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
 # Options that say where or how a run is made, not what is computed; of the data the fingerprint decides.
 WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads")
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
@@ -53,7 +54,7 @@ def atomic_path(path):
             f"cannot write {path} ({error.strerror or error}); name another folder or make room there"
         ) from error
     finally:
-        if temporary.parent.is_dir():
+        with suppress(OSError):  # a folder that is missing or read-only, where there is nothing to remove
             temporary.unlink(missing_ok=True)
 
 
@@ -82,6 +83,16 @@ def read_json(path, *keys, of=None):
         where = ".".join(map(str, keys)) or "file"
         raise UserError(f"{path}: its {where} is no {of.__name__}; delete its folder and run again")
     return value
+
+
+def read_result(folder, keys=RESULT_KEYS):
+    """The result of the run in `folder`; raises `UserError` if it cannot be read or lacks one of `keys`."""
+    path = Path(folder) / RESULT
+    result = read_json(path, of=dict)
+    missing = [key for key in keys if key not in result]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; delete its folder and run again")
+    return result
 
 
 def write_table(path, header, rows):
@@ -129,12 +140,14 @@ def load_checkpoint(path, map_location="cpu"):
 
 
 def load_weights(model, path):
-    """Load the weights of a `best.pt` into `model`; raises `UserError` if they are another network's."""
+    """Load the weights of a `best.pt` into `model`; raises `UserError` if they are another network's, or not finite."""
     weights = part_of_checkpoint(path, "weights", next(model.parameters()).device)
     try:
         model.load_state_dict(weights)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise wrong_network(path) from error
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise UserError(f"{path} holds weights that are not finite; delete its folder and train again")
 
 
 def part_of_checkpoint(path, name, map_location="cpu"):
@@ -320,8 +333,7 @@ class Run:
     @property
     def result(self):
         """The result of this run if it is finished, else None."""
-        path = self.folder / RESULT
-        return None if self.is_new or not path.exists() else read_json(path, of=dict)
+        return None if self.is_new or not (self.folder / RESULT).exists() else read_result(self.folder)
 
     def checkpoint(self):
         """What `save_epoch` wrote last, or None for a run that starts. Also mends `metrics.jsonl`."""
@@ -329,7 +341,10 @@ class Run:
             return None
         checkpoint = load_checkpoint(self.folder / LAST)
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get("history"), list):
-            self.write_history(checkpoint["history"])
+            try:
+                self.write_history(checkpoint["history"])
+            except UserError as error:  # a finished run in a read-only folder is shown all the same
+                print(f"warning: {error}", file=sys.stderr)
         return checkpoint
 
     def save_epoch(self, state, history, best=None):

@@ -536,15 +536,15 @@ def plot_over_time(path, image, seconds, ylabel, labels=None, title=None, flippe
     save_figure(fig, path)
 
 
-def plot_score(path, history, key, label, title=None):
-    """A figure of one validation figure by epoch."""
-    plot_curves(path, {label: [line[key] for line in history]}, label, title)
+def plot_scores(path, history, labels, ylabel, title=None):
+    """A figure of validation figures by epoch; labels: a dict from a figure's name in `history` to the label of its line."""
+    plot_curves(path, {label: [line[name] for line in history] for name, label in labels.items()}, ylabel, title)
 
 
-def plot_losses(path, history, ylabel, title=None):
-    """A figure of the training loss and the validation loss by epoch."""
-    names = {"train_loss": "Training", "val_loss": "Validation"}
-    plot_curves(path, {label: [line[key] for line in history] for key, label in names.items()}, ylabel, title)
+def plot_losses(path, history, ylabel, title=None, label_smoothing=0.0):
+    """A figure of the training loss, which has the label smoothing in it, and the validation loss, which has not, by epoch."""
+    smoothed = f", label smoothing {label_smoothing:g}" if label_smoothing else ""
+    plot_scores(path, history, {"train_loss": f"Training{smoothed}", "val_loss": "Validation"}, ylabel, title)
 
 
 def plot_examples(folder, X, y, class_names, title):

@@ -17,14 +17,31 @@ import time
 from functools import partial
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset, RandomSampler
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import options  # noqa: E402
+
+
+def parse_args(argv=None):
+    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_option("sweep", action="store_true", help="the sweep in place of single steps")
+    parser.add_option("repeats", type=options.positive_int, help="default: 7, or 3 sweeps")
+    parser.add_option(
+        "epochs", type=options.positive_int, default=3, help="of a run of the sweep (default: %(default)s)"
+    )
+    parser.add_option("threads", type=options.positive_int, default=1, help="of single steps (default: %(default)s)")
+    parser.add_option("compile", action="store_true", help="also torch.compile, which takes a minute to compile")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch.utils.data import DataLoader, Dataset, RandomSampler  # noqa: E402
+
 import utils  # noqa: E402
 from data import images  # noqa: E402
 from models import CNN  # noqa: E402
@@ -56,11 +73,11 @@ def order_generator():
     return torch.Generator().manual_seed(SEED)
 
 
-def textbook(model, X, y, **options):
-    """Mean loss of one epoch of the textbook loop; `options` for another Adam."""
+def textbook(model, X, y, **adam):
+    """Mean loss of one epoch of the textbook loop; `adam`: options of Adam."""
     examples = TensorPairs(X, y)
     shuffle = RandomSampler(examples, generator=order_generator())  # what shuffle=True makes, but for the generator
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, **options)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, **adam)
     total_loss = 0.0
     for X_batch, y_batch in DataLoader(examples, batch_size=BATCH_SIZE, sampler=shuffle):
         optimizer.zero_grad()
@@ -180,13 +197,7 @@ def bench_sweep(n_epochs, n_repeats):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sweep", action="store_true", help="the sweep in place of single steps")
-    parser.add_argument("--repeats", type=int, help="default: 7, or 3 sweeps")
-    parser.add_argument("--epochs", type=int, default=3, help="of each run of the sweep (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of single steps (default: %(default)s)")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile, which takes a minute to compile")
-    args = parser.parse_args()
+    args = parse_args()
     if args.sweep:
         bench_sweep(args.epochs, args.repeats or 3)
         return
@@ -197,4 +208,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    options.run_script(main)

@@ -19,13 +19,29 @@ import time
 from functools import partial
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
-from torch.utils.data import DataLoader, Dataset
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+import options  # noqa: E402
+
+
+def parse_args(argv=None):
+    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    threads = options.whole(0, options.MAX_THREADS)
+    parser.add_option("threads", type=threads, default=1, help="0: torch's default and the script's (default: 1)")
+    parser.add_option("repeats", type=options.positive_int, default=3, help="default: %(default)s")
+    parser.add_option("data_dir", type=Path, help="folder of the real sentences (default: the bundled ones)")
+    parser.add_option("only", choices=["epoch", "decoding", "share"], help="one of the three parts (default: all)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 import models  # noqa: E402
 import utils  # noqa: E402
@@ -315,12 +331,7 @@ def bench_share(translator, n_repeats, threads, src_len=16, tgt_len=17):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="0: torch's default against the script's (default: 1)")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--data_dir", type=Path, help="folder of the real sentences (default: the bundled ones)")
-    parser.add_argument("--only", choices=["epoch", "decoding", "share"])
-    args = parser.parse_args()
+    args = parse_args()
     threads = (
         (args.threads,) * 2
         if args.threads
@@ -338,4 +349,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    options.run_script(main)

@@ -14,6 +14,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import options  # noqa: E402
+
 COMMAND = ("hw2-q3.py", "--use_attn", "--data", "bundled", "--scale", "quick", "--n_epochs", "1")
 
 
@@ -28,11 +32,15 @@ def run_once(root):
         return seconds, json.loads(result.read_text(encoding="utf-8"))["seconds"]
 
 
+def parse_args(argv=None):
+    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_option("against", type=Path, metavar="DIR", help="another checkout, run in turns with this one")
+    parser.add_option("repeats", type=options.positive_int, default=5, help="default: %(default)s")
+    return parser.parse_args(argv)
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, run in turns with this one")
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
+    args = parse_args()
     roots = [ROOT] + ([args.against] if args.against else [])
     times = {root: [] for root in roots}
     for repeat in range(args.repeats + 1):  # the first warms up: it writes the cache of the bundled data
@@ -57,4 +65,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    options.run_script(main)

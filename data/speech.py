@@ -44,6 +44,8 @@ FRAMES_A_SECOND = SAMPLE_RATE / HOP
 MIN_SECONDS, MAX_SECONDS = 0.05, 30.0  # of a clip; the longest of LJ Speech has 10.1 s
 SAMPLE_RATES = (8_000, 48_000)  # Hz, of a file to transcribe
 
+MAX_MASKED_MELS, MAX_MASKED_FRAMES = 27, 80  # of SpecAugment
+
 # The mel scale of Slaney's Auditory Toolbox: linear up to 1,000 Hz, then logarithmic.
 HZ_A_MEL, LINEAR_END = 200 / 3, 1000.0
 LOG_STEP = np.log(6.4) / 27
@@ -185,6 +187,10 @@ class Clips:
     fingerprint: str
     origin: str
     folder: Path
+
+    def all_mels(self, split):
+        """The spectrograms of a split, a list of (n_frames, N_MELS)."""
+        return [self.mels(row) for row in self.rows[split]]
 
     def mels(self, row):
         """The spectrogram of one clip (n_frames, N_MELS)."""
@@ -368,19 +374,18 @@ def pad_mels(mels):
     return torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), n_frames
 
 
-def gatherer(data, split, max_text_length, device, masks=None):
+def gatherer(data, split, max_text_length, device, augmented=False):
     """A function from a list of row tensors to batches: mels (batch_size, max_frames, N_MELS), n_frames, tgt (batch_size, max_tgt_len).
 
-    A batch is padded to its own longest clip and text. With `masks`, the largest numbers of channels and frames, `spec_augment`
-    is applied.
+    A batch is padded to its own longest clip and text; if it is `augmented`, by `spec_augment`.
     """
     targets = [torch.tensor(encode(text, max_text_length)) for text in data.texts[split]]
 
     def gather(batches):
         for rows in batches:
             mels, n_frames = pad_mels([data.mels(data.rows[split][row]) for row in rows])
-            if masks is not None:
-                mels = spec_augment(mels, n_frames, *masks)
+            if augmented:
+                mels = spec_augment(mels, n_frames)
             tgt = [targets[row] for row in rows]
             tgt = torch.nn.utils.rnn.pad_sequence(tgt, batch_first=True, padding_value=PADDING_IDX)
             yield mels.to(device), n_frames, tgt.to(device)
@@ -388,7 +393,7 @@ def gatherer(data, split, max_text_length, device, masks=None):
     return gather
 
 
-def spec_augment(mels, n_frames, max_mels, max_frames):
+def spec_augment(mels, n_frames, max_mels=MAX_MASKED_MELS, max_frames=MAX_MASKED_FRAMES):
     """SpecAugment with one mask of each kind (Park et al., 2019): a band of channels and a stretch of frames become 0.
 
     Their widths are drawn evenly from 0 to `max_mels` channels, and to `max_frames` frames but at most half of the clip.

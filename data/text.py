@@ -11,7 +11,7 @@ import unicodedata
 from options import UserError
 
 EVAL_MAX_LENGTH = 20  # the handout's sentence pairs: both sides are shorter than this many characters
-TEXT_SUFFIX = ".txt"  # arguments with this suffix are file names
+FILE_NAME = re.compile(r".*\.txt|\S+\.[a-z0-9]{2,4}", re.IGNORECASE)  # such an argument is taken for the name of a file
 SPECIALS = ("<pad>", "<sos>", "<eos>", "<unk>")
 PAD_IDX, SOS_IDX, EOS_IDX, UNK_IDX = range(len(SPECIALS))
 
@@ -82,12 +82,12 @@ def pad(sequences):
 def read_lines(texts):
     """The given sentences; for a text that names a file the lines of that file, for `-` those of the standard input.
 
-    Raises `UserError` for a text file that is missing or cannot be read as UTF-8.
+    Raises `UserError` for a text that looks like the name of a file but is none, and for a file that is not UTF-8 text.
     """
     for text in texts:
         if text == "-" or os.path.exists(text):
             yield from _lines_of(text)
-        elif text.endswith(TEXT_SUFFIX):
+        elif FILE_NAME.fullmatch(text):
             raise UserError(f"there is no file {text}; name one that is there, or give a sentence")
         else:
             yield text

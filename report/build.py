@@ -22,10 +22,23 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import options  # noqa: E402
-import runs  # noqa: E402
 from editions import BATCH_SIZE, EDITIONS  # noqa: E402
 
 YEARS = sorted(edition.year for edition in EDITIONS.values())
+
+
+def parse_args(argv=None):
+    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_option("edition", choices=YEARS, help="the report to compile (default: all three)")
+    options.add_report_options(parser, HERE)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import runs  # noqa: E402
+
 TIMESTAMP = 0  # nothing in a report depends on when it was compiled
 SETTINGS = [(scale, bundled) for scale in ("full", "quick") for bundled in (False, True)]  # the best first
 
@@ -112,13 +125,6 @@ QUESTIONS = {
         ),
     ),
 }  # fmt: skip
-
-
-def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_option("edition", choices=YEARS, help="the report to compile (default: all three)")
-    options.add_report_options(parser, HERE)
-    return parser.parse_args(argv)
 
 
 def main(argv=None):
@@ -259,19 +265,13 @@ def other_runs(finished, keys, found):
 
 def read_result(run, keys):
     """The result of a finished run; raises `UserError` if it is not what the scripts write."""
-    path = run.folder / runs.RESULT
-    missing = [key for key in keys if key not in run.result]
-    if missing:
-        raise broken(path, f"lacks {', '.join(missing)}")
+    result = runs.read_result(run.folder, keys)
     try:
-        json.dumps(run.result, allow_nan=False)
+        json.dumps(result, allow_nan=False)
     except ValueError as error:
-        raise broken(path, "holds numbers that are not finite") from error
-    return run.result
-
-
-def broken(path, what):
-    return options.UserError(f"{path} {what}; delete its folder and run again")
+        path = run.folder / runs.RESULT
+        raise options.UserError(f"{path} holds numbers that are not finite; delete its folder and run again") from error
+    return result
 
 
 def compile_report(year, content, output):

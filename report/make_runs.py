@@ -12,17 +12,14 @@ import argparse
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
-import build  # noqa: E402
-from build import QUESTIONS, YEARS  # noqa: E402
-
 import options  # noqa: E402
-import runs  # noqa: E402
 
 
 def parse_args(argv=None):
@@ -33,6 +30,17 @@ def parse_args(argv=None):
     )
     options.add_report_options(parser, HERE)
     return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import build  # noqa: E402
+from build import QUESTIONS, YEARS  # noqa: E402
+
+import runs  # noqa: E402
+
+GRACE = 10  # seconds that an interrupted command has to end by itself
 
 
 def main(argv=None):
@@ -55,7 +63,12 @@ def call(command):
     process = subprocess.Popen(command, cwd=HERE.parent)
     try:
         return process.wait()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if not isinstance(
+            error, options.Interrupted
+        ):  # Ctrl-C reaches the command as well, which has its own line to say
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
         process.terminate()
         process.wait()
         raise options.Interrupted("the same command goes on where it stopped") from None

@@ -13,6 +13,19 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import options  # noqa: E402
+
+
+def parse_args(argv=None):
+    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_report_options(parser, HERE / "pictures")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import typst  # noqa: E402
+
 import runs  # noqa: E402
 
 # Name of the picture, question, kind of run, options of the run, its figures, and the picture's width.
@@ -31,20 +44,12 @@ PICTURES = (
 PIXELS_PER_INCH = 110
 
 
-def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_report_options(parser, HERE / "pictures")
-    return parser.parse_args(argv)
-
-
 def main(argv=None):
     args = parse_args(argv)
-    import typst  # after parsing: --help answers at once
-
     for name, question, kind, wanted, figures, width in PICTURES:
         found = runs.find(args.runs_dir, question, kind, **wanted)
         found = [run for run in found if all(f"{figure}.pdf" in run.figures for figure in figures)]
-        found = [run for run in found if kind == "comparison" or run.result["test"]]
+        found = [run for run in found if kind == "comparison" or runs.read_result(run.folder)["test"]]
         if not found:
             raise options.UserError(
                 f"no {kind} in {args.runs_dir / question} has {figures[0]}.pdf; run make report first"

@@ -110,6 +110,21 @@ def test_the_history_is_mended_from_the_checkpoint(tmp_path):
         assert (tmp_path / runs.HISTORY).read_text() == whole
 
 
+def test_a_history_that_cannot_be_mended_does_not_hide_the_run(tmp_path, monkeypatch, capsys):
+    train(tmp_path, 2)
+    (tmp_path / runs.HISTORY).write_text("")
+
+    def refuse(*args):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(runs, "load_checkpoint", lambda path: {"history": [{"epoch": 1}]})
+    run = runs.Run(tmp_path, CONFIG)
+    run.is_new = False
+    assert run.checkpoint()["history"] == [{"epoch": 1}]
+    assert "warning: cannot write" in capsys.readouterr().err
+
+
 def test_resuming_what_is_not_there(tmp_path):
     with pytest.raises(UserError, match="no run to resume"):
         train(tmp_path / "a", 1, resume="must")

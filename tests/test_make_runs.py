@@ -1,5 +1,10 @@
 """The steps of `make report`: which commands, in which order, and what happens when one fails."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 from conftest import ROOT, load_script, terminate
 
@@ -64,3 +69,35 @@ def test_sigterm_ends_the_step_that_is_running(tmp_path):
         "options.run_script(lambda: make_runs.call(child))\n"
     )
     assert terminate(code, tmp_path) == (143, "terminated; the same command goes on where it stopped\n", True)
+
+
+def test_ctrl_c_lets_the_step_say_what_it_has_kept(tmp_path):
+    """The terminal interrupts both; the step ends by itself and is not interrupted a second time."""
+    step = (
+        "import time\\n"
+        "try:\\n    print('started', flush=True); time.sleep(60)\\n"
+        "except KeyboardInterrupt:\\n    time.sleep(0.5); print('kept', flush=True)\\n"
+    )
+    code = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'report')!r}]\n"
+        "import make_runs, options\n"
+        f'options.run_script(lambda: make_runs.call([sys.executable, "-c", "{step}"]))\n'
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout.readline() == "started\n"
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stdout) == (130, "kept\n")
+    assert stderr == "interrupted; the same command goes on where it stopped\n"
+
+
+def test_make_keeps_the_runs_and_takes_a_folder_with_a_space():
+    def shown(*arguments):
+        command = ["make", "--dry-run", "--old-file", ".venv/.ready", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert "runs" not in shown("clean") and "report/*.pdf" in shown("clean")
+    assert '-data_dir "/my data"' in shown("report", "DATA_DIR=/my data")

@@ -1,6 +1,7 @@
 """Question 2 as its users run it: command lines in a subprocess, figures, wrong input."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -243,6 +244,32 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_a_run_that_was_not(
 )
 def test_wrong_options_end_in_one_line(q2, arguments, words):
     assert_user_error(q2(*arguments), *words)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "3", '{"test": {}}', "[" * 200_000])
+def test_a_result_of_another_form_is_named_in_one_line(content, q2, tmp_path):
+    command = ("-learning_rate", "0.1", "-epochs", "1", "-run_name", "x")
+    assert q2(*command).returncode == 0
+    (tmp_path / "q2" / "x" / "result.json").write_text(content)
+    assert_user_error(q2(*command, "-resume"), "result.json", "delete its folder")
+
+
+@pytest.mark.parametrize(("factor", "words"), [(1e30, ["too large"]), (math.nan, ["not finite"])])
+def test_weights_that_compute_no_numbers_are_named_in_one_line(factor, words, q2, tmp_path):
+    command = ("-learning_rate", "0.1", "-epochs", "1", "-run_name", "x")
+    assert q2(*command, "-skip_test").returncode == 0
+    path = tmp_path / "q2" / "x" / "best.pt"
+    weights = {name: factor * weight for name, weight in runs.load_checkpoint(path)["weights"].items()}
+    runs.save_checkpoint(path, {"weights": weights})
+    assert_user_error(q2(*command, "-resume"), "best.pt", *words)
+
+
+def test_the_best_rate_is_found_whatever_the_name_of_the_comparison(q2, tmp_path):
+    rates = ("-dataset", "octmnist", "-skip_test", "-learning_rate", *EDITIONS["octmnist"].learning_rates)
+    assert q2(*rates, "-run_name", "some name").returncode == 0
+    strided = q2("-dataset", "octmnist", "-no_maxpool", "-skip_test")
+    assert "the best of the comparison in" in strided.stdout and "some name" in strided.stdout, strided.stderr
+    assert "compared first" not in strided.stdout
 
 
 def test_a_finished_run_is_shown_from_a_folder_that_cannot_be_written(q2, tmp_path, monkeypatch):

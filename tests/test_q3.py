@@ -146,6 +146,17 @@ def test_a_resumed_run_is_an_uninterrupted_one(trained, data_dir, tmp_path):
     assert figures[0] == figures[1] and len(epochs) == 1
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_repeats_its_bits(data_dir, run_script, tmp_path):
+    common = ("hw2-q3.py", "--use_attn", *TINY, "-data_dir", data_dir, "-runs_dir", tmp_path, "-device", "cuda")
+    weights = []
+    for name in ("a", "b"):
+        process = run_script(*common, "-run_name", name)
+        assert process.returncode == 0, process.stderr
+        weights.append(runs.load_checkpoint(tmp_path / "q3" / name / "best.pt")["weights"])
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
 def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, run_script, tmp_path):
     runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
     folder = folder_of(runs_dir, False)
@@ -193,6 +204,13 @@ def test_translate_keeps_the_order_and_answers_an_empty_line_with_an_empty_line(
     assert both[:6] == [*process.stdout.split("\n")[:5], lines[0]] and len(both) == 8
 
 
+def test_translate_takes_a_very_long_sentence(trained, capsys):
+    long = "no tengo hambre. " * 600
+    script.main(["--use_attn", "-runs_dir", str(trained[0]), "--translate", long])
+    answer, end = capsys.readouterr().out.split("\n")
+    assert len(answer) <= script.MAX_GROWTH * len(text.normalize(long)) + script.MAX_EXTRA and end == ""
+
+
 @pytest.mark.parametrize("name", ["", "/dev/null"])
 def test_translate_names_what_is_no_text_file(name, trained, tmp_path):
     assert "is not a text file" in user_error("-runs_dir", trained[0], "--translate", name or tmp_path)
@@ -214,8 +232,14 @@ def test_a_beam_wider_than_all_hypotheses_is_no_trouble(trained, data_dir, run_h
     assert run_here("hw2-q3.py", *common, "-resume").returncode == 0
 
 
-def test_a_text_file_that_is_not_there_is_not_a_sentence(trained):
-    assert "sentnces.txt" in user_error("-runs_dir", trained[0], "--translate", "sentnces.txt")
+@pytest.mark.parametrize("name", ["sentnces.txt", "my sentences.txt", "notes.md", "A.TXT"])
+def test_a_text_file_that_is_not_there_is_not_a_sentence(name, trained):
+    assert f"there is no file {name}" in user_error("-runs_dir", trained[0], "--translate", name)
+
+
+@pytest.mark.parametrize("sentence", ["hola.", "hola mundo.si", "¿dónde...", "3.5", ""])
+def test_a_sentence_is_not_taken_for_a_file(sentence):
+    assert list(text.read_lines([sentence])) == [sentence]
 
 
 def test_translate_looks_only_at_runs_of_the_scale_and_the_data_that_are_asked_for(trained):

@@ -347,6 +347,40 @@ def test_full_comes_before_quick_and_real_before_bundled(write_images, tmp_path,
         assert found["best"]["result"]["n_params"] == params
 
 
+def test_a_run_that_ends_below_its_best_epoch_is_said(write_images, tmp_path, compile_text):
+    write_images("fashion_mnist")
+    assert "with 0.01 the accuracy is 0.3000 in the last epoch" in compile_text("2021-22")
+    (comparison,) = runs.find(tmp_path / "runs", "q2", "comparison")
+    for i, entry in enumerate(comparison.result["entries"]):
+        change(comparison.folder / runs.RESULT, entry["val_acc"]["value"], "entries", i, "last")
+    assert "Not every run ends at its best" not in compile_text("2021-22")
+
+
+@pytest.mark.parametrize("subset", [False, True])
+def test_the_gap_between_validation_and_the_balanced_test_set_is_explained(subset, write_images, compile_text):
+    path = write_images("octmnist")
+    official = json.loads(path.read_text())["test"]["official"]
+    change(path, {"official": official} | ({"course_529": official} if subset else {}), "test")
+    found = compile_text("2023-24")
+    assert "its accuracy is high on a set with the training mix and low on the balanced one" in found
+    assert ("Two test sets, two numbers" in found) == subset and ("The two sets differ" in found) != subset
+
+
+@pytest.mark.parametrize(("strided_acc", "said"), [(0.9, "moved by 2 pixels"), (0.1, "stays ahead at every shift")])
+def test_words_on_shifts_follow_the_numbers(strided_acc, said, write_images, write_run, compile_text):
+    write_images("octmnist")
+    pooled = {
+        "only_a": 20,
+        "only_b": 10,
+        "p_value": 0.1,
+        "difference": figure_of_merit(0.01),
+        "acc": figure_of_merit(0.7),
+    }
+    result = image_result("octmnist", False, strided_acc, pooled=pooled)
+    write_run("q2", result, IMAGE_FIGURES, dataset="octmnist", learning_rate=BEST_RATE, no_maxpool=True)
+    assert said in compile_text("2023-24")
+
+
 def test_runs_of_another_setting_are_not_compared(write_images, write_run, tmp_path):
     write_images("octmnist")
     strided = image_result("octmnist", bundled=True)

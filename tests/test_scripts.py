@@ -2,13 +2,17 @@
 
 import re
 import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, load_script
 
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for folder in (ROOT, ROOT / "report")
+    for folder in (ROOT, ROOT / "report", ROOT / "benchmarks")
     for path in folder.glob("*.py")
     if "options.run_script(main" in path.read_text()
 )
@@ -18,7 +22,7 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
 def commands():
     """The command lines in the documents that call one of the scripts."""
     for document in DOCUMENTS:
-        for command in re.findall(r"python ((?:report/)?[\w-]+\.py[^`#\n]*)", (ROOT / document).read_text()):
+        for command in re.findall(r"python ((?:\w+/)?[\w-]+\.py[^`#\n]*)", (ROOT / document).read_text()):
             script, *arguments = shlex.split(command)
             if script in SCRIPTS:
                 yield script, tuple(arguments)
@@ -42,11 +46,25 @@ def test_the_documents_name_every_script():
     assert {script for script, _ in commands()} == set(SCRIPTS)
 
 
-@pytest.mark.parametrize("script", ["hw2-q2.py", "hw2-q3.py"])
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if "bench_start" not in script])  # it imports nothing
 def test_a_python_without_torch_is_told_in_one_line(script, run_script):
     process = run_script("-S", script)  # without the installed packages
     assert process.returncode == 2 and process.stdout == ""
-    assert re.fullmatch(rf"{script}: error: this Python has no torch; .*\n", process.stderr)
+    assert re.fullmatch(rf"{Path(script).name}: error: this Python has no torch; .*\n", process.stderr)
+
+
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_during_the_imports_ends_in_one_line(number, said):
+    code = (
+        "import os, sys, options\n"
+        "sys.argv = ['hw2-q3.py']\n"
+        "options.before_imports(lambda: None)\n"
+        f"os.kill(os.getpid(), {int(number)})\n"
+        "print('went on')\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 128 + number and process.stdout == ""
+    assert process.stderr == f"{said}\n"
 
 
 def test_a_path_that_the_terminal_cannot_show(run_script, tmp_path):
