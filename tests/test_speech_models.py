@@ -390,6 +390,9 @@ class Data:
     def mels(self, row):
         return self.clips[row]
 
+    def all_mels(self, split):
+        return self.clips if split == "train" else []
+
 
 def make_recogniser(decoder, *options_):
     torch.manual_seed(0)
@@ -418,8 +421,8 @@ def test_one_batch_can_be_memorised(decoder):
     found = recogniser.listen(model, recogniser.data.clips, return_weights=True)
     for (text, alpha), clip in zip(found, recogniser.data.clips, strict=True):
         n_steps, n_positions = len(text) + 1, (len(clip) + 1) // 2
-        torch.testing.assert_close(alpha[:n_steps].sum(dim=1), torch.ones(n_steps))
-        assert (alpha[n_steps:] == 0).all() and (alpha[:, n_positions:] == 0).all()
+        assert alpha.shape == (n_steps, n_positions)
+        torch.testing.assert_close(alpha.sum(dim=1), torch.ones(n_steps))
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
