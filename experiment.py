@@ -9,6 +9,7 @@ import copy
 import itertools
 import statistics
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -471,6 +472,9 @@ def latest(question, args, defaults, ignored=()):
     ignored = (*runs.WHERE, *ignored)
     given = {k: v for k, v in vars(args).items() if (v != getattr(defaults, k) or v is False) and k not in ignored}
     given |= {name: given[name][0] for name in SEVERAL if name in given}
+    given = {
+        name: str(value) if isinstance(value, Path) else value for name, value in given.items()
+    }  # as in the config
     kinds = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
     found = runs.find(args.runs_dir, question, **given)
     found = [run for run in found if run.bundled in kinds and args.run_name in (None, run.folder.name)]

@@ -255,7 +255,9 @@ class Recognition(experiment.SequenceExperiment):
 
 def transcribe(args):
     """Print the text of each sound file, with the best weights of the latest run of these options."""
-    recogniser, model = experiment.restore(Recognition, args, parse_args([]))
+    defaults = parse_args([])
+    defaults.decoder = None  # the decoder always says which run is meant, the default one too
+    recogniser, model = experiment.restore(Recognition, args, defaults)
     for path in args.transcribe:
         mels = speech.log_mel(speech.read_sound(path, any_rate=True))
         print(recogniser.listen(model, [mels], **options.search_of(args))[0][0], flush=True)

@@ -181,9 +181,12 @@ def difference_of_ratios(parts_a, parts_b, wholes):
 
 
 def spearman(values):
-    """Spearman's rank correlation of values with their place in the list; equal values count in the order of the list."""
-    values = np.asarray(values)
-    return float(np.corrcoef(np.argsort(np.argsort(values, kind="stable")), np.arange(len(values)))[0, 1])
+    """Spearman's rank correlation of values with their place in the list; equal values share their mean rank, and if all are equal it is 0."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    if len(counts) == 1:
+        return 0.0
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
 
 
 def jaccard(hyp, ref):

@@ -133,19 +133,28 @@ def read_sound(path, any_rate=False):
             if rate != SAMPLE_RATE and not (any_rate and SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]):
                 raise UserError(f"{path} has {rate} samples a second; convert it to {SAMPLE_RATE}")
             samples = file.read(dtype="float32", always_2d=True)
-            n_samples = file.frames
     except (soundfile.SoundFileError, OSError, ValueError, ZeroDivisionError) as error:
         raise UserError(
             f"{path} is not a sound file that can be read ({_first_line(error)}); give a WAV or FLAC"
         ) from error
-    if len(samples) < n_samples:
-        raise UserError(f"{path} is cut short: {len(samples):,} of {n_samples:,} samples are there; fetch it again")
+    if _is_cut(path):
+        raise UserError(f"{path} is cut short: it has fewer bytes than its header says; fetch it again")
     samples = samples.mean(axis=1)
     if rate != SAMPLE_RATE:
         import soxr
 
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
     return torch.from_numpy(samples)
+
+
+def _is_cut(path):
+    """Whether a WAV file is shorter than its header says; libsndfile reads what is there and does not tell."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    size = int.from_bytes(head[4:], "little")
+    if head[:4] != b"RIFF" or size == 2**32 - 1:  # a WAV that was written to a pipe does not know its size
+        return False
+    return os.path.getsize(path) + 1 < len(head) + size  # the last byte may be padding that was left out
 
 
 def _first_line(error):
@@ -200,7 +209,8 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False):
 
     Raises `UserError` for metadata that are damaged, or if there are too few clips.
     """
-    found = sources.choose(mode, [(Path(data_dir) / FOLDER_NAME / METADATA,)], TITLE, DOWNLOAD_COMMAND)
+    files = tuple(Path(data_dir) / FOLDER_NAME / name for name in (METADATA, WAVS))
+    found = sources.choose(mode, [files], TITLE, DOWNLOAD_COMMAND)
     folder = bundled_folder() if found is None else found[0].parent
     bundled = (folder / MARKER).exists()  # also of other texts that eSpeak NG spoke, wherever they lie
     lines = read_metadata(folder / METADATA)
@@ -249,7 +259,7 @@ def bundled_folder():
         print("speaking the bundled clips, once", file=sys.stderr)
         command = [sys.executable, "-m", "data.bundled.speech", "-output_dir", parent]
         process = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if process.returncode != 0:
+        if process.returncode != 0 and not folder.exists():  # else another process was faster
             said = process.stderr.strip().splitlines() or ["it was killed"]
             raise UserError(said[-1].partition("error: ")[2] or said[-1])
     return folder
@@ -280,7 +290,8 @@ def read_metadata(path):
 def usable(lines, folder):
     """The clips with a text and a sound file, and how many have no sound file, and how many no text."""
     try:
-        there = set(os.listdir(folder / WAVS))
+        with os.scandir(folder / WAVS) as entries:
+            there = {entry.name for entry in entries if entry.is_file()}
     except OSError as error:
         raise UserError(
             f"{folder / 'wavs'} cannot be read ({error.strerror}); run {DOWNLOAD_COMMAND} -force"

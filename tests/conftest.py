@@ -70,6 +70,19 @@ def run_here(monkeypatch):
     return run
 
 
+N_SPOKEN = 60
+
+
+@pytest.fixture(scope="session")
+def spoken(run_script, tmp_path_factory):
+    """A data folder with the first bundled clips of the speech question, spoken by a fresh process."""
+    folder = tmp_path_factory.mktemp("spoken")
+    process = run_script("-m", "data.bundled.speech", "-output_dir", folder, "-n_clips", N_SPOKEN)
+    assert process.returncode == 0, process.stderr
+    assert f"{N_SPOKEN} clips" in process.stdout
+    return folder
+
+
 def assert_user_error(process, *words):
     """Exit code 2 and one line on stderr (after warnings), without a traceback, that holds all of `words`."""
     assert process.returncode == 2, process.stderr

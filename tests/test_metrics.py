@@ -1,7 +1,9 @@
 """Intervals and tests against numbers worked out by hand or published."""
 
+import jiwer
 import numpy as np
 import pytest
+import textdistance
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,3 +75,111 @@ def test_cosine_is_the_largest_similarity(hyp, ref):
     """As the report of 2023-24 derives in 3.4."""
     values = {name: similarity(hyp, ref) for name, similarity in metrics.SIMILARITIES.items()}
     assert max(values.values()) <= values["cosine"] + 1e-12
+
+
+TEXTS = st.text("abc d", max_size=8)
+
+
+@given(TEXTS, TEXTS)
+def test_the_similarities_are_those_of_textdistance(hyp, ref):
+    found = {name: similarity(hyp, ref) for name, similarity in metrics.SIMILARITIES.items()}
+    assert found == pytest.approx(
+        {
+            "jaccard": textdistance.jaccard.normalized_similarity(hyp, ref),
+            "cosine": textdistance.cosine.normalized_similarity(hyp, ref),
+            "damerau_levenshtein": textdistance.damerau_levenshtein.normalized_similarity(hyp, ref),
+        }
+    )
+    assert all(0 <= value <= 1 + 1e-12 for value in found.values())
+    assert (found["damerau_levenshtein"] == 1) == (hyp == ref)
+
+
+def test_the_similarities_by_hand():
+    # The multisets {a, c} and {a, b, c} share two of three; the order counts in the third alone, and 3 edits of 3 are none in common.
+    assert metrics.jaccard("ca", "abc") == 2 / 3
+    assert metrics.cosine("ca", "abc") == pytest.approx(2 / 6**0.5)
+    assert metrics.damerau_levenshtein("ca", "abc") == 0
+    assert metrics.damerau_levenshtein("ab", "ba") == 1 / 2  # one swap
+    assert metrics.jaccard("aab", "abb") == 1 / 2 and metrics.cosine("aab", "abb") == pytest.approx(2 / 3)
+    assert [similarity("", "") for similarity in metrics.SIMILARITIES.values()] == [1, 1, 1]
+    assert [similarity("", "a") for similarity in metrics.SIMILARITIES.values()] == [0, 0, 0]
+
+
+def test_the_similarities_of_lists_and_the_pairs_that_differ_most():
+    hyps, refs = ["abc", "cba", "ab", "xyz", "abd", "bac"], ["abc"] * 6
+    found = metrics.similarities(hyps, refs)
+    assert found["jaccard"].tolist() == [1, 1, 2 / 3, 0, 1 / 2, 1]
+    assert found["damerau_levenshtein"].tolist() == pytest.approx([1, 1 / 3, 2 / 3, 0, 2 / 3, 2 / 3])
+    chosen = metrics.differing(hyps, refs, 3)  # Jaccard is higher for cba and bac, lower for abd
+    assert [row["hyp"] for row in chosen] == ["cba", "abd", "bac"]
+    assert chosen[1] == {"ref": "abc", "hyp": "abd"} | {n: pytest.approx(found[n][4]) for n in metrics.SIMILARITIES}
+    assert len(metrics.differing(hyps, refs, 9)) == 3
+
+
+WORDS = st.lists(st.sampled_from(["a", "ab", "b", "cab", "d"]), max_size=6)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS.filter(bool)), min_size=1, max_size=6))
+def test_error_rates_of_transcriptions_are_those_of_jiwer(pairs):
+    hyps, refs = ([" ".join(words) for words in side] for side in zip(*pairs))
+    figures = metrics.transcription(hyps, refs)
+    assert figures["cer"]["value"] == pytest.approx(jiwer.cer(refs, hyps))
+    assert figures["wer"]["value"] == pytest.approx(jiwer.wer(refs, hyps))
+    assert figures["exact"]["value"] == sum(hyp == ref for hyp, ref in zip(hyps, refs)) / len(refs)
+    assert figures["jaccard"]["value"] == pytest.approx(np.mean(metrics.similarities(hyps, refs)["jaccard"]))
+    edits, n_words = metrics.word_edits(hyps, refs)
+    assert edits.tolist() == [round(jiwer.wer(ref, hyp) * len(ref.split())) for hyp, ref in zip(hyps, refs)]
+    assert n_words.tolist() == [len(ref.split()) for ref in refs]
+
+
+def test_blanks_at_the_ends_and_between_words_are_no_word_edits():
+    edits, n_words = metrics.word_edits([" a  b ", ""], ["a b", "a b"])
+    assert edits.tolist() == [0, 2] and n_words.tolist() == [2, 2]
+    assert metrics.distances([" a  b ", ""], ["a b", "a b"]).tolist() == [3, 3]
+
+
+def test_the_interval_of_a_ratio_holds_the_truth_in_95_of_100_samples():
+    """Texts of 5 to 39 letters whose error rates differ from text to text and rise with the length; the truth is E edits / E letters."""
+    rng = np.random.default_rng(0)
+
+    def draw(n):
+        lengths = rng.integers(5, 40, n)
+        rates = rng.beta(1, 3, n) * (0.5 + lengths / 40)
+        return rng.binomial(lengths, rates.clip(max=1)), lengths
+
+    edits, lengths = draw(1_000_000)
+    truth = edits.sum() / lengths.sum()
+    figures = [metrics.ratio(*draw(100)) for _ in range(2000)]
+    covered = np.mean([figure["low"] <= truth <= figure["high"] for figure in figures])
+    assert 0.93 < covered < 0.965
+    edits, lengths = draw(200)
+    rows = rng.integers(0, 200, (4000, 200))  # the bootstrap
+    low, high = np.quantile(edits[rows].sum(axis=1) / lengths[rows].sum(axis=1), [0.025, 0.975])
+    figure = metrics.ratio(edits, lengths)
+    assert (figure["low"], figure["high"]) == pytest.approx((low, high), abs=0.1 * (high - low))
+    assert figure["value"] == edits.sum() / lengths.sum() and figure["n"] == 200
+
+
+def test_the_difference_of_two_ratios():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(5, 40, 50)
+    a, b = rng.binomial(lengths, 0.3), rng.binomial(lengths, 0.2)
+    difference = metrics.difference_of_ratios(a, b, lengths)
+    assert difference["value"] == pytest.approx(metrics.ratio(a, lengths)["value"] - metrics.ratio(b, lengths)["value"])
+    assert difference["low"] > 0
+    paired = metrics.difference_of_ratios(a, a + 1, lengths)
+    assert paired["value"] == pytest.approx(-50 / lengths.sum())
+    assert metrics.ratio([3], [4]) == {"value": 0.75, "low": 0.75, "high": 0.75, "n": 1}
+
+
+@given(st.lists(st.integers(-3, 3), min_size=3, max_size=9).filter(lambda values: len(set(values)) > 1))
+def test_spearmans_correlation_is_scipys_with_ties(values):
+    from scipy import stats  # slow to import
+
+    assert metrics.spearman(values) == pytest.approx(stats.spearmanr(values, range(len(values))).statistic, abs=1e-12)
+
+
+def test_values_that_do_not_rise_are_not_correlated_with_their_place():
+    assert metrics.spearman([2.0, 2.0, 2.0]) == 0
+    assert metrics.spearman(torch.tensor([0.5, 1.5, 9.0])) == pytest.approx(1)
+    assert metrics.spearman([3, 2, 1]) == pytest.approx(-1)

@@ -90,6 +90,8 @@ def read_metadata(path):
     for number, fields in enumerate(lines, start=1):
         if len(fields) < 2 or not re.fullmatch(r"[\w-]+", fields[0]):
             raise UserError(f"{path}, line {number}: not id|text|normalised text; name a metadata.csv of LJ Speech")
+    if not lines:
+        raise UserError(f"{path} is empty; name a metadata.csv of LJ Speech")
     return [(fields[0], fields[-1]) for fields in lines]
 
 

@@ -1,0 +1,399 @@
+"""hw2-q3-asr.py as its users run it: both decoders at tiny size on spoken clips, resuming, transcribing, wrong input."""
+
+import json
+import re
+import shutil
+import sys
+
+import Levenshtein
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import N_SPOKEN, ROOT, assert_user_error, load_script
+
+import metrics
+import runs
+from data import sources, speech
+from data.fetch.ljspeech import FOLDER_NAME, METADATA, WAVS
+
+script = load_script("hw2-q3-asr.py")
+SCRIPT = "hw2-q3-asr.py"
+DECODERS = ("recurrent", "transformer")
+TINY = ("--hidden_size", "32", "--epochs", "2", "--batch_size", "8", "-threads", "1", "-data", "real")
+SEARCH = ("--beam_size", "2", "--length_penalty", "0", "1", "--n_samples", "3")
+# The script in a process whose cache is another folder than the project's.
+WITH_CACHE = """
+import pathlib, runpy, sys
+from data import sources
+sources.CACHE_DIR, sys.argv = pathlib.Path(sys.argv[1]), sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """The cache folder of these tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "CACHE_DIR", folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def trained(run_script, spoken, cache, tmp_path_factory):
+    """A runs folder with a run of each decoder, the Transformer after the other and with a beam and samples."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    outputs = {}
+    for decoder, more in zip(DECODERS, ((), SEARCH)):
+        command = ("--decoder", decoder, *more, *TINY, "-data_dir", spoken, "-runs_dir", runs_dir)
+        outputs[decoder] = run_script("-c", WITH_CACHE, cache, SCRIPT, *command)
+        assert outputs[decoder].returncode == 0, outputs[decoder].stderr
+    return runs_dir, outputs
+
+
+def folder_of(runs_dir, decoder):
+    (folder,) = [
+        path for path in (runs_dir / "q3-asr").iterdir() if ("transformer" in path.name) == (decoder != DECODERS[0])
+    ]
+    return folder
+
+
+def predictions(folder):
+    return runs.read_table(folder / "test_predictions.txt", ("source", "reference", "prediction", "distance"))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_commands_leave_result_and_figures(trained, decoder):
+    runs_dir, outputs = trained
+    folder, stdout = folder_of(runs_dir, decoder), outputs[decoder].stdout
+    figures = {"losses.pdf", "similarities.pdf", "error_rates.pdf", "log_mel.pdf", "attention.pdf"}
+    assert {path.name for path in folder.glob("*.pdf")} == figures | (
+        {"both.pdf"} if decoder == "transformer" else set()
+    )
+    result = json.loads((folder / "result.json").read_text())
+    assert result["decoder"] == decoder and not result["bundled"]
+    assert result["n_examples"] == {"train": 45, "val": 3, "test": 12}
+    assert [line["epoch"] for line in result["history"]] == [1, 2]
+    scores = {"val_loss", "val_jaccard", "val_cosine", "val_damerau_levenshtein", "val_wer", "val_cer"}
+    assert all(scores < line.keys() for line in result["history"])
+    assert min(line["val_cer"] for line in result["history"]) == pytest.approx(result["val_cer"]["value"])
+    greedy = result["test"]["greedy"]
+    assert {"cer", "wer", "exact", "jaccard", "cosine", "damerau_levenshtein", "loss"} == greedy.keys()
+    assert f"Final Test CER, greedy: {greedy['cer']['value']:.4f}" in stdout
+    assert f"Final Test loss: {greedy['loss']:.4f}" in stdout and "(bundled" not in stdout
+    assert result["train_clips"].keys() == {"cer", "shuffled_cer", "spearman"} and "rank correlation" in stdout
+    (baseline,) = result["baselines"].values()
+    assert baseline["value"] > 0.5 and f"nearest mean spectrum: {baseline['value']:.4f}" in stdout
+    assert len(result["differing"]) == 3 == stdout.count("The similarities differ: ")
+    assert len(result["examples"]) == 8
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_predictions_file_holds_every_test_clip_the_worst_last(trained, spoken, decoder):
+    folder = folder_of(trained[0], decoder)
+    rows, lines = predictions(folder), dict(speech.read_metadata(spoken / FOLDER_NAME / METADATA))
+    assert sorted(row["source"] for row in rows) == list(lines)[48:]
+    assert all(row["reference"] == lines[row["source"]] for row in rows)
+    distances = [int(row["distance"]) for row in rows]
+    assert distances == [Levenshtein.distance(row["prediction"], row["reference"]) for row in rows]
+    rates = [distance / len(row["reference"]) for distance, row in zip(distances, rows)]
+    assert rates == sorted(rates)
+    cer = sum(distances) / sum(len(row["reference"]) for row in rows)
+    assert cer == pytest.approx(runs.read_json(folder / "result.json", "test", "greedy", "cer", "value"))
+
+
+def load_recogniser(folder, spoken, *options_):
+    """The recogniser of a run with its best weights and its data."""
+    args = script.parse_args([*TINY, *options_])
+    recogniser = script.Recognition(args, args, speech.load("real", spoken))
+    model = recogniser.build()
+    runs.load_weights(model, folder / "best.pt")
+    return recogniser, model.eval()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, spoken, decoder):
+    folder = folder_of(trained[0], decoder)
+    recogniser, model = load_recogniser(folder, spoken, "--decoder", decoder)
+    result = runs.read_json(folder / "result.json")
+    assert (
+        metrics.transcription(recogniser.decode(model, "val"), recogniser.data.texts["val"])["cer"] == result["val_cer"]
+    )
+    hyps = recogniser.decode(model, "test")
+    assert hyps == [recogniser.listen(model, [mels])[0][0] for mels in recogniser.data.all_mels("test")]
+    rows = {row["source"]: row["prediction"] for row in predictions(folder)}
+    assert hyps == [rows[id] for id in recogniser.data.ids["test"]]
+    assert recogniser.loss(model, "test") == pytest.approx(result["test"]["greedy"]["loss"], rel=1e-4)
+
+
+def test_the_length_penalty_is_chosen_on_validation_and_samples_are_tested(trained):
+    runs_dir, outputs = trained
+    test, stdout = (
+        runs.read_json(folder_of(runs_dir, "transformer") / "result.json", "test"),
+        outputs["transformer"].stdout,
+    )
+    rates = re.findall(r"length_penalty (\d): validation CER (\d\.\d+)", stdout)
+    assert [penalty for penalty, _ in rates] == ["0", "1"]
+    assert f"{test['beam']['val_cer']['value']:.4f}" == min(rate for _, rate in rates)
+    assert test["beam"]["beam_size"] == 2 and test["mbr"]["n_samples"] == 3
+    for name in ("beam", "mbr"):
+        expected = test["greedy"]["cer"]["value"] - test[name]["cer"]["value"]
+        assert test[name]["difference"]["value"] == pytest.approx(expected)
+    assert runs.read_json(folder_of(runs_dir, "recurrent") / "result.json", "test")["beam"] is None
+
+
+def test_the_second_decoder_is_compared_with_the_first(trained):
+    runs_dir, outputs = trained
+    recurrent, transformer = (runs.read_json(folder_of(runs_dir, decoder) / "result.json") for decoder in DECODERS)
+    assert (
+        recurrent["other"] is None and "no test of the network with decoder transformer" in outputs["recurrent"].stdout
+    )
+    other = transformer["other"]
+    assert other["decoder"] == "recurrent" and other["run"] == folder_of(runs_dir, "recurrent").name
+    ours, theirs = transformer["test"]["greedy"], recurrent["test"]["greedy"]
+    assert other["difference"]["value"] == pytest.approx(theirs["cer"]["value"] - ours["cer"]["value"])
+    for name in metrics.SIMILARITIES:
+        assert other[name]["value"] == pytest.approx(theirs[name]["value"] - ours[name]["value"])
+        assert other[name]["n"] == 12
+    assert (
+        f"recurrent minus transformer, paired: CER {other['difference']['value']:+.4f}" in outputs["transformer"].stdout
+    )
+
+
+def weights_of(folder):
+    return runs.part_of_checkpoint(folder / "best.pt", "weights")
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_resumed_run_is_an_uninterrupted_one(decoder, spoken, tmp_path, capsys):
+    options_ = [*TINY, "--decoder", decoder, "--dropout", "0.1", "--spec_augment", "--accumulate", "2", "-skip_test"]
+    options_ += ["-data_dir", str(spoken), "-resume", "auto", "-runs_dir"]
+    script.main([*options_, str(tmp_path / "whole")])
+    save_epoch = runs.Run.save_epoch
+
+    def killed_after_the_first(self, *arguments):
+        save_epoch(self, *arguments)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs.Run, "save_epoch", killed_after_the_first)
+        with pytest.raises(KeyboardInterrupt):
+            script.main([*options_, str(tmp_path / "resumed")])
+    script.main([*options_, str(tmp_path / "resumed")])
+    assert capsys.readouterr().out.count("Epoch 2/2") == 2
+    folders = [folder_of(tmp_path / name, decoder) for name in ("whole", "resumed")]
+    for name in ("best.pt", "last.pt"):
+        a, b = (runs.load_checkpoint(folder / name) for folder in folders)
+        a, b = a.get("weights", a.get("model")), b.get("weights", b.get("model"))
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    whole, resumed = (runs.read_json(folder / "result.json", "history") for folder in folders)
+    timeless = [[{k: v for k, v in line.items() if k != "seconds"} for line in history] for history in (whole, resumed)]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_run_starts_from_the_weights_of_another(trained, run_here, spoken, tmp_path):
+    runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
+    before = folder_of(runs_dir, "recurrent")
+    content = {path.name: path.read_bytes() for path in before.iterdir()}
+    common = (SCRIPT, *TINY, "-data_dir", spoken, "-runs_dir", runs_dir)
+    process = run_here(*common, "-skip_test", "--init", before.name)
+    assert process.returncode == 0, process.stderr
+    (folder,) = (path for path in (runs_dir / "q3-asr").iterdir() if "init" in path.name)
+    first, again = (runs.read_json(path / "result.json", "history")[0]["train_loss"] for path in (before, folder))
+    assert again < first - 0.1
+
+    names = {path.name for path in (runs_dir / "q3-asr").iterdir()}
+    for wrong, words in (("nothing", ["nothing"]), (folder_of(trained[0], "transformer"), ["another network"])):
+        assert_user_error(run_here(*common, "--init", wrong, "-run_name", before.name), *words)
+    assert {path.name for path in (runs_dir / "q3-asr").iterdir()} == names
+    assert {path.name: path.read_bytes() for path in before.iterdir()} == content
+
+    sound = spoken / FOLDER_NAME / WAVS / "ES000-0059.wav"
+    process = run_here(SCRIPT, "-runs_dir", runs_dir, "--init", before.name, "--transcribe", sound)
+    assert process.returncode == 0 and str(folder) in process.stderr
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_transcriptions_are_the_predictions(trained, run_here, spoken, decoder):
+    rows = predictions(folder_of(trained[0], decoder))[::4]
+    sounds = [spoken / FOLDER_NAME / WAVS / f"{row['source']}.wav" for row in rows]
+    process = run_here(SCRIPT, "--decoder", decoder, "-runs_dir", trained[0], "-threads", "1", "--transcribe", *sounds)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split("\n") == [*(row["prediction"] for row in rows), ""]
+    assert folder_of(trained[0], decoder).name in process.stderr
+    beam = run_here(SCRIPT, "--decoder", decoder, "-runs_dir", trained[0], "--beam_size", "3", "--transcribe", *sounds)
+    assert beam.returncode == 0 and beam.stdout.count("\n") == len(sounds)
+
+
+def test_a_flac_of_another_rate_is_transcribed_almost_alike(trained, run_script, spoken, tmp_path):
+    import soxr
+
+    row = predictions(folder_of(trained[0], "transformer"))[0]
+    samples, rate = soundfile.read(spoken / FOLDER_NAME / WAVS / f"{row['source']}.wav")
+    samples = soxr.resample(np.stack([samples, samples], axis=1), rate, 44_100)
+    soundfile.write(tmp_path / "x.flac", samples, 44_100, "PCM_24")
+    command = (SCRIPT, "--decoder", "transformer", "-runs_dir", trained[0], "--transcribe", tmp_path / "x.flac")
+    process = run_script(*command)
+    assert process.returncode == 0, process.stderr
+    assert Levenshtein.ratio(process.stdout.rstrip("\n"), row["prediction"]) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no.wav", ["no.wav", "missing"]), ("folder.wav", ["folder.wav", "missing"]), ("text.wav", ["not a sound file"]),
+        ("float.wav", ["FLOAT"]), ("short.wav", ["0.01 s"]), ("long.wav", ["600.00 s"]), ("rate.wav", ["96000"]),
+        ("cut.wav", ["cut short"]), ("empty.wav", ["not a sound file"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_transcribed_is_one_line(name, words, trained, spoken, run_here, tmp_path):
+    silence = np.zeros(22_050, dtype=np.int16)
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("no sound\n" * 500)
+    soundfile.write(tmp_path / "float.wav", silence.astype(float), 22_050, "FLOAT")
+    soundfile.write(tmp_path / "short.wav", silence[:220], 22_050)
+    soundfile.write(tmp_path / "long.wav", np.tile(silence, 600), 22_050, "PCM_U8")
+    soundfile.write(tmp_path / "rate.wav", silence, 96_000)
+    good = next((spoken / FOLDER_NAME / WAVS).iterdir())
+    (tmp_path / "cut.wav").write_bytes(good.read_bytes()[:-3000])
+    process = run_here(SCRIPT, "-runs_dir", trained[0], "--transcribe", good, tmp_path / name)
+    assert process.returncode == 2 and process.stdout.count("\n") == 1
+    said, error = process.stderr.splitlines()
+    assert said.startswith("weights of ") and ": error: " in error and all(word in error for word in words)
+
+
+def test_transcribing_without_a_run_says_how_to_train_one(trained, spoken, run_here, tmp_path):
+    sound = next((spoken / FOLDER_NAME / WAVS).iterdir())
+    process = run_here(SCRIPT, "--decoder", "transformer", "-runs_dir", tmp_path, "--transcribe", sound)
+    assert_user_error(process, "python hw2-q3-asr.py --decoder transformer")
+    for more in (("-scale", "quick"), ("-data", "bundled"), ("--hidden_size", "64"), ("--skeleton_blocks",)):
+        assert_user_error(run_here(SCRIPT, "-runs_dir", trained[0], *more, "--transcribe", sound), "no trained run")
+
+
+def test_without_validation_clips_the_last_epoch_is_kept(run_here, spoken, tmp_path):
+    command = (SCRIPT, *TINY, "-data_dir", spoken, "-runs_dir", tmp_path, "--split", "50", "0", "10")
+    process = run_here(*command, *SEARCH)
+    assert process.returncode == 0, process.stderr
+    (line,) = process.stderr.splitlines()
+    assert line == "warning: no validation clips: the last epoch is kept"
+    (folder,) = (tmp_path / "q3-asr").iterdir()
+    result = runs.read_json(folder / "result.json")
+    assert result["val_cer"] is None and result["best_epoch"] == 2 and result["n_examples"]["val"] == 0
+    assert result["test"]["beam"]["val_cer"] is None and result["test"]["beam"]["length_penalty"] == 0
+    last, best = runs.load_checkpoint(folder / "last.pt")["model"], weights_of(folder)
+    assert all(torch.equal(last[name], best[name]) for name in best)
+    assert not (folder / "losses.pdf").exists() and (folder / "attention.pdf").exists()
+    assert "validation CER" not in process.stdout
+    assert_user_error(run_here(*command, "--learning_rate", "0.1", "0.01"), "-split")
+
+
+def test_a_batch_in_parts_is_the_batch(trained, run_here, spoken, tmp_path):
+    command = (SCRIPT, *TINY, "-data_dir", spoken, "-runs_dir", tmp_path, "-skip_test", "--accumulate", "3")
+    process = run_here(*command)
+    assert process.returncode == 0, process.stderr
+    whole, (parts,) = folder_of(trained[0], "recurrent"), (tmp_path / "q3-asr").iterdir()
+    for a, b in zip(*(runs.read_json(folder / "result.json", "history") for folder in (whole, parts))):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+    a, b = (runs.load_checkpoint(folder / "last.pt")["model"] for folder in (whole, parts))
+    for name in a:
+        if not name.endswith("key.bias"):  # its gradient is 0 but for rounding, from which AdamW makes a step
+            assert (a[name] - b[name]).abs().mean() < 1e-4, name
+
+
+def test_bfloat16_trains_almost_alike(trained, run_here, spoken, tmp_path):
+    command = (SCRIPT, *TINY, "-data_dir", spoken, "-runs_dir", tmp_path, "-skip_test", "--amp")
+    process = run_here(*command)
+    assert process.returncode == 0, process.stderr
+    whole, (amp,) = folder_of(trained[0], "recurrent"), (tmp_path / "q3-asr").iterdir()
+    a, b = (runs.read_json(folder / "result.json", "history")[1]["train_loss"] for folder in (whole, amp))
+    assert a != b and a == pytest.approx(b, rel=0.02)
+    assert all(weight.dtype == torch.float32 for weight in weights_of(amp).values())
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_option_trains_and_scores_are_against_the_whole_text(decoder, run_here, spoken, tmp_path):
+    recipe = (
+        "--skeleton_blocks",
+        "--n_layers",
+        "2",
+        "--ctc_weight",
+        "0.3",
+        "--spec_augment",
+        "--amp",
+        "--ema_decay",
+        "0.5",
+    )
+    recipe += ("--max_text_length", "10", "--accumulate", "2", "--dropout", "0.1", "--max_grad_norm", "1")
+    process = run_here(SCRIPT, "--decoder", decoder, *recipe, *TINY, "-data_dir", spoken, "-runs_dir", tmp_path)
+    assert process.returncode == 0, process.stderr
+    (folder,) = (tmp_path / "q3-asr").iterdir()
+    changed = runs.read_json(folder / "config.json", "changed")
+    assert {option.strip("-") for option in recipe if option.startswith("--")} <= changed.keys()
+    lines, rows = dict(speech.read_metadata(spoken / FOLDER_NAME / METADATA)), predictions(folder)
+    assert all(row["reference"] == lines[row["source"]] for row in rows)
+    assert max(len(row["prediction"]) for row in rows) <= 9 < max(len(row["reference"]) for row in rows)
+    sound = spoken / FOLDER_NAME / WAVS / f"{rows[0]['source']}.wav"
+    command = (SCRIPT, "--decoder", decoder, "--skeleton_blocks", "--spec_augment", "--amp", "-runs_dir", tmp_path)
+    process = run_here(*command, "--transcribe", sound)
+    assert process.stdout == rows[0]["prediction"] + "\n", process.stderr
+
+
+def test_the_courses_length_of_texts_trains(run_here, spoken, tmp_path):
+    command = ("--max_text_length", "99", "--epochs", "1", "-skip_test", "--decoder", "transformer")
+    process = run_here(SCRIPT, *TINY, *command, "-data_dir", spoken, "-runs_dir", tmp_path)
+    assert process.returncode == 0, process.stderr
+    (folder,) = (tmp_path / "q3-asr").iterdir()
+    assert weights_of(folder)["decoder.positions"].shape == (99, 32)
+
+
+def test_two_learning_rates_are_compared_and_the_better_one_is_tested(run_here, spoken, cache, tmp_path, monkeypatch):
+    def script_with_cache(*arguments):
+        return [sys.executable, "-c", WITH_CACHE, str(cache), SCRIPT, *map(str, arguments)]
+
+    monkeypatch.setattr(runs, "this_script", script_with_cache)
+    monkeypatch.chdir(ROOT)
+    command = (*TINY, "--epochs", "1", "--n_layers", "1", "-data_dir", spoken, "-runs_dir", tmp_path)
+    process = run_here(SCRIPT, *command, "--learning_rate", "0.00001", "0.003")
+    assert process.returncode == 0, process.stderr
+    (folder,) = [path.parent for path in (tmp_path / "q3-asr").glob("*/val_cer.pdf")]
+    result = runs.read_json(folder / "result.json")
+    values = {entry["learning_rate"]: entry["val_cer"]["value"] for entry in result["entries"]}
+    assert values.keys() == {0.00001, 0.003}
+    best = result["best"]["learning_rate"]
+    assert values[best] == min(values.values())
+    tested = [path.parent for path in (tmp_path / "q3-asr").glob("*/test_predictions.txt")]
+    assert [runs.read_json(path / "config.json", "options", "learning_rate") for path in tested] == [best]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--decoder", "gru"), ("--hidden_size", "33"), ("--hidden_size", "0"), ("--n_heads", "0"), ("--n_layers", "0"),
+        ("--n_heads", "3"), ("--max_text_length", "2"), ("--split", "1", "2"), ("--split", "-1", "2", "3"), ("--lr", "0"),
+        ("--ctc_weight", "1"), ("--dropout", "1"), ("--warmup", "2"), ("--accumulate", "0"), ("--transcribe",),
+        ("--label_smoothing", "nan"), ("--beam_size", "0"), ("--n_samples", "0"), ("--init",), ("--schedule", "x"),
+    ],
+)  # fmt: skip
+def test_wrong_options_end_in_one_line(wrong, capsys):
+    with pytest.raises(SystemExit) as caught:
+        script.main([*wrong])
+    assert caught.value.code == 2
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1 and (wrong[0].strip("-") in stderr or "n_heads" in wrong[0])
+
+
+@pytest.mark.parametrize("mode", ["real", "auto"])
+def test_wrong_files_end_in_one_line_and_leave_the_runs_alone(mode, spoken, run_here, tmp_path):
+    folder = tmp_path / "data" / FOLDER_NAME
+    folder.mkdir(parents=True)
+    (folder / METADATA).write_text("ES000-0000|a\n")
+    shutil.copytree(spoken / FOLDER_NAME / WAVS, folder / WAVS)
+    command = (SCRIPT, *TINY, "-data", mode, "-data_dir", tmp_path / "data", "-runs_dir", tmp_path / "runs")
+    assert_user_error(run_here(*command), "metadata.csv", "line 1")
+    (folder / METADATA).unlink()
+    assert_user_error(run_here(*command), "metadata.csv is missing")
+    command = (SCRIPT, *TINY, "-data_dir", spoken, "-runs_dir", tmp_path / "runs", "--split", "50", "5", "10")
+    assert_user_error(run_here(*command), "-split 50 5 10", f"has {N_SPOKEN}")
+    assert not (tmp_path / "runs").exists()
