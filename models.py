@@ -605,7 +605,8 @@ class SpeechToText(nn.Module):
     def start(self, mels, n_frames):
         """The state and the memory that decoding starts from: of the text nothing; of the audio keys, values and mask."""
         enc_output, n_positions = self.encoder(mels, n_frames)
-        memory = self.decoder.cross_attention.attention.project(enc_output)
+        # Contiguous once, or each step would copy them for its products.
+        memory = (part.contiguous() for part in self.decoder.cross_attention.attention.project(enc_output))
         return self.decoder.start(enc_output), (*memory, sequence_mask(n_positions, enc_output))
 
     def step(self, tokens, state, memory):
