@@ -1,4 +1,4 @@
-"""Trivial translators, made from the training pairs: what a model's error rate stands beside, to judge how hard the data are."""
+"""Answers without a trained network, made from the training set: what a model's figure stands beside, to judge how hard the data are."""
 
 from collections import Counter, defaultdict
 
@@ -72,3 +72,23 @@ def translate(pairs, sentences):
     """The translations of all trivial translators, made from the training `pairs`: a dict from name to sentences."""
     translators = {"nearest sentence": NearestSentence(pairs), "character n-gram copy": CharNgramCopy(pairs)}
     return {name: translator.translate(sentences) for name, translator in translators.items()}
+
+
+def captions(train, n_images, means=None):
+    """Captions of images without a trained decoder: a dict from name to one or more lists of captions.
+
+    "most frequent caption" is that of the training set; "nearest image" the captions of the training image with the nearest
+    mean feature by the cosine, a list for each of its captions.
+
+    Args:
+        train: for each training image its captions, strings.
+        n_images: how many images are to be captioned.
+        means: mean features of these images and of the training images, arrays (n, n_channels); None leaves the nearest out.
+    """
+    commonest = Counter(caption for captions in train for caption in captions).most_common(1)[0][0]
+    found = {"most frequent caption": [[commonest] * n_images]}
+    if means is not None:
+        unit, train_unit = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in means)
+        nearest = [train[i] for i in (unit @ train_unit.T).argmax(axis=1)]
+        found["nearest image"] = [list(place) for place in zip(*nearest)]
+    return found

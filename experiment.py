@@ -12,6 +12,7 @@ import statistics
 import numpy as np
 import torch
 
+import metrics
 import models
 import runs
 import utils
@@ -29,6 +30,7 @@ class Experiment:
         maximize: whether a higher score is better.
         decoding_options: options that do not change what is trained.
         max_threads: more CPU threads do not pay.
+        patience: training stops after so many epochs without a better score; None: never.
         args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint.
     """
@@ -37,6 +39,7 @@ class Experiment:
     maximize = True
     decoding_options = ()
     max_threads = 1
+    patience = None
 
     def __init__(self, args, defaults, data):
         self.args = args
@@ -90,6 +93,13 @@ class Experiment:
         """The one figure of the test by which runs are compared, with its interval."""
         raise NotImplementedError
 
+    def pooled(self, children):
+        """What the tests of several seeds show together: a dict from a name to a figure with its interval.
+
+        children: the experiments of the seeds, all of them tested.
+        """
+        return {}
+
     def config(self, kind="run"):
         return runs.make_config(self.question, self.args, self.defaults, self.data, kind, self.decoding_options)
 
@@ -101,6 +111,23 @@ class Experiment:
         other = copy.copy(self)
         other.args = argparse.Namespace(**vars(self.args) | options)
         return other
+
+    def counterpart(self, **options):
+        """The latest tested run on the same data that differs in these options alone, a `runs.Found`; None without one."""
+        wanted = runs.compared(self.changed(**options).config())["options"]
+        for run in runs.find(self.args.runs_dir, self.question, **wanted):
+            if run.result["test"] and run.config["data"]["fingerprint"] == self.data.fingerprint:
+                return run
+        return None
+
+    def best_search(self, model, candidates):
+        """Of some ways to search, dicts of options, the best on validation: (its validation figure, the options)."""
+        figures = [self.validated(model, **search) for search in candidates]
+        for search, figure in zip(candidates, figures):
+            shown = ", ".join(f"{option} {value:g}" for option, value in search.items())
+            print(f"{shown}: validation {self.score_name} {metrics.format_interval(figure)}", flush=True)
+        best = max if self.maximize else min
+        return best(zip(figures, candidates), key=lambda pair: pair[0]["value"])
 
     def single(self, learning_rate, seed):
         """The same experiment with one learning rate and one seed."""
@@ -168,6 +195,7 @@ def train(experiment, model, run, device):
         score=experiment.score,
         maximize=experiment.maximize,
         extra=experiment.extra(),
+        patience=experiment.patience,
     )
     experiment.draw(model, history, run.folder)
     best = utils.best_epoch(history, experiment.score, experiment.maximize)
@@ -235,6 +263,7 @@ def compare(experiment):
         "values": values,
         "best": of_rate[best["learning_rate"]][0],
         "test": spread([entry["test"] for entry in finished]) if tests else None,
+        "pooled": experiment.pooled(list(children.values())) if tests and len(finished) == len(entries) else {},
     }
     with runs.open_run(folder, experiment.config("comparison"), args.resume and "auto") as run:
         for figure, ylabel in (("train_loss", "Training loss"), (score, f"Validation {experiment.score_name}")):
@@ -270,6 +299,8 @@ def report_comparison(experiment, result):
             rate = f"learning rate {decimal(figure['learning_rate'])}, " if "learning_rate" in figure else ""
             span = f"{figure['mean']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
             print(f"{rate}{kind} {name}, mean and range of {figure['n']} seeds: {span}{bundled}")
+    for label, figure in result["pooled"].items():
+        print(f"{label}, {len(result['entries'])} seeds: {metrics.format_interval(figure, sign='+')}{bundled}")
     if "learning_rate" in result["over"]:
         print(f"best on validation: learning rate {decimal(result['best']['learning_rate'])}{bundled}")
 

@@ -195,19 +195,14 @@ class Classification(experiment.Experiment):
 
     def compare_with_pooled(self, correct):
         """McNemar's test of this strided network against the pooled one with the same options; None if there is none."""
-        wanted = runs.compared(self.changed(no_maxpool=False).config())["options"]
-        found = [
-            run
-            for run in runs.find(self.args.runs_dir, self.question, **wanted)
-            if run.result["test"] and run.config["data"]["fingerprint"] == self.data.fingerprint
-        ]
-        if not found:
+        pooled = self.counterpart(no_maxpool=False)
+        if pooled is None:
             print("no test of the network with pooling on these images was found: the two cannot be compared")
             return None
-        with np.load(found[0].folder / PREDICTIONS) as npz:
+        with np.load(pooled.folder / PREDICTIONS) as npz:
             pooled_correct = npz["y"] == npz["y_hat"]
         comparison = metrics.mcnemar(pooled_correct, correct)
-        return comparison | {"run": found[0].folder.name, "acc": found[0].result["test"]["official"]["acc"]}
+        return comparison | {"run": pooled.folder.name, "acc": pooled.result["test"]["official"]["acc"]}
 
     def test_figure(self, result):
         return result["test"]["official"]["acc"]

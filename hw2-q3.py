@@ -199,11 +199,7 @@ class Translation(experiment.Experiment):
             refs, sentences = zip(*self.data.pairs["test"])
             tested = {"greedy": metrics.error_rates(self.decode(model, sentences), refs)}
         for name, candidates in searches.items():
-            rates = [self.validated(model, **search) for search in candidates]
-            for search, rate in zip(candidates, rates):
-                shown = ", ".join(f"{option} {value:g}" for option, value in search.items())
-                print(f"{shown}: validation error rate {format_interval(rate)}", flush=True)
-            rate, search = min(zip(rates, candidates), key=lambda pair: pair[0]["value"])
+            rate, search = self.best_search(model, candidates)
             hyps = self.decode(model, sentences, **search)
             ours = metrics.error_rates(hyps, refs)
             differences = {f"{other} minus this": metrics.paired_difference(tested[other], ours) for other in tested}

@@ -256,6 +256,36 @@ def image_files(folder):
     return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
+def open_images(arguments, dataset, mode, data_dir):
+    """Yield (name, pixels) of the images that a user names: an image file, every image of a folder, or one of the set.
+
+    Raises `UserError` for an image that cannot be read; those of a folder are listed as warnings and skipped.
+    """
+    data = None
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            paths = image_files(path)
+            if not paths:
+                raise UserError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)}); name another folder")
+            for path in paths:
+                try:
+                    image = read_image(path)
+                except UserError as error:
+                    print(f"warning: {error}; it is skipped", file=sys.stderr)
+                else:
+                    yield path.name, image
+        elif path.exists() or path.name != argument:
+            yield path.name, read_image(path)
+        else:
+            data = data or load(dataset, mode, data_dir)
+            if argument not in data.digests:
+                raise UserError(
+                    f"{data.title} has no image {argument}, and there is no such file; name one that is there"
+                )
+            yield argument, data.open_image(argument)
+
+
 def vocabulary(data, min_count=1):
     """The words of the training captions that occur at least `min_count` times."""
     counts = Counter(word for example in data.examples["train"] for caption in example.captions for word in caption)

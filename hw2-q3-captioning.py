@@ -1,0 +1,325 @@
+"""Question 3 of 2021-22: captions of aerial images, a frozen convolutional encoder and an LSTM decoder.
+
+$ python hw2-q3-captioning.py                                                    # 3.1a
+$ python hw2-q3-captioning.py --use_attention                                    # 3.1b, with additive attention
+$ python hw2-q3-captioning.py --use_attention --beam_size 3 --resume             # the same weights with beam search
+$ python hw2-q3-captioning.py --use_attention --caption 219.tif 357.tif 540.tif  # 3.1c, with the last such weights
+"""
+
+import argparse
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import options
+
+N_EPOCHS, QUICK_EPOCHS = 30, 12
+PATIENCE = 8  # epochs
+EVAL_BATCH_SIZE = 64  # images
+MAX_WORDS = 30  # of a written caption; the longest reference of both published sets has 22
+ASKED = ("219.tif", "540.tif", "357.tif")  # the images of 3.1c, in the statement's order
+SEARCH = ("beam_size", "length_penalty", "caption")  # options that do not change the training
+SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}"}
+CAPTIONS_FILE = {False: "caps_generated_enc_dec.json", True: "caps_generated_enc_dec_w_attention.json"}
+PLAIN = "the decoder without attention"
+
+
+def parse_args(argv=None):
+    parser = options.Parser("Train and test the caption decoder of Question 3.", prog="hw2-q3-captioning.py")
+    positive = options.positive_int
+    parser.add_option("use_attention", action="store_true", help="additive attention over the regions of the image")
+    help = "sydney (default), ucm, or a folder with dataset.json and images/"
+    parser.add_option("dataset", default="sydney", metavar="NAME", help=help)
+    help = "the frozen network; auto (default): resnet18 if its weights can be had, else efficientnet_lite0"
+    parser.add_option("encoder", choices=["auto", "resnet18", "efficientnet_lite0"], default="auto", help=help)
+    help = "imagenet (default), random, or a state dict"
+    parser.add_option("encoder_weights", default="imagenet", metavar="WHICH", help=help)
+    options.add_training_options(parser, batch_size=16, learning_rate=[0.001], dropout=0.5, optimizer="adam")
+    parser.set_defaults(max_grad_norm=5.0)
+    parser.add_option("hidden_size", type=positive, default=256, help="of the LSTM (default: %(default)s)")
+    parser.add_option("embedding_size", type=positive, default=256, help="of the words (default: %(default)s)")
+    parser.add_option("attention_size", type=positive, default=256, help="of the attention (default: %(default)s)")
+    parser.add_option("attention_activation", choices=["tanh", "relu"], default="tanh", help="default: %(default)s")
+    parser.add_option("min_count", type=positive, default=1, help="rarer words become <unk> (default: %(default)s)")
+    parser.add_option("patience", type=positive, default=PATIENCE, help="early stopping, epochs (default: %(default)s)")
+    parser.add_option("label_smoothing", type=options.probability, default=0.0, help="default: 0")
+    parser.add_option("beam_size", type=positive, default=1, help="also test a beam search (default: no)")
+    help = "log p / length^this scores a beam; of several the best on validation (default: 0)"
+    parser.add_option("length_penalty", type=options.non_negative_float, nargs="+", default=[0.0], help=help)
+    help = "caption images of the set, image files, or all images of a folder; no training"
+    parser.add_option("caption", nargs="+", metavar="IMAGE", help=help)
+    options.add_data_options(parser)
+    options.add_run_options(parser)
+    args = parser.parse_args(argv)
+    if args.epochs is None:
+        args.epochs = QUICK_EPOCHS if args.scale == "quick" else N_EPOCHS
+    return args
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+import baselines  # noqa: E402
+import decoding  # noqa: E402
+import encoders  # noqa: E402
+import experiment  # noqa: E402
+import metrics  # noqa: E402
+import models  # noqa: E402
+import runs  # noqa: E402
+import utils  # noqa: E402
+from data import captions, text  # noqa: E402
+from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX  # noqa: E402
+from metrics import format_interval  # noqa: E402
+
+SYMBOLS = {"sos": SOS_IDX, "eos": EOS_IDX, "pad": PAD_IDX, "forbidden": (PAD_IDX, SOS_IDX, UNK_IDX)}
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.caption:
+        caption(args)
+        return
+    data = captions.load(args.dataset, args.data, args.data_dir, quick=args.scale == "quick")
+    args.encoder = encoders.choose(args.encoder, args.encoder_weights)
+    encoder = encoders.Encoder(args.encoder, args.encoder_weights)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, max_threads=runs.n_cpus())
+    data, regions = encoders.encode(data, encoder, device)
+    defaults = parse_args(["-dataset", args.dataset, "-encoder", args.encoder, "-scale", args.scale])
+    experiment.run(Captioning(args, defaults, data, encoder, regions))
+
+
+class Captioning(experiment.Experiment):
+    """Images to captions: the decoder, its loss, its validation and its test."""
+
+    question, score, score_name = "q3-captioning", "val_bleu4", "BLEU-4"
+    decoding_options = SEARCH
+    max_threads = 2  # more do not pay at this batch size
+
+    def __init__(self, args, defaults, data, encoder, regions=None, vocab=None):
+        fingerprint = data and hashlib.sha256(f"{data.fingerprint} {encoder.digest}".encode()).hexdigest()
+        super().__init__(args, defaults, data and replace(data, fingerprint=fingerprint))
+        self.encoder, self.vocab = encoder, vocab or captions.vocabulary(data, args.min_count)
+        if data:
+            self.data = replace(self.data, title=f"{data.title}, {encoder.title}")
+            self.regions = {split: self.as_read(part) for split, part in regions.items()}
+            self.refs = {
+                split: [[" ".join(words) for words in example.captions] for example in data[split]]
+                for split in captions.SPLITS
+            }
+
+    @property
+    def base_name(self):
+        dataset = self.args.dataset if self.args.dataset in captions.TITLES else f"set_{Path(self.args.dataset).name}"
+        return f"{dataset}-{self.args.encoder}"
+
+    @property
+    def patience(self):
+        return None if "val" in self.data.stand_ins else self.args.patience
+
+    def as_read(self, regions):
+        """The regions as the decoder reads them: without attention it reads their mean alone."""
+        return regions if self.args.use_attention else regions.float().mean(dim=1, keepdim=True)
+
+    def build(self):
+        args, n_channels = self.args, encoders.NETWORKS[self.args.encoder].N_CHANNELS
+        common = (len(self.vocab), n_channels, args.hidden_size, args.embedding_size, PAD_IDX, args.dropout)
+        if args.use_attention:
+            return models.CaptionDecoderWithAttention(*common, args.attention_size, args.attention_activation)
+        return models.CaptionDecoder(*common)
+
+    def batches(self, device):
+        tensor = captions.to_tensor(self.data["train"], self.vocab)
+        gather = captions.gatherer(self.regions["train"], tensor, device)
+        return utils.Batches(len(tensor), self.args.batch_size, gather)
+
+    def batch_loss(self, model, batch):
+        """The cross-entropy of the captions' words, each predicted from the true ones before it."""
+        regions, tensor = batch
+        words_in, words_out = tensor[..., :-1], tensor[..., 1:]
+        is_read = words_out != PAD_IDX  # the end symbol is predicted and not read
+        logits = model(regions, words_in.where(is_read, PAD_IDX))  # (n_images, n_captions, max_len - 1, vocab_size)
+        smoothing = self.args.label_smoothing if model.training else 0.0
+        loss = F.cross_entropy(logits[is_read], words_out[is_read], label_smoothing=smoothing, reduction="sum")
+        return loss, is_read.sum()
+
+    def evaluate(self, model):
+        hyps = self.decode(model, self.regions["val"])
+        return {"val_bleu4": metrics.Bleu(hyps, self.refs["val"]).score()}
+
+    def validated(self, model, **search):
+        return metrics.paired_bleu([metrics.Bleu(self.decode(model, self.regions["val"], **search), self.refs["val"])])
+
+    def decode(self, model, regions, **search):
+        """The captions of images by `decoding.search`, strings."""
+        hyps = []
+        for batch in regions.split(EVAL_BATCH_SIZE):
+            hyps += map(self.vocab.decode, self.search(model, batch, **search).symbols.tolist())
+        return hyps
+
+    @torch.no_grad()
+    def search(self, model, regions, **search):
+        """The `decoding.Decoded` words of a batch of images."""
+        model.eval()
+        regions = regions.to(next(model.parameters()).device).float()
+        max_steps = torch.full((len(regions),), MAX_WORDS, device=regions.device)
+        return decoding.search(model.step, *model.start(regions), max_steps=max_steps, **search, **SYMBOLS)
+
+    def facts(self):
+        n_examples = {split: len(self.data.examples[split]) for split in captions.SPLITS}
+        stand_ins = [captions.SPLIT_NAMES[split] for split in self.data.stand_ins]
+        return {
+            "use_attention": self.args.use_attention,
+            "encoder": self.encoder.title,
+            "n_examples": n_examples,
+            "n_words": len(self.vocab.symbols),
+            "stand_ins": stand_ins,
+        }
+
+    def extra(self):
+        calibration = {name: torch.as_tensor(array) for name, array in self.encoder.calibration.items()}
+        return {"words": self.vocab.symbols, "encoder_digest": self.encoder.digest, "calibration": calibration}
+
+    def draw(self, model, history, folder):
+        title = utils.data_title(self.data)
+        utils.plot_score(folder / "train_loss.pdf", history, "train_loss", "Training loss (nats a word)", title)
+        utils.plot_score(folder / "val_bleu4.pdf", history, "val_bleu4", "Validation BLEU-4", title)
+
+    def test(self, model, folder):
+        """Figures of greedy decoding of the test set, and of captions without training; captions and drawings."""
+        hyps, refs = self.decode(model, self.regions["test"]), self.refs["test"]
+        figures = metrics.captioning(hyps, refs)
+        differences = {name: metrics.paired_bleu([self.bleu(hyps)], bleus) for name, bleus in self.others().items()}
+        by_name = dict(zip((example.filename for example in self.data["test"]), zip(hyps, refs), strict=True))
+        asked = [name for name in ASKED if name in by_name] or text.at_equal_distances(list(by_name), len(ASKED))
+        for name in asked:
+            self.draw_caption(model, name, self.data.open_image(name), folder)
+        self.write_captions(folder, greedy=hyps)
+        return {
+            "test": {"greedy": figures | {"differences": differences}, "beam": None},
+            "baselines": {name: metrics.paired_bleu(bleus) for name, bleus in self.baselines().items()},
+            "leave_one_out": metrics.leave_one_out_bleu(refs),
+            "examples": [{"image": name} | dict(zip(("hyp", "refs"), by_name[name])) for name in asked],
+        }
+
+    def bleu(self, hyps):
+        return metrics.Bleu(hyps, self.refs["test"])
+
+    def baselines(self):
+        """The captions of `baselines.captions` for the test images: a dict from name to a list of `metrics.Bleu`."""
+        means = [self.regions[split].float().mean(dim=1).numpy() for split in ("test", "train")]
+        is_apart = "test" not in self.data.stand_ins  # else the nearest training image is the image itself
+        found = baselines.captions(self.refs["train"], len(self.refs["test"]), means if is_apart else None)
+        return {name: [self.bleu(hyps) for hyps in lists] for name, lists in found.items()}
+
+    def others(self):
+        """What this run is compared with: the baselines and, of a run with attention, the same run without."""
+        plain = self.counterpart(use_attention=False) if self.args.use_attention else None
+        if self.args.use_attention and plain is None:
+            print("no test without attention on these images was found: the two cannot be compared")
+        return self.baselines() | ({PLAIN: [self.bleu(written_captions(plain.folder))]} if plain else {})
+
+    def pooled(self, children):
+        """The mean BLEU-4 over the seeds minus each baseline's, and minus the mean without attention."""
+        ours = [self.bleu(written_captions(child.folder())) for child in children]
+        others = [child.others() for child in children]
+        names = [name for name in others[0] if all(name in found for found in others)]
+        return {
+            f"BLEU-4 minus {name}, paired": metrics.paired_bleu(
+                ours, [bleu for found in others for bleu in found[name]]
+            )
+            for name in names
+        }
+
+    def write_captions(self, folder, **hyps):
+        """Write the captions of every test image with its references; `hyps`: lists of captions by the search's name."""
+        columns = {name: iter(column) for name, column in (hyps | {"references": self.refs["test"]}).items()}
+        rows = [
+            {"image": example.filename} | {name: next(column) for name, column in columns.items()}
+            for example in self.data["test"]
+        ]
+        content = {"title": utils.data_title(self.data), "encoder": self.encoder.title, "captions": rows}
+        runs.write_json(folder / CAPTIONS_FILE[self.args.use_attention], content)
+
+    def draw_caption(self, model, name, image, folder, **search):
+        """Draw an image beside its caption and, with attention, the weights of each word; returns the caption."""
+        regions = self.as_read(self.encoder.regions([image]).half())
+        found = self.search(model, regions, return_weights=True, **search)
+        hyp = self.vocab.decode(found.symbols[0].tolist())
+        stem, title = Path(name).stem, utils.data_title(self.data)
+        utils.plot_caption(folder / f"caption_{stem}.pdf", image, name, hyp, title)
+        if found.weights is not None:
+            words = [*hyp.split(), "<end>"]
+            alpha = found.weights[0, : len(words)].cpu()
+            utils.plot_attention_over_image(folder / f"attention_{stem}.pdf", image, alpha, words, title)
+        return hyp
+
+    def search_again(self, model, result, folder):
+        """Beam search with the weights of this run, if the options ask for it."""
+        args = self.args
+        if args.beam_size == 1:
+            return False
+        runs.load_weights(model, folder / runs.BEST)
+        candidates = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
+        figure, search = self.best_search(model, candidates)
+        greedy, hyps = (self.decode(model, self.regions["test"], **how) for how in ({}, search))
+        others = {"greedy": [self.bleu(greedy)]} | self.baselines()
+        differences = {name: metrics.paired_bleu([self.bleu(hyps)], bleus) for name, bleus in others.items()}
+        figures = metrics.captioning(hyps, self.refs["test"]) | search
+        result["test"]["beam"] = figures | {"val_bleu4": figure, "differences": differences}
+        self.write_captions(folder, greedy=greedy, beam=hyps)
+        return True
+
+    def test_figure(self, result):
+        return result["test"]["greedy"]["bleu4"]
+
+    def report(self, result):
+        bundled = " (bundled data)" if result["bundled"] else ""
+        print(f"{result['title']}; trainable parameters: {result['n_params']:,}")
+        print(
+            f"Best validation BLEU-4: {format_interval(result['val_bleu4'])} in epoch {result['best_epoch']}{bundled}"
+        )
+        for name, figures in (result["test"] or {}).items():
+            if figures is not None:
+                how, shown = SEARCH_NAMES[name].format(**figures), format_interval(figures["bleu4"])
+                print(f"Final Test BLEU-4, {how}: {shown}{bundled}", *metrics.captioning_lines(figures), sep="\n")
+        for name, figure in result.get("baselines", {}).items():
+            print(f"Baseline, {name}: {format_interval(figure)}{bundled}")
+        if result.get("leave_one_out") is not None:
+            print(f"For scale, each reference against the others: {result['leave_one_out']:.4f}{bundled}")
+        for example in result.get("examples", []):
+            print(f"{example['image']}: {example['hyp']} (reference: {example['refs'][0]})")
+
+
+def written_captions(folder):
+    """The greedily decoded captions of a run's test images."""
+    (path,) = folder.glob("caps_generated_*.json")
+    return [row["greedy"] for row in runs.read_json(path, "captions", of=list)]
+
+
+def caption(args):
+    """Print the caption of each image and draw it, with the best weights of the latest run of these options."""
+    found = experiment.latest(Captioning.question, args, parse_args([]), SEARCH)
+    path = found.folder / runs.BEST
+    print(f"weights of {path}", file=sys.stderr)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, Captioning.max_threads)
+    words, digest, calibration = (runs.part_of_checkpoint(path, n) for n in ("words", "encoder_digest", "calibration"))
+    options_ = argparse.Namespace(**found.options)
+    encoder = encoders.Encoder(options_.encoder, options_.encoder_weights, calibration)
+    if encoder.digest != digest:
+        raise options.UserError(f"the weights of {encoder.title} are not those of {found.folder}; train again")
+    captioner = Captioning(options_, None, None, encoder, vocab=text.WordVocabulary(words))
+    captioner.data = argparse.Namespace(title=found.result["title"], bundled=found.bundled)
+    model = captioner.build().to(device)
+    runs.load_weights(model, path)
+    search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0]}
+    mode = "bundled" if found.bundled else "real"
+    for name, image in captions.open_images(args.caption, options_.dataset, mode, args.data_dir):
+        print(f"{name}: {captioner.draw_caption(model, name, image, found.folder, **search)}", flush=True)
+
+
+if __name__ == "__main__":
+    options.run_script(main)
