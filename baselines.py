@@ -74,7 +74,7 @@ def translate(pairs, sentences):
     return {name: translator.translate(sentences) for name, translator in translators.items()}
 
 
-def captions(train, n_images, means=None):
+def captions(train, n_images, regions=None):
     """Captions of images without a trained decoder: a dict from name to one or more lists of captions.
 
     "most frequent caption" is that of the training set; "nearest image" the captions of the training image with the nearest
@@ -83,12 +83,14 @@ def captions(train, n_images, means=None):
     Args:
         train: for each training image its captions, strings.
         n_images: how many images are to be captioned.
-        means: mean features of these images and of the training images, arrays (n, n_channels); None leaves the nearest out.
+        regions: features of these images and of the training images, tensors (n, n_regions, n_channels); None leaves the
+            nearest image out.
     """
     commonest = Counter(caption for captions in train for caption in captions).most_common(1)[0][0]
     found = {"most frequent caption": [[commonest] * n_images]}
-    if means is not None:
-        unit, train_unit = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in means)
-        nearest = [train[i] for i in (unit @ train_unit.T).argmax(axis=1)]
+    if regions is not None:
+        means = [part.float().mean(dim=1) for part in regions]
+        unit, train_unit = (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12) for mean in means)
+        nearest = [train[i] for i in (unit @ train_unit.T).argmax(dim=1).tolist()]
         found["nearest image"] = [list(place) for place in zip(*nearest)]
     return found

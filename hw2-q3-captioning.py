@@ -20,7 +20,6 @@ EVAL_BATCH_SIZE = 64  # images
 MAX_WORDS = 30  # of a written caption; the longest reference of both published sets has 22
 ASKED = ("219.tif", "540.tif", "357.tif")  # the images of 3.1c, in the statement's order
 SEARCH = ("beam_size", "length_penalty", "caption")  # options that do not change the training
-SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}"}
 CAPTIONS_FILE = {False: "caps_generated_enc_dec.json", True: "caps_generated_enc_dec_w_attention.json"}
 PLAIN = "the decoder without attention"
 
@@ -37,9 +36,9 @@ def parse_args(argv=None):
     parser.add_option("encoder_weights", default="imagenet", metavar="WHICH", help=help)
     options.add_training_options(parser, batch_size=16, learning_rate=[0.001], dropout=0.5, optimizer="adam")
     parser.set_defaults(max_grad_norm=5.0)
-    parser.add_option("hidden_size", type=positive, default=256, help="of the LSTM (default: %(default)s)")
-    parser.add_option("embedding_size", type=positive, default=256, help="of the words (default: %(default)s)")
-    parser.add_option("attention_size", type=positive, default=256, help="of the attention (default: %(default)s)")
+    parser.add_option(
+        "hidden_size", type=positive, default=256, help="of words, state and attention (default: %(default)s)"
+    )
     parser.add_option("attention_activation", choices=["tanh", "relu"], default="tanh", help="default: %(default)s")
     parser.add_option("min_count", type=positive, default=1, help="rarer words become <unk> (default: %(default)s)")
     parser.add_option("patience", type=positive, default=PATIENCE, help="early stopping, epochs (default: %(default)s)")
@@ -106,10 +105,7 @@ class Captioning(experiment.Experiment):
         if data:
             self.data = replace(self.data, title=f"{data.title}, {encoder.title}")
             self.regions = {split: self.as_read(part) for split, part in regions.items()}
-            self.refs = {
-                split: [[" ".join(words) for words in example.captions] for example in data[split]]
-                for split in captions.SPLITS
-            }
+            self.refs = {split: captions.references(data[split]) for split in captions.SPLITS}
 
     @property
     def base_name(self):
@@ -126,9 +122,9 @@ class Captioning(experiment.Experiment):
 
     def build(self):
         args, n_channels = self.args, encoders.NETWORKS[self.args.encoder].N_CHANNELS
-        common = (len(self.vocab), n_channels, args.hidden_size, args.embedding_size, PAD_IDX, args.dropout)
+        common = (len(self.vocab), n_channels, args.hidden_size, PAD_IDX, args.dropout)
         if args.use_attention:
-            return models.CaptionDecoderWithAttention(*common, args.attention_size, args.attention_activation)
+            return models.CaptionDecoderWithAttention(*common, args.attention_activation)
         return models.CaptionDecoder(*common)
 
     def batches(self, device):
@@ -151,7 +147,7 @@ class Captioning(experiment.Experiment):
         return {"val_bleu4": metrics.Bleu(hyps, self.refs["val"]).score()}
 
     def validated(self, model, **search):
-        return metrics.paired_bleu([metrics.Bleu(self.decode(model, self.regions["val"], **search), self.refs["val"])])
+        return metrics.mean_bleu(self.refs["val"], [self.decode(model, self.regions["val"], **search)])
 
     def decode(self, model, regions, **search):
         """The captions of images by `decoding.search`, strings."""
@@ -169,15 +165,9 @@ class Captioning(experiment.Experiment):
         return decoding.search(model.step, *model.start(regions), max_steps=max_steps, **search, **SYMBOLS)
 
     def facts(self):
-        n_examples = {split: len(self.data.examples[split]) for split in captions.SPLITS}
-        stand_ins = [captions.SPLIT_NAMES[split] for split in self.data.stand_ins]
-        return {
-            "use_attention": self.args.use_attention,
-            "encoder": self.encoder.title,
-            "n_examples": n_examples,
-            "n_words": len(self.vocab.symbols),
-            "stand_ins": stand_ins,
-        }
+        sizes = {split: len(part) for split, part in self.data.examples.items()}
+        facts = {"use_attention": self.args.use_attention, "encoder": self.encoder.title, "n_examples": sizes}
+        return facts | {"n_words": len(self.vocab.symbols), "stand_ins": list(self.data.stand_ins)}
 
     def extra(self):
         calibration = {name: torch.as_tensor(array) for name, array in self.encoder.calibration.items()}
@@ -191,85 +181,67 @@ class Captioning(experiment.Experiment):
     def test(self, model, folder):
         """Figures of greedy decoding of the test set, and of captions without training; captions and drawings."""
         hyps, refs = self.decode(model, self.regions["test"]), self.refs["test"]
-        figures = metrics.captioning(hyps, refs)
-        differences = {name: metrics.paired_bleu([self.bleu(hyps)], bleus) for name, bleus in self.others().items()}
-        by_name = dict(zip((example.filename for example in self.data["test"]), zip(hyps, refs), strict=True))
-        asked = [name for name in ASKED if name in by_name] or text.at_equal_distances(list(by_name), len(ASKED))
+        rows = {e.filename: {"hyp": hyp, "refs": r} for e, hyp, r in zip(self.data["test"], hyps, refs, strict=True)}
+        asked = [name for name in ASKED if name in rows] or text.at_equal_distances(list(rows), len(ASKED))
         for name in asked:
             self.draw_caption(model, name, self.data.open_image(name), folder)
         self.write_captions(folder, greedy=hyps)
         return {
-            "test": {"greedy": figures | {"differences": differences}, "beam": None},
-            "baselines": {name: metrics.paired_bleu(bleus) for name, bleus in self.baselines().items()},
+            "test": {"greedy": metrics.captioning(hyps, refs, self.others()), "beam": None},
+            "baselines": {name: metrics.mean_bleu(refs, lists) for name, lists in self.baselines().items()},
             "leave_one_out": metrics.leave_one_out_bleu(refs),
-            "examples": [{"image": name} | dict(zip(("hyp", "refs"), by_name[name])) for name in asked],
+            "examples": [{"image": name} | rows[name] for name in asked],
         }
 
-    def bleu(self, hyps):
-        return metrics.Bleu(hyps, self.refs["test"])
-
     def baselines(self):
-        """The captions of `baselines.captions` for the test images: a dict from name to a list of `metrics.Bleu`."""
-        means = [self.regions[split].float().mean(dim=1).numpy() for split in ("test", "train")]
+        """Captions of the test images without training: a dict from name to lists of captions."""
         is_apart = "test" not in self.data.stand_ins  # else the nearest training image is the image itself
-        found = baselines.captions(self.refs["train"], len(self.refs["test"]), means if is_apart else None)
-        return {name: [self.bleu(hyps) for hyps in lists] for name, lists in found.items()}
+        regions = (self.regions["test"], self.regions["train"]) if is_apart else None
+        return baselines.captions(self.refs["train"], len(self.refs["test"]), regions)
 
     def others(self):
         """What this run is compared with: the baselines and, of a run with attention, the same run without."""
         plain = self.counterpart(use_attention=False) if self.args.use_attention else None
         if self.args.use_attention and plain is None:
             print("no test without attention on these images was found: the two cannot be compared")
-        return self.baselines() | ({PLAIN: [self.bleu(written_captions(plain.folder))]} if plain else {})
+        return self.baselines() | ({PLAIN: [self.written(plain.folder, False)]} if plain else {})
 
     def pooled(self, children):
-        """The mean BLEU-4 over the seeds minus each baseline's, and minus the mean without attention."""
-        ours = [self.bleu(written_captions(child.folder())) for child in children]
+        """The mean BLEU-4 over the seeds minus each baseline's, and minus the mean of the runs without attention."""
+        ours = [self.written(child.folder(), self.args.use_attention) for child in children]
         others = [child.others() for child in children]
         names = [name for name in others[0] if all(name in found for found in others)]
+        theirs = {name: [hyps for found in others for hyps in found[name]] for name in names}
         return {
-            f"BLEU-4 minus {name}, paired": metrics.paired_bleu(
-                ours, [bleu for found in others for bleu in found[name]]
-            )
-            for name in names
+            f"BLEU-4 minus {name}, paired": metrics.mean_bleu(self.refs["test"], ours, lists)
+            for name, lists in theirs.items()
         }
 
     def write_captions(self, folder, **hyps):
-        """Write the captions of every test image with its references; `hyps`: lists of captions by the search's name."""
-        columns = {name: iter(column) for name, column in (hyps | {"references": self.refs["test"]}).items()}
-        rows = [
-            {"image": example.filename} | {name: next(column) for name, column in columns.items()}
-            for example in self.data["test"]
-        ]
-        content = {"title": utils.data_title(self.data), "encoder": self.encoder.title, "captions": rows}
-        runs.write_json(folder / CAPTIONS_FILE[self.args.use_attention], content)
+        path = folder / CAPTIONS_FILE[self.args.use_attention]
+        captions.write_generated(path, utils.data_title(self.data), self.data["test"], hyps)
+
+    def written(self, folder, use_attention):
+        return captions.read_generated(folder / CAPTIONS_FILE[use_attention])["greedy"]
 
     def draw_caption(self, model, name, image, folder, **search):
         """Draw an image beside its caption and, with attention, the weights of each word; returns the caption."""
         regions = self.as_read(self.encoder.regions([image]).half())
         found = self.search(model, regions, return_weights=True, **search)
         hyp = self.vocab.decode(found.symbols[0].tolist())
-        stem, title = Path(name).stem, utils.data_title(self.data)
-        utils.plot_caption(folder / f"caption_{stem}.pdf", image, name, hyp, title)
-        if found.weights is not None:
-            words = [*hyp.split(), "<end>"]
-            alpha = found.weights[0, : len(words)].cpu()
-            utils.plot_attention_over_image(folder / f"attention_{stem}.pdf", image, alpha, words, title)
+        utils.plot_captioned(folder, name, image, hyp.split(), found.weights, utils.data_title(self.data))
         return hyp
 
     def search_again(self, model, result, folder):
         """Beam search with the weights of this run, if the options ask for it."""
-        args = self.args
-        if args.beam_size == 1:
+        if self.args.beam_size == 1:
             return False
         runs.load_weights(model, folder / runs.BEST)
-        candidates = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
-        figure, search = self.best_search(model, candidates)
+        widths = {"beam_size": self.args.beam_size}
+        figure, search = self.best_search(model, [widths | {"length_penalty": p} for p in self.args.length_penalty])
         greedy, hyps = (self.decode(model, self.regions["test"], **how) for how in ({}, search))
-        others = {"greedy": [self.bleu(greedy)]} | self.baselines()
-        differences = {name: metrics.paired_bleu([self.bleu(hyps)], bleus) for name, bleus in others.items()}
-        figures = metrics.captioning(hyps, self.refs["test"]) | search
-        result["test"]["beam"] = figures | {"val_bleu4": figure, "differences": differences}
+        figures = metrics.captioning(hyps, self.refs["test"], {"greedy": [greedy]} | self.baselines())
+        result["test"]["beam"] = figures | search | {"val_bleu4": figure}
         self.write_captions(folder, greedy=greedy, beam=hyps)
         return True
 
@@ -282,42 +254,27 @@ class Captioning(experiment.Experiment):
         print(
             f"Best validation BLEU-4: {format_interval(result['val_bleu4'])} in epoch {result['best_epoch']}{bundled}"
         )
-        for name, figures in (result["test"] or {}).items():
-            if figures is not None:
-                how, shown = SEARCH_NAMES[name].format(**figures), format_interval(figures["bleu4"])
-                print(f"Final Test BLEU-4, {how}: {shown}{bundled}", *metrics.captioning_lines(figures), sep="\n")
-        for name, figure in result.get("baselines", {}).items():
-            print(f"Baseline, {name}: {format_interval(figure)}{bundled}")
-        if result.get("leave_one_out") is not None:
-            print(f"For scale, each reference against the others: {result['leave_one_out']:.4f}{bundled}")
-        for example in result.get("examples", []):
-            print(f"{example['image']}: {example['hyp']} (reference: {example['refs'][0]})")
-
-
-def written_captions(folder):
-    """The greedily decoded captions of a run's test images."""
-    (path,) = folder.glob("caps_generated_*.json")
-    return [row["greedy"] for row in runs.read_json(path, "captions", of=list)]
+        print(*metrics.captioning_lines(result, bundled), sep="\n")
 
 
 def caption(args):
     """Print the caption of each image and draw it, with the best weights of the latest run of these options."""
     found = experiment.latest(Captioning.question, args, parse_args([]), SEARCH)
-    path = found.folder / runs.BEST
-    print(f"weights of {path}", file=sys.stderr)
+    path, trained = found.folder / runs.BEST, argparse.Namespace(**found.options)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, Captioning.max_threads)
     words, digest, calibration = (runs.part_of_checkpoint(path, n) for n in ("words", "encoder_digest", "calibration"))
-    options_ = argparse.Namespace(**found.options)
-    encoder = encoders.Encoder(options_.encoder, options_.encoder_weights, calibration)
+    encoder = encoders.Encoder(trained.encoder, trained.encoder_weights, calibration)
     if encoder.digest != digest:
         raise options.UserError(f"the weights of {encoder.title} are not those of {found.folder}; train again")
-    captioner = Captioning(options_, None, None, encoder, vocab=text.WordVocabulary(words))
+    captioner = Captioning(trained, None, None, encoder, vocab=text.WordVocabulary(words))
     captioner.data = argparse.Namespace(title=found.result["title"], bundled=found.bundled)
     model = captioner.build().to(device)
     runs.load_weights(model, path)
     search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0]}
     mode = "bundled" if found.bundled else "real"
-    for name, image in captions.open_images(args.caption, options_.dataset, mode, args.data_dir):
+    images = list(captions.open_images(args.caption, trained.dataset, mode, args.data_dir))
+    print(f"weights of {path}", file=sys.stderr)
+    for name, image in images:
         print(f"{name}: {captioner.draw_caption(model, name, image, found.folder, **search)}", flush=True)
 
 

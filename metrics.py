@@ -221,10 +221,20 @@ def paired_bleu(ours, others=()):
     return {"value": value(slice(None)), "low": float(low), "high": float(high), "n": n}
 
 
-def captioning(hyps, refs):
-    """Figures of free-running captions; arguments of `Bleu`. JSON values.
+def mean_bleu(refs, ours, others=()):
+    """`paired_bleu` of lists of captions, each list for the same images with these references."""
+    return paired_bleu(*([Bleu(hyps, refs) for hyps in lists] for lists in (ours, others)))
 
-    Returns bleu4 with its interval, bleu1 to bleu3 (0 to 1), chrf (0 to 100) and sacrebleu's signature.
+
+def captioning(hyps, refs, others=()):
+    """Figures of free-running captions; JSON values.
+
+    Args:
+        hyps, refs: of `Bleu`.
+        others: dict from a name to lists of other captions of the same images.
+
+    Returns bleu4 with its interval, bleu1 to bleu3 (0 to 1), chrf (0 to 100), sacrebleu's signature, and differences, from
+    the name of others to the BLEU-4 of `hyps` minus their mean, paired.
     """
     import sacrebleu  # slow to import
 
@@ -233,7 +243,8 @@ def captioning(hyps, refs):
     streams = [[(*references, *[None] * width)[i] for references in refs] for i in range(width)]
     figures = {"bleu4": paired_bleu([bleu])}
     figures |= {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
-    return figures | {"chrf": sacrebleu.corpus_chrf(list(hyps), streams).score, "signature": bleu.signature}
+    figures |= {"chrf": sacrebleu.corpus_chrf(list(hyps), streams).score, "signature": bleu.signature}
+    return figures | {"differences": {name: mean_bleu(refs, [hyps], lists) for name, lists in dict(others).items()}}
 
 
 def leave_one_out_bleu(refs):
@@ -246,9 +257,20 @@ def leave_one_out_bleu(refs):
     return float(np.mean(scores))
 
 
-def captioning_lines(figures):
-    """The figures of `captioning` after the first as lines for the screen, with the paired differences."""
-    shown = ", ".join(f"BLEU-{order} {figures[f'bleu{order}']:.4f}" for order in (1, 2, 3))
-    yield f"  {shown}, chrF {figures['chrf']:.2f} ({figures['signature']})"
-    for label, difference in figures.get("differences", {}).items():
-        yield f"  minus {label}, paired: {format_interval(difference, sign='+')}"
+def captioning_lines(result, bundled):
+    """The tests of a captioning run with its baselines as lines for the screen; `bundled` ends what is of bundled data."""
+    for name, figures in (result["test"] or {}).items():
+        if figures is None:
+            continue
+        how = f"beam of {figures['beam_size']}" if name == "beam" else name
+        yield f"Final Test BLEU-4, {how}: {format_interval(figures['bleu4'])}{bundled}"
+        shown = ", ".join(f"BLEU-{order} {figures[f'bleu{order}']:.4f}" for order in (1, 2, 3))
+        yield f"  {shown}, chrF {figures['chrf']:.2f} ({figures['signature']})"
+        for other, difference in figures["differences"].items():
+            yield f"  minus {other}, paired: {format_interval(difference, sign='+')}"
+    for name, figure in result.get("baselines", {}).items():
+        yield f"Baseline, {name}: {format_interval(figure)}{bundled}"
+    if result.get("leave_one_out") is not None:
+        yield f"For scale, each reference against the others: {result['leave_one_out']:.4f}{bundled}"
+    for example in result.get("examples", []):
+        yield f"{example['image']}: {example['hyp']} (reference: {example['refs'][0]})"

@@ -447,7 +447,7 @@ class CaptionDecoder(nn.Module):
 
     Args:
         vocab_size: number of words, special symbols included.
-        n_channels: of the encoder's map. hidden_size: of the state. embedding_size: of the words' embedding.
+        n_channels: of the encoder's map. hidden_size: of the state and of the words' embedding.
         padding_idx: the symbol that fills up short captions.
         dropout: probability that a value of the state is dropped before the output layer in training.
 
@@ -457,12 +457,12 @@ class CaptionDecoder(nn.Module):
         returns logits (n_images, n_captions, max_len, vocab_size)
     """
 
-    def __init__(self, vocab_size, n_channels, hidden_size, embedding_size, padding_idx, dropout, context_size=0):
+    def __init__(self, vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=0):
         super().__init__()
-        self.embedding = nn.Embedding(vocab_size, embedding_size, padding_idx=padding_idx)
+        self.embedding = nn.Embedding(vocab_size, hidden_size, padding_idx=padding_idx)
         self.init_h = nn.Linear(n_channels, hidden_size)
         self.init_c = nn.Linear(n_channels, hidden_size)
-        self.decode_step = nn.LSTMCell(embedding_size + context_size, hidden_size)
+        self.decode_step = nn.LSTMCell(hidden_size + context_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden_size, vocab_size)
 
@@ -501,22 +501,12 @@ class CaptionDecoderWithAttention(CaptionDecoder):
     The input matrix of the cell is W = [W_e, W_z], so that W [e; z] = W_e e + sum_i a_i (W_z s_i). W_z s_i is the same at
     every step and for every caption of an image and is computed once, as is W_2 s_i of the attention.
 
-    attention_size, activation: of `AdditiveAttention`. Other arguments and shapes are those of `CaptionDecoder`.
+    activation: of `AdditiveAttention`, whose size is hidden_size. Other arguments and shapes are those of `CaptionDecoder`.
     """
 
-    def __init__(
-        self,
-        vocab_size,
-        n_channels,
-        hidden_size,
-        embedding_size,
-        padding_idx,
-        dropout,
-        attention_size,
-        activation="tanh",
-    ):
-        super().__init__(vocab_size, n_channels, hidden_size, embedding_size, padding_idx, dropout, n_channels)
-        self.attention = AdditiveAttention(hidden_size, n_channels, attention_size, activation)
+    def __init__(self, vocab_size, n_channels, hidden_size, padding_idx, dropout, activation="tanh"):
+        super().__init__(vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=n_channels)
+        self.attention = AdditiveAttention(hidden_size, n_channels, hidden_size, activation)
 
     def forward(self, regions, captions):
         n_captions = captions.shape[1]

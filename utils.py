@@ -470,6 +470,17 @@ def plot_attention(path, alpha, src, tgt, title=None):
     save_figure(fig, path)
 
 
+def plot_captioned(folder, name, image, words, weights=None, title=None):
+    """`plot_caption` and, with the `decoding.Decoded` weights of one image, `plot_attention_over_image`, named by the image."""
+    stem = name.rpartition(".")[0] or name
+    plot_caption(folder / f"caption_{stem}.pdf", image, name, " ".join(words), title)
+    if weights is not None:
+        alpha = weights[0, : len(words) + 1].cpu()
+        plot_attention_over_image(
+            folder / f"attention_{stem}.pdf", image, alpha, [*words, "<end>"][: len(alpha)], title
+        )
+
+
 def plot_caption(path, image, name, caption, title=None):
     """An image (height, width, 3), uint8, with its caption beside it."""
     fig, ax = new_figure(2 * COLUMN_WIDTH, COLUMN_WIDTH * 0.75, ncols=2, layout="none")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+import runs
 from data import sources
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, WordVocabulary, at_equal_distances
 from options import DATA_DIR, UserError
@@ -290,6 +291,29 @@ def vocabulary(data, min_count=1):
     """The words of the training captions that occur at least `min_count` times."""
     counts = Counter(word for example in data.examples["train"] for caption in example.captions for word in caption)
     return WordVocabulary(word for word, count in counts.items() if count >= min_count)
+
+
+def references(examples):
+    """The captions of images as strings, a list for each image."""
+    return [[" ".join(words) for words in example.captions] for example in examples]
+
+
+def write_generated(path, title, examples, hyps):
+    """Write captions that a decoder wrote, with the references of each image, as JSON.
+
+    hyps: dict from the name of a search to a caption for each image.
+    """
+    rows = [
+        {"image": example.filename} | dict(zip(hyps, written)) | {"references": refs}
+        for example, refs, *written in zip(examples, references(examples), *hyps.values(), strict=True)
+    ]
+    runs.write_json(path, {"title": title, "captions": rows})
+
+
+def read_generated(path):
+    """The captions of `write_generated`: a dict from the name of a search to a list."""
+    rows = runs.read_json(path, "captions", of=list)
+    return {name: [row[name] for row in rows] for name in rows[0] if name not in ("image", "references")}
 
 
 def to_tensor(examples, vocab):
