@@ -443,7 +443,7 @@ class CaptionDecoder(nn.Module):
         h_t, c_t = decode_step(E w_t-1, h_t-1, c_t-1),  logits_t = fc(dropout(h_t))
 
     `forward` reads given captions (teacher forcing); `decoding` calls `start` and `step`. All captions of an image are
-    computed together, so that what depends on the image alone is computed once.
+    computed together, so that what depends on the image alone is computed once, and captions that are over are dropped.
 
     Args:
         vocab_size: number of words, special symbols included.
@@ -466,56 +466,13 @@ class CaptionDecoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden_size, vocab_size)
 
-    def first_state(self, regions):
-        mean = regions.mean(dim=1)
-        return torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))
-
     def forward(self, regions, captions):
-        n_images, n_captions, max_len = captions.shape
-        state = [part.repeat_interleave(n_captions, dim=0).unsqueeze(0) for part in self.first_state(regions)]
-        emb = self.embedding(captions.flatten(0, 1))
-        cell = self.decode_step
-        weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
-        # No step reads what another has written: one call of the LSTM is the loop over the words.
-        outputs, _, _ = torch.lstm(emb, state, weights, True, 1, 0.0, self.training, False, True)
-        return self.fc(self.dropout(outputs)).unflatten(0, (n_images, n_captions))
-
-    def start(self, regions):
-        """The state and the memory that decoding starts from."""
-        return self.first_state(regions), ()
-
-    def step(self, tokens, state, memory):
-        """One step of `forward` without dropout: log-probabilities of the next word (n_hyps, vocab_size), state, None.
-
-        tokens: (n_hyps), the last words. state: h and c, each (n_hyps, hidden_size).
-        """
-        h, c = self.decode_step(self.embedding(tokens), state)
-        return self.fc(h).log_softmax(dim=-1), (h, c), None
-
-
-class CaptionDecoderWithAttention(CaptionDecoder):
-    """The caption decoder that looks at the regions of the image before each word (2021-22, Question 3.1b).
-
-        h_t, c_t = decode_step([E w_t-1; z_t], h_t-1, c_t-1),  z_t = attention(h_t-1, s)
-
-    The input matrix of the cell is W = [W_e, W_z], so that W [e; z] = W_e e + sum_i a_i (W_z s_i). W_z s_i is the same at
-    every step and for every caption of an image and is computed once, as is W_2 s_i of the attention.
-
-    activation: of `AdditiveAttention`, whose size is hidden_size. Other arguments and shapes are those of `CaptionDecoder`.
-    """
-
-    def __init__(self, vocab_size, n_channels, hidden_size, padding_idx, dropout, activation="tanh"):
-        super().__init__(vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=n_channels)
-        self.attention = AdditiveAttention(hidden_size, n_channels, hidden_size, activation)
-
-    def forward(self, regions, captions):
-        n_captions = captions.shape[1]
-        (h, c), (keys, values) = self.start(regions)
+        (h, c), memory = self.start(regions)
+        n_captions, outputs = captions.shape[1], []
         h, c = (part.unsqueeze(1).expand(-1, n_captions, -1) for part in (h, c))
-        outputs = []
         for inputs, (n, m) in zip(self.word_gates(captions).unbind(dim=2), self.extents(captions)):
             # The first n images and the first m captions of each hold all captions that are not over.
-            h, c, _ = self.advance(inputs[:n, :m], h[:n, :m], c[:n, :m], keys[:n], values[:n])
+            h, c, _ = self.advance(inputs[:n, :m], h[:n, :m], c[:n, :m], *(part[:n] for part in memory))
             outputs.append(F.pad(h, (0, 0, 0, n_captions - m, 0, len(captions) - n)))
         return self.fc(self.dropout(torch.stack(outputs, dim=2)))
 
@@ -533,28 +490,64 @@ class CaptionDecoderWithAttention(CaptionDecoder):
         return torch.stack(numbers, dim=1).tolist()
 
     def word_gates(self, words):
-        """W_e E w + b, what the word adds to the gates of the cell."""
+        """W_e E w + b, what a word adds to the gates of the cell; looked up in a table of the vocabulary."""
         cell = self.decode_step
         W_e = cell.weight_ih[:, : self.embedding.embedding_dim]
-        return F.linear(self.embedding(words), W_e, cell.bias_ih + cell.bias_hh)
+        return F.embedding(words, F.linear(self.embedding.weight, W_e, cell.bias_ih + cell.bias_hh))
 
-    def advance(self, inputs, h, c, keys, values):
-        """One step of all captions of each image; inputs, h, c: (n_images, n_captions, ...). Returns h, c, alpha."""
-        alpha = self.attention.weigh(h, keys)
-        gates = torch.baddbmm(inputs, alpha, values) + F.linear(h, self.decode_step.weight_hh)
-        i, f, g, o = gates.chunk(4, dim=-1)
+    def advance(self, inputs, h, c):
+        """`decode_step`, with the input's part of the gates given; h, c: (n_images, n_captions, hidden_size).
+
+        Returns h, c and the weights of the regions, here None.
+        """
+        i, f, g, o = (inputs + F.linear(h, self.decode_step.weight_hh)).chunk(4, dim=-1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c, alpha
+        return torch.sigmoid(o) * torch.tanh(c), c, None
 
     def start(self, regions):
-        """The state and the memory that decoding starts from: W_2 s_i and W_z s_i of each image."""
-        W_z = self.decode_step.weight_ih[:, self.embedding.embedding_dim :]
-        return self.first_state(regions), (self.attention.project(regions), F.linear(regions, W_z))
+        """The state and the memory that decoding starts from."""
+        mean = regions.mean(dim=1)
+        return (torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))), ()
 
     def step(self, tokens, state, memory):
-        """As `CaptionDecoder.step`, with the weights of the regions (n_hyps, n_regions) as the third value."""
-        keys, values = memory
-        n_images = len(keys)
+        """One step of `forward` without dropout, for every hypothesis of each image.
+
+        Shapes:
+            tokens: (n_hyps), the last words; the hypotheses of an image stand side by side
+            state: h and c, each (n_hyps, hidden_size)
+            memory: of `start`, for n_images images
+            returns log_probs of the next word (n_hyps, vocab_size), the new state, and the weights of the regions
+                (n_hyps, n_regions), or None without attention
+        """
+        n_images = len(memory[0]) if memory else len(tokens)
         inputs, h, c = (part.view(n_images, -1, part.shape[-1]) for part in (self.word_gates(tokens), *state))
-        h, c, alpha = (part.flatten(0, 1) for part in self.advance(inputs, h, c, keys, values))
-        return self.fc(h).log_softmax(dim=-1), (h, c), alpha
+        h, c, alpha = self.advance(inputs, h, c, *memory)
+        alpha = None if alpha is None else alpha.flatten(0, 1)
+        return self.fc(h.flatten(0, 1)).log_softmax(dim=-1), (h.flatten(0, 1), c.flatten(0, 1)), alpha
+
+
+class CaptionDecoderWithAttention(CaptionDecoder):
+    """The caption decoder that looks at the regions of the image before each word (2021-22, Question 3.1b).
+
+        h_t, c_t = decode_step([E w_t-1; z_t], h_t-1, c_t-1),  z_t = attention(h_t-1, s)
+
+    The input matrix of the cell is W = [W_e, W_z], so that W [e; z] = W_e e + sum_i a_i (W_z s_i). W_z s_i is the same at
+    every step and for every caption of an image and is computed once, as is W_2 s_i of the attention.
+
+    activation: of `AdditiveAttention`, whose size is hidden_size. Other arguments and shapes are those of `CaptionDecoder`.
+    """
+
+    def __init__(self, vocab_size, n_channels, hidden_size, padding_idx, dropout, activation="tanh"):
+        super().__init__(vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=n_channels)
+        self.attention = AdditiveAttention(hidden_size, n_channels, hidden_size, activation)
+
+    def start(self, regions):
+        """The state, and the memory: W_2 s_i and W_z s_i of each image."""
+        state, _ = super().start(regions)
+        W_z = self.decode_step.weight_ih[:, self.embedding.embedding_dim :]
+        return state, (self.attention.project(regions), F.linear(regions, W_z))
+
+    def advance(self, inputs, h, c, keys, values):
+        alpha = self.attention.weigh(h, keys)
+        h, c, _ = super().advance(torch.baddbmm(inputs, alpha, values), h, c)
+        return h, c, alpha
