@@ -11,10 +11,10 @@ from data.bundled import captions
 
 # The generator is frozen: these change only together with every result on the bundled images.
 FINGERPRINTS = {
-    "sydney": "",
-    "ucm": "",
+    "sydney": "1bb379de28191580875a5ee8d9f868f4d5792f82ebfd0c9794736257f6ec5e83",
+    "ucm": "853c968d88ff97265613fd359c2a3e5935c691e7718a3a4c85fc264d8da24079",
 }
-PIXELS = {"sydney 219": "", "sydney 357": "", "ucm 1": ""}
+PIXELS = {"sydney 219": "f2b851a972820416", "sydney 357": "f555adda07960041", "ucm 1": "9bdd9b994da13cdf"}
 
 
 @pytest.mark.parametrize("name", captions.SETS)
@@ -50,7 +50,7 @@ def things(caption):
     """What a caption says of the counted and the coloured things."""
     said = {}
     for i, word in enumerate(caption):
-        for thing, nouns in (("planes", "plane planes airplane airplanes"), ("boats", "boat boats ship ships")):
+        for thing, nouns in (("planes", "plane planes airplane airplanes"), ("boats", "boat boats")):
             if word in nouns.split():
                 said[thing] = caption[i - 2 : i]
         if word in ("tree", "trees"):
@@ -84,7 +84,7 @@ def test_captions_say_what_is_drawn_and_nothing_else():
             if "building" in said:
                 text = " ".join(caption)
                 assert scene.building[0] in text and scene.building[1] in text
-            mentioned.update(said)
+            mentioned.update(list(said))
     assert min(mentioned.values()) > 200 and len(mentioned) == 6
 
 
