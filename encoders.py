@@ -13,7 +13,7 @@ import hashlib
 import importlib.util
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -204,11 +204,10 @@ class Encoder:
 
 
 def encode(data, encoder, device="cpu"):
-    """The regions of every image of a set, from the cache if they are there.
+    """The same set with the regions of every image, from the cache if they are there, in half precision.
 
-    Returns the set without the images that are damaged, which are listed as warnings, and the regions as a dict from split
-    to a tensor (n_images, 49, n_channels) in half precision. Raises `UserError` for a damaged image if the set has to be
-    complete. The encoder is calibrated if its weights are random.
+    The encoder is named in its title and enters its fingerprint; it is calibrated if its weights are random. Damaged images are
+    listed as warnings and left out; raises `UserError` for one if the set has to be complete.
     """
     names, training = data.filenames, [example.filename for example in data.examples["train"]]
     key = hashlib.sha256(f"{encoder.digest} {[data.digests[name] for name in names]}".encode())
@@ -252,10 +251,9 @@ def encode(data, encoder, device="cpu"):
         data = captions.with_stand_ins(captions.without(data, arrays["damaged"].tolist()))
     row = {name: i for i, name in enumerate(arrays["names"].tolist())}
     regions = torch.from_numpy(arrays["regions"])
-    found = {}
-    for split in captions.SPLITS:
-        found[split] = regions[[row[example.filename] for example in data[split]]]
-    return data, found
+    found = {split: regions[[row[example.filename] for example in data[split]]] for split in captions.SPLITS}
+    fingerprint = hashlib.sha256(f"{data.fingerprint} {encoder.digest}".encode()).hexdigest()
+    return replace(data, title=f"{data.title}, {encoder.title}", fingerprint=fingerprint, regions=found)
 
 
 def readable(data, names, damage=None):

@@ -7,9 +7,7 @@ $ python hw2-q3-captioning.py --use_attention --caption 219.tif 357.tif 540.tif 
 """
 
 import argparse
-import hashlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import options
@@ -17,6 +15,7 @@ import options
 N_EPOCHS, QUICK_EPOCHS = 30, 12
 PATIENCE = 8  # epochs
 EVAL_BATCH_SIZE = 64  # images
+LENGTH_PENALTY = 0.0
 MAX_WORDS = 30  # of a written caption; the longest reference of both published sets has 22
 ASKED = ("219.tif", "540.tif", "357.tif")  # the images of 3.1c, in the statement's order
 SEARCH = ("beam_size", "length_penalty", "caption")  # options that do not change the training
@@ -43,9 +42,7 @@ def parse_args(argv=None):
     parser.add_option("min_count", type=positive, default=1, help="rarer words become <unk> (default: %(default)s)")
     parser.add_option("patience", type=positive, default=PATIENCE, help="early stopping, epochs (default: %(default)s)")
     parser.add_option("label_smoothing", type=options.probability, default=0.0, help="default: 0")
-    parser.add_option("beam_size", type=positive, default=1, help="also test a beam search (default: no)")
-    help = "log p / length^this scores a beam; of several the best on validation (default: 0)"
-    parser.add_option("length_penalty", type=options.non_negative_float, nargs="+", default=[0.0], help=help)
+    options.add_search_options(parser, LENGTH_PENALTY)
     help = "caption images of the set, image files, or all images of a folder; no training"
     parser.add_option("caption", nargs="+", metavar="IMAGE", help=help)
     options.add_data_options(parser)
@@ -71,10 +68,8 @@ import models  # noqa: E402
 import runs  # noqa: E402
 import utils  # noqa: E402
 from data import captions, text  # noqa: E402
-from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX  # noqa: E402
+from data.text import PAD_IDX, SYMBOLS  # noqa: E402
 from metrics import format_interval  # noqa: E402
-
-SYMBOLS = {"sos": SOS_IDX, "eos": EOS_IDX, "pad": PAD_IDX, "forbidden": (PAD_IDX, SOS_IDX, UNK_IDX)}
 
 
 def main(argv=None):
@@ -86,9 +81,9 @@ def main(argv=None):
     args.encoder = encoders.choose(args.encoder, args.encoder_weights)
     encoder = encoders.Encoder(args.encoder, args.encoder_weights)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, max_threads=runs.n_cpus())
-    data, regions = encoders.encode(data, encoder, device)
+    data = encoders.encode(data, encoder, device)
     defaults = parse_args(["-dataset", args.dataset, "-encoder", args.encoder, "-scale", args.scale])
-    experiment.run(Captioning(args, defaults, data, encoder, regions))
+    experiment.run(Captioning(args, defaults, data, encoder))
 
 
 class Captioning(experiment.Experiment):
@@ -98,27 +93,17 @@ class Captioning(experiment.Experiment):
     decoding_options = SEARCH
     max_threads = 2  # more do not pay at this batch size
 
-    def __init__(self, args, defaults, data, encoder, regions=None, vocab=None):
-        fingerprint = data and hashlib.sha256(f"{data.fingerprint} {encoder.digest}".encode()).hexdigest()
-        super().__init__(args, defaults, data and replace(data, fingerprint=fingerprint))
+    def __init__(self, args, defaults, data, encoder, vocab=None):
+        super().__init__(args, defaults, data)
         self.encoder, self.vocab = encoder, vocab or captions.vocabulary(data, args.min_count)
-        if data:
-            self.data = replace(self.data, title=f"{data.title}, {encoder.title}")
-            self.regions = {split: self.as_read(part) for split, part in regions.items()}
-            self.refs = {split: captions.references(data[split]) for split in captions.SPLITS}
 
     @property
     def base_name(self):
-        dataset = self.args.dataset if self.args.dataset in captions.TITLES else f"set_{Path(self.args.dataset).name}"
-        return f"{dataset}-{self.args.encoder}"
+        return f"{Path(self.args.dataset).name}-{self.args.encoder}"
 
     @property
     def patience(self):
         return None if "val" in self.data.stand_ins else self.args.patience
-
-    def as_read(self, regions):
-        """The regions as the decoder reads them: without attention it reads their mean alone."""
-        return regions if self.args.use_attention else regions.float().mean(dim=1, keepdim=True)
 
     def build(self):
         args, n_channels = self.args, encoders.NETWORKS[self.args.encoder].N_CHANNELS
@@ -129,7 +114,7 @@ class Captioning(experiment.Experiment):
 
     def batches(self, device):
         tensor = captions.to_tensor(self.data["train"], self.vocab)
-        gather = captions.gatherer(self.regions["train"], tensor, device)
+        gather = captions.gatherer(self.regions("train"), tensor, device)
         return utils.Batches(len(tensor), self.args.batch_size, gather)
 
     def batch_loss(self, model, batch):
@@ -142,17 +127,23 @@ class Captioning(experiment.Experiment):
         loss = F.cross_entropy(logits[is_read], words_out[is_read], label_smoothing=smoothing, reduction="sum")
         return loss, is_read.sum()
 
+    def regions(self, split):
+        """The regions as the decoder reads them: without attention it reads their mean alone."""
+        return self.as_read(self.data.regions[split])
+
+    def as_read(self, regions):
+        return regions if self.args.use_attention else regions.float().mean(dim=1, keepdim=True)
+
     def evaluate(self, model):
-        hyps = self.decode(model, self.regions["val"])
-        return {"val_bleu4": metrics.Bleu(hyps, self.refs["val"]).score()}
+        return {"val_bleu4": metrics.Bleu(self.decode(model, "val"), self.data.refs("val")).score()}
 
     def validated(self, model, **search):
-        return metrics.mean_bleu(self.refs["val"], [self.decode(model, self.regions["val"], **search)])
+        return metrics.mean_bleu(self.data.refs("val"), [self.decode(model, "val", **search)])
 
-    def decode(self, model, regions, **search):
-        """The captions of images by `decoding.search`, strings."""
+    def decode(self, model, split, **search):
+        """The captions of a split's images by `decoding.search`, strings."""
         hyps = []
-        for batch in regions.split(EVAL_BATCH_SIZE):
+        for batch in self.regions(split).split(EVAL_BATCH_SIZE):
             hyps += map(self.vocab.decode, self.search(model, batch, **search).symbols.tolist())
         return hyps
 
@@ -180,12 +171,12 @@ class Captioning(experiment.Experiment):
 
     def test(self, model, folder):
         """Figures of greedy decoding of the test set, and of captions without training; captions and drawings."""
-        hyps, refs = self.decode(model, self.regions["test"]), self.refs["test"]
+        hyps, refs = self.decode(model, "test"), self.data.refs("test")
         rows = {e.filename: {"hyp": hyp, "refs": r} for e, hyp, r in zip(self.data["test"], hyps, refs, strict=True)}
         asked = [name for name in ASKED if name in rows] or text.at_equal_distances(list(rows), len(ASKED))
         for name in asked:
             self.draw_caption(model, name, self.data.open_image(name), folder)
-        self.write_captions(folder, greedy=hyps)
+        captions.write_generated(self.captions_file(folder), utils.data_title(self.data), self.data, greedy=hyps)
         return {
             "test": {"greedy": metrics.captioning(hyps, refs, self.others()), "beam": None},
             "baselines": {name: metrics.mean_bleu(refs, lists) for name, lists in self.baselines().items()},
@@ -193,36 +184,32 @@ class Captioning(experiment.Experiment):
             "examples": [{"image": name} | rows[name] for name in asked],
         }
 
+    def captions_file(self, folder):
+        return folder / CAPTIONS_FILE[self.args.use_attention]
+
     def baselines(self):
         """Captions of the test images without training: a dict from name to lists of captions."""
         is_apart = "test" not in self.data.stand_ins  # else the nearest training image is the image itself
-        regions = (self.regions["test"], self.regions["train"]) if is_apart else None
-        return baselines.captions(self.refs["train"], len(self.refs["test"]), regions)
+        regions = [self.data.regions[split] for split in ("test", "train")] if is_apart else None
+        return baselines.captions(self.data.refs("train"), len(self.data["test"]), regions)
 
     def others(self):
         """What this run is compared with: the baselines and, of a run with attention, the same run without."""
         plain = self.counterpart(use_attention=False) if self.args.use_attention else None
         if self.args.use_attention and plain is None:
             print("no test without attention on these images was found: the two cannot be compared")
-        return self.baselines() | ({PLAIN: [self.written(plain.folder, False)]} if plain else {})
+        path = plain and self.changed(use_attention=False).captions_file(plain.folder)
+        return self.baselines() | ({PLAIN: [captions.read_generated(path)["greedy"]]} if plain else {})
 
     def pooled(self, children):
-        """The mean BLEU-4 over the seeds minus each baseline's, and minus the mean of the runs without attention."""
-        ours = [self.written(child.folder(), self.args.use_attention) for child in children]
-        others = [child.others() for child in children]
-        names = [name for name in others[0] if all(name in found for found in others)]
-        theirs = {name: [hyps for found in others for hyps in found[name]] for name in names}
+        ours = [captions.read_generated(child.captions_file(child.folder()))["greedy"] for child in children]
+        found, refs = [child.others() for child in children], self.data.refs("test")
+        theirs = {name: [others[name] for others in found if name in others] for name in found[0]}
         return {
-            f"BLEU-4 minus {name}, paired": metrics.mean_bleu(self.refs["test"], ours, lists)
+            f"mean BLEU-4 minus {name}, paired": metrics.mean_bleu(refs, ours, sum(lists, []))
             for name, lists in theirs.items()
+            if len(lists) == len(children)
         }
-
-    def write_captions(self, folder, **hyps):
-        path = folder / CAPTIONS_FILE[self.args.use_attention]
-        captions.write_generated(path, utils.data_title(self.data), self.data["test"], hyps)
-
-    def written(self, folder, use_attention):
-        return captions.read_generated(folder / CAPTIONS_FILE[use_attention])["greedy"]
 
     def draw_caption(self, model, name, image, folder, **search):
         """Draw an image beside its caption and, with attention, the weights of each word; returns the caption."""
@@ -239,10 +226,11 @@ class Captioning(experiment.Experiment):
         runs.load_weights(model, folder / runs.BEST)
         widths = {"beam_size": self.args.beam_size}
         figure, search = self.best_search(model, [widths | {"length_penalty": p} for p in self.args.length_penalty])
-        greedy, hyps = (self.decode(model, self.regions["test"], **how) for how in ({}, search))
-        figures = metrics.captioning(hyps, self.refs["test"], {"greedy": [greedy]} | self.baselines())
+        greedy, hyps = (self.decode(model, "test", **how) for how in ({}, search))
+        figures = metrics.captioning(hyps, self.data.refs("test"), {"greedy": [greedy]} | self.baselines())
         result["test"]["beam"] = figures | search | {"val_bleu4": figure}
-        self.write_captions(folder, greedy=greedy, beam=hyps)
+        title = utils.data_title(self.data)
+        captions.write_generated(self.captions_file(folder), title, self.data, greedy=greedy, beam=hyps)
         return True
 
     def test_figure(self, result):
@@ -251,9 +239,8 @@ class Captioning(experiment.Experiment):
     def report(self, result):
         bundled = " (bundled data)" if result["bundled"] else ""
         print(f"{result['title']}; trainable parameters: {result['n_params']:,}")
-        print(
-            f"Best validation BLEU-4: {format_interval(result['val_bleu4'])} in epoch {result['best_epoch']}{bundled}"
-        )
+        best = format_interval(result["val_bleu4"])
+        print(f"Best validation BLEU-4: {best} in epoch {result['best_epoch']}{bundled}")
         print(*metrics.captioning_lines(result, bundled), sep="\n")
 
 
@@ -266,8 +253,8 @@ def caption(args):
     encoder = encoders.Encoder(trained.encoder, trained.encoder_weights, calibration)
     if encoder.digest != digest:
         raise options.UserError(f"the weights of {encoder.title} are not those of {found.folder}; train again")
-    captioner = Captioning(trained, None, None, encoder, vocab=text.WordVocabulary(words))
-    captioner.data = argparse.Namespace(title=found.result["title"], bundled=found.bundled)
+    data = argparse.Namespace(title=found.result["title"], bundled=found.bundled)
+    captioner = Captioning(trained, None, data, encoder, text.WordVocabulary(words))
     model = captioner.build().to(device)
     runs.load_weights(model, path)
     search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0]}

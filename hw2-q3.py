@@ -24,16 +24,14 @@ SEARCH = ("beam_size", "length_penalty", "n_samples", "translate")  # options th
 
 def parse_args(argv=None):
     parser = options.Parser("Train and test the character-level translator of Question 3.", prog="hw2-q3.py")
-    positive, zero_or_more = options.positive_int, options.non_negative_float
+    positive = options.positive_int
     parser.add_option("use_attn", action="store_true", help="bilinear attention")
     options.add_training_options(parser, batch_size=64, learning_rate=[0.003], dropout=0.3, optimizer="adam")
     parser.add_option("hidden_size", type=options.even_int, default=128, help="default: %(default)s")
     # Beyond the handout, all off by default.
     parser.add_option("label_smoothing", type=options.probability, default=0.0, help="default: 0")
     parser.add_option("max_length", type=positive, default=20, help="training sentences are shorter (default: 20)")
-    parser.add_option("beam_size", type=positive, default=1, help="also test a beam search (default: no)")
-    help = f"log p / length^this scores a beam; of several the best on validation (default: {LENGTH_PENALTY})"
-    parser.add_option("length_penalty", type=zero_or_more, nargs="+", default=[LENGTH_PENALTY], help=help)
+    options.add_search_options(parser, LENGTH_PENALTY)
     parser.add_option("n_samples", type=positive, help="also test minimum-risk decoding of so many samples")
     help = "translate sentences, text files, or - the input; no training"
     parser.add_option("translate", nargs="+", metavar="TEXT", help=help)
@@ -59,10 +57,8 @@ import models  # noqa: E402
 import runs  # noqa: E402
 import utils  # noqa: E402
 from data import text, translation  # noqa: E402
-from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX  # noqa: E402
+from data.text import PAD_IDX, SYMBOLS  # noqa: E402
 from metrics import format_interval  # noqa: E402
-
-SYMBOLS = {"sos": SOS_IDX, "eos": EOS_IDX, "pad": PAD_IDX, "forbidden": (PAD_IDX, SOS_IDX, UNK_IDX)}
 
 
 def main(argv=None):

@@ -216,6 +216,13 @@ def add_training_options(parser, **defaults):
     add("ema_decay", type=probability, default=0.0, help="evaluate the exponential moving average of the weights")
 
 
+def add_search_options(parser, length_penalty):
+    """How a beam search decodes; `length_penalty` is the default."""
+    parser.add_option("beam_size", type=positive_int, default=1, help="also test a beam search (default: no)")
+    help = f"log p / length^this scores a beam; of several the best on validation (default: {length_penalty})"
+    parser.add_option("length_penalty", type=non_negative_float, nargs="+", default=[length_penalty], help=help)
+
+
 def add_run_options(parser):
     """Where and how to run; `runs.open_run` and `utils.configure_torch` read these."""
     parser.add_option(

@@ -56,6 +56,7 @@ class CaptionedImages:
         n_named: images that the JSON names, in all splits.
         complete: every image has to be there and whole; otherwise bad ones are left out.
         stand_ins: splits without images, whose place the training images take.
+        regions: dict from split to the features of its images (n_images, n_regions, n_channels), of `encoders.encode`.
     """
 
     title: str
@@ -67,9 +68,14 @@ class CaptionedImages:
     n_named: int
     complete: bool = True
     stand_ins: tuple = ()
+    regions: dict | None = None
 
     def __getitem__(self, split):
         return self.examples["train" if split in self.stand_ins else split]
+
+    def refs(self, split):
+        """The captions of a split as strings, a list for each image."""
+        return [[" ".join(words) for words in example.captions] for example in self[split]]
 
     @property
     def filenames(self):
@@ -293,19 +299,11 @@ def vocabulary(data, min_count=1):
     return WordVocabulary(word for word, count in counts.items() if count >= min_count)
 
 
-def references(examples):
-    """The captions of images as strings, a list for each image."""
-    return [[" ".join(words) for words in example.captions] for example in examples]
-
-
-def write_generated(path, title, examples, hyps):
-    """Write captions that a decoder wrote, with the references of each image, as JSON.
-
-    hyps: dict from the name of a search to a caption for each image.
-    """
+def write_generated(path, title, data, **hyps):
+    """Write the captions of the test images, a list for each search, with the references of each image, as JSON."""
     rows = [
         {"image": example.filename} | dict(zip(hyps, written)) | {"references": refs}
-        for example, refs, *written in zip(examples, references(examples), *hyps.values(), strict=True)
+        for example, refs, *written in zip(data["test"], data.refs("test"), *hyps.values(), strict=True)
     ]
     runs.write_json(path, {"title": title, "captions": rows})
 

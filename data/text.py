@@ -14,6 +14,8 @@ EVAL_MAX_LENGTH = 20  # the handout's sentence pairs: both sides are shorter tha
 TEXT_SUFFIX = ".txt"  # arguments with this suffix are file names
 SPECIALS = ("<pad>", "<sos>", "<eos>", "<unk>")
 PAD_IDX, SOS_IDX, EOS_IDX, UNK_IDX = range(len(SPECIALS))
+# The same as `decoding` takes them.
+SYMBOLS = {"sos": SOS_IDX, "eos": EOS_IDX, "pad": PAD_IDX, "forbidden": (PAD_IDX, SOS_IDX, UNK_IDX)}
 
 _PUNCTUATION = re.compile(r"([.!?])")
 _OTHER_CHARACTERS = re.compile(r"[^a-z.!?]+")

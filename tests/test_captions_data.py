@@ -270,19 +270,21 @@ def test_resnet18_is_torchvisions_before_pooling():
 def test_features_are_computed_once_and_the_network_does_not_change(folder, monkeypatch, capsys):
     encoder = encoders.Encoder("efficientnet_lite0")
     before = {name: value.clone() for name, value in encoder.build().state_dict().items()}
-    data, regions = encoders.encode(captions.load(str(folder)), encoder)
-    assert {name: len(part) for name, part in regions.items()} == {s: len(data[s]) for s in captions.SPLITS}
+    data = encoders.encode(captions.load(str(folder)), encoder)
+    assert {name: len(part) for name, part in data.regions.items()} == {s: len(data[s]) for s in captions.SPLITS}
     network = encoder.build()
     assert not network.training and not any(p.requires_grad for p in network.parameters())
     encoder.regions([data.open_image("1.tif")])
     after = network.state_dict()
     assert all((after[name] == value).all() for name, value in before.items())  # the statistics among them
     alone = encoder.regions([data.open_image(data["val"][0].filename)])[0]
-    torch.testing.assert_close(regions["val"][0].float(), alone, rtol=2e-3, atol=2e-3)  # half precision, another batch
+    torch.testing.assert_close(
+        data.regions["val"][0].float(), alone, rtol=2e-3, atol=2e-3
+    )  # half precision, another batch
     assert "features of 13 images (EfficientNet-Lite0, ImageNet)" in capsys.readouterr().out
     monkeypatch.setattr(encoders.Encoder, "build", None)  # must not be needed again
-    _, again = encoders.encode(captions.load(str(folder)), encoders.Encoder("efficientnet_lite0"))
-    assert (again["train"] == regions["train"]).all()
+    again = encoders.encode(captions.load(str(folder)), encoders.Encoder("efficientnet_lite0"))
+    assert (again.regions["train"] == data.regions["train"]).all()
 
 
 def test_damaged_images_of_a_set(folder, capsys, monkeypatch):
@@ -290,9 +292,9 @@ def test_damaged_images_of_a_set(folder, capsys, monkeypatch):
     (folder / "images" / "5.tif").write_bytes((folder / "images" / "5.tif").read_bytes()[:1000])
     monkeypatch.setattr(encoders.Encoder, "regions", lambda self, images, device: torch.zeros(len(images), 49, 3))
     for _ in range(2):  # the second time from the cache
-        data, regions = encoders.encode(captions.load(str(folder)), encoders.Encoder("efficientnet_lite0"))
-        assert data.title == f"set ({N_IMAGES - 2} of {N_IMAGES} images)"
-        assert sum(map(len, regions.values())) == N_IMAGES - 2
+        data = encoders.encode(captions.load(str(folder)), encoders.Encoder("efficientnet_lite0"))
+        assert data.title == f"set ({N_IMAGES - 2} of {N_IMAGES} images), EfficientNet-Lite0, ImageNet"
+        assert sum(map(len, data.regions.values())) == N_IMAGES - 2
         err = capsys.readouterr().err
         assert err.count("\n") == 2 and "4.tif" in err and "5.tif" in err
     folder.rename(folder.parent / "ucm")
@@ -302,8 +304,8 @@ def test_damaged_images_of_a_set(folder, capsys, monkeypatch):
 
 def test_random_weights_are_calibrated_and_standardised(folder):
     encoder = encoders.Encoder("resnet18", "random")
-    data, regions = encoders.encode(captions.load(str(folder)), encoder)
-    cells = regions["train"].float().flatten(0, 1)
+    data = encoders.encode(captions.load(str(folder)), encoder)
+    cells = data.regions["train"].float().flatten(0, 1)
     torch.testing.assert_close(cells.mean(dim=0), torch.zeros(512), atol=2e-2, rtol=0)
     torch.testing.assert_close(cells.std(dim=0), torch.ones(512), atol=2e-2, rtol=0)
     # A later image needs no training set: what was taken from it is kept with the weights.
@@ -312,7 +314,7 @@ def test_random_weights_are_calibrated_and_standardised(folder):
     )
     name = data["test"][0].filename
     torch.testing.assert_close(
-        again.regions([data.open_image(name)])[0], regions["test"][0].float(), atol=5e-3, rtol=5e-3
+        again.regions([data.open_image(name)])[0], data.regions["test"][0].float(), atol=5e-3, rtol=5e-3
     )
 
 
