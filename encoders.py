@@ -125,16 +125,22 @@ class Encoder:
     Attributes:
         name, weights: the options `--encoder` (not "auto") and `--encoder_weights`.
         calibration: with weights "random" the statistics taken from training images, arrays by name; else empty.
+        expected: the digest that the weights must have, if a decoder was trained with them.
     """
 
     name: str
     weights: str = "imagenet"
     calibration: dict = field(default_factory=dict)
+    expected: str | None = None
 
     def __post_init__(self):
         self.file = None if self.weights == "random" else weights_file(self.name, self.weights)
         self.digest = f"random-{RANDOM_SEED}" if self.file is None else download.file_hash(self.file)
         self.network = None
+        if self.expected not in (None, self.digest):
+            raise UserError(
+                f"{self.file or 'random'}: not the weights that the decoder was trained with; train it again"
+            )
 
     @property
     def title(self):

@@ -16,11 +16,9 @@ import options
 RECIPE = {"batch_size": 16, "learning_rate": [0.001], "dropout": 0.5, "optimizer": "adam", "max_grad_norm": 5.0}
 N_EPOCHS, QUICK_EPOCHS, PATIENCE = 40, 25, 8
 EVAL_BATCH_SIZE = 64  # images
-LENGTH_PENALTY = 0.0
 MAX_WORDS = 30  # of a written caption; the longest reference of both published sets has 22
 ASKED = ("219.tif", "540.tif", "357.tif")  # the images of 3.1c, in the statement's order
 SEARCH = ("beam_size", "length_penalty", "caption")  # options that do not change the training
-CAPTIONS_FILE = {False: "caps_generated_enc_dec.json", True: "caps_generated_enc_dec_w_attention.json"}
 PLAIN = "the decoder without attention"
 
 
@@ -28,20 +26,18 @@ def parse_args(argv=None):
     parser = options.Parser("Train and test the caption decoder of Question 3.", prog="hw2-q3-captioning.py")
     positive = options.positive_int
     parser.add_option("use_attention", action="store_true", help="additive attention over the regions of the image")
-    help = "sydney (default), ucm, or a folder with dataset.json and images/"
-    parser.add_option("dataset", default="sydney", metavar="NAME", help=help)
+    parser.add_option("dataset", default="sydney", metavar="NAME", help="sydney (default), ucm, or a folder")
     help = "the frozen network; auto (default): resnet18 if its weights can be had, else efficientnet_lite0"
     parser.add_option("encoder", choices=["auto", "resnet18", "efficientnet_lite0"], default="auto", help=help)
     help = "imagenet (default), random, or a state dict"
     parser.add_option("encoder_weights", default="imagenet", metavar="WHICH", help=help)
     options.add_training_options(parser, **RECIPE)
-    help = "of words, state and attention (default: %(default)s)"
-    parser.add_option("hidden_size", type=positive, default=256, help=help)
+    parser.add_option("hidden_size", type=positive, default=256, help="units (default: %(default)s)")
     parser.add_option("attention_activation", choices=["tanh", "relu"], default="tanh", help="default: %(default)s")
     parser.add_option("min_count", type=positive, default=1, help="rarer words become <unk> (default: %(default)s)")
     parser.add_option("patience", type=positive, default=PATIENCE, help="early stopping, epochs (default: %(default)s)")
     parser.add_option("label_smoothing", type=options.probability, default=0.0, help="default: 0")
-    options.add_search_options(parser, LENGTH_PENALTY)
+    options.add_search_options(parser, length_penalty=0.0)
     help = "caption images of the set, image files, or all images of a folder; no training"
     parser.add_option("caption", nargs="+", metavar="IMAGE", help=help)
     options.add_data_options(parser)
@@ -68,14 +64,12 @@ import runs  # noqa: E402
 import utils  # noqa: E402
 from data import captions, text  # noqa: E402
 from data.text import PAD_IDX, SYMBOLS  # noqa: E402
-from metrics import format_interval  # noqa: E402
 
 
 def main(argv=None):
     args = parse_args(argv)
     if args.caption:
-        caption(args)
-        return
+        return caption(args)
     data = captions.load(args.dataset, args.data, args.data_dir, quick=args.scale == "quick")
     args.encoder = encoders.choose(args.encoder, args.encoder_weights)
     encoder = encoders.Encoder(args.encoder, args.encoder_weights)
@@ -113,7 +107,7 @@ class Captioning(experiment.Experiment):
 
     def batches(self, device):
         tensor = captions.to_tensor(self.data["train"], self.vocab)
-        gather = captions.gatherer(self.regions("train"), tensor, device)
+        gather = captions.gatherer(self.as_read(self.data.regions["train"]), tensor, device)
         return utils.Batches(len(tensor), self.args.batch_size, gather)
 
     def batch_loss(self, model, batch):
@@ -122,16 +116,13 @@ class Captioning(experiment.Experiment):
         words_in, words_out = tensor[..., :-1], tensor[..., 1:]
         is_read = words_out != PAD_IDX  # the end symbol is predicted and not read
         logits = model(regions, words_in.where(is_read, PAD_IDX))  # (n_images, n_captions, max_len - 1, vocab_size)
-        smoothing = self.args.label_smoothing if model.training else 0.0
-        loss = F.cross_entropy(logits[is_read], words_out[is_read], label_smoothing=smoothing, reduction="sum")
+        how = {"label_smoothing": self.args.label_smoothing, "reduction": "sum"}
+        loss = F.cross_entropy(logits[is_read], words_out[is_read], **how)
         return loss, is_read.sum()
 
-    def regions(self, split):
-        """The regions as the decoder reads them: without attention it reads their mean alone."""
-        return self.as_read(self.data.regions[split])
-
     def as_read(self, regions):
-        return regions if self.args.use_attention else regions.float().mean(dim=1, keepdim=True)
+        """The regions as the decoder reads them: without attention it reads their mean alone."""
+        return regions if self.args.use_attention else regions.mean(dim=1, keepdim=True, dtype=torch.float32)
 
     def evaluate(self, model):
         return {"val_bleu4": metrics.Bleu(self.decode(model, "val"), self.data.refs("val")).score()}
@@ -142,7 +133,7 @@ class Captioning(experiment.Experiment):
     def decode(self, model, split, **search):
         """The captions of a split's images by `decoding.search`, strings."""
         hyps = []
-        for batch in self.regions(split).split(EVAL_BATCH_SIZE):
+        for batch in self.as_read(self.data.regions[split]).split(EVAL_BATCH_SIZE):
             hyps += map(self.vocab.decode, self.search(model, batch, **search).symbols.tolist())
         return hyps
 
@@ -156,8 +147,8 @@ class Captioning(experiment.Experiment):
 
     def facts(self):
         sizes = {split: len(part) for split, part in self.data.examples.items()}
-        facts = {"use_attention": self.args.use_attention, "encoder": self.encoder.title, "n_examples": sizes}
-        return facts | {"n_words": len(self.vocab.symbols), "stand_ins": list(self.data.stand_ins)}
+        facts = {"encoder": self.encoder.title, "n_examples": sizes, "n_words": len(self.vocab.symbols)}
+        return facts | {"use_attention": self.args.use_attention, "stand_ins": list(self.data.stand_ins)}
 
     def extra(self):
         calibration = {name: torch.as_tensor(array) for name, array in self.encoder.calibration.items()}
@@ -175,16 +166,13 @@ class Captioning(experiment.Experiment):
         asked = [name for name in ASKED if name in rows] or text.at_equal_distances(list(rows), len(ASKED))
         for name in asked:
             self.draw_caption(model, name, self.data.open_image(name), folder)
-        captions.write_generated(self.captions_file(folder), utils.data_title(self.data), self.data, greedy=hyps)
+        captions.write_generated(folder, self.args.use_attention, utils.data_title(self.data), self.data, greedy=hyps)
         return {
             "test": {"greedy": metrics.captioning(hyps, refs, self.others()), "beam": None},
             "baselines": {name: metrics.mean_bleu(refs, lists) for name, lists in self.baselines().items()},
             "leave_one_out": metrics.leave_one_out_bleu(refs),
             "examples": [{"image": name} | rows[name] for name in asked],
         }
-
-    def captions_file(self, folder):
-        return folder / CAPTIONS_FILE[self.args.use_attention]
 
     def baselines(self):
         """Captions of the test images without training: a dict from name to lists of captions."""
@@ -197,11 +185,10 @@ class Captioning(experiment.Experiment):
         plain = self.counterpart(use_attention=False) if self.args.use_attention else None
         if self.args.use_attention and plain is None:
             print("no test without attention on these images was found: the two cannot be compared")
-        path = plain and self.changed(use_attention=False).captions_file(plain.folder)
-        return self.baselines() | ({PLAIN: [captions.read_generated(path)["greedy"]]} if plain else {})
+        return self.baselines() | ({PLAIN: [captions.read_generated(plain.folder, False)["greedy"]]} if plain else {})
 
     def pooled(self, children):
-        ours = [captions.read_generated(child.captions_file(child.folder()))["greedy"] for child in children]
+        ours = [captions.read_generated(child.folder(), self.args.use_attention)["greedy"] for child in children]
         found, refs = [child.others() for child in children], self.data.refs("test")
         theirs = {name: [others[name] for others in found if name in others] for name in found[0]}
         return {
@@ -228,19 +215,15 @@ class Captioning(experiment.Experiment):
         greedy, hyps = (self.decode(model, "test", **how) for how in ({}, search))
         figures = metrics.captioning(hyps, self.data.refs("test"), {"greedy": [greedy]} | self.baselines())
         result["test"]["beam"] = figures | search | {"val_bleu4": figure}
-        title = utils.data_title(self.data)
-        captions.write_generated(self.captions_file(folder), title, self.data, greedy=greedy, beam=hyps)
+        written = {"greedy": greedy, "beam": hyps}
+        captions.write_generated(folder, self.args.use_attention, utils.data_title(self.data), self.data, **written)
         return True
 
     def test_figure(self, result):
         return result["test"]["greedy"]["bleu4"]
 
     def report(self, result):
-        bundled = " (bundled data)" if result["bundled"] else ""
-        print(f"{result['title']}; trainable parameters: {result['n_params']:,}")
-        best = format_interval(result["val_bleu4"])
-        print(f"Best validation BLEU-4: {best} in epoch {result['best_epoch']}{bundled}")
-        print(*metrics.captioning_lines(result, bundled), sep="\n")
+        print(*metrics.captioning_lines(result), sep="\n")
 
 
 def caption(args):
@@ -249,9 +232,7 @@ def caption(args):
     path, trained = found.folder / runs.BEST, argparse.Namespace(**found.options)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, Captioning.max_threads)
     words, digest, calibration = (runs.part_of_checkpoint(path, n) for n in ("words", "encoder_digest", "calibration"))
-    encoder = encoders.Encoder(trained.encoder, trained.encoder_weights, calibration)
-    if encoder.digest != digest:
-        raise options.UserError(f"the weights of {encoder.title} are not those of {found.folder}; train again")
+    encoder = encoders.Encoder(trained.encoder, trained.encoder_weights, calibration, digest)
     data = argparse.Namespace(title=found.result["title"], bundled=found.bundled)
     captioner = Captioning(trained, None, data, encoder, text.WordVocabulary(words))
     model = captioner.build().to(device)

@@ -257,8 +257,12 @@ def leave_one_out_bleu(refs):
     return float(np.mean(scores))
 
 
-def captioning_lines(result, bundled):
-    """The tests of a captioning run with its baselines as lines for the screen; `bundled` ends what is of bundled data."""
+def captioning_lines(result):
+    """The result of a captioning run as lines for the screen."""
+    bundled = " (bundled data)" if result["bundled"] else ""
+    yield f"{result['title']}; trainable parameters: {result['n_params']:,}"
+    best = format_interval(result["val_bleu4"])
+    yield f"Best validation BLEU-4: {best} in epoch {result['best_epoch']}{bundled}"
     for name, figures in (result["test"] or {}).items():
         if figures is None:
             continue

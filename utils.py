@@ -484,14 +484,13 @@ def plot_captioned(folder, name, image, words, weights=None, title=None):
 def plot_caption(path, image, name, caption, title=None):
     """An image (height, width, 3), uint8, with its caption beside it."""
     fig, ax = new_figure(2 * COLUMN_WIDTH, COLUMN_WIDTH * 0.75, ncols=2, layout="none")
-    fig.subplots_adjust(0.01, 0.03, 0.99, 0.85, wspace=0.02)
+    fig.subplots_adjust(0.01, 0.03, 0.99, 0.9, wspace=0.02)
     ax[0].imshow(_thumbnail(image, PICTURE_PIXELS))
     ax[0].set_anchor("E")
     ax[1].text(0.03, 0.5, textwrap.fill(caption or "(no words)", CAPTION_CHARACTERS), va="center", fontsize=11)
-    ax[0].set_title(name)
     for part in ax:
         part.axis("off")
-    fig.suptitle(title, fontsize=8)
+    fig.suptitle(f"{name}; {title}", fontsize=8)
     save_figure(fig, path)
 
 

@@ -28,6 +28,8 @@ SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 TITLES = {"sydney": "Sydney-Captions", "ucm": "UCM-Captions"}
 JSON_NAME, IMAGES_NAME = "dataset.json", "images"
+# The course's own names, without attention and with it.
+GENERATED_NAMES = {False: "caps_generated_enc_dec.json", True: "caps_generated_enc_dec_w_attention.json"}
 DOWNLOAD_COMMAND = "python download_rs_captions.py -source PATH"
 MIN_SIDE = 8  # pixels; a smaller image shows nothing
 QUICK_SIZES = {"train": 240, "val": 58, "test": 58}
@@ -299,18 +301,18 @@ def vocabulary(data, min_count=1):
     return WordVocabulary(word for word, count in counts.items() if count >= min_count)
 
 
-def write_generated(path, title, data, **hyps):
+def write_generated(folder, use_attention, title, data, **hyps):
     """Write the captions of the test images, a list for each search, with the references of each image, as JSON."""
     rows = [
         {"image": example.filename} | dict(zip(hyps, written)) | {"references": refs}
         for example, refs, *written in zip(data["test"], data.refs("test"), *hyps.values(), strict=True)
     ]
-    runs.write_json(path, {"title": title, "captions": rows})
+    runs.write_json(folder / GENERATED_NAMES[use_attention], {"title": title, "captions": rows})
 
 
-def read_generated(path):
+def read_generated(folder, use_attention):
     """The captions of `write_generated`: a dict from the name of a search to a list."""
-    rows = runs.read_json(path, "captions", of=list)
+    rows = runs.read_json(folder / GENERATED_NAMES[use_attention], "captions", of=list)
     return {name: [row[name] for row in rows] for name in rows[0] if name not in ("image", "references")}
 
 
