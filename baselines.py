@@ -1,4 +1,4 @@
-"""Trivial solutions made from the training examples: what a model's figure stands beside, to judge how hard the data are."""
+"""Answers without a trained network, made from the training set: what a model's figure stands beside, to judge how hard the data are."""
 
 from collections import Counter, defaultdict
 
@@ -98,3 +98,25 @@ class NearestSpectrum:
         nearest = ((self.means**2).sum(axis=1) - 2 * frames @ self.means.T).argmin(axis=1)
         letters = self.letters[nearest]
         return "".join(letter for i, letter in enumerate(letters) if i == 0 or letter != letters[i - 1])
+
+
+def captions(train, n_images, regions=None):
+    """Captions of images without a trained decoder: a dict from name to one or more lists of captions.
+
+    "most frequent caption" is that of the training set; "nearest image" the captions of the training image with the nearest
+    mean feature by the cosine, a list for each of its captions.
+
+    Args:
+        train: for each training image its captions, strings.
+        n_images: how many images are to be captioned.
+        regions: features of these images and of the training images, tensors (n, n_regions, n_channels); None leaves the
+            nearest image out.
+    """
+    commonest = Counter(caption for captions in train for caption in captions).most_common(1)[0][0]
+    found = {"most frequent caption": [[commonest] * n_images]}
+    if regions is not None:
+        means = [part.float().mean(dim=1) for part in regions]
+        unit, train_unit = (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12) for mean in means)
+        nearest = [train[i] for i in (unit @ train_unit.T).argmax(dim=1).tolist()]
+        found["nearest image"] = [list(place) for place in zip(*nearest)]
+    return found

@@ -38,6 +38,7 @@ class Experiment:
         maximize: whether a higher score is better.
         decoding_options: options that do not change what is trained.
         max_threads: more CPU threads do not pay.
+        patience: training stops after so many epochs without a better score; None: never.
         args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint.
     """
@@ -46,6 +47,7 @@ class Experiment:
     maximize = True
     decoding_options = ()
     max_threads = 1
+    patience = None
 
     def __init__(self, args, defaults, data):
         self.args = args
@@ -103,6 +105,13 @@ class Experiment:
     def test_figure(self, result):
         """The one figure of the test by which runs are compared, with its interval."""
         raise NotImplementedError
+
+    def pooled(self, children):
+        """What the tests of several seeds show together: a dict from a name to a figure with its interval.
+
+        children: the experiments of the seeds, all of them tested.
+        """
+        return {}
 
     def config(self, kind="run"):
         return runs.make_config(self.question, self.args, self.defaults, self.data, kind, self.decoding_options)
@@ -177,10 +186,10 @@ class SequenceExperiment(Experiment):
         """What the result says of greedy texts for the test set; all of them are written to a file, the worst last."""
         rows = list(zip(sources, refs, hyps, metrics.distances(hyps, refs)))
         runs.write_table(folder / PREDICTIONS, PREDICTION_COLUMNS, sorted(rows, key=lambda row: row[3] / len(row[1])))
-        examples = text.at_equal_distances(rows, N_EXAMPLES)
+        examples = text.at_equal_distances(list(enumerate(rows)), N_EXAMPLES)
         return {
             "test": {"greedy": self.figures(hyps), "beam": None, "mbr": None},
-            "examples": [{"src": source, "ref": ref, "hyp": hyp} for source, ref, hyp, _ in examples],
+            "examples": [{"row": i, "src": source, "ref": ref, "hyp": hyp} for i, (source, ref, hyp, _) in examples],
         }
 
     def against(self, sources, hyps, folder, **options):
@@ -216,32 +225,38 @@ class SequenceExperiment(Experiment):
     def search_again(self, model, result, folder):
         """Beam search and minimum-risk decoding with the weights of this run; validation chooses their settings."""
         searches = self.searches()
-        if searches:
-            runs.load_weights(model, folder / runs.BEST)
-            tested = {"greedy": self.decode(model, "test")}
+        if not searches:
+            return False
+        runs.load_weights(model, folder / runs.BEST)
+        tested = {"greedy": self.decode(model, "test")}
         for name, candidates in searches.items():
-            validated = [self.validated(model, **search) for search in candidates]
-            for search, figure in zip(candidates, validated):
-                if figure is None:  # nothing to choose by: the first setting is taken
-                    continue
-                shown = ", ".join(f"{option} {value:g}" for option, value in search.items())
-                print(f"{shown}: validation {self.score_name} {format_interval(figure)}", flush=True)
-            best = (max if self.maximize else min)(
-                range(len(candidates)), key=lambda i: (validated[i] or {"value": 0})["value"]
-            )
-            tested[name] = hyps = self.decode(model, "test", **candidates[best])
-            differences = {
-                f"{other} minus this": self.difference(tested[other], hyps) for other in tested if other != name
-            }
-            more = {
-                self.score: validated[best],
-                "difference": differences["greedy minus this"],
-                "differences": differences,
-            }
-            result["test"][name] = self.figures(hyps) | candidates[best] | more
-            for example, hyp in zip(result["examples"], text.at_equal_distances(hyps, len(result["examples"]))):
-                example[name] = hyp
-        return bool(searches)
+            figure, search = self.best_search(model, candidates)
+            hyps = self.decode(model, "test", **search)
+            result["test"][name] = self.figures(hyps) | search | {self.score: figure} | self.compared(hyps, tested)
+            for example in result["examples"]:
+                example[name] = hyps[example["row"]]
+            tested[name] = hyps
+        self.keep(tested, folder)
+        return True
+
+    def best_search(self, model, candidates):
+        """Of some settings of a search the best on validation: its figure and the setting; without validation None and the first."""
+        figures = [self.validated(model, **search) for search in candidates]
+        if figures[0] is None:
+            return None, candidates[0]
+        for search, figure in zip(candidates, figures):
+            shown = ", ".join(f"{option} {value:g}" for option, value in search.items())
+            print(f"{shown}: validation {self.score_name} {format_interval(figure)}", flush=True)
+        best = max if self.maximize else min
+        return best(zip(figures, candidates), key=lambda pair: pair[0]["value"])
+
+    def compared(self, hyps, tested):
+        """The paired differences of the texts of a search from those that were tested before, a dict from a search to its texts."""
+        differences = {f"{other} minus this": self.difference(texts, hyps) for other, texts in tested.items()}
+        return {"difference": differences["greedy minus this"], "differences": differences}
+
+    def keep(self, tested, folder):
+        """Called with the texts of all searches, for files that hold them."""
 
     def report(self, result):
         """Print the figures of each search on the test set, the baselines, and an example."""
@@ -331,6 +346,7 @@ def train(experiment, model, run, device):
         score=experiment.score,
         maximize=experiment.maximize,
         extra=experiment.extra(),
+        patience=experiment.patience,
     )
     experiment.draw(model, history, run.folder)
     best = utils.best_epoch(history, experiment.score, experiment.maximize)
@@ -409,6 +425,7 @@ def compare(experiment):
         "values": values,
         "best": of_rate[best["learning_rate"]][0],
         "test": spread([entry["test"] for entry in finished]) if tests else None,
+        "pooled": experiment.pooled(list(children.values())) if tests and len(finished) == len(entries) else {},
     }
     with runs.open_run(folder, experiment.config("comparison"), args.resume and "auto") as run:
         for figure, ylabel in (("train_loss", "Training loss"), (score, f"Validation {experiment.score_name}")):
@@ -444,6 +461,8 @@ def report_comparison(experiment, result):
             rate = f"learning rate {decimal(figure['learning_rate'])}, " if "learning_rate" in figure else ""
             span = f"{figure['mean']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
             print(f"{rate}{kind} {name}, mean and range of {figure['n']} seeds: {span}{bundled}")
+    for label, figure in result["pooled"].items():
+        print(f"{label}, {len(result['entries'])} seeds: {metrics.format_interval(figure, sign='+')}{bundled}")
     if "learning_rate" in result["over"]:
         print(f"best on validation: learning rate {decimal(result['best']['learning_rate'])}{bundled}")
 

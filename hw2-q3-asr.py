@@ -234,6 +234,7 @@ class Recognition(experiment.SequenceExperiment):
         other = self.against(self.data.ids["test"], hyps, folder, decoder=DECODERS[self.args.decoder == DECODERS[0]])
         if other is not None:
             ours, theirs = (metrics.similarities(texts, self.data.texts["test"]) for texts in (hyps, other.pop("hyps")))
+            other["cer"] = other.pop("difference")
             other |= {name: metrics.paired_difference(theirs[name], ours[name]) for name in metrics.SIMILARITIES}
         return other
 
@@ -250,7 +251,7 @@ class Recognition(experiment.SequenceExperiment):
         print(f"  rank correlation of the attended time with the letter: {listened['spearman']}")
         if result["other"]:
             how = f"{result['other']['decoder']} minus {result['decoder']}, paired"
-            print(f"{how}: CER {format_interval(result['other']['difference'], sign='+')}{bundled}")
+            print(f"{how}: CER {format_interval(result['other']['cer'], sign='+')}{bundled}")
 
 
 def transcribe(args):

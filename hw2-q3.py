@@ -49,9 +49,7 @@ import models  # noqa: E402
 import runs  # noqa: E402
 import utils  # noqa: E402
 from data import text, translation  # noqa: E402
-from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX  # noqa: E402
-
-SYMBOLS = {"sos": SOS_IDX, "eos": EOS_IDX, "pad": PAD_IDX, "forbidden": (PAD_IDX, SOS_IDX, UNK_IDX)}
+from data.text import PAD_IDX, SYMBOLS  # noqa: E402
 
 
 def main(argv=None):

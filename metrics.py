@@ -299,3 +299,120 @@ def transcription_lines(figures):
     yield f"  WER {format_interval(figures['wer'])}, exact {format_interval(figures['exact'])}"
     for name in SIMILARITIES:
         yield f"  {name.replace('_', '-')} similarity {format_interval(figures[name])}"
+
+
+class Bleu:
+    """BLEU of captions against several references, from 0 to 1, by sacrebleu (Papineni et al., 2002; Post, 2018).
+
+    The counts of n-grams are kept for each caption, so that the score of any sample of the captions is quick.
+
+    Args:
+        hyps: captions, each a string of tokens with blanks between.
+        refs: for each caption a list of references, strings as well; their number may vary.
+    """
+
+    MAX_ORDER = 4
+    N_RESAMPLES = 1000  # of the bootstrap
+    SEED = 0
+
+    def __init__(self, hyps, refs):
+        from sacrebleu.metrics import BLEU  # slow to import
+
+        # The score of a sentence is not used, only its counts; the effective order keeps sacrebleu from warning of it.
+        metric = BLEU(tokenize="none", effective_order=True)
+        scores = [metric.sentence_score(hyp, list(references)) for hyp, references in zip(hyps, refs, strict=True)]
+        self.stats = np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], dtype=np.int64)
+        self.hyps, self.refs, self._compute = list(hyps), [list(r) for r in refs], BLEU.compute_bleu
+        self.signature = "nrefs:{}|case:mixed|eff:no|tok:none|smooth:exp|version:{}".format(*_signature_values(refs))
+
+    def score(self, order=MAX_ORDER, rows=slice(None)):
+        """Corpus BLEU with n-grams up to `order` of the captions in `rows`."""
+        sys_len, ref_len, *counts = self.stats[rows].sum(axis=0).tolist()
+        correct, total = counts[: self.MAX_ORDER][:order], counts[self.MAX_ORDER :][:order]
+        return self._compute(correct, total, sys_len, ref_len, smooth_method="exp", max_ngram_order=order).score / 100
+
+
+def _signature_values(refs):
+    import sacrebleu
+
+    numbers = sorted({len(references) for references in refs})
+    return numbers[0] if len(numbers) == 1 else "var", sacrebleu.__version__
+
+
+def paired_bleu(ours, others=()):
+    """The mean BLEU-4 of some sets of captions minus that of others, on the same images, with its bootstrap interval.
+
+    Args:
+        ours, others: lists of `Bleu`, for instance one a seed; without others the mean of `ours` itself.
+
+    The interval holds the middle 95 % of the values on samples of the images with replacement (Koehn, 2004, EMNLP); all sets
+    are scored on the same samples. Returns {"value", "low", "high", "n"}; an interval without 0 is a difference.
+    """
+    n = len(ours[0].stats)
+
+    def value(rows):
+        parts = [[bleu.score(rows=rows) for bleu in side] for side in (ours, others)]
+        return float(np.mean(parts[0]) - (np.mean(parts[1]) if others else 0.0))
+
+    generator = np.random.default_rng(Bleu.SEED)
+    samples = [value(generator.integers(n, size=n)) for _ in range(Bleu.N_RESAMPLES)]
+    low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return {"value": value(slice(None)), "low": float(low), "high": float(high), "n": n}
+
+
+def mean_bleu(refs, ours, others=()):
+    """`paired_bleu` of lists of captions, each list for the same images with these references."""
+    return paired_bleu(*([Bleu(hyps, refs) for hyps in lists] for lists in (ours, others)))
+
+
+def captioning(hyps, refs, others=()):
+    """Figures of free-running captions; JSON values.
+
+    Args:
+        hyps, refs: of `Bleu`.
+        others: dict from a name to lists of other captions of the same images.
+
+    Returns bleu4 with its interval, bleu1 to bleu3 (0 to 1), chrf (0 to 100), sacrebleu's signature, and differences, from
+    the name of others to the BLEU-4 of `hyps` minus their mean, paired.
+    """
+    import sacrebleu  # slow to import
+
+    bleu = Bleu(hyps, refs)
+    width = max(map(len, refs))
+    streams = [[(*references, *[None] * width)[i] for references in refs] for i in range(width)]
+    figures = {"bleu4": paired_bleu([bleu])}
+    figures |= {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
+    figures |= {"chrf": sacrebleu.corpus_chrf(list(hyps), streams).score, "signature": bleu.signature}
+    return figures | {"differences": {name: mean_bleu(refs, [hyps], lists) for name, lists in dict(others).items()}}
+
+
+def leave_one_out_bleu(refs):
+    """BLEU-4 of each reference against the others, the mean over the references' places (images with at least two)."""
+    refs = [list(references) for references in refs if len(references) > 1]
+    if not refs:
+        return None
+    places = range(min(map(len, refs)))
+    scores = [Bleu([r[i] for r in refs], [r[:i] + r[i + 1 :] for r in refs]).score() for i in places]
+    return float(np.mean(scores))
+
+
+def captioning_lines(result):
+    """The result of a captioning run as lines for the screen."""
+    bundled = " (bundled data)" if result["bundled"] else ""
+    for name, figures in result["test"].items():
+        if figures is None:
+            continue
+        how = {"beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}.get(name, name).format(
+            **figures
+        )
+        yield f"Final Test BLEU-4, {how}: {format_interval(figures['bleu4'])}{bundled}"
+        shown = ", ".join(f"BLEU-{order} {figures[f'bleu{order}']:.4f}" for order in (1, 2, 3))
+        yield f"  {shown}, chrF {figures['chrf']:.2f} ({figures['signature']})"
+        for other, difference in figures["differences"].items():
+            yield f"  minus {other}, paired: {format_interval(difference, sign='+')}"
+    for name, figure in result.get("baselines", {}).items():
+        yield f"Baseline, {name}: {format_interval(figure)}{bundled}"
+    if result.get("leave_one_out") is not None:
+        yield f"For scale, each reference against the others: {result['leave_one_out']:.4f}{bundled}"
+    for example in result.get("examples", []):
+        yield f"{example['image']}: {example['hyp']} (reference: {example['refs'][0]})"

@@ -616,3 +616,243 @@ class SpeechToText(nn.Module):
         x, alpha = self.decoder.cross_attention.attend_with_weights(x, *memory)
         logits = self.decoder.predict(x).flatten(0, 1)
         return logits.log_softmax(dim=-1), state, alpha.flatten(0, 1)
+
+
+class EfficientNetLite0(nn.Module):
+    """The convolutions of EfficientNet-Lite0, the frozen encoder of captions where ResNet-18's weights cannot be fetched.
+
+        x -> stem -> 16 blocks -> head,  block(x) = project(depthwise(expand(x))) (+ x where the shape allows it)
+
+    A stage of `STAGES` is (blocks, kernel, stride of the first block, expansion, output channels). Every convolution is
+    padded as TensorFlow's "SAME" does, which puts the odd cell on the right and below; batch normalisation has an epsilon
+    of 1e-3; the activation is ReLU6, and a block has none behind its projection. There is no squeeze-and-excitation
+    (Tan and Le, 2019, https://arxiv.org/abs/1905.11946, table 1; the Lite variants were published with TensorFlow).
+
+    The modules have the names of the published state dict, without its leading underscores.
+
+    Shapes:
+        x: (batch_size, 3, 224, 224), (pixel - 127) / 128
+        returns (batch_size, 1280, 7, 7)
+    """
+
+    STEM_CHANNELS, N_CHANNELS = 32, 1280
+    STAGES = (
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    )
+    EPSILON = 1e-3
+
+    def __init__(self):
+        super().__init__()
+        self.conv_stem = nn.Conv2d(3, self.STEM_CHANNELS, 3, stride=2, bias=False)
+        self.bn0 = nn.BatchNorm2d(self.STEM_CHANNELS, eps=self.EPSILON)
+        blocks, channels = [], self.STEM_CHANNELS
+        for n_blocks, kernel, stride, expansion, out_channels in self.STAGES:
+            for i in range(n_blocks):
+                blocks.append(_InvertedResidual(channels, out_channels, kernel, stride if i == 0 else 1, expansion))
+                channels = out_channels
+        self.blocks = nn.ModuleList(blocks)
+        self.conv_head = nn.Conv2d(channels, self.N_CHANNELS, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(self.N_CHANNELS, eps=self.EPSILON)
+
+    def forward(self, x):
+        x = F.relu6(self.bn0(conv_same(x, self.conv_stem)))
+        for block in self.blocks:
+            x = block(x)
+        return F.relu6(self.bn1(self.conv_head(x)))
+
+
+class _InvertedResidual(nn.Module):
+    """A block of `EfficientNetLite0`: a wide depthwise convolution between two 1x1 convolutions (Sandler et al., 2018)."""
+
+    def __init__(self, in_channels, out_channels, kernel, stride, expansion):
+        super().__init__()
+        width, eps = in_channels * expansion, EfficientNetLite0.EPSILON
+        self.is_residual = stride == 1 and in_channels == out_channels
+        self.expand_conv = None
+        if expansion > 1:
+            self.expand_conv = nn.Conv2d(in_channels, width, 1, bias=False)
+            self.bn0 = nn.BatchNorm2d(width, eps=eps)
+        self.depthwise_conv = nn.Conv2d(width, width, kernel, stride=stride, groups=width, bias=False)
+        self.bn1 = nn.BatchNorm2d(width, eps=eps)
+        self.project_conv = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels, eps=eps)
+
+    def forward(self, x):
+        out = x if self.expand_conv is None else F.relu6(self.bn0(self.expand_conv(x)))
+        out = F.relu6(self.bn1(conv_same(out, self.depthwise_conv)))
+        out = self.bn2(self.project_conv(out))
+        return x + out if self.is_residual else out
+
+
+def conv_same(x, conv):
+    """`conv` of x with TensorFlow's SAME padding: the output has ceil(n / stride) cells, the odd cell goes to the end."""
+    pads = []
+    for n, kernel, stride in zip(x.shape[:1:-1], conv.kernel_size[::-1], conv.stride[::-1]):
+        total = max((-(-n // stride) - 1) * stride + kernel - n, 0)
+        pads += [total // 2, total - total // 2]
+    return conv(F.pad(x, pads))
+
+
+class AdditiveAttention(nn.Module):
+    """Additive attention of the caption decoder over the regions of the image (2021-22, Question 3.1b).
+
+        e_i = v . f(W_1 h + W_2 s_i),  a = softmax(e),  c = sum_i a_i s_i
+
+    h is the decoder's state and s_i one cell of the encoder's map (Bahdanau et al., 2015, https://arxiv.org/abs/1409.0473).
+    W_2 s_i is the same at every step and for every caption of an image; `project` computes it once.
+
+    Args:
+        state_size: of h. n_channels: of s_i. attention_size: of W_1 h and W_2 s_i.
+        activation: f, "tanh" or "relu".
+
+    Shapes:
+        h: (n_images, n_captions, state_size)
+        regions: (n_images, n_regions, n_channels)
+        returns context (n_images, n_captions, n_channels), alpha (n_images, n_captions, n_regions)
+    """
+
+    ACTIVATIONS = {"tanh": torch.tanh_, "relu": torch.relu_}  # in place, on the sum that nobody else reads
+
+    def __init__(self, state_size, n_channels, attention_size, activation="tanh"):
+        super().__init__()
+        self.state_proj = nn.Linear(state_size, attention_size)
+        self.region_proj = nn.Linear(n_channels, attention_size, bias=False)
+        self.score = nn.Linear(attention_size, 1, bias=False)
+        self.activation = self.ACTIVATIONS[activation]
+
+    def forward(self, h, regions):
+        alpha = self.weigh(h, self.project(regions))
+        return torch.bmm(alpha, regions), alpha
+
+    def project(self, regions):
+        """W_2 s_i (n_images, n_regions, attention_size)."""
+        return self.region_proj(regions)
+
+    def weigh(self, h, keys):
+        """The weights a, of `keys` from `project`."""
+        # Every caption of an image meets every region of it: (n_images, n_captions, n_regions, attention_size).
+        energy = self.activation(self.state_proj(h).unsqueeze(2) + keys.unsqueeze(1))
+        return self.score(energy).squeeze(3).softmax(dim=-1)
+
+
+class CaptionDecoder(nn.Module):
+    """The LSTM that writes the caption of an image (2021-22, Question 3.1a).
+
+        h_0, c_0 = tanh(W_h s + b_h), tanh(W_c s + b_c),  s = mean_i s_i
+        h_t, c_t = decode_step(E w_t-1, h_t-1, c_t-1),  logits_t = fc(dropout(h_t))
+
+    `forward` reads given captions (teacher forcing); `decoding` calls `start` and `step`. All captions of an image are
+    computed together, so that what depends on the image alone is computed once, and captions that are over are dropped.
+
+    Args:
+        vocab_size: number of words, special symbols included.
+        n_channels: of the encoder's map. hidden_size: of the state and of the words' embedding.
+        padding_idx: the symbol that fills up short captions.
+        dropout: probability that a value of the state is dropped before the output layer in training.
+
+    Shapes:
+        regions: (n_images, n_regions, n_channels), the cells s_i of the encoder's map
+        captions: (n_images, n_captions, max_len), each word is read to predict the next one
+        returns logits (n_images, n_captions, max_len, vocab_size)
+    """
+
+    def __init__(self, vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=0):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, hidden_size, padding_idx=padding_idx)
+        self.init_h = nn.Linear(n_channels, hidden_size)
+        self.init_c = nn.Linear(n_channels, hidden_size)
+        self.decode_step = nn.LSTMCell(hidden_size + context_size, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(hidden_size, vocab_size)
+
+    def forward(self, regions, captions):
+        (h, c), memory = self.start(regions)
+        n_captions, outputs = captions.shape[1], []
+        h, c = (part.unsqueeze(1).expand(-1, n_captions, -1) for part in (h, c))
+        for inputs, (n, m) in zip(self.word_gates(captions).unbind(dim=2), self.extents(captions)):
+            # The first n images and the first m captions of each hold all captions that are not over.
+            h, c, _ = self.advance(inputs[:n, :m], h[:n, :m], c[:n, :m], *(part[:n] for part in memory))
+            outputs.append(F.pad(h, (0, 0, 0, n_captions - m, 0, len(captions) - n)))
+        return self.fc(self.dropout(torch.stack(outputs, dim=2)))
+
+    def extents(self, captions):
+        """For each step the numbers n, m, as small as possible, such that captions[:n, :m] hold every word of this step.
+
+        They are smallest where the captions of an image, and the images, come sorted by length, the longest first.
+        """
+        is_word = captions != self.embedding.padding_idx
+        numbers = []
+        for dim in (1, 0):
+            present = is_word.any(dim=dim)  # (n_images, max_len), then (n_captions, max_len)
+            places = torch.arange(1, len(present) + 1, device=captions.device).unsqueeze(1)
+            numbers.append((places * present).amax(dim=0).clamp(min=1))
+        return torch.stack(numbers, dim=1).tolist()
+
+    def word_gates(self, words):
+        """W_e E w + b, what a word adds to the gates of the cell; looked up in a table of the vocabulary."""
+        cell = self.decode_step
+        W_e = cell.weight_ih[:, : self.embedding.embedding_dim]
+        return F.embedding(words, F.linear(self.embedding.weight, W_e, cell.bias_ih + cell.bias_hh))
+
+    def advance(self, inputs, h, c):
+        """`decode_step`, with the input's part of the gates given; h, c: (n_images, n_captions, hidden_size).
+
+        Returns h, c and the weights of the regions, here None.
+        """
+        i, f, g, o = (inputs + F.linear(h, self.decode_step.weight_hh)).chunk(4, dim=-1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c, None
+
+    def start(self, regions):
+        """The state and the memory that decoding starts from."""
+        mean = regions.mean(dim=1)
+        return (torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))), ()
+
+    def step(self, tokens, state, memory):
+        """One step of `forward` without dropout, for every hypothesis of each image.
+
+        Shapes:
+            tokens: (n_hyps), the last words; the hypotheses of an image stand side by side
+            state: h and c, each (n_hyps, hidden_size)
+            memory: of `start`, for n_images images
+            returns log_probs of the next word (n_hyps, vocab_size), the new state, and the weights of the regions
+                (n_hyps, n_regions), or None without attention
+        """
+        n_images = len(memory[0]) if memory else len(tokens)
+        inputs, h, c = (part.view(n_images, -1, part.shape[-1]) for part in (self.word_gates(tokens), *state))
+        h, c, alpha = self.advance(inputs, h, c, *memory)
+        alpha = None if alpha is None else alpha.flatten(0, 1)
+        return self.fc(h.flatten(0, 1)).log_softmax(dim=-1), (h.flatten(0, 1), c.flatten(0, 1)), alpha
+
+
+class CaptionDecoderWithAttention(CaptionDecoder):
+    """The caption decoder that looks at the regions of the image before each word (2021-22, Question 3.1b).
+
+        h_t, c_t = decode_step([E w_t-1; z_t], h_t-1, c_t-1),  z_t = attention(h_t-1, s)
+
+    The input matrix of the cell is W = [W_e, W_z], so that W [e; z] = W_e e + sum_i a_i (W_z s_i). W_z s_i is the same at
+    every step and for every caption of an image and is computed once, as is W_2 s_i of the attention.
+
+    activation: of `AdditiveAttention`, whose size is hidden_size. Other arguments and shapes are those of `CaptionDecoder`.
+    """
+
+    def __init__(self, vocab_size, n_channels, hidden_size, padding_idx, dropout, activation="tanh"):
+        super().__init__(vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=n_channels)
+        self.attention = AdditiveAttention(hidden_size, n_channels, hidden_size, activation)
+
+    def start(self, regions):
+        """The state, and the memory: W_2 s_i and W_z s_i of each image."""
+        state, _ = super().start(regions)
+        W_z = self.decode_step.weight_ih[:, self.embedding.embedding_dim :]
+        return state, (self.attention.project(regions), F.linear(regions, W_z))
+
+    def advance(self, inputs, h, c, keys, values):
+        alpha = self.attention.weigh(h, keys)
+        h, c, _ = super().advance(torch.baddbmm(inputs, alpha, values), h, c)
+        return h, c, alpha

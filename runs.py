@@ -26,8 +26,8 @@ from options import DEFAULT_SEED, Interrupted, UserError
 CONFIG, HISTORY, RESULT = "config.json", "metrics.jsonl", "result.json"
 LAST, BEST = "last.pt", "best.pt"
 LOCK, REPLACING, NEW = ".lock", ".replacing", ".new-"
-OWN_FILES = (RESULT, LAST, CONFIG, HISTORY, BEST, "*.pdf", "*.png", "test_predictions.*")
 RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
+OWN_FILES = (RESULT, LAST, CONFIG, HISTORY, BEST, "*.pdf", "*.png", "test_predictions.*", "caps_generated_*.json")
 # Options that say where or how a run is made, not what is computed; of the data the fingerprint decides.
 WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads")
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut

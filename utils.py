@@ -13,6 +13,7 @@ import matplotlib
 
 matplotlib.use("Agg")  # no display is needed, and none is tried
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -34,6 +35,9 @@ WIDE_COLUMNS = 8  # a figure of more pictures side by side is two columns of a p
 FILTER_COLUMNS = 4
 TILE_PIXELS = 28  # a small picture is drawn with at least so many pixels a side
 TILE_HEADING = 0.2  # inches, for a line of text over a small picture
+PICTURE_PIXELS, PANEL_PIXELS = 320, 112  # of a photograph in a figure, and of one of many side by side
+CAPTION_CHARACTERS = 34  # of a line beside an image
+LIGHTENED, HEAT_OPACITY, ATTENTION_COLOR = 0.25, 0.75, (0.85, 0.05, 0.05)  # of weights laid over an image
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -227,7 +231,9 @@ def without_compiler(optimizer_class):
     return type(optimizer_class.__name__, (optimizer_class,), methods)
 
 
-def fit(optimization, batches, batch_loss, evaluate, run, n_epochs, *, seed, score, maximize=True, extra=None):
+def fit(
+    optimization, batches, batch_loss, evaluate, run, n_epochs, *, seed, score, maximize=True, extra=None, patience=None
+):
     """Train a model, keep its best and its last checkpoint in `run`, and leave it with the best weights.
 
     A run that has a checkpoint goes on from it and ends with the same numbers, bit for bit, as if it had never stopped.
@@ -242,6 +248,7 @@ def fit(optimization, batches, batch_loss, evaluate, run, n_epochs, *, seed, sco
         score: the validation figure that says which epoch is best.
         maximize: whether a higher score is better; ties: keep the first.
         extra: a dict of plain values that the weights are useless without; the checkpoint keeps them together.
+        patience: stop early, after so many epochs without a better score; None: never.
 
     Returns the history: a dict an epoch with epoch, lr, train_loss, seconds and the validation figures.
     Raises `UserError` as soon as the loss is seen not to be finite; the checkpoints of the epochs before stay.
@@ -250,6 +257,9 @@ def fit(optimization, batches, batch_loss, evaluate, run, n_epochs, *, seed, sco
     order = torch.Generator().manual_seed(seed)
     history = _restore(run.checkpoint(), optimization.parts, order)
     for epoch in range(len(history) + 1, n_epochs + 1):
+        if patience is not None and history and epoch - 1 - best_epoch(history, score, maximize)["epoch"] >= patience:
+            print(f"stopped early: no better {score.replace('_', ' ')} in {patience} epochs", flush=True)
+            break
         start = time.perf_counter()
         line = {"epoch": epoch, "lr": optimization.learning_rate}
         line["train_loss"] = train_epoch(optimization, batches, batch_loss, order, epoch)
@@ -539,6 +549,76 @@ def plot_over_time(path, image, seconds, ylabel, unit, labels=None, title=None, 
     ax.grid(False)
     ax.set(xlabel="Time (s)", ylabel=ylabel, title=title)
     save_figure(fig, path)
+
+
+def plot_captioned(folder, name, image, words, weights=None, title=None):
+    """`plot_caption` and, with the `decoding.Decoded` weights of one image, `plot_attention_over_image`, named by the image."""
+    stem = name.rpartition(".")[0] or name
+    plot_caption(folder / f"caption_{stem}.pdf", image, name, " ".join(words), title)
+    if weights is not None:
+        alpha = weights[0, : len(words) + 1].cpu()
+        plot_attention_over_image(
+            folder / f"attention_{stem}.pdf", image, alpha, [*words, "<end>"][: len(alpha)], title
+        )
+
+
+def plot_caption(path, image, name, caption, title=None):
+    """An image (height, width, 3), uint8, with its caption beside it."""
+    fig, ax = new_figure(2 * COLUMN_WIDTH, COLUMN_WIDTH * 0.75, ncols=2, layout="none")
+    fig.subplots_adjust(0.01, 0.03, 0.99, 0.9, wspace=0.02)
+    ax[0].imshow(_thumbnail(image, PICTURE_PIXELS))
+    ax[0].set_anchor("E")
+    ax[1].text(0.03, 0.5, textwrap.fill(caption or "(no words)", CAPTION_CHARACTERS), va="center", fontsize=11)
+    for part in ax:
+        part.axis("off")
+    fig.suptitle(f"{name}; {title}", fontsize=8)
+    save_figure(fig, path)
+
+
+def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6):
+    """The weights of each word, red over the grey image, a panel for each word, on one scale from 0 to the largest weight.
+
+    Args:
+        image: (height, width, 3), uint8.
+        alpha: (n_words, n_regions), the regions of a square map row by row.
+    """
+    small = torch.from_numpy(_thumbnail(image, PANEL_PIXELS).copy()).float() / 255
+    height, width, _ = small.shape
+    grey = LIGHTENED + (1 - LIGHTENED) * small.mean(dim=2, keepdim=True)
+    n_words, side = len(words), math.isqrt(alpha.shape[1])
+    largest = max(alpha.max().item(), 1e-12)
+    heat = torch.nn.functional.interpolate(
+        alpha.view(n_words, 1, side, side) / largest, size=(height, width), mode="bilinear"
+    )
+    red = torch.tensor(ATTENTION_COLOR)
+    panels = grey + HEAT_OPACITY * heat.view(n_words, height, width, 1) * (red - grey)
+    n_rows = math.ceil(n_words / n_columns)
+    inches = 2 * COLUMN_WIDTH / n_columns
+    fig, axes = new_figure(
+        2 * COLUMN_WIDTH,
+        n_rows * (inches * height / width + TILE_HEADING) + TILE_HEADING,
+        nrows=n_rows,
+        ncols=n_columns,
+        layout="none",
+        squeeze=False,
+    )
+    fig.subplots_adjust(0.005, 0.005, 0.995, 1 - 1.9 * TILE_HEADING / fig.get_figheight(), wspace=0.04, hspace=0.16)
+    for ax, panel, word in zip(axes.flat, panels.numpy(), words):
+        ax.imshow(panel.clip(0, 1))
+        ax.set_title(word, pad=2)
+    for ax in axes.flat:
+        ax.axis("off")
+    fig.suptitle(f"{title}; full red: a weight of {largest:.2f}, equal weights: {1 / alpha.shape[1]:.3f}", fontsize=8)
+    save_figure(fig, path)
+
+
+def _thumbnail(image, side):
+    """An image (height, width, 3) with at most `side` pixels a side, for a figure of few kilobytes."""
+    from PIL import Image
+
+    small = Image.fromarray(image)
+    small.thumbnail((side, side))
+    return np.asarray(small)
 
 
 def plot_scores(path, history, labels, ylabel, title=None):

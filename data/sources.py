@@ -61,10 +61,12 @@ def key_of(*source_files):
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in source_files)).hexdigest()[:12]
 
 
-def cached_arrays(name, make, *source_files):
+def cached_arrays(name, make, *source_files, compress=True):
     """Arrays that `make()` computes, kept in `data/cache/` under a key made of `name` and the code in `source_files`.
 
     A cache file that is damaged is made again. Where the cache cannot be written the arrays are computed each time.
+
+    compress: takes long for large arrays of floats, and gains little.
     """
     path = CACHE_DIR / (f"{name}-{key_of(*source_files)}.npz" if source_files else f"{name}.npz")
     try:
@@ -77,7 +79,7 @@ def cached_arrays(name, make, *source_files):
     arrays = make()
     try:
         with runs.atomic_path(path) as new_path, open(new_path, "wb") as file:
-            np.savez_compressed(file, **arrays)
+            (np.savez_compressed if compress else np.savez)(file, **arrays)
     except UserError as error:
         print(f"warning: {error}; going on without a cache", file=sys.stderr)
     return arrays

@@ -14,6 +14,8 @@ EVAL_MAX_LENGTH = 20  # the handout's sentence pairs: both sides are shorter tha
 FILE_NAME = re.compile(r".*\.txt|\S+\.[a-z0-9]{2,4}", re.IGNORECASE)  # such an argument is taken for the name of a file
 SPECIALS = ("<pad>", "<sos>", "<eos>", "<unk>")
 PAD_IDX, SOS_IDX, EOS_IDX, UNK_IDX = range(len(SPECIALS))
+# The same as `decoding` takes them.
+SYMBOLS = {"sos": SOS_IDX, "eos": EOS_IDX, "pad": PAD_IDX, "forbidden": (PAD_IDX, SOS_IDX, UNK_IDX)}
 
 _PUNCTUATION = re.compile(r"([.!?])")
 _OTHER_CHARACTERS = re.compile(r"[^a-z.!?]+")
@@ -49,26 +51,38 @@ class Vocabulary:
         chars: a string without repetition, or any text: its distinct characters are taken in alphabetical order.
     """
 
+    separator = ""
+
     def __init__(self, chars):
-        self.chars = "".join(sorted(set(chars)))
-        self.index = {char: i for i, char in enumerate(self.chars, start=len(SPECIALS))}
+        self.symbols = sorted(set(chars))
+        self.index = {symbol: i for i, symbol in enumerate(self.symbols, start=len(SPECIALS))}
+
+    @property
+    def chars(self):
+        return "".join(self.symbols)
 
     def __len__(self):
-        return len(SPECIALS) + len(self.chars)
+        return len(SPECIALS) + len(self.symbols)
 
     def encode(self, text):
-        """Indices of the characters; one that training has not seen is UNK."""
-        return [self.index.get(char, UNK_IDX) for char in text]
+        """Indices of the symbols; one that training has not seen is UNK."""
+        return [self.index.get(symbol, UNK_IDX) for symbol in text]
 
     def decode(self, indices):
         """The text up to the first EOS; other special symbols are left out."""
-        chars = []
+        symbols = []
         for i in indices:
             if i == EOS_IDX:
                 break
             if i >= len(SPECIALS):
-                chars.append(self.chars[i - len(SPECIALS)])
-        return "".join(chars)
+                symbols.append(self.symbols[i - len(SPECIALS)])
+        return self.separator.join(symbols)
+
+
+class WordVocabulary(Vocabulary):
+    """The same for words: `encode` takes a list of words, `decode` returns them with blanks between."""
+
+    separator = " "
 
 
 def pad(sequences):

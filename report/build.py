@@ -53,6 +53,9 @@ TRANSLATION_KEYS = (
 SPEECH_KEYS = (
     "title", "bundled", "n_params", "n_examples", "best_epoch", "train_loss", "val_cer", "history", "test",
 )  # fmt: skip
+CAPTION_KEYS = (
+    "title", "bundled", "n_params", "n_words", "n_examples", "best_epoch", "train_loss", "val_bleu4", "history", "test",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,8 @@ QUESTIONS = {
     "2021-22": (
         image_question("fashion_mnist"),
         Question(
-            "captioning", "q3-captioning", "python hw2-q3-captioning.py", ("title", "bundled", "test"),
-            {"captioner": Wanted(), "captioner_attention": Wanted("--use_attention", {"use_attention": True})},
+            "captioning", "q3-captioning", "python hw2-q3-captioning.py", CAPTION_KEYS,
+            {"captioner": Wanted(), "captioner_attention": Wanted("--use_attention", {"use_attention": True})}, "sydney",
         ),
     ),
     "2022-23": (
@@ -200,7 +203,7 @@ def matching_runs(finished, question, name):
         comparisons = [run for run in finished["comparison"] if run.changed.keys() == {"learning_rate"}]
         several = [run for run in comparisons if isinstance(run.changed["learning_rate"], list)]
         return [run for run in several if sorted(run.changed["learning_rate"]) == rates]
-    free = {"learning_rate"} if question.dataset else set()  # Question 2 tunes it
+    free = {"learning_rate"} if RATES in question.wanted else set()  # Question 2 tunes it
     return [run for run in finished["run"] if {k: v for k, v in run.changed.items() if k not in free} == wanted.changed]
 
 

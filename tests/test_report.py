@@ -146,6 +146,33 @@ def speech_result(bundled, cer, **changes):
     } | changes
 
 
+def captioning_result(bundled, use_attention, bleu4=0.5, difference=0.03, half_width=0.01):
+    differences = {"nearest image": figure_of_merit(0.1)}
+    if use_attention:
+        differences["the decoder without attention"] = figure_of_merit(difference, half_width)
+    greedy = {"bleu4": figure_of_merit(bleu4), "bleu1": 0.8, "bleu2": 0.7, "bleu3": 0.6, "chrf": 60.0}
+    history = [{"epoch": i, "lr": 0.001, "train_loss": 1.0, "val_bleu4": 0.4, "seconds": 1.0} for i in (1, 2)]
+    return {
+        "title": "Sydney-Captions, EfficientNet-Lite0, ImageNet",
+        "bundled": bundled,
+        "use_attention": use_attention,
+        "n_params": 700000,
+        "n_words": 123,
+        "n_examples": {"train": 100, "val": 10, "test": 10},
+        "best_epoch": 2,
+        "train_loss": 0.5,
+        "val_bleu4": figure_of_merit(0.4),
+        "history": history,
+        "seconds": 2.0,
+        "baselines": {"nearest image": figure_of_merit(0.3)},
+        "leave_one_out": 0.7,
+        "test": {"greedy": greedy | {"differences": differences}, "beam": None},
+        "examples": [
+            {"image": f"{n}.tif", "hyp": "a road", "refs": [f"reference of image {n}"]} for n in (219, 540, 357)
+        ],
+    }
+
+
 @pytest.fixture(scope="session")
 def pdf_figure(tmp_path_factory):
     path = tmp_path_factory.mktemp("figure") / "figure.pdf"
@@ -167,6 +194,7 @@ def write_run(tmp_path, pdf_figure):
         folder = tmp_path / "runs" / question / (name or str(len(list((tmp_path / "runs").glob("q*/*")))))
         recipe = {"learning_rate": 0.003, "dropout": 0.3, "hidden_size": 128, "batch_size": 64, "epochs": 2}
         recipe |= {"warmup": 0.15, "label_smoothing": 0.1}
+        recipe |= {"max_grad_norm": 5.0, "patience": 8}
         options_ = recipe | {"seed": seed, "scale": scale} | changed
         config = {
             "kind": kind,
@@ -226,6 +254,14 @@ def write_images(write_run):
     return write
 
 
+def write_captioning(write_run, bundled, use_attention, **changes):
+    figures = ["train_loss", "val_bleu4", *(f"caption_{n}" for n in (219, 540, 357))]
+    figures += [f"attention_{n}" for n in (219, 540, 357)] if use_attention else []
+    result = captioning_result(bundled, use_attention, **changes)
+    changed = {"use_attention": True} if use_attention else {}
+    return write_run("q3-captioning", result, figures, dataset="sydney", **changed)
+
+
 @pytest.fixture
 def write_speech(write_run):
     """`write_speech(False, 0.4)`: a run of the recurrent decoder with that CER; returns its result's path."""
@@ -266,6 +302,8 @@ def write_all(write_run, write_images, write_speech):
         )
         write_speech(bundled, 0.4)
         write_speech(bundled, 0.3, decoder="transformer", other={"decoder": "recurrent"} | paired(0.1))
+        for use_attention in (False, True):
+            write_captioning(write_run, bundled, use_attention)
         return paths
 
     return write
@@ -762,3 +800,20 @@ def test_numbers_are_set_with_their_digits(tmp_path):
     typst.compile(source, output=tmp_path / "numbers.pdf", ignore_system_fonts=True)
     text = PdfReader(tmp_path / "numbers.pdf").pages[0].extract_text()
     assert [line.strip() for line in text.splitlines()][: len(cases)] == list(cases.values())
+
+
+def test_captions_stand_in_the_statements_order(write_run, compile_text):
+    write_captioning(write_run, True, True)
+    text = compile_text("2021-22")
+    places = [text.index(f"reference of image {n}") for n in (219, 540, 357)]
+    assert places == sorted(places)
+    assert "Sydney-Captions, EfficientNet-Lite0, ImageNet, bundled data" in text
+
+
+@pytest.mark.parametrize(("half_width", "is_shown"), [(0.01, True), (0.05, False)])
+def test_words_on_attention_of_captions_follow_the_interval(half_width, is_shown, write_run, compile_text):
+    write_captioning(write_run, False, False)
+    write_captioning(write_run, False, True, difference=0.03, half_width=half_width)
+    text = compile_text("2021-22")
+    assert "higher by 0.0300" in text
+    assert ("with this run a difference is not shown" in text) != is_shown

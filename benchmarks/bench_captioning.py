@@ -1,0 +1,204 @@
+"""Captioning against the textbook: an epoch of training and greedy decoding, with attention and without.
+
+The textbook loop is how courses write it: a `Dataset` of pairs of an image and a caption over cached features, a shuffling
+`DataLoader`, a loop over the words of the padded batch in which the attention projects all regions again, plain Adam, `.item()` at
+each step, and one image decoded at a time. Dropout is 0, so that both sides compute the same loss on the same batches.
+
+$ python benchmarks/bench_captioning.py                                  # the bundled images in UCM-Captions' place
+$ python benchmarks/bench_captioning.py --data_dir DIR --threads 2       # real UCM-Captions in DIR/ucm
+"""
+
+import argparse
+import importlib.util
+import math
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import encoders  # noqa: E402
+import utils  # noqa: E402
+from data import captions  # noqa: E402
+from data.text import EOS_IDX, PAD_IDX, SOS_IDX  # noqa: E402
+
+SEED, BATCH_SIZE = 42, 80  # captions of a textbook batch: as many as 16 images have
+N_CLOSE_STEPS, CLOSE = 10, 1e-4  # over so many steps the losses agree to this
+N_TRAIN_STEPS = 60  # before the decoding, so that captions end
+
+spec = importlib.util.spec_from_file_location("captioning", ROOT / "hw2-q3-captioning.py")
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+
+
+class Pairs(Dataset):
+    """An image's features and one of its captions."""
+
+    def __init__(self, regions, tensor):
+        self.regions, self.tensor = regions.float(), tensor
+        self.places = (tensor[..., 0] != PAD_IDX).nonzero().tolist()
+
+    def __len__(self):
+        return len(self.places)
+
+    def __getitem__(self, i):
+        image, place = self.places[i]
+        return self.regions[image], self.tensor[image, place]
+
+
+def textbook_step(model, regions, token, h, c):
+    """The cell's next state, written with the modules alone."""
+    x = model.embedding(token)
+    if hasattr(model, "attention"):
+        attention = model.attention
+        energy = torch.tanh(attention.state_proj(h).unsqueeze(1) + attention.region_proj(regions))
+        alpha = attention.score(energy).squeeze(2).softmax(dim=1)
+        x = torch.cat([x, (alpha.unsqueeze(2) * regions).sum(dim=1)], dim=1)
+    return model.decode_step(x, (h, c))
+
+
+def textbook_start(model, regions):
+    mean = regions.mean(dim=1)
+    return torch.tanh(model.init_h(mean)), torch.tanh(model.init_c(mean))
+
+
+def textbook_epoch(model, batches):
+    """The mean loss of an epoch."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=script.RECIPE["learning_rate"][0])
+    model.train()
+    total, n_words = 0.0, 0
+    for regions, words in batches:
+        optimizer.zero_grad()
+        (h, c), logits = textbook_start(model, regions), []
+        for t in range(words.shape[1] - 1):
+            h, c = textbook_step(model, regions, words[:, t], h, c)
+            logits.append(model.fc(h))
+        target = words[:, 1:]
+        loss = F.cross_entropy(torch.stack(logits, dim=1).flatten(0, 1), target.flatten(), ignore_index=PAD_IDX)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), script.RECIPE["max_grad_norm"])
+        optimizer.step()
+        n = (target != PAD_IDX).sum().item()
+        total, n_words = total + loss.item() * n, n_words + n
+    return total / n_words
+
+
+@torch.no_grad()
+def textbook_decode(model, regions, vocab):
+    model.eval()
+    hyps = []
+    for image in regions.float().split(1):
+        (h, c), token, words = textbook_start(model, image), torch.tensor([SOS_IDX]), []
+        for _ in range(script.MAX_WORDS):
+            h, c = textbook_step(model, image, token, h, c)
+            scores = model.fc(h)
+            scores[:, list(script.SYMBOLS["forbidden"])] = float("-inf")
+            token = scores.argmax(dim=1)
+            if token.item() == EOS_IDX:
+                break
+            words.append(token.item())
+        hyps.append(vocab.decode(words))
+    return hyps
+
+
+class FixedBatches(list):
+    """The same batches every epoch."""
+
+    def epoch(self, generator):
+        return self
+
+
+def flattened(batches):
+    """Our batches as the textbook reads them: the features once for each caption."""
+    for regions, tensor in batches:
+        is_there = tensor[..., 0] != PAD_IDX
+        image, _ = is_there.nonzero(as_tuple=True)
+        yield regions[image], tensor[is_there]
+
+
+def ours_epoch(captioner, model, batches):
+    optimization = utils.Optimization(model, captioner.args, 1)
+    return utils.train_epoch(optimization, batches, captioner.batch_loss, torch.Generator().manual_seed(SEED))
+
+
+def make(captioner):
+    torch.manual_seed(SEED)
+    return captioner.build()
+
+
+def timed(function, *args):
+    start = time.perf_counter()
+    result = function(*args)
+    return time.perf_counter() - start, result
+
+
+def compare(what, variants, n_repeats):
+    """Print the seconds of the textbook and of ours, in turns, and the ratio; returns the last results."""
+    times, results = {name: [] for name in variants}, {}
+    for _ in range(n_repeats):
+        for name, function in variants.items():
+            seconds, results[name] = timed(function)
+            times[name].append(seconds)
+    ratios = [a / b for a, b in zip(times["textbook"], times["ours"], strict=True)]
+    shown = ", ".join(f"{name} {statistics.median(seconds):.2f} s" for name, seconds in times.items())
+    print(
+        f"{what}: {shown}, ratio {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})", flush=True
+    )
+    return results
+
+
+def bench(data, encoder, flags, n_repeats):
+    args = script.parse_args(["-dataset", "ucm", "-encoder", encoder.name, "-dropout", "0", *flags])
+    captioner = script.Captioning(args, args, data, encoder).single(args.learning_rate[0], SEED)
+    regions = captioner.as_read(data.regions["train"])
+    tensor = captions.to_tensor(data["train"], captioner.vocab)
+    batches = captioner.batches("cpu")
+
+    first = FixedBatches([*batches.epoch(torch.Generator().manual_seed(SEED))][:N_CLOSE_STEPS])
+    losses = ours_epoch(captioner, make(captioner), first), textbook_epoch(make(captioner), flattened(first))
+    if not math.isclose(*losses, rel_tol=CLOSE):
+        sys.exit(f"the losses of the first {N_CLOSE_STEPS} steps differ, so the times do not compare: {losses}")
+    loader = DataLoader(Pairs(regions, tensor), batch_size=BATCH_SIZE, shuffle=True)
+    name = "with attention" if args.use_attention else "without attention"
+    variants = {
+        "textbook": lambda: textbook_epoch(make(captioner), loader),
+        "ours": lambda: ours_epoch(captioner, make(captioner), batches),
+    }
+    compare(f"an epoch of {len(tensor):,} images, {name}", variants, n_repeats)
+
+    model = make(captioner)
+    some = [*batches.epoch(torch.Generator().manual_seed(SEED))][:N_TRAIN_STEPS]
+    ours_epoch(captioner, model, FixedBatches(some))
+    test = captioner.as_read(data.regions["test"])
+    variants = {
+        "textbook": lambda: textbook_decode(model, test, captioner.vocab),
+        "ours": lambda: captioner.decode(model, "test"),
+    }
+    hyps = compare(f"greedy decoding of {len(test)} images, {name}", variants, n_repeats)
+    n_equal = sum(a == b for a, b in zip(*hyps.values(), strict=True))
+    print(f"  {n_equal} of {len(test)} captions are equal", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="of both sides (default: 1)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--data_dir", type=Path, help="folder of real UCM-Captions (default: the bundled images)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    encoder = encoders.Encoder("efficientnet_lite0")
+    data = captions.load("ucm", "real" if args.data_dir else "bundled", args.data_dir or ROOT / "data")
+    data = encoders.encode(data, encoder)
+    print(f"{utils.data_title(data)}; {args.threads} threads")
+    for flags in ([], ["--use_attention"]):
+        bench(data, encoder, flags, args.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,395 @@
+"""Captioned aerial images of Question 3 of 2021-22: `dataset.json` and `images/` to words, and words to tensors.
+
+A set is a folder in the layout of Qu et al. (2016), in which Sydney-Captions and UCM-Captions are published:
+
+    <set>/dataset.json    images[i].filename, .split, .sentences[j].tokens and .raw
+    <set>/images/         TIFF, PNG or JPEG
+
+The tokens are taken as they are, typing errors included; a sentence without tokens is split at its blanks. `encoders` turns the
+images into features.
+"""
+
+import hashlib
+import json
+import sys
+import warnings
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+import runs
+from data import sources
+from data.text import EOS_IDX, PAD_IDX, SOS_IDX, WordVocabulary, at_equal_distances
+from options import DATA_DIR, UserError
+
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+TITLES = {"sydney": "Sydney-Captions", "ucm": "UCM-Captions"}
+JSON_NAME, IMAGES_NAME = "dataset.json", "images"
+# The course's own names, without attention and with it.
+GENERATED_NAMES = {False: "caps_generated_enc_dec.json", True: "caps_generated_enc_dec_w_attention.json"}
+DOWNLOAD_COMMAND = "python download_rs_captions.py -source PATH"
+MIN_SIDE = 8  # pixels; a smaller image shows nothing
+QUICK_SIZES = {"train": 240, "val": 58, "test": 58}
+MAX_LISTED = 5  # file names in a message
+IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image with its reference captions, each a tuple of words."""
+
+    filename: str
+    captions: tuple
+
+
+@dataclass(frozen=True)
+class CaptionedImages:
+    """A set of captioned images.
+
+    Attributes:
+        title: name to show, with "N of M images" if some are missing; `bundled` says whether this project drew the images.
+        examples: dict from split to a list of `Example`, the images that are there.
+        fingerprint: SHA-256 of the captions and of the images.
+        digests: dict from a file's name to the SHA-256 of what it shows.
+        open_image: a function from a file's name to its pixels, as `read_image` returns them.
+        n_named: images that the JSON names, in all splits.
+        complete: every image has to be there and whole; otherwise bad ones are left out.
+        stand_ins: splits without images, whose place the training images take.
+        regions: dict from split to the features of its images (n_images, n_regions, n_channels), of `encoders.encode`.
+    """
+
+    title: str
+    bundled: bool
+    examples: dict
+    fingerprint: str
+    digests: dict
+    open_image: callable
+    n_named: int
+    complete: bool = True
+    stand_ins: tuple = ()
+    regions: dict | None = None
+
+    def __getitem__(self, split):
+        return self.examples["train" if split in self.stand_ins else split]
+
+    def refs(self, split):
+        """The captions of a split as strings, a list for each image."""
+        return [[" ".join(words) for words in example.captions] for example in self[split]]
+
+    @property
+    def filenames(self):
+        """Every image once."""
+        return [example.filename for split in SPLITS for example in self.examples[split]]
+
+    def note(self, what):
+        """The same set with a remark in its title."""
+        return replace(self, title=f"{self.title} ({what})")
+
+
+def load(dataset, mode="auto", data_dir=DATA_DIR, quick=False):
+    """The captioned images called `dataset`, or those in the folder at that path.
+
+    Args:
+        dataset: "sydney", "ucm", or the path of a folder with `dataset.json` and `images/`.
+        mode: "auto", "real" or "bundled"; a path is real. "auto" takes only a complete set, "real" the images that are there.
+        quick: only some hundred images.
+
+    Raises `UserError` for a file that is missing or damaged, and if no training image is there.
+    """
+    folder = find_folder(dataset, mode, data_dir)
+    if folder is None:
+        loaded = _bundled(dataset)
+    else:
+        title = TITLES.get(dataset) or Path(dataset).resolve().name
+        loaded = read_folder(folder, title, complete=mode == "auto" and dataset in TITLES)
+    if quick:
+        examples = {split: at_equal_distances(part, QUICK_SIZES[split]) for split, part in loaded.examples.items()}
+        loaded = replace(loaded, examples=examples)
+    return with_stand_ins(loaded)
+
+
+def find_folder(dataset, mode, data_dir):
+    """The folder of a set, or None for the bundled one."""
+    if dataset not in TITLES:
+        if not (Path(dataset) / JSON_NAME).is_file():
+            named = f"{', '.join(TITLES)} or a folder with {JSON_NAME} and {IMAGES_NAME}/"
+            raise UserError(f"{dataset} has no {JSON_NAME}; -dataset takes {named}")
+        return Path(dataset)
+    folder = Path(data_dir) / dataset
+    found = sources.choose(mode, [(folder / JSON_NAME, folder / IMAGES_NAME)], TITLES[dataset], DOWNLOAD_COMMAND)
+    return found and folder
+
+
+def read_folder(folder, title, complete=False):
+    """The set in a folder, without the images that the JSON names and the folder lacks.
+
+    complete: stop if one is missing, instead of counting them in the title and in a warning.
+    """
+    examples = read_json(folder / JSON_NAME)
+    names = [example.filename for part in examples.values() for example in part]
+    digests, missing = {}, []
+    for name in names:
+        path = folder / IMAGES_NAME / name
+        if path.is_file():
+            digests[name] = _file_digest(path)
+        else:
+            missing.append(name)
+    if missing:
+        what = (
+            f"{len(missing):,} of the {len(names):,} images that {folder / JSON_NAME} names are not in {IMAGES_NAME}/"
+        )
+        if complete:
+            advice = f"bring them with {DOWNLOAD_COMMAND}, or use what is there with -data real"
+            raise UserError(f"{what} ({shortened(missing)}); {advice}, or -data bundled")
+        print(f"warning: {what}; they are left out", file=sys.stderr)
+    images = folder / IMAGES_NAME
+    data = CaptionedImages(
+        title, False, examples, "", digests, lambda name: read_image(images / name), len(names), complete
+    )
+    return without(data, missing) if missing else replace(data, fingerprint=_fingerprint(examples, digests))
+
+
+def without(data, filenames):
+    """The same set without some images; the title then says how many are left."""
+    filenames = set(filenames)
+    examples = {split: [e for e in part if e.filename not in filenames] for split, part in data.examples.items()}
+    n = sum(map(len, examples.values()))
+    title = f"{data.title.partition(' (')[0]} ({n:,} of {data.n_named:,} images)"
+    digests = {name: digest for name, digest in data.digests.items() if name not in filenames}
+    return replace(data, title=title, examples=examples, digests=digests, fingerprint=_fingerprint(examples, digests))
+
+
+def with_stand_ins(data):
+    """The same set, in which the training images take the place of an empty validation or test split.
+
+    Raises `UserError` without training images; a warning, and the title, tell of stand-ins.
+    """
+    if not data.examples["train"]:
+        raise UserError(f"{data.title} has no training image; use a set whose {JSON_NAME} has images of split train")
+    empty = tuple(split for split in SPLITS if not data.examples[split])
+    if not empty:
+        return data
+    names = " and no ".join(f"{SPLIT_NAMES[split]} image" for split in empty)
+    print(f"warning: {data.title} has no {names}: scores are those of the training images", file=sys.stderr)
+    stand_ins = ", ".join(SPLIT_NAMES[split] for split in empty)
+    return replace(data, stand_ins=empty).note(f"{stand_ins}: scored on the training images")
+
+
+def read_json(path):
+    """The examples of a `dataset.json`: a dict from split to a list of `Example`, in the file's order.
+
+    Raises `UserError` for a file that is no JSON, an image without a name, a known split or captions, and a caption
+    without words.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {DOWNLOAD_COMMAND} brings it") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON, or was cut short ({error}); get it again") from None
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list):
+        raise UserError(f"{path} has no list of images; it needs images[i].filename, .split and .sentences[j].tokens")
+    examples, seen = {split: [] for split in SPLITS}, set()
+    for number, image in enumerate(images):
+        split, example = _read_example(image, f"{path}, image {number}")
+        if example.filename in seen:
+            raise UserError(f"{path} names {example.filename} twice; each image may stand there once")
+        seen.add(example.filename)
+        examples[split].append(example)
+    return examples
+
+
+def _read_example(image, where):
+    name = image.get("filename") if isinstance(image, dict) else None
+    if not isinstance(name, str) or Path(name).name != name or name in ("", "..", "."):
+        raise UserError(f"{where}: its filename {name!r} is not the name of a file; mend the file")
+    where = f"{where} ({name})"
+    if image.get("split") not in SPLITS:
+        raise UserError(f"{where}: its split is {image.get('split')!r}, not one of {', '.join(SPLITS)}; mend the file")
+    sentences = image.get("sentences")
+    if not isinstance(sentences, list) or not sentences:
+        raise UserError(f"{where}: it has no sentences; mend the file")
+    captions = []
+    for sentence in sentences:
+        tokens = sentence.get("tokens", sentence.get("raw")) if isinstance(sentence, dict) else None
+        tokens = tokens.split() if isinstance(tokens, str) else tokens
+        is_list = isinstance(tokens, list) and all(isinstance(word, str) for word in tokens)
+        words = tuple(word for text in tokens for word in text.split()) if is_list else ()
+        if not words:
+            raise UserError(f"{where}: its caption {len(captions)} has no words; mend the file")
+        captions.append(words)
+    return image["split"], Example(name, tuple(captions))
+
+
+def read_image(path):
+    """The pixels of an image file as a uint8 array (height, width, 3); grey, RGBA and 16-bit images are converted.
+
+    Raises `UserError` for a file that is missing, damaged, no image, or smaller than `MIN_SIDE`.
+    """
+    from PIL import Image  # not needed where the features are cached
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata; an image that is too large raises an error as well
+            with Image.open(path) as image:
+                image.load()
+                pixels = _to_rgb(image)
+    except FileNotFoundError:
+        raise UserError(f"there is no image {path}; name one that is there") from None
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()).partition(": ")[0] or type(error).__name__
+        raise UserError(f"{path} is damaged or not an image ({reason}); replace it") from None
+    height, width, _ = pixels.shape
+    if min(height, width) < MIN_SIDE:
+        raise UserError(f"{path} has {width}x{height} pixels, fewer than {MIN_SIDE} a side; replace it")
+    return pixels
+
+
+def _to_rgb(image):
+    """The pixels of a Pillow image as uint8 (height, width, 3); 16-bit and 32-bit grey is scaled from 16 bits."""
+    if image.mode.startswith(("I", "F")):
+        grey = np.asarray(image).astype(np.float64)
+        if image.mode == "F" and grey.size and np.nanmax(grey) <= 1:
+            grey = grey * 65535
+        grey = np.nan_to_num(grey / 257).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
+
+
+def image_files(folder):
+    """The paths of the image files in a folder, by name."""
+    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def open_images(arguments, dataset, mode, data_dir):
+    """Yield (name, pixels) of the images that a user names: an image file, every image of a folder, or one of the set.
+
+    Raises `UserError` for an image that cannot be read; those of a folder are listed as warnings and skipped.
+    """
+    data = None
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            paths = image_files(path)
+            if not paths:
+                raise UserError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)}); name another folder")
+            for path in paths:
+                try:
+                    image = read_image(path)
+                except UserError as error:
+                    print(f"warning: {error}; it is skipped", file=sys.stderr)
+                else:
+                    yield path.name, image
+        elif path.exists() or path.name != argument:
+            yield path.name, read_image(path)
+        else:
+            data = data or load(dataset, mode, data_dir)
+            if argument not in data.digests:
+                raise UserError(
+                    f"{data.title} has no image {argument}, and there is no such file; name one that is there"
+                )
+            yield argument, data.open_image(argument)
+
+
+def vocabulary(data, min_count=1):
+    """The words of the training captions that occur at least `min_count` times."""
+    counts = Counter(word for example in data.examples["train"] for caption in example.captions for word in caption)
+    return WordVocabulary(word for word, count in counts.items() if count >= min_count)
+
+
+def write_generated(folder, use_attention, title, data, **hyps):
+    """Write the captions of the test images, a list for each search, with the references of each image, as JSON."""
+    rows = [
+        {"image": example.filename} | dict(zip(hyps, written)) | {"references": refs}
+        for example, refs, *written in zip(data["test"], data.refs("test"), *hyps.values(), strict=True)
+    ]
+    runs.write_json(folder / GENERATED_NAMES[use_attention], {"title": title, "captions": rows})
+
+
+def read_generated(folder, use_attention):
+    """The captions of `write_generated`: a dict from the name of a search to a list."""
+    rows = runs.read_json(folder / GENERATED_NAMES[use_attention], "captions", of=list)
+    return {name: [row[name] for row in rows] for name in rows[0] if name not in ("image", "references")}
+
+
+def to_tensor(examples, vocab):
+    """The captions of images as one tensor (n_images, n_captions, max_len), each SOS, its words, EOS.
+
+    The captions of an image come sorted by length, the longest first. Short ones are filled up with PAD, and so is the
+    place of a caption where an image has fewer.
+    """
+    import torch
+
+    rows = [
+        sorted(([SOS_IDX, *vocab.encode(caption), EOS_IDX] for caption in example.captions), key=len, reverse=True)
+        for example in examples
+    ]
+    n_captions, max_len = max(map(len, rows)), max(len(row[0]) for row in rows)
+    captions = torch.full((len(rows), n_captions, max_len), PAD_IDX)
+    for i, row in enumerate(rows):
+        for j, caption in enumerate(row):
+            captions[i, j, : len(caption)] = torch.tensor(caption)
+    return captions
+
+
+def gatherer(regions, captions, device="cpu"):
+    """A function from a list of row tensors to batches: regions (batch_size, n_regions, n_channels) and captions.
+
+    A batch is cut to its own longest caption and sorted by the longest caption of each image, the longest first.
+
+    Args:
+        regions: of all images, in half precision.
+        captions: of `to_tensor`.
+    """
+    lengths = (captions != PAD_IDX).sum(dim=2).amax(dim=1)
+
+    def gather(batches):
+        for rows in batches:
+            rows = rows[lengths[rows].argsort(descending=True, stable=True)]
+            yield regions[rows].to(device).float(), captions[rows, :, : lengths[rows[0]]].to(device)
+
+    return gather
+
+
+def shortened(names):
+    """File names for a message, only the first ones of many."""
+    return ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
+
+
+def _file_digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fingerprint(examples, digests):
+    """SHA-256 of the captions, the splits and the images."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for example in examples[split]:
+            line = [split, example.filename, digests.get(example.filename), example.captions]
+            digest.update(json.dumps(line).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _bundled(dataset):
+    from data.bundled import captions as bundled_captions
+
+    scenes = bundled_captions.generate(dataset)
+    code = _file_digest(bundled_captions.__file__)
+    examples = {split: [] for split in SPLITS}
+    for filename, (split, scene) in scenes.items():
+        examples[split].append(Example(filename, scene.captions))
+    digests = {name: hashlib.sha256(f"{code} {dataset} {name}".encode()).hexdigest() for name in scenes}
+    return CaptionedImages(
+        TITLES[dataset],
+        True,
+        examples,
+        _fingerprint(examples, {}),
+        digests,
+        lambda name: bundled_captions.draw(scenes[name][1]),
+        len(scenes),
+    )

@@ -1,0 +1,134 @@
+"""Sydney-Captions and UCM-Captions (Qu et al., 2016): a copy that was fetched by hand is checked and put in its place.
+
+There is no stable address to fetch them from. What a copy must have is known: which images are in which split, and how many.
+UCM-Captions describes the images of UC Merced Land Use (Yang and Newsam, 2010) under numbers; its own archive is taken as well.
+"""
+
+import os
+import re
+import shutil
+import zipfile
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+
+from data import captions
+from data.fetch import download
+from options import UserError
+
+SIZES = {
+    "sydney": {"train": 497, "val": 58, "test": 58},
+    "ucm": {"train": 1680, "val": 210, "test": 210},
+}
+HOMEPAGE = "https://github.com/201528014227051/RSICD_optimal"
+N_PER_CLASS = 100  # images of a class of UC Merced
+UC_MERCED = re.compile(r"(?:^|/)([a-z]+)/\1(\d\d)\.tif$")
+MAX_FILE = 20 * 2**20  # bytes of one file; the largest image has 750 KB, dataset.json of UCM 3 MB
+SOURCE_HELP = "a folder or a zip with dataset.json and the images"
+
+
+def install(args):
+    """Write `<data_dir>/<set>/`; raises `UserError`, and then leaves what is there as it was."""
+    with opened(args.source) as (paths, read), download.workspace(args.data_dir) as folder:
+        name, json_path = find_captions(paths, read, folder, args)
+        examples = captions.read_json(json_path)
+        target = args.data_dir / name
+        if (target / captions.IMAGES_NAME).exists() and not args.force:
+            raise UserError(f"{target} is there; -force replaces it")
+        new = folder / name
+        (new / captions.IMAGES_NAME).mkdir(parents=True)
+        shutil.copyfile(json_path, new / captions.JSON_NAME)
+        copy_images(paths, read, examples, new / captions.IMAGES_NAME, args.source)
+        if target.exists():
+            os.replace(target, folder / "replaced")
+        os.replace(new, target)
+    sizes = {split: len(part) for split, part in examples.items()}
+    shown = ", ".join(f"{sizes[split]:,} {captions.SPLIT_NAMES[split]}" for split in captions.SPLITS)
+    print(f"{target}: {sum(sizes.values()):,} images ({shown}), all of them decoded")
+
+
+@contextmanager
+def opened(source):
+    """The files of a folder or a zip: (their paths inside it, a function from a path to the bytes)."""
+    if source.is_dir():
+        paths = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
+        yield paths, lambda path: limited(source / path, (source / path).stat().st_size, (source / path).read_bytes)
+        return
+    if not source.is_file():
+        raise UserError(f"there is no {source}; -source takes {SOURCE_HELP}")
+    try:
+        with zipfile.ZipFile(source) as archive:
+            sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
+            yield sorted(sizes), lambda path: limited(path, sizes[path], lambda: archive.read(path))
+    except download.DAMAGED as error:
+        raise UserError(f"{source} is not a whole zip archive ({download.one_line(error)}); get it again") from error
+
+
+def limited(path, size, read):
+    if size > MAX_FILE:
+        raise UserError(f"{path} has {size:,} bytes, more than any file of these sets; -source takes {SOURCE_HELP}")
+    return read()
+
+
+def find_captions(paths, read, folder, args):
+    """The name of the set and a path of its dataset.json, which is in the source or, for UC Merced's archive, in its place."""
+    found = [path for path in paths if PurePosixPath(path).name == captions.JSON_NAME]
+    if len(found) > 1:
+        raise UserError(f"{args.source} has {len(found)} files {captions.JSON_NAME}; name the folder of one set")
+    if found:
+        json_path = folder / captions.JSON_NAME
+        json_path.write_bytes(read(found[0]))
+    else:
+        json_path = args.data_dir / "ucm" / captions.JSON_NAME
+        if not uc_merced(paths) or not json_path.is_file():
+            advice = f"get it from {HOMEPAGE}; to UC Merced's own images add it as {json_path} first"
+            raise UserError(f"{args.source} has no {captions.JSON_NAME}; {advice}")
+    sizes = {split: len(part) for split, part in captions.read_json(json_path).items()}
+    for name, published in SIZES.items():
+        if sizes == published:
+            return name, json_path
+    shown = " / ".join(f"{n:,}" for n in sizes.values())
+    expected = " or ".join(" / ".join(f"{n:,}" for n in published.values()) for published in SIZES.values())
+    raise UserError(
+        f"{captions.JSON_NAME} of {args.source} has {shown} images, not {expected}: it is not a published set"
+    )
+
+
+def uc_merced(paths):
+    """The images of UC Merced's archive among some paths: a dict from UCM-Captions' file names to paths.
+
+    Number n is image (n - 1) mod 100 of class (n - 1) div 100, the classes in alphabetical order; only of the first class,
+    agricultural, it is image n mod 100.
+    """
+    found = {match.groups(): path for path in paths if (match := UC_MERCED.search(path))}
+    classes = sorted({class_name for class_name, _ in found})
+    numbered = {}
+    for n in range(1, len(classes) * N_PER_CLASS + 1):
+        index = (n - 1) // N_PER_CLASS
+        image = (n if index == 0 else n - 1) % N_PER_CLASS
+        path = found.get((classes[index], f"{image:02}"))
+        if path is not None:
+            numbered[f"{n}.tif"] = path
+    return numbered
+
+
+def copy_images(paths, read, examples, folder, source):
+    """Copy every named image to `folder` and decode it."""
+    names = [example.filename for part in examples.values() for example in part]
+    of_name = uc_merced(paths)
+    if not of_name:
+        counts = Counter(PurePosixPath(path).name for path in paths)
+        twice = [name for name in names if counts[name] > 1]
+        if twice:
+            raise UserError(f"{source} has {captions.shortened(twice)} more than once; name the folder of one set")
+        of_name = {PurePosixPath(path).name: path for path in paths}
+    missing = [name for name in names if name not in of_name]
+    if missing:
+        what = f"{source} lacks {len(missing):,} of the {len(names):,} images that its {captions.JSON_NAME} names"
+        raise UserError(f"{what} ({captions.shortened(missing)}); get them, or copy it by hand and use -data real")
+    for name in names:
+        (folder / name).write_bytes(read(of_name[name]))
+        try:
+            captions.read_image(folder / name)
+        except UserError as error:
+            raise UserError(f"{source}: {str(error).replace(str(folder / name), of_name[name])}") from None

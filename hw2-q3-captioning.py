@@ -1,0 +1,241 @@
+"""Question 3 of 2021-22: captions of aerial images, a frozen convolutional encoder and an LSTM decoder.
+
+$ python hw2-q3-captioning.py                                                    # 3.1a
+$ python hw2-q3-captioning.py --use_attention                                    # 3.1b, with additive attention
+$ python hw2-q3-captioning.py --use_attention --beam_size 3 --resume             # the same weights with beam search
+$ python hw2-q3-captioning.py --use_attention --caption 219.tif 357.tif 540.tif  # 3.1c, with the last such weights
+"""
+
+import argparse
+from pathlib import Path
+
+import options
+
+# The statement fixes none of these. A step takes 16 images, each with all of its captions.
+RECIPE = {"batch_size": 16, "learning_rate": [0.001], "dropout": 0.5, "optimizer": "adam", "max_grad_norm": 5.0}
+RECIPE |= {"label_smoothing": 0.0}
+N_EPOCHS, QUICK_EPOCHS, PATIENCE = 40, 25, 8
+EVAL_BATCH_SIZE = 64  # images
+MAX_WORDS = 30  # of a written caption; the longest reference of both published sets has 22
+ASKED = ("219.tif", "540.tif", "357.tif")  # the images of 3.1c, in the statement's order
+PLAIN = "the decoder without attention"
+
+
+def parse_args(argv=None):
+    parser = options.Parser("Train and test the caption decoder of Question 3.", prog="hw2-q3-captioning.py")
+    positive = options.positive_int
+    parser.add_option("use_attention", action="store_true", help="additive attention over the regions of the image")
+    parser.add_option("dataset", default="sydney", metavar="NAME", help="sydney (default), ucm, or a folder")
+    help = "the frozen network; auto (default): resnet18 if its weights can be had, else efficientnet_lite0"
+    parser.add_option("encoder", choices=["auto", "resnet18", "efficientnet_lite0"], default="auto", help=help)
+    help = "imagenet (default), random, or a state dict"
+    parser.add_option("encoder_weights", default="imagenet", metavar="WHICH", help=help)
+    options.add_training_options(parser, **RECIPE)
+    parser.add_option("hidden_size", type=positive, default=256, help="units (default: %(default)s)")
+    parser.add_option("attention_activation", choices=["tanh", "relu"], default="tanh", help="default: %(default)s")
+    parser.add_option("min_count", type=positive, default=1, help="rarer words become <unk> (default: %(default)s)")
+    parser.add_option("patience", type=positive, default=PATIENCE, help="early stopping, epochs (default: %(default)s)")
+    options.add_search_options(parser)
+    help = "caption images of the set, image files, or all images of a folder; no training"
+    parser.add_option("caption", nargs="+", metavar="IMAGE", help=help)
+    options.add_data_options(parser)
+    options.add_run_options(parser)
+    args = parser.parse_args(argv)
+    if args.epochs is None:
+        args.epochs = QUICK_EPOCHS if args.scale == "quick" else N_EPOCHS
+    return args
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+import baselines  # noqa: E402
+import decoding  # noqa: E402
+import encoders  # noqa: E402
+import experiment  # noqa: E402
+import metrics  # noqa: E402
+import models  # noqa: E402
+import runs  # noqa: E402
+import utils  # noqa: E402
+from data import captions, text  # noqa: E402
+from data.text import PAD_IDX, SYMBOLS  # noqa: E402
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.caption:
+        return caption(args)
+    data = captions.load(args.dataset, args.data, args.data_dir, quick=args.scale == "quick")
+    args.encoder = encoders.choose(args.encoder, args.encoder_weights)
+    encoder = encoders.Encoder(args.encoder, args.encoder_weights)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, max_threads=runs.n_cpus())
+    data = encoders.encode(data, encoder, device)
+    defaults = parse_args(["-dataset", args.dataset, "-encoder", args.encoder, "-scale", args.scale])
+    experiment.run(Captioning(args, defaults, data, encoder))
+
+
+class Captioning(experiment.SequenceExperiment):
+    """Images to captions: the decoder, its loss, its validation and its test."""
+
+    question, score, score_name, judged = "q3-captioning", "val_bleu4", "BLEU-4", "bleu4"
+    decoding_options = (*options.SEARCH, "caption")
+    max_threads = 2  # more do not pay at this batch size
+
+    def __init__(self, args, defaults, data, encoder, vocab=None):
+        super().__init__(args, defaults, data)
+        self.encoder, self.vocab = encoder, vocab or captions.vocabulary(data, args.min_count)
+
+    @property
+    def base_name(self):
+        return f"{Path(self.args.dataset).name}-{self.args.encoder}"
+
+    @property
+    def patience(self):
+        return None if "val" in self.data.stand_ins else self.args.patience
+
+    def build(self):
+        args, n_channels = self.args, encoders.NETWORKS[self.args.encoder].N_CHANNELS
+        common = (len(self.vocab), n_channels, args.hidden_size, PAD_IDX, args.dropout)
+        if args.use_attention:
+            return models.CaptionDecoderWithAttention(*common, args.attention_activation)
+        return models.CaptionDecoder(*common)
+
+    def batches(self, device):
+        tensor = captions.to_tensor(self.data["train"], self.vocab)
+        gather = captions.gatherer(self.as_read(self.data.regions["train"]), tensor, device)
+        return utils.Batches(len(tensor), self.args.batch_size, gather)
+
+    def batch_loss(self, model, batch):
+        """The cross-entropy of the captions' words, each predicted from the true ones before it."""
+        regions, tensor = batch
+        words_in, words_out = tensor[..., :-1], tensor[..., 1:]
+        is_read = words_out != PAD_IDX  # the end symbol is predicted and not read
+        logits = model(regions, words_in.where(is_read, PAD_IDX))  # (n_images, n_captions, max_len - 1, vocab_size)
+        how = {"label_smoothing": self.args.label_smoothing, "reduction": "sum"}
+        loss = F.cross_entropy(logits[is_read], words_out[is_read], **how)
+        return loss, is_read.sum()
+
+    def as_read(self, regions):
+        """The regions as the decoder reads them: without attention it reads their mean alone."""
+        return regions if self.args.use_attention else regions.mean(dim=1, keepdim=True, dtype=torch.float32)
+
+    def evaluate(self, model):
+        return {"val_bleu4": metrics.Bleu(self.decode(model, "val"), self.data.refs("val")).score()}
+
+    def judge(self, hyps, split):
+        return metrics.mean_bleu(self.data.refs(split), [hyps])
+
+    def figures(self, hyps):
+        return metrics.captioning(hyps, self.data.refs("test"), self.others())
+
+    def compared(self, hyps, tested):
+        others = {name: [texts] for name, texts in tested.items()} | self.baselines()
+        refs = self.data.refs("test")
+        return {"differences": {name: metrics.mean_bleu(refs, [hyps], lists) for name, lists in others.items()}}
+
+    def keep(self, tested, folder):
+        captions.write_generated(folder, self.args.use_attention, utils.data_title(self.data), self.data, **tested)
+
+    def decode(self, model, split, **search):
+        """The captions of a split's images by `decoding.search`, strings."""
+        hyps = []
+        for batch in self.as_read(self.data.regions[split]).split(EVAL_BATCH_SIZE):
+            hyps += map(self.vocab.decode, self.search(model, batch, **search).symbols.tolist())
+        return hyps
+
+    @torch.no_grad()
+    def search(self, model, regions, **search):
+        """The `decoding.Decoded` words of a batch of images."""
+        model.eval()
+        regions = regions.to(next(model.parameters()).device).float()
+        max_steps = torch.full((len(regions),), MAX_WORDS, device=regions.device)
+        return decoding.search(model.step, *model.start(regions), max_steps=max_steps, **search, **SYMBOLS)
+
+    def facts(self):
+        sizes = {split: len(part) for split, part in self.data.examples.items()}
+        facts = {"encoder": self.encoder.title, "n_examples": sizes, "n_words": len(self.vocab.symbols)}
+        return facts | {"use_attention": self.args.use_attention, "stand_ins": list(self.data.stand_ins)}
+
+    def extra(self):
+        calibration = {name: torch.as_tensor(array) for name, array in self.encoder.calibration.items()}
+        return {"words": self.vocab.symbols, "encoder_digest": self.encoder.digest, "calibration": calibration}
+
+    @classmethod
+    def restored(cls, args, path):
+        words, digest, calibration = (
+            runs.part_of_checkpoint(path, name) for name in ("words", "encoder_digest", "calibration")
+        )
+        encoder = encoders.Encoder(args.encoder, args.encoder_weights, calibration, digest)
+        found = runs.Found(path.parent)
+        data = argparse.Namespace(title=found.result["title"], bundled=found.bundled)
+        captioner = cls(args, None, data, encoder, text.WordVocabulary(words))
+        captioner.trained_in = path.parent
+        return captioner
+
+    def draw(self, model, history, folder):
+        title = utils.data_title(self.data)
+        utils.plot_scores(folder / "train_loss.pdf", history, {"train_loss": ""}, "Training loss (nats a word)", title)
+        utils.plot_scores(folder / "val_bleu4.pdf", history, {"val_bleu4": ""}, "Validation BLEU-4", title)
+
+    def test(self, model, folder):
+        """Figures of greedy decoding of the test set, and of captions without training; captions and drawings."""
+        hyps, refs = self.decode(model, "test"), self.data.refs("test")
+        rows = {e.filename: {"hyp": hyp, "refs": r} for e, hyp, r in zip(self.data["test"], hyps, refs, strict=True)}
+        asked = [name for name in ASKED if name in rows] or text.at_equal_distances(list(rows), len(ASKED))
+        for name in asked:
+            self.draw_caption(model, name, self.data.open_image(name), folder)
+        self.keep({"greedy": hyps}, folder)
+        return {
+            "test": {"greedy": self.figures(hyps), "beam": None, "mbr": None},
+            "baselines": {name: metrics.mean_bleu(refs, lists) for name, lists in self.baselines().items()},
+            "leave_one_out": metrics.leave_one_out_bleu(refs),
+            "examples": [{"image": name, "row": list(rows).index(name)} | rows[name] for name in asked],
+        }
+
+    def baselines(self):
+        """Captions of the test images without training: a dict from name to lists of captions."""
+        is_apart = "test" not in self.data.stand_ins  # else the nearest training image is the image itself
+        regions = [self.data.regions[split] for split in ("test", "train")] if is_apart else None
+        return baselines.captions(self.data.refs("train"), len(self.data["test"]), regions)
+
+    def others(self):
+        """What this run is compared with: the baselines and, of a run with attention, the same run without."""
+        plain = self.counterpart(use_attention=False) if self.args.use_attention else None
+        return self.baselines() | ({PLAIN: [captions.read_generated(plain.folder, False)["greedy"]]} if plain else {})
+
+    def pooled(self, children):
+        ours = [captions.read_generated(child.folder(), self.args.use_attention)["greedy"] for child in children]
+        found, refs = [child.others() for child in children], self.data.refs("test")
+        theirs = {name: [others[name] for others in found if name in others] for name in found[0]}
+        return {
+            f"mean BLEU-4 minus {name}, paired": metrics.mean_bleu(refs, ours, sum(lists, []))
+            for name, lists in theirs.items()
+            if len(lists) == len(children)
+        }
+
+    def draw_caption(self, model, name, image, folder, **search):
+        """Draw an image beside its caption and, with attention, the weights of each word; returns the caption."""
+        regions = self.as_read(self.encoder.regions([image]).half())
+        found = self.search(model, regions, return_weights=True, **search)
+        hyp = self.vocab.decode(found.symbols[0].tolist())
+        utils.plot_captioned(folder, name, image, hyp.split(), found.weights, utils.data_title(self.data))
+        return hyp
+
+    def report(self, result):
+        print(*metrics.captioning_lines(result), sep="\n")
+
+
+def caption(args):
+    """Print the caption of each image and draw it, with the best weights of the latest run of these options."""
+    captioner, model = experiment.restore(Captioning, args, parse_args([]))
+    mode = "bundled" if captioner.data.bundled else "real"
+    for name, image in list(captions.open_images(args.caption, captioner.args.dataset, mode, args.data_dir)):
+        hyp = captioner.draw_caption(model, name, image, captioner.trained_in, **options.search_of(args))
+        print(f"{name}: {hyp}", flush=True)
+
+
+if __name__ == "__main__":
+    options.run_script(main)

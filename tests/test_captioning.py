@@ -1,0 +1,357 @@
+"""The caption decoders against their formulas, BLEU against sacrebleu and by hand, and hw2-q3-captioning.py as users run it."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import assert_user_error, load_script
+from PIL import Image
+from sacrebleu.metrics import BLEU
+
+import baselines
+import decoding
+import metrics
+import models
+import runs
+from data import captions, sources
+from data.bundled import captions as bundled_captions
+from data.text import PAD_IDX, SOS_IDX, SYMBOLS, UNK_IDX
+
+script = load_script("hw2-q3-captioning.py")
+VOCAB, CHANNELS, HIDDEN, REGIONS = 11, 5, 6, 4
+TINY = ("-epochs", "2", "-hidden_size", "8", "-batch_size", "4", "-threads", "1", "-encoder", "efficientnet_lite0")
+
+
+def make_decoder(use_attention, dropout=0.0):
+    torch.manual_seed(0)
+    make = models.CaptionDecoderWithAttention if use_attention else models.CaptionDecoder
+    return make(VOCAB, CHANNELS, HIDDEN, PAD_IDX, dropout).eval()
+
+
+def make_batch(n_images=3):
+    """Regions, and two captions of different lengths for each image, padded."""
+    generator = torch.Generator().manual_seed(1)
+    regions = torch.randn(n_images, REGIONS, CHANNELS, generator=generator)
+    words = torch.randint(UNK_IDX + 1, VOCAB, (n_images, 2, 7), generator=generator)
+    lengths = torch.randint(2, 8, (n_images, 2, 1), generator=generator)
+    return regions, words.masked_fill(torch.arange(7) >= lengths, PAD_IDX)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_attention_matches_the_formula_written_as_loops(activation):
+    torch.manual_seed(0)
+    attention = models.AdditiveAttention(HIDDEN, CHANNELS, 7, activation)
+    h, regions = torch.randn(2, 3, HIDDEN), torch.randn(2, REGIONS, CHANNELS)
+    context, alpha = attention(h, regions)
+    W_1, b, W_2 = attention.state_proj.weight, attention.state_proj.bias, attention.region_proj.weight
+    v, f = attention.score.weight[0], getattr(torch, activation)
+    for n in range(2):
+        for j in range(3):
+            e = torch.stack([v @ f(W_1 @ h[n, j] + b + W_2 @ s) for s in regions[n]])
+            torch.testing.assert_close(alpha[n, j], e.softmax(dim=0))
+            torch.testing.assert_close(context[n, j], e.softmax(dim=0) @ regions[n])
+
+
+@pytest.mark.parametrize("use_attention", [False, True])
+def test_forward_matches_the_cell_word_by_word(use_attention):
+    """The handout's loop: the cell reads the embedded word, with attention joined by the context of the state before."""
+    model = make_decoder(use_attention)
+    regions, words = make_batch()
+    logits = model(regions, words)
+    for n in range(3):
+        for j in range(2):
+            mean = regions[n].mean(dim=0)
+            h, c = torch.tanh(model.init_h(mean)), torch.tanh(model.init_c(mean))
+            for t in range(int((words[n, j] != PAD_IDX).sum())):
+                x = model.embedding(words[n, j, t])
+                if use_attention:
+                    context, _ = model.attention(h.view(1, 1, -1), regions[n : n + 1])
+                    x = torch.cat([x, context[0, 0]])
+                h, c = (part[0] for part in model.decode_step(x.unsqueeze(0), (h.unsqueeze(0), c.unsqueeze(0))))
+                torch.testing.assert_close(logits[n, j, t], model.fc(h))
+
+
+@pytest.mark.parametrize("use_attention", [False, True])
+def test_decoding_steps_match_forward(use_attention):
+    model = make_decoder(use_attention)
+    regions, words = make_batch()
+    words = words.masked_fill(words == PAD_IDX, UNK_IDX)
+    expected = model(regions, words).log_softmax(dim=-1)
+    state, memory = model.start(regions)
+    state = decoding.select(state, torch.arange(3).repeat_interleave(2))  # two hypotheses an image
+    for t in range(words.shape[2]):
+        log_probs, state, alpha = model.step(words[:, :, t].flatten(), state, memory)
+        torch.testing.assert_close(log_probs.view(3, 2, -1), expected[:, :, t])
+        assert (alpha is not None) == use_attention
+        if use_attention:
+            torch.testing.assert_close(alpha.sum(dim=1), torch.ones(6))
+
+
+@pytest.mark.parametrize("use_attention", [False, True])
+def test_the_order_of_captions_and_images_does_not_change_the_loss(use_attention):
+    model = make_decoder(use_attention)
+    regions, words = make_batch(n_images=5)
+    is_read = words != PAD_IDX
+
+    def loss(regions, words):
+        return model(regions, words).log_softmax(dim=-1)[words != PAD_IDX].sum().item()
+
+    lengths = is_read.sum(dim=2)
+    order = lengths.amax(dim=1).argsort(descending=True)
+    inside = lengths.argsort(dim=1, descending=True)
+    ordered = words.take_along_dim(inside.unsqueeze(2), dim=1)[order]
+    assert loss(regions, words) == pytest.approx(loss(regions[order], ordered), rel=1e-5)
+    longer = F.pad(words, (0, 3), value=PAD_IDX)  # nor does more padding
+    assert loss(regions, words) == pytest.approx(loss(regions, longer), rel=1e-5)
+
+
+def test_only_the_captions_that_go_on_are_computed():
+    model = make_decoder(True)
+    words = torch.tensor([[[4, 5, 6, 7], [4, 0, 0, 0]], [[4, 5, 0, 0], [0, 0, 0, 0]]])
+    assert model.extents(words) == [[2, 2], [2, 1], [1, 1], [1, 1]]
+
+
+def test_a_permutation_of_the_regions_permutes_the_weights_and_keeps_the_caption():
+    model = make_decoder(True)
+    regions, _ = make_batch()
+    order = torch.tensor([2, 0, 3, 1])
+    options_ = {"max_steps": torch.full((3,), 9), "return_weights": True} | SYMBOLS
+    a = decoding.greedy(model.step, *model.start(regions), **options_)
+    b = decoding.greedy(model.step, *model.start(regions[:, order]), **options_)
+    assert (a.symbols == b.symbols).all()
+    torch.testing.assert_close(a.weights[..., order], b.weights)
+    assert a.weights.std() > 0
+
+
+@pytest.mark.parametrize("use_attention", [False, True])
+def test_a_beam_of_one_is_greedy_search_and_batches_do_not_matter(use_attention):
+    model = make_decoder(use_attention)
+    regions, _ = make_batch(n_images=6)
+    options_ = {"max_steps": torch.full((6,), 9)} | SYMBOLS
+    greedy = decoding.greedy(model.step, *model.start(regions), **options_)
+    beam = decoding.beam(model.step, *model.start(regions), 1, 0.0, **options_)
+    assert (greedy.symbols == beam.symbols).all()
+    for n in range(6):
+        one = {"max_steps": torch.full((1,), 9)} | SYMBOLS
+        alone = decoding.greedy(model.step, *model.start(regions[n : n + 1]), **one).symbols[0]
+        assert (greedy.symbols[n, : len(alone)] == alone).all()
+
+
+def test_dropout_acts_in_training_only_and_a_batch_can_be_memorised():
+    torch.manual_seed(0)
+    model = models.CaptionDecoderWithAttention(VOCAB, CHANNELS, 24, PAD_IDX, 0.1)
+    regions, words = make_batch()
+    sos = torch.full((3, 2, 1), SOS_IDX)
+    words[:, 1] = words[:, 0]  # one caption an image
+    read = torch.cat([sos, words[..., :-1]], dim=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    model.train()
+    assert not torch.equal(model(regions, read), model(regions, read))
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(regions, read).flatten(0, 2), words.flatten(), ignore_index=PAD_IDX)
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    assert torch.equal(model(regions, read), model(regions, read))
+    assert (model(regions, read).argmax(dim=-1) == words)[words != PAD_IDX].all()
+
+
+REFS = [["the dog bit the man", "the dog had bit the man"], ["it was not unexpected", "no one was surprised"]]
+HYPS = ["the dog bit the man now", "it was not unexpected by us"]
+
+
+def test_bleu_is_sacrebleus():
+    streams = [list(refs) for refs in zip(*REFS)]
+    for order in (1, 2, 3, 4):
+        expected = BLEU(tokenize="none", max_ngram_order=order).corpus_score(HYPS, streams).score / 100
+        assert metrics.Bleu(HYPS, REFS).score(order) == pytest.approx(expected)
+    metric = BLEU(tokenize="none")
+    metric.corpus_score(HYPS, streams)
+    assert metrics.Bleu(HYPS, REFS).signature == metric.get_signature().format()
+    # Another number of references for each caption, as sacrebleu takes it.
+    refs = [REFS[0], REFS[1][:1]]
+    streams = [["the dog bit the man", "it was not unexpected"], ["the dog had bit the man", None]]
+    assert metrics.Bleu(HYPS, refs).score() == pytest.approx(metric.corpus_score(HYPS, streams).score / 100)
+
+
+def test_bleu_by_hand():
+    """One caption of 5 words against a reference of 6: precisions 4/5, 3/4, 2/3, 1/2, brevity penalty exp(1 - 6/5)."""
+    hyp, refs = "a road beside the lake", ["a road beside the river bank"]
+    expected = math.exp(1 - 6 / 5) * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
+    assert metrics.Bleu([hyp], [refs]).score() == pytest.approx(expected)
+    assert metrics.Bleu(refs, [refs]).score() == pytest.approx(1)
+
+
+def test_the_interval_holds_the_value_and_a_difference_of_the_same_captions_is_zero():
+    rng = np.random.default_rng(0)
+    words = [str(i) for i in range(6)]
+    refs = [[" ".join(rng.choice(words, 7))] for _ in range(30)]
+    good = [" ".join([*r[0].split()[: 5 + i % 3], "x"]) for i, r in enumerate(refs)]
+    bad = [" ".join([*r[0].split()[:4], *"xyz"]) for r in refs]
+    figure = metrics.mean_bleu(refs, [good])
+    assert figure["low"] < figure["value"] < figure["high"] and figure["n"] == 30
+    assert figure["value"] == pytest.approx(metrics.Bleu(good, refs).score())
+    same = metrics.mean_bleu(refs, [good], [good])
+    assert same["value"] == same["low"] == same["high"] == 0
+    difference = metrics.mean_bleu(refs, [good], [bad])
+    assert difference["low"] > 0
+    two = metrics.mean_bleu(refs, [good, bad], [bad, bad])  # the mean over seeds
+    assert two["value"] == pytest.approx(difference["value"] / 2)
+    assert two["low"] == pytest.approx(difference["low"] / 2)
+
+
+def test_each_reference_against_the_others():
+    refs = [["a b c d e", "a b c d f", "a b c d e"], ["g h i j", "g h i j", "k l m n"]]
+    scores = []
+    for i in range(3):
+        hyps, others = [r[i] for r in refs], [r[:i] + r[i + 1 :] for r in refs]
+        scores.append(BLEU(tokenize="none").corpus_score(hyps, [list(s) for s in zip(*others)]).score / 100)
+    assert metrics.leave_one_out_bleu(refs) == pytest.approx(np.mean(scores))
+
+
+def test_the_baselines_are_the_commonest_caption_and_the_nearest_image():
+    train = [["a b", "a c"], ["a b", "d e"]]
+    regions = torch.tensor([[[0.0, 2.0]], [[3.0, 1.0]]]), torch.tensor([[[5.0, 0.0]], [[0.0, 1.0]]])
+    found = baselines.captions(train, 2, regions)
+    assert found == {"most frequent caption": [["a b", "a b"]], "nearest image": [["a b", "a b"], ["d e", "a c"]]}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """A tiny set, its features in a cache of its own."""
+    folder = tmp_path_factory.mktemp("data")
+    bundled_captions.write(folder / "ucm", bundled_captions.generate("ucm", 30))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, tmp_path_factory):
+    """A runs folder with a run without attention, and one with attention and a beam."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "CACHE_DIR", data_dir / "cache")
+        common = [*TINY, "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(runs_dir)]
+        script.main(common)
+        script.main([*common, "--use_attention", "--beam_size", "3", "-length_penalty", "0", "1"])
+    return runs_dir
+
+
+@pytest.fixture(autouse=True)
+def cache(data_dir, monkeypatch):
+    monkeypatch.setattr(sources, "CACHE_DIR", data_dir / "cache")
+
+
+def folder_of(runs_dir, use_attention):
+    (folder,) = [
+        path for path in (runs_dir / "q3-captioning").iterdir() if ("use_attention" in path.name) == use_attention
+    ]
+    return folder
+
+
+@pytest.mark.parametrize("use_attention", [False, True])
+def test_a_run_leaves_its_figures_and_every_caption(trained, data_dir, use_attention):
+    folder = folder_of(trained, use_attention)
+    assert folder.name.startswith("ucm-efficientnet_lite0")
+    result = runs.read_json(folder / "result.json")
+    assert result["title"] == "UCM-Captions, EfficientNet-Lite0, ImageNet" and not result["bundled"]
+    asked = [example["image"].removesuffix(".tif") for example in result["examples"]]
+    figures = {"train_loss", "val_bleu4", *(f"caption_{stem}" for stem in asked)}
+    figures |= {f"attention_{stem}" for stem in asked} if use_attention else set()
+    assert {path.stem for path in folder.glob("*.pdf")} == figures
+    name = "caps_generated_enc_dec_w_attention.json" if use_attention else "caps_generated_enc_dec.json"
+    content = json.loads((folder / name).read_text())
+    assert content["title"] == result["title"]
+    data = captions.load("ucm", "real", data_dir)
+    examples, refs = data["test"], data.refs("test")
+    assert [row["image"] for row in content["captions"]] == [example.filename for example in examples]
+    assert [row["references"] for row in content["captions"]] == refs
+    greedy = result["test"]["greedy"]
+    assert greedy["bleu4"]["value"] == pytest.approx(
+        metrics.Bleu([r["greedy"] for r in content["captions"]], refs).score()
+    )
+    assert (result["test"]["beam"] is not None) == use_attention == ("beam" in content["captions"][0])
+    assert (script.PLAIN in greedy["differences"]) == use_attention
+    assert set(result["baselines"]) == {"most frequent caption", "nearest image"}
+    best = max(line["val_bleu4"] for line in result["history"])
+    assert best == pytest.approx(result["val_bleu4"]["value"])
+
+
+def test_caption_takes_images_of_the_set_files_and_folders(trained, data_dir, run_here, tmp_path):
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "grey.png")
+    (tmp_path / "text.tif").write_text("not an image")
+    folder = folder_of(trained, True)
+    example = runs.read_json(folder / "result.json")["examples"][0]
+    common = ("--use_attention", "-dataset", "ucm", "-data_dir", data_dir, "-runs_dir", trained, "-threads", "1")
+    process = run_here("hw2-q3-captioning.py", *common, "--caption", example["image"], tmp_path)
+    assert process.returncode == 0, process.stderr
+    first, second = process.stdout.splitlines()
+    assert first == f"{example['image']}: {example['hyp']}" and second.startswith("grey.png: ")
+    assert "text.tif" in process.stderr and (folder / "attention_grey.pdf").exists()
+    for name, word in (("9999.tif", "no image 9999.tif"), (tmp_path / "text.tif", "text.tif")):
+        assert_user_error(run_here("hw2-q3-captioning.py", *common, "--caption", name), word)
+
+
+def test_seeds_are_compared_and_pooled(trained, data_dir, tmp_path):
+    common = [*TINY, "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(trained)]
+    experiment_ = None
+
+    def keep(made):
+        nonlocal experiment_
+        experiment_ = made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script.experiment, "run", keep)
+        script.main([*common, "--use_attention"])
+    child = experiment_.single(0.001, 42)
+    pooled = child.pooled([child, child])
+    greedy = runs.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]["differences"]
+    for name, figure in greedy.items():
+        assert pooled[f"mean BLEU-4 minus {name}, paired"]["value"] == pytest.approx(figure["value"])
+
+
+def test_an_early_stop_keeps_the_best_epoch(data_dir, tmp_path, capsys, monkeypatch):
+    scores = iter([0.1, 0.3, 0.2, 0.3, 0.4])
+    monkeypatch.setattr(script.Captioning, "evaluate", lambda self, model: {"val_bleu4": next(scores)})
+    common = [*TINY, "-epochs", "9", "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(tmp_path)]
+    script.main([*common, "--patience", "2", "--skip_test"])
+    assert "stopped early" in capsys.readouterr().out
+    result = runs.read_json(folder_of(tmp_path, False) / "result.json")
+    assert (len(result["history"]), result["best_epoch"]) == (4, 2)
+
+
+def test_a_set_without_test_images_is_scored_on_the_training_images(data_dir, run_here, tmp_path):
+    folder = tmp_path / "few"
+    bundled_captions.write(folder, bundled_captions.generate("ucm", 6))
+    content = json.loads((folder / "dataset.json").read_text())
+    for image in content["images"]:
+        image["split"] = "train"
+    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "images" / "1.tif").unlink()
+    process = run_here("hw2-q3-captioning.py", *TINY, "-dataset", folder, "-runs_dir", tmp_path)
+    assert process.returncode == 0, process.stderr
+    shown = "few (5 of 6 images) (validation, test: scored on the training images), EfficientNet-Lite0, ImageNet"
+    assert shown in process.stdout and "nearest image" not in process.stdout
+
+
+def test_the_command_line_in_a_process(trained, data_dir, run_script):
+    common = (*TINY, "-dataset", "ucm", "-data_dir", data_dir, "-runs_dir", trained)
+    process = run_script("hw2-q3-captioning.py", *common, "-encoder_weights", data_dir / "ucm" / "dataset.json")
+    assert_user_error(process, "dataset.json", "EfficientNet-Lite0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("-encoder", "vgg"), "vgg"),
+        (("-dataset", "nowhere"), "nowhere"),
+        (("-encoder_weights", "absent.pt"), "absent.pt"),
+        (("-caption", "1.tif", "-hidden_size", "77"), "no trained run"),
+    ],
+)
+def test_wrong_input_is_one_line(run_here, data_dir, tmp_path, arguments, word):
+    common = ("-dataset", "ucm", "-data_dir", data_dir, "-runs_dir", tmp_path, "-encoder", "efficientnet_lite0")
+    assert_user_error(run_here("hw2-q3-captioning.py", *common, *arguments), word)

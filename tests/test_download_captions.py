@@ -1,0 +1,114 @@
+"""download_rs_captions.py: a copy is checked and put in its place, or refused with one line and nothing changed."""
+
+import shutil
+import string
+import zipfile
+
+import pytest
+from conftest import assert_user_error
+
+from data import captions
+from data.bundled import captions as bundled_captions
+from data.fetch import rs_captions
+
+N = 12
+SIZES = {"train": 10, "val": 1, "test": 1}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("copy") / "UCM_captions"
+    bundled_captions.write(folder / "nested", bundled_captions.generate("ucm", N))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(rs_captions, "SIZES", {"sydney": {"train": 1, "val": 1, "test": 1}, "ucm": SIZES})
+
+
+def zipped(folder, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_copy_is_put_in_its_place(copy, tmp_path, run_here, as_zip):
+    source = zipped(copy, tmp_path / "copy.zip") if as_zip else copy
+    data_dir = tmp_path / "data"
+    process = run_here("download_rs_captions.py", "-source", source, "-data_dir", data_dir)
+    assert process.returncode == 0, process.stderr
+    assert f"{N} images (10 training, 1 validation, 1 test)" in process.stdout
+    assert captions.load("ucm", "auto", data_dir).examples == captions.load(str(copy / "nested")).examples
+    assert [path.name for path in data_dir.iterdir()] == ["ucm"]
+    assert_user_error(run_here("download_rs_captions.py", "-source", source, "-data_dir", data_dir), "-force")
+    process = run_here("download_rs_captions.py", "-source", source, "-data_dir", data_dir, "-force")
+    assert process.returncode == 0, process.stderr
+
+
+def test_uc_merced_is_numbered_as_the_captions_say():
+    classes = ("agricultural", "airplane", "beach")
+    paths = [f"UCMerced_LandUse/Images/{name}/{name}{i:02}.tif" for name in classes for i in range(100)]
+    found = rs_captions.uc_merced([*paths, "UCMerced_LandUse/readme.txt"])
+    assert len(found) == 300
+    expected = {1: "agricultural01", 99: "agricultural99", 100: "agricultural00", 101: "airplane00", 200: "airplane99"}
+    expected |= {201: "beach00", 300: "beach99"}
+    for n, stem in expected.items():
+        assert found[f"{n}.tif"].endswith(f"/{stem}.tif")
+
+
+def test_uc_merceds_own_images_are_taken_beside_the_captions(copy, tmp_path, run_here):
+    source, data_dir = tmp_path / "UCMerced_LandUse", tmp_path / "data"
+    names = captions.load(str(copy / "nested")).filenames
+    classes = [letter * 3 for letter in string.ascii_lowercase[:21]]
+    for name in classes:  # a file of every class, since the order of the classes gives the numbers
+        (source / "Images" / name).mkdir(parents=True)
+        (source / "Images" / name / f"{name}50.tif").write_bytes(b"")
+    for name in names:
+        n = int(name.removesuffix(".tif"))
+        class_name = classes[(n - 1) // 100]
+        index = n % 100 if n <= 100 else (n - 1) % 100
+        shutil.copyfile(
+            copy / "nested" / "images" / name, source / "Images" / class_name / f"{class_name}{index:02}.tif"
+        )
+    process = run_here("download_rs_captions.py", "-source", source, "-data_dir", data_dir)
+    assert_user_error(process, "no dataset.json", "ucm/dataset.json")
+    (data_dir / "ucm").mkdir(parents=True)
+    shutil.copyfile(copy / "nested" / "dataset.json", data_dir / "ucm" / "dataset.json")
+    process = run_here("download_rs_captions.py", "-source", source, "-data_dir", data_dir)
+    assert process.returncode == 0, process.stderr
+    for name in names:
+        written, original = (folder / "images" / name for folder in (data_dir / "ucm", copy / "nested"))
+        assert written.read_bytes() == original.read_bytes()
+
+
+def test_what_is_no_whole_copy_is_refused_and_nothing_changes(copy, tmp_path, run_here):
+    data_dir = tmp_path / "data"
+
+    def refused(source, *words):
+        process = run_here("download_rs_captions.py", "-source", source, "-data_dir", data_dir)
+        assert_user_error(process, *words)
+        assert not data_dir.exists() or not any(data_dir.iterdir())
+
+    broken = shutil.copytree(copy, tmp_path / "broken")
+    name = captions.load(str(copy / "nested")).filenames[2]
+    image = broken / "nested" / "images" / name
+    image.write_bytes(image.read_bytes()[:3000])
+    refused(broken, name, "damaged")
+    image.unlink()
+    refused(broken, f"lacks 1 of the {N}", name)
+    shutil.rmtree(broken / "nested" / "images")
+    json_path = broken / "nested" / "dataset.json"
+    json_path.write_text(json_path.read_text()[:-30])
+    refused(broken, "cut short")
+    json_path.unlink()
+    refused(broken, "no dataset.json")
+    refused(tmp_path / "absent", "there is no")
+    archive = zipped(copy, tmp_path / "cut.zip")
+    archive.write_bytes(archive.read_bytes()[:-100])
+    refused(archive, "cut.zip")
+    other = tmp_path / "other"
+    bundled_captions.write(other, bundled_captions.generate("ucm", 5))
+    refused(other, "not a published set")
