@@ -230,9 +230,11 @@ class Captioning(experiment.SequenceExperiment):
 
 def caption(args):
     """Print the caption of each image and draw it, with the best weights of the latest run of these options."""
+    found = experiment.latest(Captioning.question, args, parse_args([]), Captioning.decoding_options)
+    mode = "bundled" if found.bundled else "real"
+    images = list(captions.open_images(args.caption, found.options["dataset"], mode, args.data_dir))
     captioner, model = experiment.restore(Captioning, args, parse_args([]))
-    mode = "bundled" if captioner.data.bundled else "real"
-    for name, image in list(captions.open_images(args.caption, captioner.args.dataset, mode, args.data_dir)):
+    for name, image in images:
         hyp = captioner.draw_caption(model, name, image, captioner.trained_in, **options.search_of(args))
         print(f"{name}: {hyp}", flush=True)
 
