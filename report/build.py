@@ -50,6 +50,9 @@ IMAGE_KEYS = ("title", "bundled", "learning_rate", "n_params", "best_epoch", "tr
 TRANSLATION_KEYS = (
     "title", "bundled", "n_params", "n_examples", "best_epoch", "train_loss", "val_err_rate", "history", "test",
 )  # fmt: skip
+SPEECH_KEYS = (
+    "title", "bundled", "n_params", "n_examples", "best_epoch", "train_loss", "val_cer", "history", "test",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ QUESTIONS = {
     "2023-24": (
         image_question("octmnist", strided=Wanted("-no_maxpool", {"no_maxpool": True})),
         Question(
-            "speech", "q3-asr", "python hw2-q3-asr.py", ("title", "bundled", "test"),
+            "speech", "q3-asr", "python hw2-q3-asr.py", SPEECH_KEYS,
             {"recurrent": Wanted(), "transformer": Wanted("-decoder transformer", {"decoder": "transformer"})},
         ),
     ),

@@ -5,9 +5,11 @@ import re
 import shutil
 
 import pytest
+import torch
 from conftest import ROOT, assert_user_error, load_script
 from pypdf import PdfReader
 
+import metrics
 import options
 import runs
 import utils
@@ -20,6 +22,7 @@ QUESTIONS = {
     "2022-23": ["1.1a", "1.1b", "1.1c", "1.2", "2.1", "2.2", "2.3", "2.4", "2.5", "3.1a", "3.1b", "3.1c"],
     "2023-24": ["1.1", "1.2", "1.3", "1.4", "2.1", "2.2", "2.3", "3.1", "3.2", "3.3", "3.4"],
 }
+SPEECH_FIGURES = ("losses", "similarities", "error_rates", "log_mel", "attention")
 IMAGE_FIGURES = (
     "train_loss", "val_acc", "original_example", "examples", "activation_maps", "filters_1", "filters_2", "confusion",
 )  # fmt: skip
@@ -99,6 +102,49 @@ def translation_result(bundled, err_rate, **changes):
     } | changes
 
 
+def paired(difference, half_width=0.01):
+    """The paired differences of two decoders: `difference` in the CER, the opposite in the similarities."""
+    better = {name: figure_of_merit(-difference, half_width) for name in metrics.SIMILARITIES}
+    return {"cer": figure_of_merit(difference, half_width)} | better
+
+
+def speech_result(bundled, cer, **changes):
+    greedy = {
+        "cer": figure_of_merit(cer),
+        "wer": figure_of_merit(0.4321),
+        "exact": figure_of_merit(0.1),
+        "loss": 0.9876,
+    }
+    greedy |= {"jaccard": figure_of_merit(0.7111), "cosine": figure_of_merit(0.8111)}
+    greedy |= {"damerau_levenshtein": figure_of_merit(0.6111)}
+    scores = {f"val_{name}": 0.5 for name in (*metrics.SIMILARITIES, "wer", "cer")}
+    return {
+        "title": "LJ Speech",
+        "bundled": bundled,
+        "decoder": "recurrent",
+        "n_params": 1654321,
+        "n_examples": {"train": 1234, "val": 321, "test": 432},
+        "best_epoch": 2,
+        "train_loss": 1.2,
+        "val_cer": figure_of_merit(cer),
+        "history": [
+            {"epoch": i, "lr": 0.001, "train_loss": 3.0 / i, "val_loss": 2.5 / i, "seconds": 1.0} | scores
+            for i in (1, 2)
+        ],
+        "seconds": 2.0,
+        "baselines": {"nearest mean spectrum": figure_of_merit(0.9191)},
+        "test": {"greedy": greedy, "beam": None, "mbr": None},
+        "examples": [{"src": "A", "ref": "who is it?", "hyp": "who isit?"}],
+        "differing": [{"ref": "tea", "hyp": "eat", "jaccard": 1.0, "cosine": 1.0, "damerau_levenshtein": 0.3333}],
+        "train_clips": {
+            "cer": figure_of_merit(0.1),
+            "shuffled_cer": figure_of_merit(0.8),
+            "spearman": figure_of_merit(0.95),
+        },
+        "other": None,
+    } | changes
+
+
 @pytest.fixture(scope="session")
 def pdf_figure(tmp_path_factory):
     path = tmp_path_factory.mktemp("figure") / "figure.pdf"
@@ -119,6 +165,7 @@ def write_run(tmp_path, pdf_figure):
     def write(question, result, figures=(), kind="run", scale="full", seed=42, dataset=None, name=None, **changed):
         folder = tmp_path / "runs" / question / (name or str(len(list((tmp_path / "runs").glob("q*/*")))))
         recipe = {"learning_rate": 0.003, "dropout": 0.3, "hidden_size": 128, "batch_size": 64, "epochs": 2}
+        recipe |= {"warmup": 0.15, "label_smoothing": 0.1}
         options_ = recipe | {"seed": seed, "scale": scale} | changed
         config = {
             "kind": kind,
@@ -179,7 +226,21 @@ def write_images(write_run):
 
 
 @pytest.fixture
-def write_all(write_run, write_images):
+def write_speech(write_run):
+    """`write_speech(False, 0.4)`: a run of the recurrent decoder with that CER; returns its result's path."""
+
+    def write(
+        bundled, cer, figures=SPEECH_FIGURES, decoder="recurrent", scale="full", seed=42, options_=None, **changes
+    ):
+        result = speech_result(bundled, cer, decoder=decoder, **changes)
+        changed = ({"decoder": decoder} if decoder != "recurrent" else {}) | (options_ or {})
+        return write_run("q3-asr", result, figures, scale=scale, seed=seed, **changed)
+
+    return write
+
+
+@pytest.fixture
+def write_all(write_run, write_images, write_speech):
     """Every run of Questions 2 and 3 that the reports of today know, on real or on bundled data; returns some by name."""
 
     def write(bundled):
@@ -202,6 +263,8 @@ def write_all(write_run, write_images):
             ("attn_True_err_rate", "train_loss", "err_by_length", *attention),
             use_attn=True,
         )
+        write_speech(bundled, 0.4)
+        write_speech(bundled, 0.3, decoder="transformer", other={"decoder": "recurrent"} | paired(0.1))
         return paths
 
     return write
@@ -285,6 +348,162 @@ def test_changed_numbers_appear(write_all, write_images, tmp_path, compile_text)
         assert number in after
 
 
+def test_changed_numbers_of_both_decoders_appear(write_speech, compile_text):
+    changes = [
+        (0.1234, "test", "greedy", "loss"),
+        (0.2345, "test", "greedy", "jaccard", "value"),
+        (0.3456, "test", "greedy", "cosine", "value"),
+        (0.4567, "test", "greedy", "damerau_levenshtein", "value"),
+        (0.5678, "test", "greedy", "wer", "value"),
+        (0.6789, "val_cer", "value"),
+        (0.7891, "train_clips", "spearman", "value"),
+        (0.8912, "differing", 0, "cosine"),
+        ("who waz it", "examples", 0, "hyp"),
+        (7654321, "n_params"),
+    ]
+    for decoder, cer in (("recurrent", 0.4), ("transformer", 0.3)):
+        path = write_speech(True, cer, decoder=decoder)
+        before = compile_text("2023-24")
+        for value, *keys in changes:
+            assert f"{value:,}" not in before if isinstance(value, int) else str(value) not in before
+            change(path, value, *keys)
+        after = compile_text("2023-24")
+        for value, *keys in changes:
+            assert f"{value:,}" in after if isinstance(value, int) else str(value) in after, (decoder, keys)
+        for _, *keys in changes:  # the other decoder's turn begins without these numbers
+            change(path, speech_value(keys), *keys)
+
+
+def speech_value(keys):
+    """What `speech_result` has under `keys`."""
+    value = speech_result(True, 0.4)
+    for key in keys:
+        value = value[key]
+    return value
+
+
+def test_the_floor_of_the_training_loss_is_the_entropy_of_the_smoothed_target(write_speech, compile_text):
+    write_speech(True, 0.4)
+    target = torch.full((35,), 0.1 / 35)
+    target[3] += 0.9
+    loss = torch.nn.functional.cross_entropy(target.log(), torch.tensor(3), label_smoothing=0.1)
+    assert f"the entropy of these weights, {loss:.2f}" in compile_text("2023-24")
+
+
+FOR_ATTENTION = "All intervals leave 0 out, and all differences are in favour of the attention decoder."
+FOR_RECURRENT = FOR_ATTENTION.replace("attention", "recurrent")
+OPEN = "All intervals contain 0: on these clips the two decoders cannot be told apart."
+
+
+@pytest.mark.parametrize("second", ["recurrent", "transformer"])  # the run that was made second has the difference
+@pytest.mark.parametrize(
+    "recurrent, transformer, half_width, said",
+    [(0.4, 0.3, 0.01, FOR_ATTENTION), (0.3, 0.4, 0.01, FOR_RECURRENT), (0.4, 0.3, 0.2, OPEN), (0.3, 0.4, 0.2, OPEN)],
+)
+def test_words_on_the_decoders_follow_the_intervals(
+    second, recurrent, transformer, half_width, said, write_speech, compile_text
+):
+    cers = {"recurrent": recurrent, "transformer": transformer}
+    for decoder, cer in cers.items():
+        (other,) = cers.keys() - {decoder}
+        compared = {"decoder": other} | paired(cers[other] - cer, half_width)
+        write_speech(True, cer, decoder=decoder, other=compared if decoder == second else None)
+    text = compile_text("2023-24")
+    difference = recurrent - transformer
+    shown = f"{difference:.4f} [{difference - half_width:.4f}, {difference + half_width:.4f}]"
+    assert shown.replace("-", "\u2212") in text
+    assert [words for words in (FOR_ATTENTION, FOR_RECURRENT, OPEN) if words in text] == [said]
+
+
+def test_measures_of_the_decoders_may_disagree(write_speech, compile_text):
+    other = paired(0.1) | {"jaccard": figure_of_merit(0.1, 0.01), "cosine": figure_of_merit(0.1, 0.2)}
+    write_speech(True, 0.4)
+    write_speech(True, 0.3, decoder="transformer", other={"decoder": "recurrent"} | other)
+    text = compile_text("2023-24")
+    assert "In CER and Damerau-Levenshtein the interval leaves 0 out, in favour of the attention decoder." in text
+    assert "In Jaccard the interval leaves 0 out, in favour of the recurrent decoder." in text
+    assert "In cosine the interval contains 0: a difference is not shown." in text
+
+
+def test_the_difference_from_a_run_that_is_gone_does_not_enter(write_speech, compile_text):
+    write_speech(True, 0.4)
+    write_speech(True, 0.3, decoder="transformer", other={"decoder": "recurrent"} | paired(0.25))
+    text = compile_text("2023-24")
+    assert "Not run. The paired difference of these two runs" in text
+    assert "0.2500" not in text
+
+
+@pytest.mark.parametrize("decoder, missing", [("recurrent", "attention"), ("transformer", "recurrent")])
+def test_one_decoder_without_the_other(decoder, missing, write_speech, compile_text):
+    write_speech(True, 0.4, decoder=decoder)
+    text = compile_text("2023-24")
+    assert f"Not run. {missing.capitalize()} decoder: losses and similarities by epoch" in text
+    assert "Not run. One side of the comparison of both decoders" in text
+    assert f"For the {missing} decoder" not in text
+
+
+def test_speech_without_validation_clips(write_speech, compile_text):
+    for decoder in ("recurrent", "transformer"):
+        history = [{"epoch": i, "lr": 0.001, "train_loss": 3.0 / i, "seconds": 1.0} for i in (1, 2)]
+        write_speech(True, 0.4, ("log_mel", "attention"), decoder, val_cer=None, history=history)
+    write_speech(True, 0.4, options_={"spec_augment": True}, val_cer=None, history=history)
+    write_speech(True, 0.4, options_={"dropout": 0.1})
+    text = compile_text("2023-24")
+    assert text.count("There were no validation clips") == 2
+    assert "is missing" not in text
+    assert text.index("dropout 0.1 (1,234 clips)") < text.index("spec augment (1,234 clips)")
+
+
+def test_speech_that_was_not_tested(write_speech, compile_text):
+    for decoder in ("recurrent", "transformer"):
+        write_speech(True, 0.4, ("losses", "similarities", "error_rates", "log_mel"), decoder, test=None)
+    text = compile_text("2023-24")
+    assert text.count("Not run. The test of this run") == 2
+    assert "is missing" not in text
+
+
+@pytest.mark.parametrize("shuffled, spearman, listens", [(0.8, 0.95, True), (0.12, -0.1, False)])
+def test_words_on_listening_follow_the_numbers(shuffled, spearman, listens, write_speech, compile_text):
+    figures = {"cer": 0.1, "shuffled_cer": shuffled, "spearman": spearman}
+    write_speech(True, 0.4, train_clips={name: figure_of_merit(value) for name, value in figures.items()})
+    text = compile_text("2023-24")
+    assert ("it uses the sound; the attended time rises with the letter." in text) == listens
+    assert (
+        "that it uses the sound is not shown; that the attended time rises with the letter is not shown" in text
+    ) != (listens)
+
+
+def test_beam_search_and_other_seeds_of_a_decoder(write_speech, compile_text):
+    result = speech_result(True, 0.4)
+    beam = result["test"]["greedy"] | {"cer": figure_of_merit(0.3777), "beam_size": 5, "length_penalty": 0.5}
+    result["test"]["beam"] = beam | {"difference": figure_of_merit(0.0223, 0.001), "val_cer": figure_of_merit(0.3)}
+    risk = {"n_samples": 64, "cer": figure_of_merit(0.3888), "difference": figure_of_merit(0.0112, 0.05)}
+    result["test"]["mbr"] = result["test"]["beam"] | risk
+    write_speech(True, 0.4, test=result["test"])
+    write_speech(True, 0.4444, seed=43)
+    write_speech(True, 0.3, decoder="transformer")
+    text = compile_text("2023-24")
+    assert "A beam of 5, with the length penalty that is best on validation, has a CER of 0.3777" in text
+    assert "0.0223 (0.0213 to 0.0233, bundled data)" in text
+    assert "64 samples has a CER of 0.3888" in text
+    assert text.count("an interval that contains 0") == 1
+    assert "Other seeds (43) reach a CER of 0.4444" in text
+    assert "Over the seeds" not in text
+    write_speech(True, 0.3333, decoder="transformer", seed=44)
+    text = compile_text("2023-24")
+    assert "decoder goes from 0.4000 to 0.4444 (2 seeds), that of the attention decoder from 0.3000 to 0.3333" in text
+
+
+def test_speech_references_are_those_of_the_runs(write_speech, compile_text):
+    named = {"bundled": "eSpeak NG", "spec_augment": "SpecAugment", "ctc_weight": "Connectionist"}
+    assert not any(name in compile_text("2023-24").partition("References")[2] for name in named.values())
+    write_speech(True, 0.4)
+    write_speech(True, 0.4, options_={"spec_augment": True})
+    write_speech(True, 0.4, options_={"ctc_weight": 0.3})
+    references = compile_text("2023-24").partition("References")[2]
+    assert all(name in references for name in named.values())
+
+
 def test_results_of_question_1_enter(monkeypatch, tmp_path, compile_text):
     """The results as hw2-q1.py writes them; only the clock is replaced, which would take most of the time."""
     from theory import costs
@@ -313,6 +532,7 @@ def test_captions_say_bundled_exactly_where_the_data_are(bundled, write_all, com
     write_all(bundled)
     for year, dataset in {edition.year: edition for edition in EDITIONS.values()}.items():
         text = compile_text(year)
+        assert text.count("LJ Speech, bundled data") >= (10 if bundled and year == "2023-24" else 0)
         assert ("bundled" in text) == bundled
         # Between "Figure 7:" and the next line of dots there is one caption; it ends in the data's name.
         captions = [caption for caption in re.findall(r"(?:Figure|Table) \d+: .*?(?=(?:Figure|Table) \d+:|$)", text)]
