@@ -203,10 +203,9 @@ class SequenceExperiment(Experiment):
         (name,) = options
         histories = {getattr(self.args, name): runs.read_json(folder / runs.RESULT, "history", of=list)}
         histories |= {options[name]: run.result["history"]}
-        curves = {
-            label: [line[self.score] for line in lines if self.score in line] for label, lines in histories.items()
-        }
-        utils.plot_curves(folder / "both.pdf", curves, f"Validation {self.score_name}", utils.data_title(self.data))
+        if all(self.score in lines[0] for lines in histories.values()):
+            curves = {label: [line[self.score] for line in lines] for label, lines in histories.items()}
+            utils.plot_curves(folder / "both.pdf", curves, f"Validation {self.score_name}", utils.data_title(self.data))
         rows = {
             row["source"]: row["prediction"] for row in runs.read_table(run.folder / PREDICTIONS, PREDICTION_COLUMNS)
         }

@@ -134,7 +134,7 @@ class Recognition(experiment.SequenceExperiment):
         return {"val_loss": self.loss(model, "val")} | {f"val_{name}": figures[name]["value"] for name in SCORES}
 
     def loss(self, model, split):
-        """The mean cross-entropy of a split's letters, without label smoothing."""
+        """The mean cross-entropy of a split's letters, without label smoothing; longer texts are cut as in training."""
         return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
 
     def judge(self, hyps, split):
@@ -164,8 +164,13 @@ class Recognition(experiment.SequenceExperiment):
             texts = [speech.decode(symbols) for symbols in found.symbols.tolist()]
             if found.weights is None:
                 return [(hyp, None) for hyp in texts]
-            sizes = [(len(hyp) + 1, (len(mels[i]) + 1) // 2) for hyp, i in zip(texts, rows)]
-            return [(hyp, alpha[:n, :m].cpu()) for hyp, alpha, (n, m) in zip(texts, found.weights, sizes)]
+            alphas = [
+                alpha[: len(hyp) + 1, : (len(mels[i]) + 1) // 2].cpu()
+                for hyp, alpha, i in zip(texts, found.weights, rows)
+            ]
+            return [
+                (hyp, alpha[alpha.sum(dim=1) > 0]) for hyp, alpha in zip(texts, alphas)
+            ]  # a cut text has no stop symbol
 
         return decoding.in_batches([len(clip) for clip in mels], EVAL_BATCH_SIZE, decode)
 
@@ -206,7 +211,7 @@ class Recognition(experiment.SequenceExperiment):
         hyps = [hyp for hyp, _ in found]
         drawn = min(range(len(refs)), key=lambda i: abs(len(refs[i]) - LETTERS_DRAWN))
         (hyp, alpha), seconds = found[drawn], len(mels[drawn]) / speech.FRAMES_A_SECOND
-        letters = [*hyp, speech.STOP][: len(alpha)]  # a text that was cut has no stop symbol
+        letters = [*hyp, speech.STOP][: len(alpha)]
         heading = f"{utils.data_title(data)}\nreference: {refs[drawn]}"
         utils.plot_over_time(folder / "attention.pdf", alpha, seconds, "Letter", "Weight", letters, heading)
         trivial = baselines.NearestSpectrum(zip((m.numpy() for m in data.all_mels("train")), data.texts["train"]))

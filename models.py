@@ -441,7 +441,7 @@ class AudioEncoderTransformer(nn.Module):
         h = GELU(conv2(GELU(conv1(x)))) + P,  then n_layers times h = FeedForward(Attention(h))
 
     conv2 has stride 2, so that two frames become one position. P are the sinusoidal positions of Vaswani et al., 2017.
-    With `skeleton` the sub-blocks have no outer LayerNorm, and one LayerNorm stands at the end. Padding has no influence.
+    With `skeleton` the sub-blocks have no outer LayerNorm, and one LayerNorm stands at the end. Padding, which has to be 0, has no influence.
 
     Shapes:
         mels: (batch_size, max_frames, n_mels)

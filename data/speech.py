@@ -13,6 +13,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -282,6 +283,9 @@ def read_metadata(path):
         if len(fields) != 3 or Path(fields[0]).name != fields[0] or not fields[0]:
             raise UserError(f"{path}, line {number}: not id|text|normalised text; run {DOWNLOAD_COMMAND} -force")
         lines.append((fields[0], normalize(fields[2])))
+    ids = Counter(id for id, _ in lines)
+    if ids and max(ids.values()) > 1:
+        raise UserError(f"{path} has the clip {ids.most_common(1)[0][0]} more than once; run {DOWNLOAD_COMMAND} -force")
     if not lines:
         raise UserError(f"{path} is empty; run {DOWNLOAD_COMMAND} -force")
     return lines

@@ -70,13 +70,6 @@ def test_classification_by_hand():
     assert figures["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
-@given(st.text("abcd ", max_size=9), st.text("abcd ", max_size=9))
-def test_cosine_is_the_largest_similarity(hyp, ref):
-    """As the report of 2023-24 derives in 3.4."""
-    values = {name: similarity(hyp, ref) for name, similarity in metrics.SIMILARITIES.items()}
-    assert max(values.values()) <= values["cosine"] + 1e-12
-
-
 TEXTS = st.text("abc d", max_size=8)
 
 
@@ -183,3 +176,20 @@ def test_values_that_do_not_rise_are_not_correlated_with_their_place():
     assert metrics.spearman([2.0, 2.0, 2.0]) == 0
     assert metrics.spearman(torch.tensor([0.5, 1.5, 9.0])) == pytest.approx(1)
     assert metrics.spearman([3, 2, 1]) == pytest.approx(-1)
+
+
+@given(st.text("abcd ", max_size=9), st.text("abcd ", max_size=9))
+def test_cosine_is_the_largest_similarity(hyp, ref):
+    """As the report of 2023-24 derives in 3.4."""
+    values = {name: similarity(hyp, ref) for name, similarity in metrics.SIMILARITIES.items()}
+    assert max(values.values()) <= values["cosine"] + 1e-12
+
+
+def test_a_recogniser_listens_if_its_texts_are_its_own_and_the_attended_time_rises():
+    eye = np.eye(5)
+    hyps, refs, weights = ["abc", "d", "xx"], ["abc", "de", "yx"], [eye[:4], eye[:2], eye[[3, 1, 4]]]
+    found = metrics.listening(hyps, refs, weights)
+    assert found["cer"]["value"] == pytest.approx((0 + 1 + 1) / 7)
+    assert found["shuffled_cer"]["value"] == pytest.approx((3 + 2 + 3) / 7)  # d for abc, xx for de, abc for yx
+    assert found["spearman"]["value"] == pytest.approx((1 - 1) / 2) and found["spearman"]["n"] == 2  # d has one letter
+    assert metrics.listening(["a"], ["a"], [eye[:2]])["spearman"] is None
