@@ -11,7 +11,7 @@ from pathlib import Path
 
 import options
 
-N_EPOCHS, QUICK_EPOCHS = 15, 4
+N_EPOCHS, QUICK_EPOCHS = 15, 6
 EVAL_BATCH_SIZE = 64  # clips
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
 LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # a transcription is cut at so many letters for each second, and so many more
