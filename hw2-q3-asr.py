@@ -186,7 +186,8 @@ class Recognition(experiment.SequenceExperiment):
 
     def facts(self):
         sizes = {split: len(ids) for split, ids in self.data.ids.items()}
-        return {"decoder": self.args.decoder, "n_examples": sizes}
+        n_cut = sum(len(ref) > self.args.max_text_length - 2 for ref in self.data.texts["test"])  # start and stop count
+        return {"decoder": self.args.decoder, "n_examples": sizes, "n_cut": n_cut}
 
     def draw(self, model, history, folder):
         title = utils.data_title(self.data)
@@ -246,7 +247,8 @@ class Recognition(experiment.SequenceExperiment):
     def report(self, result):
         super().report(result)
         bundled = " (bundled data)" if result["bundled"] else ""
-        print(f"Final Test loss: {result['test']['greedy']['loss']:.4f}{bundled}")
+        truncated = f" (truncated: {result['n_cut']} texts are cut)" if result["n_cut"] else ""
+        print(f"Final Test loss{truncated}: {result['test']['greedy']['loss']:.4f}{bundled}")
         for row in result["differing"]:
             shown = ", ".join(f"{name} {row[name]:.2f}" for name in metrics.SIMILARITIES)
             print(f"The similarities differ: {row['ref']!r}, written {row['hyp']!r}: {shown}")
