@@ -6,6 +6,7 @@ $ python hw2-q3-asr.py --decoder transformer --transcribe a.wav b.wav   # with t
 $ python hw2-q3-asr.py --decoder transformer --init RUN                 # start from the weights of another run
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def parse_args(argv=None):
 
 if __name__ == "__main__":
     options.before_imports(parse_args)
+    # oneDNN keeps memory for each shape of a convolution, and nearly every batch of clips has a shape of its own.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
