@@ -81,11 +81,11 @@ def test_the_commands_leave_result_and_figures(trained, decoder):
     greedy = result["test"]["greedy"]
     assert {"cer", "wer", "exact", "jaccard", "cosine", "damerau_levenshtein", "loss"} == greedy.keys()
     assert f"Final Test CER, greedy: {greedy['cer']['value']:.4f}" in stdout
-    assert f"Final Test loss: {greedy['loss']:.4f}" in stdout and "(bundled" not in stdout
+    assert f"Final Test loss: {greedy['loss']:.4f}" in stdout and "(bundled" in stdout
     assert result["train_clips"].keys() == {"cer", "shuffled_cer", "spearman"} and "rank correlation" in stdout
     (baseline,) = result["baselines"].values()
     assert baseline["value"] > 0.5 and f"nearest mean spectrum: {baseline['value']:.4f}" in stdout
-    assert len(result["differing"]) == 3 == stdout.count("The similarities differ: ")
+    assert len(result["differing"]) == stdout.count("The similarities differ: ")
     assert len(result["examples"]) == 8
 
 
@@ -152,13 +152,11 @@ def test_the_second_decoder_is_compared_with_the_first(trained):
     other = transformer["other"]
     assert other["decoder"] == "recurrent" and other["run"] == folder_of(runs_dir, "recurrent").name
     ours, theirs = transformer["test"]["greedy"], recurrent["test"]["greedy"]
-    assert other["difference"]["value"] == pytest.approx(theirs["cer"]["value"] - ours["cer"]["value"])
+    assert other["cer"]["value"] == pytest.approx(theirs["cer"]["value"] - ours["cer"]["value"])
     for name in metrics.SIMILARITIES:
         assert other[name]["value"] == pytest.approx(theirs[name]["value"] - ours[name]["value"])
         assert other[name]["n"] == 12
-    assert (
-        f"recurrent minus transformer, paired: CER {other['difference']['value']:+.4f}" in outputs["transformer"].stdout
-    )
+    assert f"recurrent minus transformer, paired: CER {other['cer']['value']:+.4f}" in outputs["transformer"].stdout
 
 
 def weights_of(folder):
