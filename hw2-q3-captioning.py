@@ -100,10 +100,12 @@ class Captioning(experiment.Experiment):
 
     def build(self):
         args, n_channels = self.args, encoders.NETWORKS[self.args.encoder].N_CHANNELS
-        common = (len(self.vocab), n_channels, args.hidden_size, PAD_IDX, args.dropout)
-        if args.use_attention:
-            return models.CaptionDecoderWithAttention(*common, args.attention_activation)
-        return models.CaptionDecoder(*common)
+        make = models.CaptionDecoderWithAttention if args.use_attention else models.CaptionDecoder
+        how = (args.attention_activation,) if args.use_attention else ()
+        model = make(len(self.vocab), n_channels, args.hidden_size, PAD_IDX, args.dropout, *how)
+        if self.data.regions is not None:  # else the statistics come with the weights
+            model.set_statistics(self.as_read(self.data.regions["train"]))
+        return model
 
     def batches(self, device):
         tensor = captions.to_tensor(self.data["train"], self.vocab)
@@ -166,13 +168,16 @@ class Captioning(experiment.Experiment):
         asked = [name for name in ASKED if name in rows] or text.at_equal_distances(list(rows), len(ASKED))
         for name in asked:
             self.draw_caption(model, name, self.data.open_image(name), folder)
-        captions.write_generated(folder, self.args.use_attention, utils.data_title(self.data), self.data, greedy=hyps)
+        self.write(folder, greedy=hyps)
         return {
             "test": {"greedy": metrics.captioning(hyps, refs, self.others()), "beam": None},
             "baselines": {name: metrics.mean_bleu(refs, lists) for name, lists in self.baselines().items()},
             "leave_one_out": metrics.leave_one_out_bleu(refs),
             "examples": [{"image": name} | rows[name] for name in asked],
         }
+
+    def write(self, folder, **hyps):
+        captions.write_generated(folder, self.args.use_attention, utils.data_title(self.data), self.data, **hyps)
 
     def baselines(self):
         """Captions of the test images without training: a dict from name to lists of captions."""
@@ -215,8 +220,7 @@ class Captioning(experiment.Experiment):
         greedy, hyps = (self.decode(model, "test", **how) for how in ({}, search))
         figures = metrics.captioning(hyps, self.data.refs("test"), {"greedy": [greedy]} | self.baselines())
         result["test"]["beam"] = figures | search | {"val_bleu4": figure}
-        written = {"greedy": greedy, "beam": hyps}
-        captions.write_generated(folder, self.args.use_attention, utils.data_title(self.data), self.data, **written)
+        self.write(folder, greedy=greedy, beam=hyps)
         return True
 
     def test_figure(self, result):
@@ -230,12 +234,11 @@ def caption(args):
     """Print the caption of each image and draw it, with the best weights of the latest run of these options."""
     found = experiment.latest(Captioning.question, args, parse_args([]), SEARCH)
     path, trained = found.folder / runs.BEST, argparse.Namespace(**found.options)
-    device = utils.configure_torch(args.seed[0], args.device, args.threads, Captioning.max_threads)
     words, digest, calibration = (runs.part_of_checkpoint(path, n) for n in ("words", "encoder_digest", "calibration"))
     encoder = encoders.Encoder(trained.encoder, trained.encoder_weights, calibration, digest)
-    data = argparse.Namespace(title=found.result["title"], bundled=found.bundled)
+    data = argparse.Namespace(title=found.result["title"], bundled=found.bundled, regions=None)
     captioner = Captioning(trained, None, data, encoder, text.WordVocabulary(words))
-    model = captioner.build().to(device)
+    model = captioner.build().to(utils.configure_torch(args.seed[0], args.device, args.threads, captioner.max_threads))
     runs.load_weights(model, path)
     search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0]}
     mode = "bundled" if found.bundled else "real"

@@ -442,6 +442,9 @@ class CaptionDecoder(nn.Module):
         h_0, c_0 = tanh(W_h s + b_h), tanh(W_c s + b_c),  s = mean_i s_i
         h_t, c_t = decode_step(E w_t-1, h_t-1, c_t-1),  logits_t = fc(dropout(h_t))
 
+    s_i is standardised by channel, with the statistics that `set_statistics` takes from training images: the channels of a
+    pretrained encoder differ widely in scale.
+
     `forward` reads given captions (teacher forcing); `decoding` calls `start` and `step`. All captions of an image are
     computed together, so that what depends on the image alone is computed once, and captions that are over are dropped.
 
@@ -457,6 +460,9 @@ class CaptionDecoder(nn.Module):
         returns logits (n_images, n_captions, max_len, vocab_size)
     """
 
+    N_STATISTICS = 500  # images, which bounds the memory that their regions take as floats
+    MIN_STD = 1e-3  # of a channel; one that hardly ever changes is not blown up further
+
     def __init__(self, vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=0):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, hidden_size, padding_idx=padding_idx)
@@ -465,6 +471,17 @@ class CaptionDecoder(nn.Module):
         self.decode_step = nn.LSTMCell(hidden_size + context_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden_size, vocab_size)
+        self.register_buffer("region_mean", torch.zeros(n_channels))
+        self.register_buffer("region_std", torch.ones(n_channels))
+
+    def set_statistics(self, regions):
+        """Take the mean and the standard deviation of each channel from the regions of training images, of some if many."""
+        cells = regions[:: -(-len(regions) // self.N_STATISTICS)].flatten(0, 1).float()
+        self.region_mean.copy_(cells.mean(dim=0))
+        self.region_std.copy_(cells.std(dim=0).clamp(min=self.MIN_STD))
+
+    def standardized(self, regions):
+        return (regions - self.region_mean) / self.region_std
 
     def forward(self, regions, captions):
         (h, c), memory = self.start(regions)
@@ -506,7 +523,7 @@ class CaptionDecoder(nn.Module):
 
     def start(self, regions):
         """The state and the memory that decoding starts from."""
-        mean = regions.mean(dim=1)
+        mean = self.standardized(regions.mean(dim=1))
         return (torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))), ()
 
     def step(self, tokens, state, memory):
@@ -544,6 +561,7 @@ class CaptionDecoderWithAttention(CaptionDecoder):
     def start(self, regions):
         """The state, and the memory: W_2 s_i and W_z s_i of each image."""
         state, _ = super().start(regions)
+        regions = self.standardized(regions)
         W_z = self.decode_step.weight_ih[:, self.embedding.embedding_dim :]
         return state, (self.attention.project(regions), F.linear(regions, W_z))
 
