@@ -485,6 +485,7 @@ class CaptionDecoder(nn.Module):
 
     def forward(self, regions, captions):
         (h, c), memory = self.start(regions)
+        memory = self.prepared(memory)
         n_captions, outputs = captions.shape[1], []
         h, c = (part.unsqueeze(1).expand(-1, n_captions, -1) for part in (h, c))
         for inputs, (n, m) in zip(self.word_gates(captions).unbind(dim=2), self.extents(captions)):
@@ -492,6 +493,10 @@ class CaptionDecoder(nn.Module):
             h, c, _ = self.advance(inputs[:n, :m], h[:n, :m], c[:n, :m], *(part[:n] for part in memory))
             outputs.append(F.pad(h, (0, 0, 0, n_captions - m, 0, len(captions) - n)))
         return self.fc(self.dropout(torch.stack(outputs, dim=2)))
+
+    def prepared(self, memory):
+        """The memory with what pays for many captions of an image: here nothing."""
+        return memory
 
     def extents(self, captions):
         """For each step the numbers n, m, as small as possible, such that captions[:n, :m] hold every word of this step.
@@ -548,8 +553,9 @@ class CaptionDecoderWithAttention(CaptionDecoder):
 
         h_t, c_t = decode_step([E w_t-1; z_t], h_t-1, c_t-1),  z_t = attention(h_t-1, s)
 
-    The input matrix of the cell is W = [W_e, W_z], so that W [e; z] = W_e e + sum_i a_i (W_z s_i). W_z s_i is the same at
-    every step and for every caption of an image and is computed once, as is W_2 s_i of the attention.
+    The input matrix of the cell is W = [W_e, W_z], so that W [e; z] = W_e e + sum_i a_i (W_z s_i). In training W_z s_i is
+    computed once for all captions of an image; in decoding, where few hypotheses take few steps, W_z z_t is cheaper. W_2 s_i of
+    the attention is computed once in both.
 
     activation: of `AdditiveAttention`, whose size is hidden_size. Other arguments and shapes are those of `CaptionDecoder`.
     """
@@ -558,14 +564,26 @@ class CaptionDecoderWithAttention(CaptionDecoder):
         super().__init__(vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=n_channels)
         self.attention = AdditiveAttention(hidden_size, n_channels, hidden_size, activation)
 
+    @property
+    def context_weight(self):
+        """W_z, what the cell makes of the context."""
+        return self.decode_step.weight_ih[:, self.embedding.embedding_dim :]
+
     def start(self, regions):
-        """The state, and the memory: W_2 s_i and W_z s_i of each image."""
+        """The state, and the memory: W_2 s_i and s_i of each image."""
         state, _ = super().start(regions)
         regions = self.standardized(regions)
-        W_z = self.decode_step.weight_ih[:, self.embedding.embedding_dim :]
-        return state, (self.attention.project(regions), F.linear(regions, W_z))
+        return state, (self.attention.project(regions), regions)
 
-    def advance(self, inputs, h, c, keys, values):
+    def prepared(self, memory):
+        keys, regions = memory
+        return keys, regions, F.linear(regions, self.context_weight)
+
+    def advance(self, inputs, h, c, keys, regions, values=None):
         alpha = self.attention.weigh(h, keys)
-        h, c, _ = super().advance(torch.baddbmm(inputs, alpha, values), h, c)
+        if values is None:
+            inputs = inputs + F.linear(torch.bmm(alpha, regions), self.context_weight)
+        else:
+            inputs = torch.baddbmm(inputs, alpha, values)
+        h, c, _ = super().advance(inputs, h, c)
         return h, c, alpha
