@@ -9,6 +9,7 @@ batch normalisation then takes its statistics from training images once, and the
 those of an untrained network hardly differ between images. Any other value is the path of a state dict.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import sys
@@ -66,12 +67,10 @@ def choose(name, weights):
     """The network that `--encoder` means; "auto" is ResNet-18 if its weights are to be had, else EfficientNet-Lite0."""
     if name != "auto":
         return name
-    if weights != "imagenet" or resnet18_file() is not None:
-        name = "resnet18"
-    else:
-        name = "efficientnet_lite0"
-        print("ResNet-18's ImageNet weights cannot be fetched from torch's hub", file=sys.stderr)
-    print(f"encoder: {title(name, weights)}", flush=True)
+    is_there = weights != "imagenet" or resnet18_file() is not None
+    name = "resnet18" if is_there else "efficientnet_lite0"
+    why = "" if is_there else " (the weights of ResNet-18 cannot be fetched from torch's hub)"
+    print(f"encoder: {title(name, weights)}{why}", flush=True)
     return name
 
 
@@ -90,7 +89,7 @@ def resnet18_file(timeout=FETCH_TIMEOUT):
     if path.is_file():
         return path
     try:
-        with download.workspace(path.parent) as folder:
+        with download.workspace(path.parent) as folder, contextlib.redirect_stdout(None):  # one line tells the outcome
             (fetched,) = download.fetch_files([base_url + "/"], {name: None}, folder, timeout)
             # The published name ends in the first digits of the file's hash.
             if not download.file_hash(fetched).startswith(path.stem.rpartition("-")[2]):

@@ -87,6 +87,7 @@ class Captioning(experiment.SequenceExperiment):
     def __init__(self, args, defaults, data, encoder, vocab=None):
         super().__init__(args, defaults, data)
         self.encoder, self.vocab = encoder, vocab or captions.vocabulary(data, args.min_count)
+        self.regions = {split: self.as_read(part) for split, part in (data.regions or {}).items()}
 
     @property
     def base_name(self):
@@ -98,14 +99,16 @@ class Captioning(experiment.SequenceExperiment):
 
     def build(self):
         args, n_channels = self.args, encoders.NETWORKS[self.args.encoder].N_CHANNELS
-        common = (len(self.vocab), n_channels, args.hidden_size, PAD_IDX, args.dropout)
-        if args.use_attention:
-            return models.CaptionDecoderWithAttention(*common, args.attention_activation)
-        return models.CaptionDecoder(*common)
+        make = models.CaptionDecoderWithAttention if args.use_attention else models.CaptionDecoder
+        how = (args.attention_activation,) if args.use_attention else ()
+        model = make(len(self.vocab), n_channels, args.hidden_size, PAD_IDX, args.dropout, *how)
+        if self.regions:  # else the statistics come with the weights
+            model.set_statistics(self.regions["train"])
+        return model
 
     def batches(self, device):
         tensor = captions.to_tensor(self.data["train"], self.vocab)
-        gather = captions.gatherer(self.as_read(self.data.regions["train"]), tensor, device)
+        gather = captions.gatherer(self.regions["train"], tensor, device)
         return utils.Batches(len(tensor), self.args.batch_size, gather)
 
     def batch_loss(self, model, batch):
@@ -142,7 +145,7 @@ class Captioning(experiment.SequenceExperiment):
     def decode(self, model, split, **search):
         """The captions of a split's images by `decoding.search`, strings."""
         hyps = []
-        for batch in self.as_read(self.data.regions[split]).split(EVAL_BATCH_SIZE):
+        for batch in self.regions[split].split(EVAL_BATCH_SIZE):
             hyps += map(self.vocab.decode, self.search(model, batch, **search).symbols.tolist())
         return hyps
 
@@ -170,7 +173,7 @@ class Captioning(experiment.SequenceExperiment):
         )
         encoder = encoders.Encoder(args.encoder, args.encoder_weights, calibration, digest)
         found = runs.Found(path.parent)
-        data = argparse.Namespace(title=found.result["title"], bundled=found.bundled)
+        data = argparse.Namespace(title=found.result["title"], bundled=found.bundled, regions=None)
         captioner = cls(args, None, data, encoder, text.WordVocabulary(words))
         captioner.trained_in = path.parent
         return captioner

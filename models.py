@@ -747,6 +747,9 @@ class CaptionDecoder(nn.Module):
         h_0, c_0 = tanh(W_h s + b_h), tanh(W_c s + b_c),  s = mean_i s_i
         h_t, c_t = decode_step(E w_t-1, h_t-1, c_t-1),  logits_t = fc(dropout(h_t))
 
+    s_i is standardised by channel, with the statistics that `set_statistics` takes from training images: the channels of a
+    pretrained encoder differ widely in scale.
+
     `forward` reads given captions (teacher forcing); `decoding` calls `start` and `step`. All captions of an image are
     computed together, so that what depends on the image alone is computed once, and captions that are over are dropped.
 
@@ -762,6 +765,9 @@ class CaptionDecoder(nn.Module):
         returns logits (n_images, n_captions, max_len, vocab_size)
     """
 
+    N_STATISTICS = 500  # images, which bounds the memory that their regions take as floats
+    MIN_STD = 1e-3  # of a channel; one that hardly ever changes is not blown up further
+
     def __init__(self, vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=0):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, hidden_size, padding_idx=padding_idx)
@@ -770,9 +776,21 @@ class CaptionDecoder(nn.Module):
         self.decode_step = nn.LSTMCell(hidden_size + context_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden_size, vocab_size)
+        self.register_buffer("region_mean", torch.zeros(n_channels))
+        self.register_buffer("region_std", torch.ones(n_channels))
+
+    def set_statistics(self, regions):
+        """Take the mean and the standard deviation of each channel from the regions of training images, of some if many."""
+        cells = regions[:: -(-len(regions) // self.N_STATISTICS)].flatten(0, 1).float()
+        self.region_mean.copy_(cells.mean(dim=0))
+        self.region_std.copy_(cells.std(dim=0).clamp(min=self.MIN_STD))
+
+    def standardized(self, regions):
+        return (regions - self.region_mean) / self.region_std
 
     def forward(self, regions, captions):
         (h, c), memory = self.start(regions)
+        memory = self.prepared(memory)
         n_captions, outputs = captions.shape[1], []
         h, c = (part.unsqueeze(1).expand(-1, n_captions, -1) for part in (h, c))
         for inputs, (n, m) in zip(self.word_gates(captions).unbind(dim=2), self.extents(captions)):
@@ -780,6 +798,10 @@ class CaptionDecoder(nn.Module):
             h, c, _ = self.advance(inputs[:n, :m], h[:n, :m], c[:n, :m], *(part[:n] for part in memory))
             outputs.append(F.pad(h, (0, 0, 0, n_captions - m, 0, len(captions) - n)))
         return self.fc(self.dropout(torch.stack(outputs, dim=2)))
+
+    def prepared(self, memory):
+        """The memory with what pays for many captions of an image: here nothing."""
+        return memory
 
     def extents(self, captions):
         """For each step the numbers n, m, as small as possible, such that captions[:n, :m] hold every word of this step.
@@ -811,7 +833,7 @@ class CaptionDecoder(nn.Module):
 
     def start(self, regions):
         """The state and the memory that decoding starts from."""
-        mean = regions.mean(dim=1)
+        mean = self.standardized(regions.mean(dim=1))
         return (torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))), ()
 
     def step(self, tokens, state, memory):
@@ -836,8 +858,9 @@ class CaptionDecoderWithAttention(CaptionDecoder):
 
         h_t, c_t = decode_step([E w_t-1; z_t], h_t-1, c_t-1),  z_t = attention(h_t-1, s)
 
-    The input matrix of the cell is W = [W_e, W_z], so that W [e; z] = W_e e + sum_i a_i (W_z s_i). W_z s_i is the same at
-    every step and for every caption of an image and is computed once, as is W_2 s_i of the attention.
+    The input matrix of the cell is W = [W_e, W_z], so that W [e; z] = W_e e + sum_i a_i (W_z s_i). In training W_z s_i is
+    computed once for all captions of an image; in decoding, where few hypotheses take few steps, W_z z_t is cheaper. W_2 s_i of
+    the attention is computed once in both.
 
     activation: of `AdditiveAttention`, whose size is hidden_size. Other arguments and shapes are those of `CaptionDecoder`.
     """
@@ -846,13 +869,26 @@ class CaptionDecoderWithAttention(CaptionDecoder):
         super().__init__(vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=n_channels)
         self.attention = AdditiveAttention(hidden_size, n_channels, hidden_size, activation)
 
-    def start(self, regions):
-        """The state, and the memory: W_2 s_i and W_z s_i of each image."""
-        state, _ = super().start(regions)
-        W_z = self.decode_step.weight_ih[:, self.embedding.embedding_dim :]
-        return state, (self.attention.project(regions), F.linear(regions, W_z))
+    @property
+    def context_weight(self):
+        """W_z, what the cell makes of the context."""
+        return self.decode_step.weight_ih[:, self.embedding.embedding_dim :]
 
-    def advance(self, inputs, h, c, keys, values):
+    def start(self, regions):
+        """The state, and the memory: W_2 s_i and s_i of each image."""
+        state, _ = super().start(regions)
+        regions = self.standardized(regions)
+        return state, (self.attention.project(regions), regions)
+
+    def prepared(self, memory):
+        keys, regions = memory
+        return keys, regions, F.linear(regions, self.context_weight)
+
+    def advance(self, inputs, h, c, keys, regions, values=None):
         alpha = self.attention.weigh(h, keys)
-        h, c, _ = super().advance(torch.baddbmm(inputs, alpha, values), h, c)
+        if values is None:
+            inputs = inputs + F.linear(torch.bmm(alpha, regions), self.context_weight)
+        else:
+            inputs = torch.baddbmm(inputs, alpha, values)
+        h, c, _ = super().advance(inputs, h, c)
         return h, c, alpha

@@ -36,6 +36,7 @@ FILTER_COLUMNS = 4
 TILE_PIXELS = 28  # a small picture is drawn with at least so many pixels a side
 TILE_HEADING = 0.2  # inches, for a line of text over a small picture
 PICTURE_PIXELS, PANEL_PIXELS = 320, 112  # of a photograph in a figure, and of one of many side by side
+TITLE_CHARACTERS = 48  # of a line over a figure in the size of a column
 CAPTION_CHARACTERS = 34  # of a line beside an image
 LIGHTENED, HEAT_OPACITY, ATTENTION_COLOR = 0.25, 0.75, (0.85, 0.05, 0.05)  # of weights laid over an image
 STYLE = {
@@ -418,7 +419,7 @@ def plot_curves(path, curves, ylabel, title=None):
     for label, values in curves.items():
         ax.plot(range(1, len(values) + 1), values, marker="o", label=label)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel="Epoch", ylabel=ylabel, title=title)
+    ax.set(xlabel="Epoch", ylabel=ylabel, title=title and textwrap.fill(title, TITLE_CHARACTERS))
     if len(curves) > 1:
         fig.legend(loc="outside lower center", ncols=LEGEND_COLUMNS)  # never over a point
     save_figure(fig, path)

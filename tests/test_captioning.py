@@ -160,6 +160,19 @@ def test_dropout_acts_in_training_only_and_a_batch_can_be_memorised():
     assert (model(regions, read).argmax(dim=-1) == words)[words != PAD_IDX].all()
 
 
+@pytest.mark.parametrize("use_attention", [False, True])
+def test_the_scale_of_the_channels_does_not_matter(use_attention):
+    model = make_decoder(use_attention)
+    regions, words = make_batch(n_images=8)
+    model.set_statistics(regions)
+    expected = model(regions, words)
+    torch.testing.assert_close(model.standardized(regions).std(dim=(0, 1)), torch.ones(CHANNELS))
+    scaled = regions * torch.arange(1.0, CHANNELS + 1) + 3
+    assert not torch.allclose(model(scaled, words), expected, atol=1e-3)
+    model.set_statistics(scaled)
+    torch.testing.assert_close(model(scaled, words), expected, rtol=1e-4, atol=1e-4)
+
+
 REFS = [["the dog bit the man", "the dog had bit the man"], ["it was not unexpected", "no one was surprised"]]
 HYPS = ["the dog bit the man now", "it was not unexpected by us"]
 
