@@ -218,7 +218,10 @@ class Recognition(experiment.SequenceExperiment):
         letters = [*hyp, speech.STOP][: len(alpha)]
         heading = f"{utils.data_title(data)}\nreference: {refs[drawn]}"
         utils.plot_over_time(folder / "attention.pdf", alpha, seconds, "Letter", "Weight", letters, heading)
-        trivial = baselines.NearestSpectrum(zip((m.numpy() for m in data.all_mels("train")), data.texts["train"]))
+        train = (
+            data.mels(row).numpy() for row in data.rows["train"]
+        )  # one at a time: all of them may not fit into memory
+        trivial = baselines.NearestSpectrum(zip(train, data.texts["train"]))
         result = self.tested(ids, refs, hyps, folder)
         result["test"]["greedy"]["loss"] = self.loss(model, "test")
         return result | {
