@@ -25,6 +25,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_q3.py
 	$(BIN)/python benchmarks/bench_q3.py --threads 0
 	$(BIN)/python benchmarks/bench_asr.py
+	$(BIN)/python benchmarks/bench_captioning.py
 	$(BIN)/python benchmarks/bench_start.py
 
 lint: $(READY)

@@ -36,6 +36,7 @@ FILTER_COLUMNS = 4
 TILE_PIXELS = 28  # a small picture is drawn with at least so many pixels a side
 TILE_HEADING = 0.2  # inches, for a line of text over a small picture
 PICTURE_PIXELS, PANEL_PIXELS = 320, 112  # of a photograph in a figure, and of one of many side by side
+FULL_HEAT = 0.99  # this quantile of the weights is drawn in full red
 TITLE_CHARACTERS = 48  # of a line over a figure in the size of a column
 CAPTION_CHARACTERS = 34  # of a line beside an image
 LIGHTENED, HEAT_OPACITY, ATTENTION_COLOR = 0.25, 0.75, (0.85, 0.05, 0.05)  # of weights laid over an image
@@ -577,7 +578,7 @@ def plot_caption(path, image, name, caption, title=None):
 
 
 def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6):
-    """The weights of each word, red over the grey image, a panel for each word, on one scale from 0 to the largest weight.
+    """The weights of each word, red over the grey image, a panel for each word, on one scale.
 
     Args:
         image: (height, width, 3), uint8.
@@ -587,10 +588,9 @@ def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6
     height, width, _ = small.shape
     grey = LIGHTENED + (1 - LIGHTENED) * small.mean(dim=2, keepdim=True)
     n_words, side = len(words), math.isqrt(alpha.shape[1])
-    largest = max(alpha.max().item(), 1e-12)
-    heat = torch.nn.functional.interpolate(
-        alpha.view(n_words, 1, side, side) / largest, size=(height, width), mode="bilinear"
-    )
+    full = max(alpha.flatten().quantile(FULL_HEAT).item(), 1e-12)  # a single large weight would leave the others pale
+    heat = (alpha / full).clamp(max=1).view(n_words, 1, side, side)
+    heat = torch.nn.functional.interpolate(heat, size=(height, width), mode="bilinear")
     red = torch.tensor(ATTENTION_COLOR)
     panels = grey + HEAT_OPACITY * heat.view(n_words, height, width, 1) * (red - grey)
     n_rows = math.ceil(n_words / n_columns)
@@ -609,7 +609,9 @@ def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6
         ax.set_title(word, pad=2)
     for ax in axes.flat:
         ax.axis("off")
-    fig.suptitle(f"{title}; full red: a weight of {largest:.2f}, equal weights: {1 / alpha.shape[1]:.3f}", fontsize=8)
+    fig.suptitle(
+        f"{title}; full red: a weight of {full:.2f} or more, equal weights: {1 / alpha.shape[1]:.3f}", fontsize=8
+    )
     save_figure(fig, path)
 
 
