@@ -210,22 +210,20 @@ class Recognition(experiment.SequenceExperiment):
     def test(self, model, folder):
         """Figures of greedy decoding of the test set, of a recogniser without training, and of where the decoder listens."""
         data, (ids, refs) = self.data, (self.data.ids["test"], self.data.texts["test"])
-        mels = data.all_mels("test")
-        found = self.listen(model, mels, return_weights=True)
-        hyps = [hyp for hyp, _ in found]
+        hyps = self.decode(model, "test")
         drawn = min(range(len(refs)), key=lambda i: abs(len(refs[i]) - LETTERS_DRAWN))
-        (hyp, alpha), seconds = found[drawn], len(mels[drawn]) / speech.FRAMES_A_SECOND
-        letters = [*hyp, speech.STOP][: len(alpha)]
-        heading = f"{utils.data_title(data)}\nreference: {refs[drawn]}"
+        mels = data.mels(data.rows["test"][drawn])
+        ((hyp, alpha),) = self.listen(model, [mels], return_weights=True)
+        letters, heading = [*hyp, speech.STOP][: len(alpha)], f"{utils.data_title(data)}\nreference: {refs[drawn]}"
+        seconds = len(mels) / speech.FRAMES_A_SECOND
         utils.plot_over_time(folder / "attention.pdf", alpha, seconds, "Letter", "Weight", letters, heading)
-        train = (
-            data.mels(row).numpy() for row in data.rows["train"]
-        )  # one at a time: all of them may not fit into memory
-        trivial = baselines.NearestSpectrum(zip(train, data.texts["train"]))
+        train = (data.mels(row).numpy() for row in data.rows["train"])  # one at a time, to spare memory
+        nearest = baselines.NearestSpectrum(zip(train, data.texts["train"]))
+        trivial = [nearest.transcribe(data.mels(row).numpy()) for row in data.rows["test"]]
         result = self.tested(ids, refs, hyps, folder)
         result["test"]["greedy"]["loss"] = self.loss(model, "test")
         return result | {
-            "baselines": {"nearest mean spectrum": self.judge([trivial.transcribe(m.numpy()) for m in mels], "test")},
+            "baselines": {"nearest mean spectrum": self.judge(trivial, "test")},
             "unrelated": {
                 name: values.mean() for name, values in metrics.similarities(refs[1:] + refs[:1], refs).items()
             },
