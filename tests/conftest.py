@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -143,7 +143,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if behaviour in ("cut", "dying", "stalled") or (behaviour == "flaky" and first_time):
             content = content[: len(content) // 2]
-        self.wfile.write(content)
+        with suppress(ConnectionError):  # the client may have gone away, as some tests want it to
+            self.wfile.write(content)
         if behaviour == "stalled":
             self.server.closing.wait()
 
