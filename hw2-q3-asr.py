@@ -45,10 +45,7 @@ def parse_args(argv=None):
     parser.add_option("ctc_weight", type=options.probability, default=0.0, help=help)
     options.add_search_options(parser)
     parser.add_option("transcribe", type=Path, nargs="+", metavar="WAV", help="transcribe sound files; no training")
-    options.add_data_options(parser)
-    options.add_run_options(parser)
-    args = parser.parse_args(argv)
-    args.epochs = args.epochs or (QUICK_EPOCHS if args.scale == "quick" else N_EPOCHS)
+    args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
     if args.hidden_size % args.n_heads:
         parser.error("argument --hidden_size: must be a multiple of --n_heads")
     return args

@@ -38,12 +38,7 @@ def parse_args(argv=None):
     options.add_search_options(parser)
     help = "caption images of the set, image files, or all images of a folder; no training"
     parser.add_option("caption", nargs="+", metavar="IMAGE", help=help)
-    options.add_data_options(parser)
-    options.add_run_options(parser)
-    args = parser.parse_args(argv)
-    if args.epochs is None:
-        args.epochs = QUICK_EPOCHS if args.scale == "quick" else N_EPOCHS
-    return args
+    return options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
 
 
 if __name__ == "__main__":

@@ -28,12 +28,7 @@ def parse_args(argv=None):
     options.add_search_options(parser)
     help = "translate sentences, text files, or - the input; no training"
     parser.add_option("translate", nargs="+", metavar="TEXT", help=help)
-    options.add_data_options(parser)
-    options.add_run_options(parser)
-    args = parser.parse_args(argv)
-    if args.epochs is None:
-        args.epochs = QUICK_EPOCHS if args.scale == "quick" else N_EPOCHS
-    return args
+    return options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
 
 
 if __name__ == "__main__":

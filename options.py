@@ -298,3 +298,13 @@ def add_run_options(parser):
         help="go on with the interrupted run of these options; with auto start it if there is none",
     )
     parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")
+
+
+def parse_training(parser, argv, n_epochs, quick_epochs):
+    """Add the options of data and runs, parse, and fill in the epochs of the scale where none are given."""
+    add_data_options(parser)
+    add_run_options(parser)
+    args = parser.parse_args(argv)
+    if args.epochs is None:
+        args.epochs = quick_epochs if args.scale == "quick" else n_epochs
+    return args
