@@ -167,6 +167,8 @@ def deferred_interrupts():
     noted, previous = {}, {}
 
     def note(signum, frame):
+        global _terminated
+        _terminated |= signum == signal.SIGTERM  # the block may raise `Interrupted` itself
         is_launched = "TORCHELASTIC_RUN_ID" in os.environ
         if signum in noted and not (is_launched and time.monotonic() < noted[signum] + SAME_REQUEST):
             previous[signum](signum, frame)

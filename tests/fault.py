@@ -36,7 +36,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: many short proc
 import options  # noqa: E402
 
 COMMON = ("-threads", "1", "-resume", "auto", "-run_name", "run")
-N_EPOCHS = 5
+N_EPOCHS = 4
 # Options at which a run takes seconds; dropout and the moving average have states of their own to be resumed.
 SCRIPTS = {
     "hw2-q2.py": "-dataset octmnist -learning_rate 0.003 -shift 1 -dropout 0.2 -optimizer adam",
@@ -53,8 +53,8 @@ IMPORTED = [
     "theory.equivariance",
 ]  # once, by the process that is forked
 IMPORTED += ["data.captions", "data.images", "data.speech", "data.translation"]
-N_IMAGES = {"train": 1200, "val": 100, "test": 100}
-N_PAIRS, N_CLIPS, N_SCENES = 1500, 60, 60
+N_IMAGES = {"train": 800, "val": 100, "test": 100}
+N_PAIRS, N_CLIPS, N_SCENES = 800, 60, 40
 TIMEOUT = 120  # seconds; no process of these sizes takes so long
 
 KILLS_A_RUN = 5
@@ -74,7 +74,7 @@ def parse_args(argv=None):
     count = options.whole(0, options.MAX_COUNT)
     parser.add_option("kills", type=count, default=40, help="with SIGKILL, over all scripts (default: %(default)s)")
     help = "Ctrl-C and SIGTERM in turns, over all scripts (default: %(default)s)"
-    parser.add_option("signals", type=count, default=16, help=help)
+    parser.add_option("signals", type=count, default=20, help=help)
     parser.add_option("seed", type=options.seed, default=0, help="of the moments (default: %(default)s)")
     parser.add_option("scripts", nargs="+", choices=SCRIPTS, default=list(SCRIPTS), help="default: all")
     return parser.parse_args(argv)
