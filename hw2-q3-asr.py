@@ -142,10 +142,6 @@ class Recognition(experiment.SequenceExperiment):
         figures = metrics.transcription(self.decode(model, "val"), self.data.texts["val"])
         return {"val_loss": self.loss(model, "val")} | {f"val_{name}": figures[name]["value"] for name in SCORES}
 
-    def loss(self, model, split):
-        """The mean cross-entropy of a split's letters, without label smoothing; longer texts are cut as in training."""
-        return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
-
     def judge(self, hyps, split):
         refs = self.data.texts[split]
         return metrics.ratio(metrics.distances(hyps, refs), list(map(len, refs))) if refs else None
@@ -161,9 +157,11 @@ class Recognition(experiment.SequenceExperiment):
     def figure_lines(self, figures):
         return metrics.transcription_lines(figures)
 
-    def decode(self, model, split, **search):
-        """The texts of all clips of a split, in their order."""
-        return [hyp for hyp, _ in self.listen(model, self.data.all_mels(split), **search)]
+    def inputs(self, split):
+        return self.data.all_mels(split)
+
+    def write(self, model, mels, **search):
+        return [hyp for hyp, _ in self.listen(model, mels, **search)]
 
     def listen(self, model, mels, **search):
         """The text of each spectrogram, and the attention weights of its symbols (n_symbols, n_heads, n_positions) if they are asked for."""
