@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ DEFAULT_SEED = 42
 MAX_SEED = 2**64 - 1  # what torch takes
 MAX_COUNT = 2**31 - 1
 MAX_THREADS = 1024
+MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 SAME_REQUEST = 2.0  # seconds; torchrun passes on to its processes a Ctrl-C that they have received already
 
@@ -222,6 +224,19 @@ seed = _number(int, lambda n: 0 <= n <= MAX_SEED, "a whole number from 0 to belo
 probability = _number(float, lambda p: 0 <= p < 1, "a number from 0 to below 1")
 
 
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # of a size in bytes
+
+
+def _n_bytes(text):
+    match = re.fullmatch(rf"(\d{{1,20}}(?:\.\d+)?) ?([{''.join(UNITS)}]?)B?", text, re.ASCII | re.IGNORECASE)
+    if match is None:
+        raise ValueError
+    return round(float(match[1]) * UNITS[match[2].upper()])
+
+
+byte_size = _number(_n_bytes, lambda n: n < 2**63, "a size such as 500MB or 1GB")
+
+
 def run_name(text):
     """An argparse type: the name of one folder, not a path."""
     if text in ("", ".", "..") or Path(text).name != text:
@@ -238,6 +253,12 @@ def add_data_options(parser):
         help="real data, the bundled data that this project generates, or (auto, the default) real if they are there",
     )
     parser.add_option("data_dir", type=Path, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
+
+
+def add_memory_option(parser):
+    """How much of the features is held in memory; the data module reads this."""
+    help = "features that take more memory, such as 500MB, are read from the disk for each batch (default: 1GB)"
+    parser.add_option("memory_budget", type=byte_size, default=MEMORY_BUDGET, metavar="SIZE", help=help)
 
 
 def add_report_options(parser, output_dir):

@@ -30,7 +30,7 @@ LOCK, REPLACING, NEW = ".lock", ".replacing", ".new-"
 RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
 OWN_FILES = (RESULT, LAST, CONFIG, HISTORY, BEST, "*.pdf", "*.png", "test_predictions.*", "caps_generated_*.json")
 # Options that say where or how a run is made, not what is computed; of the data the fingerprint decides.
-WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads")
+WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads", "memory_budget")
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
 
 

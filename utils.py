@@ -423,6 +423,20 @@ def sequence_loss(logits, tgt_out, padding_idx, label_smoothing=0.0):
     return loss, (tgt_out != padding_idx).sum()
 
 
+def ctc_loss(logits, n_positions, tgt_out, padding_idx):
+    """The CTC loss of a batch, summed over its texts (Graves et al., 2006, ICML); 0 for a text too long for its sound.
+
+    Shapes:
+        logits: (batch_size, max_positions, vocab_size + 1), the blank last
+        n_positions: (batch_size)
+        tgt_out: (batch_size, max_tgt_len), each text with a stop symbol, which is not heard, and padding behind it
+    """
+    log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)
+    n_heard = (tgt_out != padding_idx).sum(dim=1).cpu() - 1
+    how = {"blank": logits.shape[2] - 1, "reduction": "sum", "zero_infinity": True}
+    return torch.nn.functional.ctc_loss(log_probs, tgt_out, n_positions, n_heard, **how)
+
+
 def guided_attention_loss(alpha, n_symbols, n_positions, width=0.2):
     """How far attention is from the diagonal of text and sound (Tachibana et al., 2018, ICASSP, Section 4.2).
 
@@ -677,6 +691,11 @@ def plot_over_time(path, image, seconds, ylabel, unit, labels=None, title=None, 
     ax.grid(False)
     ax.set(xlabel="Time (s)", ylabel=ylabel, title=title)
     save_figure(fig, path)
+
+
+def plot_log_mel(path, mels, seconds, title=None):
+    """A figure of a log-mel spectrogram (n_frames, n_mels)."""
+    plot_over_time(path, mels.T, seconds, "Mel channel", "Log-mel", title=title, flipped=True)
 
 
 def plot_captioned(folder, name, image, words, weights=None, title=None):

@@ -174,7 +174,7 @@ def our_decode(model, data, split, rows, max_steps, forbidden):
     def decode(batch):
         start = model.start(*speech.pad_mels([mels[i] for i in batch]))
         limits = torch.tensor([max_steps[i] for i in batch])
-        settings = script.SYMBOLS | {"max_steps": limits, "forbidden": forbidden}
+        settings = speech.SEARCH_SYMBOLS | {"max_steps": limits, "forbidden": forbidden}
         return map(speech.decode, decoding.search(model.step, *start, **settings).symbols.tolist())
 
     return decoding.in_batches([len(clip) for clip in mels], BATCH_SIZE, lambda batch: list(decode(batch)))
@@ -276,7 +276,7 @@ def bench_steps(recogniser, n_repeats):
 
 def bench_decoding(recogniser, n_repeats, run):
     """Print clips a second of greedy decoding of both sides."""
-    data, args, forbidden = recogniser.data, recogniser.args, script.SYMBOLS["forbidden"]
+    data, args, forbidden = recogniser.data, recogniser.args, speech.SEARCH_SYMBOLS["forbidden"]
     split = "test"
     rows = text.at_equal_distances(range(len(data.ids[split])), N_DECODED)
     refs = [data.texts[split][row] for row in rows]

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -61,18 +62,41 @@ def key_of(*source_files):
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in source_files)).hexdigest()[:12]
 
 
-def cached_arrays(name, make, *source_files, compress=True):
+def folder_to_write():
+    """`data/cache/` or, where it cannot be written, a temporary folder that goes away with this process."""
+    try:
+        CACHE_DIR.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=CACHE_DIR):
+            return CACHE_DIR
+    except OSError:
+        return Path(_temporary_folder().name)
+
+
+@functools.cache  # which also keeps it until the end of the process
+def _temporary_folder():
+    try:
+        return tempfile.TemporaryDirectory(prefix="cache-")
+    except OSError as error:
+        raise UserError(f"neither {CACHE_DIR} nor a temporary folder can be written; make room there") from error
+
+
+def cached_arrays(name, make, *source_files, compress=True, is_intact=lambda arrays: True):
     """Arrays that `make()` computes, kept in `data/cache/` under a key made of `name` and the code in `source_files`.
 
     A cache file that is damaged is made again. Where the cache cannot be written the arrays are computed each time.
 
-    compress: takes long for large arrays of floats, and gains little.
+    Args:
+        compress: takes long for large arrays of floats, and gains little.
+        is_intact: `is_intact(arrays)` says whether another file that belongs to the arrays is as it was.
     """
     path = CACHE_DIR / (f"{name}-{key_of(*source_files)}.npz" if source_files else f"{name}.npz")
     try:
         with np.load(path, allow_pickle=False) as npz:
-            return {key: npz[key] for key in npz.files}
-    except FileNotFoundError:
+            arrays = {key: npz[key] for key in npz.files}
+        if not is_intact(arrays):
+            raise ValueError("the other file is not the one that was written")
+        return arrays
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except Exception:  # numpy, zipfile and zlib raise whatever a damaged file makes them raise
         print(f"warning: {path} is damaged, making it again", file=sys.stderr)
