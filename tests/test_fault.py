@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import contextmanager
 
 import fault
@@ -158,6 +159,18 @@ def test_a_full_disk_leaves_the_checkpoint(trial, name):
         assert_ended(process, "cannot write", "make room there")
         (folder / "filler").unlink()
         assert_goes_on(trial, name)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no file that is always full")
+@pytest.mark.parametrize("flush", [True, False])
+def test_an_output_that_cannot_be_written_is_told_in_one_line(flush):
+    """`python hw2-q3.py > FILE` on a full disk; without `flush` the lines are written when the script ends."""
+    code = f"import options; options.run_script(lambda: print('a line', flush={flush}))"
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-c", code]
+        process = subprocess.run(command, cwd=fault.ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert process.returncode == options.USER_ERROR
+    assert process.stderr.count("\n") == 1 and "the output cannot be written" in process.stderr, process.stderr
 
 
 @contextmanager
