@@ -4,6 +4,7 @@ Standard library only, so that `--help` and a wrong option answer at once: the s
 """
 
 import argparse
+import errno
 import importlib.util
 import math
 import os
@@ -24,6 +25,7 @@ MAX_COUNT = 2**31 - 1
 MAX_THREADS = 1024
 MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SAME_REQUEST = 2.0  # seconds; torchrun passes on to its processes a Ctrl-C that they have received already
 
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
@@ -123,7 +125,9 @@ def run_script(main):
     if rank() > 0:  # rank 0 prints; errors are shown all the same
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
     try:
-        sys.exit(main())
+        code = main()
+        sys.stdout.flush()
+        sys.exit(code)
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
     except ModuleNotFoundError:
@@ -140,8 +144,18 @@ def run_script(main):
         print("; ".join([what, *map(str, error.args)]), file=sys.stderr)
         sys.exit(code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        _close_output()
         sys.exit(BROKEN_PIPE)
+    except OSError as error:  # of `print`: `atomic_path` names its file
+        if error.errno not in NO_ROOM:
+            raise
+        _close_output()
+        sys.exit(_error_line(f"the output cannot be written ({error.strerror}); make room where it goes", USER_ERROR))
+
+
+def _close_output():
+    """Python flushes stdout once more when it ends, which must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _terminated = False
