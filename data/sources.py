@@ -3,13 +3,13 @@
 import functools
 import hashlib
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 
 import runs
-from options import DATA_DIR, UserError
+import safe_io
+from options import DATA_DIR, UserError, warn
 
 CACHE_DIR = DATA_DIR / "cache"
 BUNDLED = "bundled"
@@ -41,10 +41,7 @@ def choose(mode, candidates, title, fetch_command):
 
 @functools.cache  # once, however often the data are loaded
 def warn_of_bundled_data(title, fetch_command):
-    print(
-        f"warning: {title} is not here, using the bundled data in its place; {fetch_command} brings the real data",
-        file=sys.stderr,
-    )
+    warn(f"{title} is not here, using the bundled data in its place; {fetch_command} brings the real data")
 
 
 def fingerprint(arrays):
@@ -61,25 +58,30 @@ def key_of(*source_files):
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in source_files)).hexdigest()[:12]
 
 
-def cached_arrays(name, make, *source_files, compress=True):
+def cached_arrays(name, make, *source_files, fits, compress=True):
     """Arrays that `make()` computes, kept in `data/cache/` under a key made of `name` and the code in `source_files`.
 
     A cache file that is damaged is made again. Where the cache cannot be written the arrays are computed each time.
 
-    compress: takes long for large arrays of floats, and gains little.
+    Args:
+        fits: a function that tells whether arrays are what `make()` may return, by their names, types and shapes; for others it
+            may raise anything.
+        compress: takes long for large arrays of floats, and gains little.
     """
     path = CACHE_DIR / (f"{name}-{key_of(*source_files)}.npz" if source_files else f"{name}.npz")
     try:
-        with np.load(path, allow_pickle=False) as npz:
-            return {key: npz[key] for key in npz.files}
+        arrays = safe_io.read_arrays(path)
+        if not fits(arrays):
+            raise ValueError("it holds other arrays")
+        return arrays
     except FileNotFoundError:
         pass
     except Exception:  # numpy, zipfile and zlib raise whatever a damaged file makes them raise
-        print(f"warning: {path} is damaged, making it again", file=sys.stderr)
+        warn(f"{path} is damaged, making it again")
     arrays = make()
     try:
         with runs.atomic_path(path) as new_path, open(new_path, "wb") as file:
             (np.savez_compressed if compress else np.savez)(file, **arrays)
     except UserError as error:
-        print(f"warning: {error}; going on without a cache", file=sys.stderr)
+        warn(f"{error}; going on without a cache")
     return arrays

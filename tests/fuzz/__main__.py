@@ -19,7 +19,6 @@ of its own with limits for memory and time. Findings are:
 The files of a finding stay in a folder whose path is printed; the exit code is then 1.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -45,11 +44,11 @@ from tests.fuzz import damage
 N_INPUTS = 100_000
 MEMORY = 3 * 2**29  # bytes: what a reader may take by its own limit, 1 GiB unpacked, and half as much again
 ADDRESSES = 6 * 2**30  # bytes of address space; what asks for more gets a `MemoryError`, and the machine stays well
-SECONDS = 5.0
-GRACE = 30.0  # seconds without an answer after which a process is stuck
+SECONDS = 5.0  # of processor time, so that a busy machine makes no finding
+GRACE = 60.0  # seconds without an answer after which a process is stuck
 MAX_FINDINGS = 20  # of one reader; then it is given up
 SHARE_OF_HYPOTHESIS = 0.25  # of the inputs of a reader with a strategy
-N_DRAWN = 500  # values that hypothesis draws for a reader
+N_DRAWN = 200  # values that hypothesis draws for a reader
 TMPFS = "/dev/shm"
 SECRET = "secret\n"  # content of the file beside the input's folder
 GOOD = ("value", "user error")
@@ -77,18 +76,20 @@ class Watch:
         if event in self.CODE:
             self.seen.append(("code", f"{event} {arguments!r:.200}"))
         elif event == "open" or event in self.CHANGES:
-            changes = event != "open" or bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR))
+            flags = (arguments[2] or 0) if event == "open" else 0
+            changes = event != "open" or bool(flags & (os.O_WRONLY | os.O_RDWR))
+            follows = event == "open" and not flags & os.O_NOFOLLOW
             for path in arguments[:1] if event == "open" else arguments:
-                if isinstance(path, str | bytes | os.PathLike) and self.leaves(os.fsdecode(path), changes, event):
+                if isinstance(path, str | bytes | os.PathLike) and self.leaves(os.fsdecode(path), changes, follows):
                     self.seen.append(("path", f"{event} {os.fsdecode(path)!r:.200}"))
 
-    def leaves(self, path, changes, event):
+    def leaves(self, path, changes, follows):
         """Whether a path lies outside: to be changed anywhere, to be read in the folder around the input's."""
         self.is_on = False  # the calls below are audited, too
         path = os.path.abspath(path)
         if changes:  # a link in the place of a file is replaced, and is followed where a file is opened
             folder, name = os.path.split(path)
-            path = os.path.realpath(path) if event == "open" else os.path.join(os.path.realpath(folder), name)
+            path = os.path.realpath(path) if follows else os.path.join(os.path.realpath(folder), name)
         self.is_on = True
         if (path + os.sep).startswith(self.inside) or path == os.devnull:
             return False
@@ -141,7 +142,7 @@ class Bench:
         """Read the input that lies in the folder; returns (outcome, description)."""
         said, before = io.StringIO(), peak_memory()
         outcome, what = "value", ""
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()), self.watch.on():
                 self.reader.read(self.inside)
@@ -154,7 +155,7 @@ class Bench:
         except BaseException:
             outcome, what = "traceback", traceback.format_exc()
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         lines = said.getvalue().split("\n")[:-1]
         if not all(line.startswith("warning: ") and line.isprintable() for line in lines):
             outcome, what = "traceback", f"a warning is not one line: {said.getvalue()!r:.400}"
@@ -201,16 +202,19 @@ def address_space():
 
 def work(reader, root, seed, numbers, pipe):
     """The process of a reader: judge the inputs of these numbers, and write a line of JSON for each to `pipe`."""
-    signal.signal(signal.SIGALRM, on_alarm)
+    signal.signal(signal.SIGPROF, on_alarm)
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES + address_space(), resource.RLIM_INFINITY))
     with open(os.devnull, "w", encoding="utf-8") as null:
         os.dup2(null.fileno(), sys.stderr.fileno())  # where the C libraries complain
     bench = Bench(reader, root, seed)
     with open(pipe, "w", encoding="utf-8", buffering=1) as report:
         for number in numbers:
-            bench.prepare(number)
-            outcome, what = bench.judge()
             kept = None
+            try:
+                bench.prepare(number)
+                outcome, what = bench.judge()
+            except BaseException:
+                outcome, what = "crash", traceback.format_exc()
             if outcome not in GOOD:
                 kept = keep(bench.inside, root, number)
                 bench.set_up()
@@ -267,7 +271,9 @@ def run(reader, root, seed, start, n):
         if number < start + n and len(findings) < MAX_FINDINGS:
             outcome = "time" if status == signal.SIGKILL else "crash"
             counts[outcome] += 1
-            findings.append((number, outcome, f"the process ended with status {status}", str(folder / "around" / "inside")))
+            findings.append(
+                (number, outcome, f"the process ended with status {status}", str(folder / "around" / "inside"))
+            )
             number += 1
     return counts, findings, time.perf_counter() - began
 
@@ -295,9 +301,14 @@ def fuzz(readers, root, n, seed=options.DEFAULT_SEED, start=0):
     print(row("reader", "inputs", "values", "user errors", "findings", "seconds"), flush=True)
     total, total_seconds, found = Counter(), 0.0, []
     for reader, n_inputs in zip(readers, shares(readers, n)):
-        counts, findings, seconds = run(reader, root / reader.name.replace(" ", "-").replace("/", "-"), seed, start, n_inputs)
+        counts, findings, seconds = run(
+            reader, root / reader.name.replace(" ", "-").replace("/", "-"), seed, start, n_inputs
+        )
         n_good = sum(counts[kind] for kind in GOOD)
-        print(row(reader.name, counts.total(), *(counts[k] for k in GOOD), counts.total() - n_good, f"{seconds:.1f}"), flush=True)
+        print(
+            row(reader.name, counts.total(), *(counts[k] for k in GOOD), counts.total() - n_good, f"{seconds:.1f}"),
+            flush=True,
+        )
         total += counts
         total_seconds += seconds
         found += [(reader.name, *finding) for finding in findings]
@@ -311,7 +322,9 @@ def parse_args(argv=None):
     parser.add_option("n", type=options.positive_int, default=N_INPUTS, help="inputs in all (default: %(default)s)")
     parser.add_option("only", nargs="+", metavar="WORD", help="only readers whose names hold one of these words")
     parser.add_option("seed", type=options.seed, default=options.DEFAULT_SEED, help="(default: %(default)s)")
-    parser.add_option("start", type=options.whole(0, options.MAX_COUNT), default=0, help="number of the first input (default: 0)")
+    parser.add_option(
+        "start", type=options.whole(0, options.MAX_COUNT), default=0, help="number of the first input (default: 0)"
+    )
     return parser.parse_args(argv)
 
 

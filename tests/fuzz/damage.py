@@ -21,9 +21,44 @@ OUTSIDE = "outside.txt"  # beside the folder of the input; no reader may touch i
 EXECUTED = "executed"  # a folder that the hostile code makes there
 SIZES = (0, 1, 2, 3, 7, 8, 63, 127, 128, 255, 256, 1024, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**33)
 SIZES = (*SIZES, 2**40, 2**62, 2**63 - 1, 2**64 - 1, -1, -2, -(2**31), -(2**63))
-NAMES = ("../" + OUTSIDE, "../../" + OUTSIDE, "..\\" + OUTSIDE, "/tmp/absolute", "C:\\absolute", "//host/share", "..", ".", "")
-NAMES = (*NAMES, "a/../../" + OUTSIDE, "name\nwith a line", "name\x1b[2Jescape", "a" * 300, "nul\0name", "-option", "~", "con")
-WORDS = ("\ud800", "\0", "\n", "\r", "\x1b]0;title\x07", "\u2028", "\x85", "é" * 50, "a" * 5000, "nan", "1e999", "{}", "%s%n", "0")
+NAMES = (
+    "../" + OUTSIDE,
+    "../../" + OUTSIDE,
+    "..\\" + OUTSIDE,
+    "/tmp/absolute",
+    "C:\\absolute",
+    "//host/share",
+    "..",
+    ".",
+    "",
+)
+NAMES = (
+    *NAMES,
+    "a/../../" + OUTSIDE,
+    "name\nwith a line",
+    "name\x1b[2Jescape",
+    "a" * 300,
+    "nul\0name",
+    "-option",
+    "~",
+    "con",
+)
+WORDS = (
+    "\ud800",
+    "\0",
+    "\n",
+    "\r",
+    "\x1b]0;title\x07",
+    "\u2028",
+    "\x85",
+    "é" * 50,
+    "a" * 5000,
+    "nan",
+    "1e999",
+    "{}",
+    "%s%n",
+    "0",
+)
 
 
 def huge(rng):
@@ -38,7 +73,9 @@ def damaged_bytes(rng, content, other=b""):
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         size = len(content)
         # Headers stand at the start, tables of contents at the end.
-        place = rng.choice((rng.randrange(size + 1), rng.randrange(min(size, 64) + 1), size - rng.randrange(min(size, 64) + 1)))
+        place = rng.choice(
+            (rng.randrange(size + 1), rng.randrange(min(size, 64) + 1), size - rng.randrange(min(size, 64) + 1))
+        )
         length = rng.choice((1, 2, 4, 16, 100, 1000))
         kind = rng.randrange(9)
         if kind == 0 and place < size:
@@ -253,11 +290,30 @@ def damaged_array(rng, name, content):
         shapes += ["(1, 0, 99999999999)", "(True,)", "(1.0,)", "[2]", "(" * 3000, "(3,) * 9"]
         text = re.sub(r"'shape': \([^)]*\)", "'shape': " + rng.choice(shapes), text)
     elif kind in (4, 5):
-        types = ["|O", "|V0", "|S0", "<U0", "<U999999999", "|V2147483647", "<M8[s]", "<c16", ">i8", "<f2", "|b1", "x", "", "<U1"]
-        descr = rng.choice([*map(repr, types), "[('a', '|O')]", "[('a', '<f8', (9999999,))]", "None", "{'a': 1}", "[[[[" * 99])
+        types = [
+            "|O",
+            "|V0",
+            "|S0",
+            "<U0",
+            "<U999999999",
+            "|V2147483647",
+            "<M8[s]",
+            "<c16",
+            ">i8",
+            "<f2",
+            "|b1",
+            "x",
+            "",
+            "<U1",
+        ]
+        descr = rng.choice(
+            [*map(repr, types), "[('a', '|O')]", "[('a', '<f8', (9999999,))]", "None", "{'a': 1}", "[[[[" * 99]
+        )
         text = re.sub(r"'descr': '[^']*'", "'descr': " + descr, text)
     elif kind == 6:
-        text = rng.choice(("{}", "__import__('os').mkdir('../executed')", "{'a': 1}" * 50, "9" * 5000, "\\", "'''", text[:-9]))
+        text = rng.choice(
+            ("{}", "__import__('os').mkdir('../executed')", "{'a': 1}" * 50, "9" * 5000, "\\", "'''", text[:-9])
+        )
     else:
         body = rng.choice((body[: len(body) // 2], body * 2, b"", rng.randbytes(len(body))))
     text = text.encode("latin-1") + b"\n"
@@ -274,11 +330,13 @@ def save_hostile_checkpoint(rng, path, state, legacy=False):
     if kind < 0.5:
         leaves = (
             *plain_leaves(rng),
-            lambda: torch.zeros(1).expand(10**rng.choice((3, 12))),
+            lambda: torch.zeros(1).expand(10 ** rng.choice((3, 12))),
             lambda: torch.full((2, 3), float("nan")),
             lambda: torch.eye(2).to_sparse(),
             lambda: torch.zeros(2, device="meta"),
-            lambda: torch.zeros(3, dtype=rng.choice((torch.int64, torch.complex64, torch.bool, torch.bfloat16, torch.uint8))),
+            lambda: torch.zeros(
+                3, dtype=rng.choice((torch.int64, torch.complex64, torch.bool, torch.bfloat16, torch.uint8))
+            ),
             lambda: torch.zeros(rng.choice((0, 1, 624, 5056)), dtype=torch.uint8),
             lambda: torch.nn.Parameter(torch.zeros(2)),
             lambda: laughs(rng),
@@ -300,7 +358,9 @@ def save_hostile_checkpoint(rng, path, state, legacy=False):
         hostile = rng.choice(hostile_pickles(rng))
         path.write_bytes(zipped([(i, hostile if i.filename.endswith("data.pkl") else data) for i, data in members]))
     elif kind < 0.6:
-        path.write_bytes(b"".join(pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {})) + rng.choice(hostile_pickles(rng)))
+        path.write_bytes(
+            b"".join(pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {})) + rng.choice(hostile_pickles(rng))
+        )
     elif kind < 0.62:
         path.write_bytes(pickle.dumps(Payload(), rng.choice((0, 2, 4))))
     elif legacy:
@@ -322,7 +382,11 @@ def hostile_pickles(rng):
     size = rng.choice(SIZES)
     number = size.to_bytes(9, "little", signed=True)
     long = b"\x8a\x09" + number
-    storage = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0" + b"0X\x03\0\0\0cpu" + long
+    storage = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0"
+        + b"0X\x03\0\0\0cpu"
+        + long
+    )
     storage += b"tQK\0" + rng.choice((b"K\x04", long)) + b"\x85" + rng.choice((b"K\0", b"K\x01", long)) + b"\x85\x89"
     storage += b"ccollections\nOrderedDict\n)RtR."
     return (
@@ -352,8 +416,17 @@ def damage_tar(rng, path):
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w", format=rng.choice((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))) as tar:
         for _ in range(rng.randrange(1, 5)):
-            member = tarfile.TarInfo(rng.choice((*NAMES, "set/a.txt", "set/a.txt", "set/sub/b.txt", "set", "n" * 200)).replace("\0", "") or "x")
-            kinds = (tarfile.REGTYPE,) * 6 + (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE)
+            member = tarfile.TarInfo(
+                rng.choice((*NAMES, "set/a.txt", "set/a.txt", "set/sub/b.txt", "set", "n" * 200)).replace("\0", "")
+                or "x"
+            )
+            kinds = (tarfile.REGTYPE,) * 6 + (
+                tarfile.SYMTYPE,
+                tarfile.LNKTYPE,
+                tarfile.FIFOTYPE,
+                tarfile.CHRTYPE,
+                tarfile.DIRTYPE,
+            )
             member.type = rng.choice((*kinds, tarfile.GNUTYPE_SPARSE, tarfile.CONTTYPE, b"?"))
             member.linkname = rng.choice((*NAMES, "a.txt", "/etc/passwd")).replace("\0", "")
             data = rng.randbytes(rng.choice((0, 1, 511, 512, 513, 3000)))
@@ -363,7 +436,13 @@ def damage_tar(rng, path):
     for _ in range(rng.choice((0, 1, 2))):  # a field of a header, and its checksum made right again
         start = rng.randrange(0, len(plain), 512)
         field, length = rng.choice(((124, 12), (156, 1), (345, 155), (482, 13), (257, 8)))
-        values = (b"77777777777\0", b"\x80" + b"\xff" * 11, b"-1", rng.choice((b"x", b"g", b"L", b"K", b"S", b"1", b"2")), rng.randbytes(length))
+        values = (
+            b"77777777777\0",
+            b"\x80" + b"\xff" * 11,
+            b"-1",
+            rng.choice((b"x", b"g", b"L", b"K", b"S", b"1", b"2")),
+            rng.randbytes(length),
+        )
         plain[start + field : start + field + length] = rng.choice(values)[:length].ljust(length, b"\0")
         block = plain[start : start + 512]
         block[148:156] = b" " * 8
@@ -399,8 +478,13 @@ def damage_png(rng, path):
     if how == 0:
         chunks[i] = kind, damaged_bytes(rng, data)
     elif how == 1:
-        sides = [rng.choice(SIZES) % 2**32 if rng.random() < 0.5 else rng.choice((1, 9, 4000, 13_000, 30_000)) for _ in range(2)]
-        head = struct.pack(">IIBBBBB", *sides, rng.choice((1, 2, 4, 8, 16)), rng.choice((0, 2, 3, 4, 6, 9)), 0, 0, rng.choice((0, 1)))
+        sides = [
+            rng.choice(SIZES) % 2**32 if rng.random() < 0.5 else rng.choice((1, 9, 4000, 13_000, 30_000))
+            for _ in range(2)
+        ]
+        head = struct.pack(
+            ">IIBBBBB", *sides, rng.choice((1, 2, 4, 8, 16)), rng.choice((0, 2, 3, 4, 6, 9)), 0, 0, rng.choice((0, 1))
+        )
         chunks[0] = b"IHDR", head
     elif how == 2:
         text = rng.choice((b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"tRNS", b"PLTE", b"acTL", b"fcTL", b"IDAT"))
@@ -408,5 +492,7 @@ def damage_png(rng, path):
         chunks.insert(rng.randrange(1, len(chunks) + 1), (text, b"name\0\0" + packed))
     else:
         del chunks[i]
-    body = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
+    body = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
     path.write_bytes(content[:8] + b"".join(body))

@@ -94,7 +94,14 @@ def small_model():
     return torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
 
 
-ARGS = {"optimizer": "adam", "learning_rate": 0.1, "l2_decay": 0.0, "momentum": 0.0, "max_grad_norm": None, "amp": False}
+ARGS = {
+    "optimizer": "adam",
+    "learning_rate": 0.1,
+    "l2_decay": 0.0,
+    "momentum": 0.0,
+    "max_grad_norm": None,
+    "amp": False,
+}
 ARGS |= {"schedule": "cosine", "warmup": 0.0, "ema_decay": 0.9, "accumulate": 1}
 N_STEPS = 4
 HISTORY = [{"epoch": 1, "train_loss": 0.5, "val_acc": {"value": 0.5, "low": 0.25, "high": 0.75}, "seconds": 0.1}]
@@ -124,7 +131,11 @@ def best_state():
 def last_state():
     _, optimization = trained()
     states = {name: part.state_dict() for name, part in optimization.parts.items()}
-    return states | {"order": torch.Generator().get_state(), "random": {"cpu": torch.get_rng_state()}, "history": HISTORY}
+    return states | {
+        "order": torch.Generator().get_state(),
+        "random": {"cpu": torch.get_rng_state()},
+        "history": HISTORY,
+    }
 
 
 def make_best(folder):
@@ -155,8 +166,8 @@ def _(folder):
 
 @reader("checkpoint: parts", 5, make_best, damage_best)
 def _(folder):
-    vocabs = [text.Vocabulary(chars) for chars in runs.part_of_checkpoint(folder / runs.BEST, "chars")]
-    words = text.WordVocabulary(runs.part_of_checkpoint(folder / runs.BEST, "words"))
+    vocabs = [text.Vocabulary(chars) for chars in runs.part_of_checkpoint(folder / runs.BEST, "chars", of=(str, str))]
+    words = text.WordVocabulary(runs.part_of_checkpoint(folder / runs.BEST, "words", of=[str]))
     return [vocab.decode(vocab.encode("ab")) for vocab in vocabs], len(words)
 
 
@@ -204,7 +215,8 @@ def _(folder):
     found = runs.find(folder, "q3", use_attn=True)
     for run in found:
         assert isinstance(run.config["data"]["fingerprint"], str)
-        run.is_finished, run.options, run.changed, run.bundled, run.result, run.figures
+        assert all(isinstance(part, dict) for part in (run.options, run.changed, run.result))
+        assert run.is_finished and run.bundled in (True, False) and isinstance(run.figures, list)
     return [runs.different(run.folder, CONFIG) for run in found], runs.folder_of(CONFIG, folder, "a")
 
 
@@ -262,7 +274,9 @@ def damage_replaced(rng, folder):
         damage.damage_json(rng, marker)
     else:
         outside = str(folder.parent / "made.txt")
-        name = rng.choice((outside, f"../../../{damage.OUTSIDE}", "../b/config.json", f"x/../../../../{damage.OUTSIDE}", "sub/file"))
+        name = rng.choice(
+            (outside, f"../../../{damage.OUTSIDE}", "../b/config.json", f"x/../../../../{damage.OUTSIDE}", "sub/file")
+        )
         new = run / f"{runs.NEW}{name}"
         os.makedirs(os.path.join(run, runs.NEW + name.partition("/")[0]), exist_ok=True)
         os.makedirs(os.path.dirname(new), exist_ok=True)
@@ -270,7 +284,9 @@ def damage_replaced(rng, folder):
             new.write_bytes(b"hostile")
         marker.write_text(json.dumps([name, runs.CONFIG]), encoding="utf-8")
     if rng.random() < 0.3:
-        victim = run / rng.choice((runs.CONFIG, runs.RESULT, runs.BEST, f"{runs.NEW}{runs.BEST}", ".x.tmp", runs.LOCK, "f.pdf", ".replacing"))
+        victim = run / rng.choice(
+            (runs.CONFIG, runs.RESULT, runs.BEST, f"{runs.NEW}{runs.BEST}", ".x.tmp", runs.LOCK, "f.pdf", ".replacing")
+        )
         victim.unlink(missing_ok=True)
         kind = rng.randrange(3)
         if kind == 0:
@@ -333,7 +349,9 @@ def make_idx(folder):
         header = struct.pack(f">HBB{values.ndim}I", 0, image_sets.IDX_UNSIGNED_BYTE, values.ndim, *values.shape)
         content = header + values.tobytes()
         packed = i % 2 == 0
-        (folder / (name if packed else name.removesuffix(".gz"))).write_bytes(gzip.compress(content) if packed else content)
+        (folder / (name if packed else name.removesuffix(".gz"))).write_bytes(
+            gzip.compress(content) if packed else content
+        )
 
 
 def damage_idx(rng, folder):
@@ -382,7 +400,9 @@ def damage_cache(rng, folder):
 def read_bundled(folder):
     with (
         mock.patch.object(images.bundled_images, "generate", lambda dataset: some_images()),
-        mock.patch("data.bundled.translation.generate", lambda n: [("go .", "ve ."), ("i am here .", "estoy aqui .")] * 60),
+        mock.patch(
+            "data.bundled.translation.generate", lambda n: [("go .", "ve ."), ("i am here .", "estoy aqui .")] * 60
+        ),
     ):
         return images.load("kuzushiji_mnist", "bundled"), translation._bundled_pairs(20)
 
@@ -436,7 +456,12 @@ def make_captions(folder):
 
 
 @reader(
-    "JSON: captions.load", 8, make_captions, in_file("set/dataset.json", damage.damage_json), like(caption_json()), "set/dataset.json"
+    "JSON: captions.load",
+    8,
+    make_captions,
+    in_file("set/dataset.json", damage.damage_json),
+    like(caption_json()),
+    "set/dataset.json",
 )
 def _(folder):
     data = captions.load(str(folder / "set"), "real")
@@ -452,7 +477,9 @@ def make_pictures(folder):
     rgb.save(folder / "a.tif")
     rgb.convert("P").save(folder / "p.png")
     for compression in ("tiff_lzw", "jpeg", "tiff_adobe_deflate", "group4"):
-        (rgb.convert("1") if compression == "group4" else rgb).save(folder / f"{compression}.tif", compression=compression)
+        (rgb.convert("1") if compression == "group4" else rgb).save(
+            folder / f"{compression}.tif", compression=compression
+        )
     Image.fromarray(picture(1, np.uint16, (SIDE, SIDE))).save(folder / "grey16.tif")
     Image.fromarray(picture(1, np.float32, (SIDE, SIDE))).save(folder / "float.tif")
     Image.fromarray(picture(1, np.uint16, (SIDE, SIDE))).save(folder / "grey16.png")
@@ -468,7 +495,9 @@ OTHER_IMAGES = (
     b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b",\0\0\0\0\xff\xff\xff\xff\0\x02\x02\x4c\x01\0;",
     b"BM" + struct.pack("<IHHIIiiHHIIiiII", 60, 0, 0, 54, 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0),
     b"II*\0\x08\0\0\0",
-    b"\xff\xd8\xff\xc0\0\x11\x08" + struct.pack(">HH", 65500, 65500) + b"\x03\x01\x22\0\x02\x11\x01\x03\x11\x01\xff\xd9",
+    b"\xff\xd8\xff\xc0\0\x11\x08"
+    + struct.pack(">HH", 65500, 65500)
+    + b"\x03\x01\x22\0\x02\x11\x01\x03\x11\x01\xff\xd9",
 )
 
 
@@ -488,7 +517,8 @@ def damage_picture(rng, folder):
         damage.damage_png(rng, path)
     else:
         damage.damage_file(rng, path, rng.choice(paths).read_bytes())
-    path.rename(folder / "read")
+    if os.path.lexists(path):
+        path.rename(folder / "read")
 
 
 @reader("image: captions.read_image", 12, make_pictures, damage_picture)
@@ -528,7 +558,8 @@ def damage_encoder(rng, folder):
 
 @reader("encoder weights", 6, make_encoder, damage_encoder)
 def _(folder):
-    return [encoders.Encoder("tiny", str(folder / name)).build() for name in ("zip.pth", "legacy.pth")]
+    for name in ("zip.pth", "legacy.pth"):
+        encoders.Encoder("tiny", str(folder / name)).build()
 
 
 def make_generated(folder):
@@ -549,7 +580,7 @@ def _(folder):
 
 # Texts
 
-PAIRS = "".join(f"{e}\t{s}\tCC\n" for e, s in [("Go.", "Ve."), ("Hi!", "¡Hola!"), ("I'm here.", "Estoy aquí.")] * 9)
+PAIRS = "".join(f"Go {x}.\t¡Vé {x}!\tCC\n" for x in "abcdefghijklmnopqrstuvwxyz")
 
 
 def make_pairs(folder):
@@ -576,7 +607,9 @@ def make_clips(folder):
     (folder / speech.FOLDER_NAME / speech.WAVS).mkdir(parents=True)
     ids = [f"LJ001-{i:04}" for i in range(1, 5)]
     for i, id in enumerate(ids):
-        soundfile.write(folder / speech.FOLDER_NAME / speech.WAVS / f"{id}.wav", tone(0.1 + 0.01 * i), speech.SAMPLE_RATE, "PCM_16")
+        soundfile.write(
+            folder / speech.FOLDER_NAME / speech.WAVS / f"{id}.wav", tone(0.1 + 0.01 * i), speech.SAMPLE_RATE, "PCM_16"
+        )
     lines = [f"{id}|Some text {id}.|some text.\n" for id in ids]
     (folder / speech.FOLDER_NAME / speech.METADATA).write_text("".join(lines), encoding="utf-8")
 
@@ -599,17 +632,35 @@ def make_sounds(folder):
     soundfile.write(folder / "b.wav", tone(0.06, 8000, 2), 8000, "PCM_24", format="WAVEX")
     soundfile.write(folder / "c.flac", tone(), speech.SAMPLE_RATE, "PCM_16")
     soundfile.write(folder / "d.flac", tone(0.06, 44_100, 2), 44_100, "PCM_24")
-    others = (("aiff", "PCM_16"), ("caf", "PCM_16"), ("w64", "PCM_16"), ("rf64", "PCM_16"), ("au", "PCM_16"), ("ogg", "VORBIS"))
+    others = (
+        ("aiff", "PCM_16"),
+        ("caf", "PCM_16"),
+        ("w64", "PCM_16"),
+        ("rf64", "PCM_16"),
+        ("au", "PCM_16"),
+        ("ogg", "VORBIS"),
+    )
     for suffix, subtype in (*others, ("nist", "PCM_16"), ("voc", "PCM_16"), ("mat4", "PCM_16"), ("sds", "PCM_16")):
         soundfile.write(folder / f"e.{suffix}", tone(0.06), speech.SAMPLE_RATE, subtype, format=suffix.upper())
 
 
 def wav_header(rng):
     """A WAV that says of itself what a small file cannot be."""
-    n_channels, rate, bits = rng.choice((0, 1, 2, 1024, 65535)), rng.choice((0, 1, 8000, 22_050, 2**31 - 1)), rng.choice((8, 16, 24, 32, 64))
+    n_channels, rate, bits = (
+        rng.choice((0, 1, 2, 1024, 65535)),
+        rng.choice((0, 1, 8000, 22_050, 2**31 - 1)),
+        rng.choice((8, 16, 24, 32, 64)),
+    )
     n_bytes = rng.choice((0, 10, 10**6, 2**31, 2**32 - 1))
     form = struct.pack("<HHIIHH", rng.choice((1, 3, 0xFFFE)), n_channels, rate, 0, n_channels * bits // 8 % 65536, bits)
-    body = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", n_bytes) + bytes(rng.choice((0, 3000, 200_000)))
+    body = (
+        b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + form
+        + b"data"
+        + struct.pack("<I", n_bytes)
+        + bytes(rng.choice((0, 3000, 200_000)))
+    )
     return b"RIFF" + struct.pack("<I", rng.choice((len(body), 2**32 - 1))) + body
 
 
@@ -630,12 +681,13 @@ def damage_sound(rng, folder):
         path.write_bytes(flac_header(rng, path.read_bytes()))
     elif kind > 0.25:
         damage.damage_file(rng, path, rng.choice(paths).read_bytes())
-    path.rename(folder / f"read{rng.choice(('.wav', '.flac', path.suffix, '.raw', ''))}")
+    if os.path.lexists(path):
+        path.rename(folder / f"read{rng.choice(('.wav', '.flac', path.suffix, '.raw', ''))}")
 
 
 @reader("sound: read_sound", 12, make_sounds, damage_sound)
 def _(folder):
-    (path,) = folder.glob("read*")
+    path = next(folder.glob("read*"), folder / "read.wav")
     return [speech.log_mel(speech.read_sound(path, any_rate=True))]
 
 
@@ -710,7 +762,8 @@ def make_tar(folder):
 
 @reader("tar: untar", 7, make_tar, in_file("set.tar", damage.damage_tar))
 def _(folder):
-    return download.untar(folder / "set.tar", folder / "data", r"set/(sub/)?\w+\.txt", 4, 10_000)
+    with download.workspace(folder / "data") as new:
+        return download.untar(folder / "set.tar", new, r"set/(sub/)?\w+\.txt", 4, 10_000)
 
 
 @reader("folder: ljspeech.check", 2, make_clips, in_file(METADATA_PATH, damage.damage_text))
