@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: report report-full setup test bench lint clean
+.PHONY: report report-full setup test fault bench lint clean
 
 report: $(READY)
 	@exec $(BIN)/python report/make_runs.py -scale quick -data_dir "$(DATA_DIR)"
@@ -18,6 +18,10 @@ setup: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+# Every training script is killed again and again and must end with the same bits.
+fault: $(READY)
+	$(BIN)/python tests/fault.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_q2.py

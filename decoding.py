@@ -9,7 +9,8 @@ model for the next symbol of all of them at once, by its `step(tokens, state, me
         it is that of one hypothesis for each row.
     memory: what stays the same, such as the encoded source. All hypotheses of a row share their row's memory.
     log_probs: (n_hyps, vocab_size), of the next symbol
-    alpha: (n_hyps, n_source), the attention weights of this step, or None
+    alpha: (n_hyps, n_source), the attention weights of this step, or None; further dimensions, such as that of the heads,
+        may stand between the two
 
 State and memory may be tensors, or tuples, lists and dicts of tensors, also nested or empty. The first dimension of
 each tensor is n_hyps in the state and n_rows in the memory. Other values, such as a number of steps, are handed on
@@ -35,7 +36,7 @@ class Decoded(NamedTuple):
     Attributes:
         symbols: (n_rows, n_steps), the symbols before EOS, filled up with `pad`.
         scores: (n_rows), the log-probabilities; in beam search they are divided by length^length_penalty.
-        weights: (n_rows, n_steps, n_source), the attention weights of the steps that chose the symbols and EOS, then 0;
+        weights: (n_rows, n_steps, ..., n_source), the attention weights of the steps that chose the symbols and EOS, then 0;
             None unless `return_weights` is set and the model has attention.
     """
 
@@ -54,6 +55,11 @@ def select(structure, rows):
         parts = [select(part, rows) for part in structure]
         return type(structure)(*parts) if hasattr(structure, "_fields") else type(structure)(parts)
     return structure
+
+
+def only_where(is_kept, values):
+    """`values`, and 0 where `is_kept`, which has their first dimensions, is False."""
+    return values * is_kept.view(*is_kept.shape, *[1] * (values.dim() - is_kept.dim()))
 
 
 class Hypotheses:
@@ -125,7 +131,7 @@ class Hypotheses:
             parents: (n_going_on, n_places), the place of the hypothesis that each one continues; by default its own.
         """
         if self.alpha is not None:
-            self.alpha = self.alpha.unflatten(0, self.ended.shape) * ~self.ended.unsqueeze(2)
+            self.alpha = only_where(~self.ended, self.alpha.unflatten(0, self.ended.shape))
         ended, lengths = self.ended, self.lengths + ~self.ended
         if parents is not None:
             first = torch.arange(len(self.rows), device=parents.device).unsqueeze(1) * ended.shape[1]
@@ -150,7 +156,7 @@ class Hypotheses:
         """The answers, as `Decoded` with a dimension n_answers after the first."""
         places, alpha = self.places, self.alpha
         symbols = places.new_full((len(self.history), *places.shape), self.pad)
-        weights = None if alpha is None else alpha.new_zeros(*symbols.shape, alpha.shape[2])
+        weights = None if alpha is None else alpha.new_zeros(*symbols.shape, *alpha.shape[2:])
         for t in reversed(range(len(self.history))):
             rows, tokens, parents, alpha = self.history[t]
             place, before_end = places[rows], t <= self.last_steps[rows]
@@ -158,7 +164,8 @@ class Hypotheses:
             if parents is not None:
                 places[rows] = place = torch.where(before_end, parents.gather(1, place), place)
             if alpha is not None:
-                weights[t, rows] = alpha.take_along_dim(place.unsqueeze(2), dim=1) * before_end.unsqueeze(2)
+                row = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+                weights[t, rows] = only_where(before_end, alpha[row, place])
         return Decoded(symbols.movedim(0, 2), self.scores, None if weights is None else weights.movedim(0, 2))
 
 

@@ -6,6 +6,7 @@ rates, seeds), `run` makes one run of each, side by side as processes, and compa
 
 import argparse
 import copy
+import functools
 import itertools
 import statistics
 import sys
@@ -16,6 +17,8 @@ import torch
 
 import metrics
 import models
+import options
+import parallel
 import runs
 import utils
 from data import text
@@ -94,9 +97,9 @@ class Experiment:
         """What the best weights reach on the test set, added to the result: "test" and what belongs to it."""
         raise NotImplementedError
 
-    def search_again(self, model, result, folder):
-        """Test the weights of a finished run in another way if the options ask for it; returns whether it did."""
-        return False
+    def searches(self):
+        """Further ways in which the options ask to test the weights; if there are any, `search_again` does it."""
+        return {}
 
     def report(self, result):
         """Print the test figures of a finished run; those of its training have been printed."""
@@ -148,7 +151,7 @@ class Experiment:
 class SequenceExperiment(Experiment):
     """A question whose network writes texts: greedy decoding, and what else `options.add_search_options` asks for.
 
-    A subclass says how an input becomes a text (`decode`) and how texts are judged.
+    A subclass says how inputs become texts (`write`) and how texts are judged.
 
     Attributes:
         judged: the name of the figure by which texts are judged, among those of `figures`.
@@ -156,9 +159,29 @@ class SequenceExperiment(Experiment):
 
     judged = None
 
-    def decode(self, model, split, **search):
-        """The texts that `decoding.search` finds for the inputs of a split, in their order."""
+    def inputs(self, split):
+        """The inputs of a split, a list of what `write` reads."""
         raise NotImplementedError
+
+    def write(self, model, inputs, **search):
+        """The texts that `decoding.search` finds for some inputs, in their order."""
+        raise NotImplementedError
+
+    def decode(self, model, split, **search):
+        """The texts for all inputs of a split, in their order; of several processes each writes its share."""
+        return parallel.whole(parallel.call(self, "decode_share", model, split, **search))
+
+    def decode_share(self, model, split, **search):
+        return self.write(model, parallel.share(self.inputs(split)), **search)
+
+    def loss(self, model, split):
+        """The mean loss of the symbols of a split, without label smoothing."""
+        losses, counts = zip(*parallel.call(self, "loss_share", model, split))
+        return sum(losses) / sum(counts)
+
+    def loss_share(self, model, split):
+        batches = self.batches(next(model.parameters()).device, split)
+        return utils.loss_sum(model, batches, self.batch_loss)
 
     def judge(self, hyps, split):
         """The figure by which texts for the inputs of a split are judged, with its interval."""
@@ -223,12 +246,8 @@ class SequenceExperiment(Experiment):
 
     def search_again(self, model, result, folder):
         """Beam search and minimum-risk decoding with the weights of this run; validation chooses their settings."""
-        searches = self.searches()
-        if not searches:
-            return False
-        runs.load_weights(model, folder / runs.BEST)
         tested = {"greedy": self.decode(model, "test")}
-        for name, candidates in searches.items():
+        for name, candidates in self.searches().items():
             figure, search = self.best_search(model, candidates)
             hyps = self.decode(model, "test", **search)
             result["test"][name] = self.figures(hyps) | search | {self.score: figure} | self.compared(hyps, tested)
@@ -236,7 +255,6 @@ class SequenceExperiment(Experiment):
                 example[name] = hyps[example["row"]]
             tested[name] = hyps
         self.keep(tested, folder)
-        return True
 
     def best_search(self, model, candidates):
         """Of some settings of a search the best on validation: its figure and the setting; without validation None and the first."""
@@ -280,6 +298,8 @@ def run(experiment):
     distinct = {name: list(dict.fromkeys(getattr(experiment.args, name))) for name in SEVERAL}
     experiment = experiment.changed(**distinct)
     args = experiment.args
+    if options.world_size() > 1 and max(len(args.learning_rate), len(args.seed)) > 1:
+        raise UserError("several processes train one network: give one -learning_rate and one -seed")
     if len(args.learning_rate) > 1:
         best = compare(experiment)["best"]["learning_rate"]
         if args.skip_test:
@@ -293,52 +313,44 @@ def run(experiment):
 
 
 def train_and_test(experiment):
-    """Train the network of the options, test its best weights once, draw, write and print; returns the result."""
+    """Train the network of the options, test its best weights once, draw, write and print; returns the result.
+
+    Several processes train together; then rank 0 leads, and the others decode their shares for it.
+    """
     args, data = experiment.args, experiment.data
-    folder = experiment.folder()
     device = utils.configure_torch(args.seed, args.device, args.threads, experiment.max_threads)
-    with runs.open_run(folder, experiment.config(), args.resume) as run:
+    with runs.open_run(experiment.folder(), experiment.config(), args.resume) as run:
         model = experiment.build().to(device)
-        result = run.result
+        result, history = parallel.broadcast(run.result), None
         if result is None:
             n_params = models.get_number_trainable_params(model)
             print(f"{utils.data_title(data)}: {n_params:,} trainable parameters, {device}", flush=True)
-            result = train(experiment, model, run, device) | {"n_params": n_params}
-            run.finish(result)  # a test that is cut short need not train again
-        else:
-            run.checkpoint()  # mends the history's file
-        if result["test"] is None and not args.skip_test:
-            runs.load_weights(model, folder / runs.BEST)
-            result |= experiment.test(model, folder) | {"peak_memory_mb": utils.peak_memory_mb()}
-            run.finish(result)
-        if result["test"] is not None and experiment.search_again(model, result, folder):
-            run.finish(result)
-    report_training(experiment, result)
-    if result["test"]:
-        experiment.report(result)
-    print(f"written to {folder}")
+            history = train(experiment, model, run, device)
+        elif (result["test"] is None and not args.skip_test) or experiment.searches():
+            run.load_best(model)
+            parallel.synchronize(model)
+        work = functools.partial(conclude, experiment, model, run, result, history)
+        result = parallel.lead(work, functools.partial(parallel.serve, experiment, model))
+    parallel.stop()
     return result
 
 
-def report_training(experiment, result):
-    print(f"Trainable parameters: {result['n_params']:,}")
-    figure, bundled = result[experiment.score], " (bundled data)" if result["bundled"] else ""
-    if figure is not None:
-        shown = f"{format_interval(figure)} in epoch {result['best_epoch']}"
-        print(f"Best validation {experiment.score_name}: {shown}{bundled}")
-
-
 def train(experiment, model, run, device):
-    """Fit the model, draw the training; returns what the result says of it."""
-    args, data = experiment.args, experiment.data
+    """Fit the model; returns its history."""
+    args = experiment.args
     if run.is_new and args.init is not None:
         start_from(experiment, model, args.init)
     batches = experiment.batches(device)
-    history = utils.fit(
+
+    def evaluate(model):
+        work = functools.partial(experiment.evaluate, model)
+        return parallel.lead(work, functools.partial(parallel.serve, experiment, model))
+
+    return utils.fit(
         utils.Optimization(model, args, args.epochs * len(batches)),
         batches,
         experiment.batch_loss,
-        experiment.evaluate,
+        evaluate,
         run,
         args.epochs,
         seed=args.seed,
@@ -347,11 +359,36 @@ def train(experiment, model, run, device):
         extra=experiment.extra(),
         patience=experiment.patience,
     )
-    experiment.draw(model, history, run.folder)
+
+
+def conclude(experiment, model, run, result, history):
+    """What follows the training: draw, validate and test the best weights, write and print; returns the result."""
+    args = experiment.args
+    if history is None:
+        run.checkpoint()  # mends the history's file
+    else:
+        result = describe(experiment, model, history)
+        experiment.draw(model, history, run.folder)
+        run.finish(result)  # a test that is cut short need not train again
+    if result["test"] is None and not args.skip_test:
+        result |= experiment.test(model, run.folder) | {"peak_memory_mb": utils.peak_memory_mb()}
+        run.finish(result)
+    if result["test"] is not None and experiment.searches():
+        experiment.search_again(model, result, run.folder)
+        run.finish(result)
+    report_training(experiment, result)
+    if result["test"]:
+        experiment.report(result)
+    print(f"written to {run.folder}")
+    return result
+
+
+def describe(experiment, model, history):
+    """What the result says of a finished training."""
     best = utils.best_epoch(history, experiment.score, experiment.maximize)
     return {
-        "title": data.title,
-        "bundled": data.bundled,
+        "title": experiment.data.title,
+        "bundled": experiment.data.bundled,
         **experiment.facts(),
         "best_epoch": best["epoch"],
         "train_loss": best["train_loss"],
@@ -359,9 +396,19 @@ def train(experiment, model, run, device):
         "history": history,
         "seconds": sum(line["seconds"] for line in history),
         "threads": torch.get_num_threads(),
-        "device": str(device),
+        "n_processes": options.world_size(),
+        "device": str(next(model.parameters()).device),
+        "n_params": models.get_number_trainable_params(model),
         "test": None,
     }
+
+
+def report_training(experiment, result):
+    print(f"Trainable parameters: {result['n_params']:,}")
+    figure, bundled = result[experiment.score], " (bundled data)" if result["bundled"] else ""
+    if figure is not None:
+        shown = f"{format_interval(figure)} in epoch {result['best_epoch']}"
+        print(f"Best validation {experiment.score_name}: {shown}{bundled}")
 
 
 def start_from(experiment, model, init):

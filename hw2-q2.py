@@ -66,6 +66,7 @@ import torch.nn.functional as F  # noqa: E402
 import experiment  # noqa: E402
 import metrics  # noqa: E402
 import models  # noqa: E402
+import parallel  # noqa: E402
 import runs  # noqa: E402
 import safe_io  # noqa: E402
 import utils  # noqa: E402
@@ -121,9 +122,17 @@ class Classification(experiment.Experiment):
         return F.nll_loss(model(X), y, reduction="sum"), len(y)
 
     def evaluate(self, model):
-        log_probs, y = predict(model, self.data.X["val"]), self.data.y["val"]
+        log_probs, y = self.predict(model, "val"), self.data.y["val"]
         hits = (log_probs.argmax(dim=-1) == y).sum().item()
         return {"val_loss": F.nll_loss(log_probs, y).item(), "val_acc": hits / len(y)}
+
+    def predict(self, model, split):
+        """Log-probabilities (n_examples, n_classes) of a split's images; of several processes each computes its share."""
+        shares = parallel.call(self, "predict_share", model, split)
+        return torch.stack(parallel.whole([list(part) for part in shares]))
+
+    def predict_share(self, model, split):
+        return predict(model, parallel.share(self.data.X[split]))
 
     def validated(self, model):
         n = len(self.data.y["val"])
@@ -155,7 +164,7 @@ class Classification(experiment.Experiment):
     def test(self, model, folder):
         """Figures of the test sets, and what a comparison with another network needs."""
         data, title = self.data, utils.data_title(self.data)
-        log_probs, y = predict(model, data.X["test"]), data.y["test"]
+        log_probs, y = self.predict(model, "test"), data.y["test"]
         if log_probs.isnan().any():
             raise options.UserError(
                 f"{folder / runs.BEST}: the weights are too large; delete its folder and train again"

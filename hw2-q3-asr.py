@@ -42,6 +42,8 @@ def parse_args(argv=None):
     parser.add_option("spec_augment", action="store_true", help="mask bands and stretches of the training spectrograms")
     help = "share of an auxiliary CTC loss on the encoder's output (not reproducible on CUDA)"
     parser.add_option("ctc_weight", type=options.probability, default=0.0, help=help)
+    help = "weight of a loss that keeps the attention near the diagonal of text and sound; for texts that are not cut"
+    parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, metavar="WEIGHT", help=help)
     options.add_search_options(parser)
     parser.add_option("transcribe", type=Path, nargs="+", metavar="WAV", help="transcribe sound files; no training")
     args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
@@ -111,13 +113,20 @@ class Recognition(experiment.SequenceExperiment):
         return utils.Batches(len(n_frames), batch_size, gather, [n_frames], noise=FRAME_NOISE)
 
     def batch_loss(self, model, batch):
-        """The cross-entropy of the letters, each predicted from the true ones before it; in training also the CTC loss if asked."""
+        """The cross-entropy of the letters, each predicted from the true ones before it; in training also the other losses if asked."""
         mels, n_frames, tgt = batch
         tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]  # read < w_1 .. w_n, predict w_1 .. w_n >
         enc_output, n_positions = model.encoder(mels, n_frames)
-        logits = model.decoder(tgt_in, enc_output, n_positions)  # (batch_size, max_tgt_len - 1, n_symbols)
+        alpha = None
+        if model.training and self.args.guided_attention:
+            logits, alpha = model.decoder.forward_with_weights(tgt_in, enc_output, n_positions)
+        else:
+            logits = model.decoder(tgt_in, enc_output, n_positions)  # (batch_size, max_tgt_len - 1, n_symbols)
         smoothing = self.args.label_smoothing if model.training else 0.0
         loss, n_letters = utils.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
+        if alpha is not None:
+            n_symbols = (tgt_out != PADDING_IDX).sum(dim=1)
+            loss = loss + self.args.guided_attention * utils.guided_attention_loss(alpha, n_symbols, n_positions)
         if model.training and model.ctc is not None:
             log_probs = model.ctc(enc_output).float().log_softmax(dim=-1)
             n_heard = (tgt_out != PADDING_IDX).sum(dim=1).cpu() - 1  # the stop symbol is not
@@ -131,10 +140,6 @@ class Recognition(experiment.SequenceExperiment):
             return {}
         figures = metrics.transcription(self.decode(model, "val"), self.data.texts["val"])
         return {"val_loss": self.loss(model, "val")} | {f"val_{name}": figures[name]["value"] for name in SCORES}
-
-    def loss(self, model, split):
-        """The mean cross-entropy of a split's letters, without label smoothing; longer texts are cut as in training."""
-        return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
 
     def judge(self, hyps, split):
         refs = self.data.texts[split]
@@ -151,12 +156,14 @@ class Recognition(experiment.SequenceExperiment):
     def figure_lines(self, figures):
         return metrics.transcription_lines(figures)
 
-    def decode(self, model, split, **search):
-        """The texts of all clips of a split, in their order."""
-        return [hyp for hyp, _ in self.listen(model, self.data.all_mels(split), **search)]
+    def inputs(self, split):
+        return self.data.all_mels(split)
+
+    def write(self, model, mels, **search):
+        return [hyp for hyp, _ in self.listen(model, mels, **search)]
 
     def listen(self, model, mels, **search):
-        """The text of each spectrogram, and the attention weights of its symbols (n_symbols, n_positions) if they are asked for."""
+        """The text of each spectrogram, and the attention weights of its symbols (n_symbols, n_heads, n_positions) if they are asked for."""
 
         def decode(rows):
             found = self.search(model, [mels[i] for i in rows], **search)
@@ -164,11 +171,11 @@ class Recognition(experiment.SequenceExperiment):
             if found.weights is None:
                 return [(hyp, None) for hyp in texts]
             alphas = [
-                alpha[: len(hyp) + 1, : (len(mels[i]) + 1) // 2].cpu()
+                alpha[: len(hyp) + 1, :, : (len(mels[i]) + 1) // 2].cpu()
                 for hyp, alpha, i in zip(texts, found.weights, rows)
             ]
             return [
-                (hyp, alpha[alpha.sum(dim=1) > 0]) for hyp, alpha in zip(texts, alphas)
+                (hyp, alpha[alpha.sum(dim=(1, 2)) > 0]) for hyp, alpha in zip(texts, alphas)
             ]  # a cut text has no stop symbol
 
         return decoding.in_batches([len(clip) for clip in mels], EVAL_BATCH_SIZE, decode)
@@ -212,7 +219,7 @@ class Recognition(experiment.SequenceExperiment):
         ((hyp, alpha),) = self.listen(model, [mels], return_weights=True)
         letters, heading = [*hyp, speech.STOP][: len(alpha)], f"{utils.data_title(data)}\nreference: {refs[drawn]}"
         seconds = len(mels) / speech.FRAMES_A_SECOND
-        utils.plot_over_time(folder / "attention.pdf", alpha, seconds, "Letter", "Weight", letters, heading)
+        utils.plot_over_time(folder / "attention.pdf", alpha.mean(dim=1), seconds, "Letter", "Weight", letters, heading)
         train = (data.mels(row).numpy() for row in data.rows["train"])  # one at a time, to spare memory
         nearest = baselines.NearestSpectrum(zip(train, data.texts["train"]))
         trivial = [nearest.transcribe(data.mels(row).numpy()) for row in data.rows["test"]]
@@ -252,10 +259,7 @@ class Recognition(experiment.SequenceExperiment):
         for row in result["differing"]:
             shown = ", ".join(f"{name} {row[name]:.2f}" for name in metrics.SIMILARITIES)
             print(f"The similarities differ: {row['ref']!r}, written {row['hyp']!r}: {shown}")
-        listened = {name: figure and format_interval(figure) for name, figure in result["train_clips"].items()}
-        print(f"On training clips, CER: {listened['cer']}{bundled}")
-        print(f"  against the text of another clip: {listened['shuffled_cer']}")
-        print(f"  rank correlation of the attended time with the letter: {listened['spearman']}")
+        print(*metrics.listening_lines(result["train_clips"], bundled), sep="\n")
         if result["other"]:
             how = f"{result['other']['decoder']} minus {result['decoder']}, paired"
             print(f"{how}: CER {format_interval(result['other']['cer'], sign='+')}{bundled}")

@@ -137,10 +137,13 @@ class Captioning(experiment.SequenceExperiment):
     def keep(self, tested, folder):
         captions.write_generated(folder, self.args.use_attention, utils.data_title(self.data), self.data, **tested)
 
-    def decode(self, model, split, **search):
-        """The captions of a split's images by `decoding.search`, strings."""
+    def inputs(self, split):
+        return self.regions[split]
+
+    def write(self, model, regions, **search):
+        """The captions of images by `decoding.search`, strings."""
         hyps = []
-        for batch in self.regions[split].split(EVAL_BATCH_SIZE):
+        for batch in regions.split(EVAL_BATCH_SIZE):
             hyps += map(self.vocab.decode, self.search(model, batch, **search).symbols.tolist())
         return hyps
 

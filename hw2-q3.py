@@ -94,9 +94,7 @@ class Translation(experiment.SequenceExperiment):
         return utils.sequence_loss(logits, tgt_out, PAD_IDX, smoothing)
 
     def evaluate(self, model):
-        batches = self.batches(next(model.parameters()).device, "val")
-        val_loss = utils.mean_loss(model, batches, self.batch_loss)
-        return {"val_loss": val_loss, "val_err_rate": self.validated(model)["value"]}
+        return {"val_loss": self.loss(model, "val"), "val_err_rate": self.validated(model)["value"]}
 
     def judge(self, hyps, split):
         return metrics.mean(self.error_rates(hyps, split))
@@ -113,10 +111,10 @@ class Translation(experiment.SequenceExperiment):
     def figure_lines(self, figures):
         return metrics.translation_lines(figures)
 
-    def decode(self, model, split, **search):
-        return self.translate(model, [spanish for _, spanish in self.data.pairs[split]], **search)
+    def inputs(self, split):
+        return [spanish for _, spanish in self.data.pairs[split]]
 
-    def translate(self, model, sentences, **search):
+    def write(self, model, sentences, **search):
         """Translations of normalised sentences, in their order; an empty one stays empty."""
         batch_size = SAMPLING_BATCH_SIZE if search.get("n_samples") else EVAL_BATCH_SIZE
 
@@ -186,7 +184,7 @@ def translate(args):
     """Print the translation of each sentence, with the best weights of the latest run of these options."""
     translator, model = experiment.restore(Translation, args, parse_args([]))
     for line in text.read_lines(args.translate):
-        print(*translator.translate(model, [text.normalize(line)], **options.search_of(args)), flush=True)
+        print(*translator.write(model, [text.normalize(line)], **options.search_of(args)), flush=True)
 
 
 if __name__ == "__main__":

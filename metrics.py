@@ -265,19 +265,34 @@ def listening(hyps, refs, weights):
 
     Args:
         hyps, refs: strings, one a clip; the text of another clip is that of the clip before.
-        weights: arrays (n_symbols, n_positions), the attention to the positions of each clip at each symbol of its text.
+        weights: arrays (n_symbols, n_heads, n_positions), the attention to the positions of each clip at each symbol of its text.
 
     Returns cer, shuffled_cer and spearman: the rank correlation of a letter's place in the text and the mean place in the sound
-    that is attended to for it, the mean over the clips with two letters or more; None without any.
+    that is attended to for it, the mean over the clips with two letters or more; None without any. The weights are the mean of
+    the heads; spearman_heads is a list with the same figure of each head alone.
     """
     lengths = [len(ref) for ref in refs]
-    attended = [alpha @ np.arange(alpha.shape[1]) for alpha in weights]
-    rises = [spearman(times[: len(hyp)]) for times, hyp in zip(attended, hyps, strict=True) if len(hyp) > 1]
+    attended = [alpha @ np.arange(alpha.shape[2]) for alpha in weights]  # (n_symbols, n_heads)
+    attended = [times[: len(hyp)] for times, hyp in zip(attended, hyps, strict=True) if len(hyp) > 1]
+    by_head = zip(*([spearman(place) for place in times.T] for times in attended))
     return {
         "cer": ratio(distances(hyps, refs), lengths),
         "shuffled_cer": ratio(distances([*hyps[1:], hyps[0]], refs), lengths),
-        "spearman": mean(rises) if rises else None,
+        "spearman": mean([spearman(times.mean(axis=1)) for times in attended]) if attended else None,
+        "spearman_heads": [mean(rises) for rises in by_head],
     }
+
+
+def listening_lines(figures, bundled=""):
+    """The figures of `listening` as lines for the screen."""
+    yield f"On training clips, CER: {format_interval(figures['cer'])}{bundled}"
+    yield f"  against the text of another clip: {format_interval(figures['shuffled_cer'])}"
+    rises = "  rank correlation of the attended time with the letter: "
+    if figures["spearman"] is None:
+        yield rises + "none, no text has two letters"
+        return
+    heads = " and ".join(f"{figure['value']:.4f}" for figure in figures["spearman_heads"])
+    yield f"{rises}{format_interval(figures['spearman'])}; of each head alone: {heads}"
 
 
 def transcription(hyps, refs):

@@ -370,12 +370,12 @@ class MultiHeadAttention(nn.Module):
         return self.out(self.join_heads(context))
 
     def attend_with_weights(self, query, keys, values, mask=None):
-        """`attend` and its weights softmax(Q_i K_i^T / sqrt(d_k)), the mean over the heads (batch_size, n_queries, n_source)."""
+        """`attend` and its weights softmax(Q_i K_i^T / sqrt(d_k)), (batch_size, n_heads, n_queries, n_source)."""
         scores = self.split_heads(self.query(query)) @ keys.transpose(2, 3) / math.sqrt(keys.shape[3])
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None, None], float("-inf"))
         alpha = scores.softmax(dim=-1)
-        return self.out(self.join_heads(alpha @ values)), alpha.mean(dim=1)
+        return self.out(self.join_heads(alpha @ values)), alpha
 
     def split_heads(self, x):
         return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (batch_size, n_heads, n, d_k)
@@ -504,9 +504,17 @@ class _TextDecoder(nn.Module):
         self.classifier = nn.Linear(hidden_size, vocab_size)
 
     def forward(self, tgt, enc_output, n_positions):
-        keys, values = self.cross_attention.attention.project(enc_output)
-        x = self.cross_attention.attend(self.read(tgt), keys, values, sequence_mask(n_positions, enc_output))
-        return self.predict(x)
+        return self.predict(self.cross_attention.attend(self.read(tgt), *self.memory(enc_output, n_positions)))
+
+    def forward_with_weights(self, tgt, enc_output, n_positions):
+        """`forward`, and the weights of the cross-attention (batch_size, n_heads, max_tgt_len, max_positions)."""
+        memory = self.memory(enc_output, n_positions)
+        x, alpha = self.cross_attention.attend_with_weights(self.read(tgt), *memory)
+        return self.predict(x), alpha
+
+    def memory(self, enc_output, n_positions):
+        """What the cross-attention reads of the audio: keys, values, and the mask of its positions."""
+        return *self.cross_attention.attention.project(enc_output), sequence_mask(n_positions, enc_output)
 
     def predict(self, x):
         return self.classifier(self.norm(self.feed_forward(x)))
@@ -605,17 +613,20 @@ class SpeechToText(nn.Module):
     def start(self, mels, n_frames):
         """The state and the memory that decoding starts from: of the text nothing; of the audio keys, values and mask."""
         enc_output, n_positions = self.encoder(mels, n_frames)
+        keys, values, mask = self.decoder.memory(enc_output, n_positions)
         # Contiguous once, or each step would copy them for its products.
-        memory = (part.contiguous() for part in self.decoder.cross_attention.attention.project(enc_output))
-        return self.decoder.start(enc_output), (*memory, sequence_mask(n_positions, enc_output))
+        return self.decoder.start(enc_output), (keys.contiguous(), values.contiguous(), mask)
 
     def step(self, tokens, state, memory):
-        """One step of the decoder, as `decoding` describes it; the hypotheses of a clip share its keys and values."""
+        """One step of the decoder, as `decoding` describes it; the hypotheses of a clip share its keys and values.
+
+        alpha has the weights of each head: (n_hyps, n_heads, n_positions).
+        """
         x, state = self.decoder.read_next(tokens, state)
         x = x.view(len(memory[0]), -1, x.shape[1])  # the hypotheses of a clip are its queries
         x, alpha = self.decoder.cross_attention.attend_with_weights(x, *memory)
         logits = self.decoder.predict(x).flatten(0, 1)
-        return logits.log_softmax(dim=-1), state, alpha.flatten(0, 1)
+        return logits.log_softmax(dim=-1), state, alpha.transpose(1, 2).flatten(0, 1)
 
 
 class EfficientNetLite0(nn.Module):

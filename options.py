@@ -9,6 +9,9 @@ import math
 import os
 import signal
 import sys
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -20,6 +23,7 @@ MAX_COUNT = 2**31 - 1
 MAX_THREADS = 1024
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
+SAME_REQUEST = 2.0  # seconds; torchrun passes on to its processes a Ctrl-C that they have received already
 
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
 
@@ -36,6 +40,16 @@ class UserError(Exception):
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM. The message says what is left of the work and how to go on."""
+
+
+def rank():
+    """The rank of this process among those that torchrun started, 0 without it."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world_size():
+    """How many processes torchrun started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,6 +78,8 @@ class Parser(argparse.ArgumentParser):
         return declared + equals + value if is_option else argument
 
     def error(self, message):
+        if rank() > 0:  # rank 0 says it
+            sys.exit(USER_ERROR)
         self.exit(USER_ERROR, f"{self.prog}: error: {message}; see python {self.prog} --help\n")
 
 
@@ -109,6 +125,8 @@ def run_script(main):
     signal.signal(signal.SIGTERM, _on_sigterm)
     if signal.getsignal(signal.SIGINT) is _end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if rank() > 0:  # rank 0 prints; errors are shown all the same
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
     try:
         sys.exit(main())
     except UserError as error:
@@ -147,9 +165,39 @@ def _on_sigterm(signum, frame):
     raise Interrupted
 
 
+@contextmanager
+def deferred_interrupts():
+    """Inside the block the first Ctrl-C or SIGTERM is only noted, and raised when the block ends; a second one ends it at once.
+
+    Yields a function that says whether one was noted.
+    """
+    noted, previous = {}, {}
+
+    def note(signum, frame):
+        global _terminated
+        _terminated |= signum == signal.SIGTERM  # the block may raise `Interrupted` itself
+        is_launched = "TORCHELASTIC_RUN_ID" in os.environ
+        if signum in noted and not (is_launched and time.monotonic() < noted[signum] + SAME_REQUEST):
+            previous[signum](signum, frame)
+        noted.setdefault(signum, time.monotonic())
+
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            if callable(signal.getsignal(signum)):
+                previous[signum] = signal.signal(signum, note)
+    try:
+        yield lambda: bool(noted)
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+    for signum in noted:
+        previous[signum](signum, None)
+
+
 def _error_line(message, code):
     """Print the one line of an error; returns the exit code."""
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    script = f"{Path(sys.argv[0]).name}: " + (f"rank {rank()}: " if rank() > 0 else "")
+    print(f"{script}error: {message}", file=sys.__stderr__ if rank() > 0 else sys.stderr)
     return code
 
 

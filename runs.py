@@ -21,10 +21,11 @@ from pathlib import Path
 import filelock
 
 import safe_io
-from options import DEFAULT_SEED, Interrupted, UserError, warn
+from options import DEFAULT_SEED, Interrupted, UserError, rank, warn
 
 CONFIG, HISTORY, RESULT = "config.json", "metrics.jsonl", "result.json"
 LAST, BEST = "last.pt", "best.pt"
+FINISHED_EPOCH = "the last finished epoch"
 LOCK, REPLACING, NEW = ".lock", ".replacing", ".new-"
 RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
 OWN_FILES = (RESULT, LAST, CONFIG, HISTORY, BEST, "*.pdf", "*.png", "test_predictions.*", "caps_generated_*.json")
@@ -327,13 +328,15 @@ class Run:
         self.folder = folder
         self.config = config
         self.is_new = True  # no checkpoint of this run yet: the folder may hold another run's files
+        self.place = FINISHED_EPOCH  # from where resuming goes on
         is_there = (folder / LAST).exists()
+        self.replaces = is_there or (folder / RESULT).exists()
         if resume and is_there:
             self._refuse_other_config()
             self.is_new = False
         elif resume == "must":
             raise UserError(f"there is no run to resume in {folder}; leave out -resume to start it")
-        elif resume is None and (is_there or (folder / RESULT).exists()):
+        elif resume is None and self.replaces:
             print(f"replacing the run in {folder}")
 
     @property
@@ -355,6 +358,8 @@ class Run:
             raise UserError(f"{path} has no history of numbers; start anew without -resume") from error
         except UserError as error:  # a finished run in a read-only folder is shown all the same
             warn(error)
+        if checkpoint.get("place") is not None:
+            self.place = "the same place as before"
         return checkpoint
 
     def save_epoch(self, state, history, best=None):
@@ -368,7 +373,18 @@ class Run:
             write_json(self.folder / REPLACING, [CONFIG, LAST] + [BEST] * (best is not None))
             finish_replacing(self.folder)
             self.is_new = False
+        self.place = FINISHED_EPOCH
         self.write_history(history)
+
+    def save_place(self, state, history, epoch, step):
+        """Write the checkpoint of an epoch that is interrupted after `step` steps, unless a finished run would give way to it."""
+        if not (self.is_new and self.replaces):
+            self.save_epoch(state, history)
+            self.place = f"epoch {epoch}, step {step}"
+
+    def load_best(self, model):
+        """Load the weights that were best on validation."""
+        load_weights(model, self.folder / BEST)
 
     def write_history(self, history):
         """Write `metrics.jsonl` unless it says so already."""
@@ -389,6 +405,20 @@ class Run:
                 f"the run in {self.folder} was made with other {', '.join(names)}; "
                 "resume it with its own options, or start anew without -resume"
             )
+
+
+class Follower:
+    """What a process that follows another has in place of the `Run` that rank 0 writes."""
+
+    is_new, folder, result = True, None, None
+
+    def checkpoint(self):
+        return None
+
+    def save_epoch(self, *state):
+        pass
+
+    save_place = load_best = finish = save_epoch
 
 
 def finish_replacing(folder):
@@ -434,8 +464,13 @@ def open_run(folder, config, resume=None):
         resume: None replaces the run that is there as soon as this one has a checkpoint; "must" goes on with it; "auto"
             goes on with it or starts it.
 
+    Of several processes (`parallel`) rank 0 alone has it, the others a `Follower`.
+
     Raises `UserError` if the folder cannot be written, is in use, or holds a run with another config (with `resume`).
     """
+    if rank() > 0:
+        yield Follower()
+        return
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -456,8 +491,12 @@ def open_run(folder, config, resume=None):
         yield run
     except KeyboardInterrupt:
         started = run is not None and not run.is_new
-        kept = "the same command with -resume goes on from the last finished epoch"
-        raise Interrupted(kept if started else "no epoch was finished, nothing was changed") from None
+        kept = (
+            f"the same command with -resume goes on from {run.place}"
+            if started
+            else "no epoch was finished, nothing was changed"
+        )
+        raise Interrupted(kept) from None
     finally:
         lock.release()
 

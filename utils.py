@@ -2,12 +2,15 @@
 
 import functools
 import inspect
+import itertools
 import logging
 import math
 import os
 import sys
 import textwrap
 import time
+from collections import deque
+from dataclasses import dataclass
 
 import matplotlib
 
@@ -18,8 +21,9 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+import parallel
 import runs
-from options import UserError
+from options import Interrupted, UserError, deferred_interrupts
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates in matplotlib's own fonts
 
@@ -78,7 +82,7 @@ def configure_torch(seed, device, threads=None, max_threads=1):
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats its results only so, LSTMs among them
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
-    return torch.device(device)
+    return torch.device(device, parallel.start(device))
 
 
 def peak_memory_mb():
@@ -115,6 +119,7 @@ class Batches:
         self.lengths = lengths
         self.noise = noise
         self.max_elements = max_elements
+        self.drawn = None
 
     def __len__(self):
         """The number of batches of an epoch; with a budget it is that of an epoch without noise."""
@@ -123,15 +128,34 @@ class Batches:
         return len(self._cut(self._sort_keys(torch.zeros(self.n_examples)).argsort()))
 
     def epoch(self, generator):
-        """The batches of one epoch, in an order drawn from `generator`."""
-        rows = self.rows(generator)
-        for start in range(0, len(rows), self.CHUNK):
-            yield from self.gather(rows[start : start + self.CHUNK])
+        """The batches of one epoch, in an order drawn from `generator`; of several processes each has its share of a batch."""
+        for parts in self.steps(generator):
+            yield from parts
 
-    def in_parts(self, generator, n_parts):
-        """The batches of one epoch as `epoch` has them, each as a list of `n_parts` smaller ones, or fewer if it has fewer rows."""
-        for rows in self.rows(generator):
-            yield list(self.gather(rows.chunk(n_parts)))
+    def steps(self, generator, n_parts=1, start=0, drawn=None):
+        """The batches of one epoch, each as a list of `n_parts` smaller ones, or fewer if it has fewer rows.
+
+        Args:
+            start: so many batches are left out, since the epoch goes on.
+            drawn: what `self.drawn` was when the epoch was left: the states of the generators before the rows around `start`
+                were gathered. `gather` may draw from them for all the rows that it is given.
+        """
+        rows = self.rows(generator)
+        for first in range(start - start % self.CHUNK, len(rows), self.CHUNK):
+            chunk = [parallel.share(batch).chunk(n_parts) for batch in rows[first : first + self.CHUNK]]
+            chunk = [[part for part in parts if len(part)] for parts in chunk]
+            gathered = iter(self.gather([part for parts in chunk for part in parts]))
+            n_done = max(0, start - first)
+            now = self.drawn = random_states()
+            if n_done and drawn is not None:
+                self.drawn = drawn
+                set_random_states(drawn)
+            for parts in chunk[:n_done]:
+                deque(itertools.islice(gathered, len(parts)), maxlen=0)
+            if n_done:
+                set_random_states(now)
+            for parts in chunk[n_done:]:
+                yield list(itertools.islice(gathered, len(parts)))
 
     def rows(self, generator):
         """The row indices of each batch of one epoch, a list of tensors."""
@@ -257,69 +281,129 @@ def fit(
     """
     model = optimization.model
     order = torch.Generator().manual_seed(seed)
-    history = _restore(run.checkpoint(), optimization.parts, order)
+    if parallel.rank() > 0:
+        torch.manual_seed(seed + parallel.RANK_SEEDS * parallel.rank())
+    history, place = _restore(parallel.broadcast(run.checkpoint()), optimization.parts, order)
+    parallel.synchronize(model)
     for epoch in range(len(history) + 1, n_epochs + 1):
         if patience is not None and history and epoch - 1 - best_epoch(history, score, maximize)["epoch"] >= patience:
             print(f"stopped early: no better {score.replace('_', ' ')} in {patience} epochs", flush=True)
             break
-        start = time.perf_counter()
-        line = {"epoch": epoch, "lr": optimization.learning_rate}
-        line["train_loss"] = train_epoch(optimization, batches, batch_loss, order, epoch)
+        place = place or Place(optimization.learning_rate, order.get_state())
+        start = time.perf_counter() - place.seconds
+        line = {"epoch": epoch, "lr": place.lr}
+        try:
+            line["train_loss"] = train_epoch(optimization, batches, batch_loss, order, epoch, place)
+        except Interrupted:
+            place.seconds = time.perf_counter() - start
+            run.save_place(_state(optimization, order, place), history, epoch, place.step)
+            raise
+        trained = _state(optimization, order, place)
         model.eval()
-        figures = evaluate(optimization.evaluated)
+        try:
+            figures = evaluate(optimization.evaluated)
+        except KeyboardInterrupt:
+            trained["place"]["seconds"] = time.perf_counter() - start
+            run.save_place(trained, history, epoch, place.step)
+            raise
         for value in figures.values():
             _stop_unless_finite(value, epoch, len(batches))
         line |= figures | {"seconds": time.perf_counter() - start}
         history.append(line)
 
-        state = {name: part.state_dict() for name, part in optimization.parts.items()}
-        state |= {"order": order.get_state(), "random": _random_states()}
         is_best = best_epoch(history, score, maximize)["epoch"] == epoch
-        run.save_epoch(
-            state, history, {"weights": optimization.evaluated.state_dict(), **(extra or {})} if is_best else None
-        )
+        best = {"weights": optimization.evaluated.state_dict(), **(extra or {})} if is_best else None
+        place, state = None, _state(optimization, order)
+        with deferred_interrupts():
+            run.save_epoch(state, history, best)
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
         print(
             f"Epoch {epoch}/{n_epochs}  train loss {line['train_loss']:.4f}  {shown}  ({line['seconds']:.1f}s)",
             flush=True,
         )
-    runs.load_weights(model, run.folder / runs.BEST)
+    run.load_best(model)
+    parallel.synchronize(model)
     model.eval()
     return history
 
 
-def train_epoch(optimization, batches, batch_loss, order, epoch=1):
+@dataclass
+class Place:
+    """Where a training stands in an epoch, and what the rest of the epoch needs.
+
+    Attributes:
+        lr: the learning rate at the epoch's start.
+        order: the state of the order's generator at the epoch's start.
+        step: so many steps are done.
+        loss, n_terms: the sum of the losses of their terms, and the number of these.
+        seconds: that they took.
+        drawn: `Batches.drawn`.
+    """
+
+    lr: float
+    order: torch.Tensor
+    step: int = 0
+    loss: torch.Tensor | float = 0.0
+    n_terms: torch.Tensor | int = 0
+    seconds: float = 0.0
+    drawn: dict | None = None
+
+
+def train_epoch(optimization, batches, batch_loss, order, epoch=1, place=None):
     """One pass over the training set, with the arguments of `fit`; `order` is the generator of the examples' order.
 
     Returns the mean loss over the epoch's terms. Raises `UserError` as soon as the loss is seen not to be finite.
+    Ctrl-C and SIGTERM raise `Interrupted` when the step is finished; `place` then says where, and the same call with it goes on.
     """
-    model = optimization.model
-    model.train()
-    total_loss, n_terms = torch.zeros((), device=optimization.params[0].device), 0
+    optimization.model.train()
+    place = place or Place(optimization.learning_rate, None)
+    place.loss = torch.as_tensor(place.loss, dtype=torch.float32, device=optimization.params[0].device)
+    steps = batches.steps(order, optimization.n_parts, place.step, place.drawn)
     is_hidden = not sys.stderr.isatty()
-    if optimization.n_parts == 1:
-        steps = ([batch] for batch in batches.epoch(order))
-    else:
-        steps = batches.in_parts(order, optimization.n_parts)
-    steps = tqdm(steps, total=len(batches), desc=f"epoch {epoch}", leave=False, disable=is_hidden)
-    for step, parts in enumerate(steps, start=1):
-        optimization.zero_grad()
-        n_first = n_batch = None
-        for batch in parts:
-            with optimization.autocast:
-                loss, n = batch_loss(model, batch)
-            n_first, n_batch = (n, n) if n_first is None else (n_first, n_batch + n)
-            (loss / n_first).backward()
-            total_loss += loss.detach()  # stays on the device; nan and infinity stay in the sum
-        if len(parts) > 1:  # the gradient of the mean over the whole batch, whose number of terms is known only now
-            optimization.scale_grad(n_first / n_batch)
-        optimization.step()
-        n_terms += n_batch
-        if step % CHECK_EVERY == 0:
-            _stop_unless_finite(total_loss.item(), epoch, step)
-    train_loss = float(total_loss / n_terms)
-    _stop_unless_finite(train_loss, epoch, step)
+    with (
+        deferred_interrupts() as is_interrupted,
+        tqdm(desc=f"epoch {epoch}", total=len(batches), initial=place.step, leave=False, disable=is_hidden) as bar,
+    ):
+        for parts in steps:
+            loss, n_terms, is_stopped = train_step(optimization, batch_loss, parts, is_interrupted)
+            place.step += 1
+            place.loss = place.loss + loss  # stays on the device; nan and infinity stay in the sum
+            place.n_terms = place.n_terms + n_terms
+            bar.update()
+            if place.step % CHECK_EVERY == 0:
+                _stop_unless_finite(place.loss.item(), epoch, place.step)
+            if is_stopped:
+                place.drawn = batches.drawn
+                raise Interrupted
+    train_loss = float(place.loss / place.n_terms)
+    _stop_unless_finite(train_loss, epoch, place.step)
     return train_loss
+
+
+def train_step(optimization, batch_loss, parts, is_interrupted=lambda: False):
+    """Change the weights by the mean loss over the terms of a batch, which comes in parts, in each process with its own.
+
+    Returns the sum of the losses, the number of terms, and whether any process was interrupted.
+    """
+    optimization.zero_grad()
+    losses, n_first, n_batch = 0.0, None, 0
+    for batch in parts:
+        with optimization.autocast:
+            loss, n = batch_loss(optimization.model, batch)
+        n_first = n if n_first is None else n_first
+        n_batch += n
+        (loss / n_first).backward()
+        losses += loss.detach()
+    if parallel.world_size() > 1:
+        n_batch, losses, n_interrupted = parallel.sum_gradients(
+            optimization.params, n_first or 0, n_batch, losses, is_interrupted()
+        )
+        optimization.step()
+        return losses, n_batch, bool(n_interrupted)
+    if len(parts) > 1:  # the gradient of the mean over the whole batch, whose number of terms is known only now
+        optimization.scale_grad(n_first / n_batch)
+    optimization.step()
+    return losses, n_batch, is_interrupted()
 
 
 def sequence_loss(logits, tgt_out, padding_idx, label_smoothing=0.0):
@@ -339,12 +423,35 @@ def sequence_loss(logits, tgt_out, padding_idx, label_smoothing=0.0):
     return loss, (tgt_out != padding_idx).sum()
 
 
+def guided_attention_loss(alpha, n_symbols, n_positions, width=0.2):
+    """How far attention is from the diagonal of text and sound (Tachibana et al., 2018, ICASSP, Section 4.2).
+
+        sum_n sum_t A_nt W_nt,  W_nt = 1 - exp(-(n / N - t / T)^2 / (2 g^2))
+
+    A_nt is the weight of position t = 1 .. T at symbol n = 1 .. N, the mean over the heads, and g is `width`. The paper takes the
+    mean over n and t. Here the weights of a symbol add up to 1, so that with the sum over t each symbol counts from 0 to 1,
+    however long its clip is. The sum over n is divided by the number of symbols where that of `sequence_loss` is.
+
+    Shapes:
+        alpha: (batch_size, n_heads, max_symbols, max_positions), 0 at the padding of the sound
+        n_symbols, n_positions: (batch_size)
+    """
+
+    def places(sizes, max_size):
+        numbers = torch.arange(1, max_size + 1, device=alpha.device)
+        return numbers / sizes.to(alpha.device).unsqueeze(1)  # (batch_size, max_size); above 1 in the padding
+
+    n, t = places(n_symbols, alpha.shape[2]).unsqueeze(2), places(n_positions, alpha.shape[3]).unsqueeze(1)
+    W = (1 - torch.exp(-((n - t) ** 2) / (2 * width**2))) * (n <= 1)  # (batch_size, max_symbols, max_positions)
+    return (alpha.mean(dim=1) * W).sum()
+
+
 @torch.no_grad()
-def mean_loss(model, batches, batch_loss):
-    """The mean loss of the terms of `batches`, with dropout off."""
+def loss_sum(model, batches, batch_loss):
+    """The sum of the losses of the terms of `batches`, with dropout off, and the number of terms; of this process's share."""
     model.eval()
-    losses, counts = zip(*(batch_loss(model, batch) for batch in batches.epoch(torch.Generator())))
-    return float(sum(losses) / sum(counts))
+    losses, counts = zip((0.0, 0), *(batch_loss(model, batch) for batch in batches.epoch(torch.Generator())))
+    return float(sum(losses)), int(sum(counts))
 
 
 def _accelerators():
@@ -353,25 +460,44 @@ def _accelerators():
     return {name: module for name, (module, is_there) in modules.items() if is_there}
 
 
-def _random_states():
+def random_states():
     """The states of torch's generators, by device."""
     accelerators = {name: module.get_rng_state() for name, module in _accelerators().items()}
     return {"cpu": torch.get_rng_state(), **accelerators}
 
 
+def set_random_states(states):
+    torch.set_rng_state(states["cpu"])
+    for name, module in _accelerators().items():
+        module.set_rng_state(states[name])
+
+
+def _state(optimization, order, place=None):
+    """What resuming needs at a `Place` in an epoch, or between two epochs; of several processes rank 0 has all of it."""
+    state = {name: part.state_dict() for name, part in optimization.parts.items()}
+    state |= {"random": parallel.gather(random_states()), "order": order.get_state(), "place": None}
+    if place is not None:
+        state["place"] = vars(place) | {"drawn": parallel.gather(place.drawn)}
+        state["order"] = place.order
+    return state
+
+
 def _restore(checkpoint, parts, order):
-    """Put a checkpoint back where it came from; returns its history, empty for a run that starts."""
+    """Put a checkpoint back where it came from; returns its history, empty for a run that starts, and its `Place` or None."""
     if checkpoint is None:
-        return []
+        return [], None
     try:
         for name, part in parts.items():
             part.load_state_dict(checkpoint[name])
         order.set_state(checkpoint["order"])
-        torch.set_rng_state(checkpoint["random"]["cpu"])
-        for name, module in _accelerators().items():
-            module.set_rng_state(checkpoint["random"][name])
-        return checkpoint["history"]
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        random, place = checkpoint["random"], checkpoint["place"]
+        if parallel.rank() < len(random):  # a process more than the run had keeps the state that it has
+            set_random_states(random[parallel.rank()])
+        if place is not None:
+            same = len(random) == parallel.world_size()
+            place = Place(**place | {"drawn": place["drawn"][parallel.rank()] if same else None})
+        return checkpoint["history"], place
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise UserError("last.pt is the checkpoint of another model; start anew without -resume") from error
 
 

@@ -82,7 +82,10 @@ def test_the_commands_leave_result_and_figures(trained, decoder):
     assert {"cer", "wer", "exact", "jaccard", "cosine", "damerau_levenshtein", "loss"} == greedy.keys()
     assert f"Final Test CER, greedy: {greedy['cer']['value']:.4f}" in stdout
     assert f"Final Test loss: {greedy['loss']:.4f}" in stdout and "(bundled" in stdout
-    assert result["train_clips"].keys() == {"cer", "shuffled_cer", "spearman"} and "rank correlation" in stdout
+    assert (
+        result["train_clips"].keys() == {"cer", "shuffled_cer", "spearman", "spearman_heads"}
+        and "rank correlation" in stdout
+    )
     (baseline,) = result["baselines"].values()
     assert baseline["value"] > 0.5 and f"nearest mean spectrum: {baseline['value']:.4f}" in stdout
     assert len(result["differing"]) == stdout.count("The similarities differ: ")
@@ -318,6 +321,8 @@ def test_every_option_trains_and_scores_are_against_the_whole_text(decoder, run_
         "2",
         "--ctc_weight",
         "0.3",
+        "--guided_attention",
+        "1",
         "--spec_augment",
         "--amp",
         "--ema_decay",
@@ -370,7 +375,7 @@ def test_two_learning_rates_are_compared_and_the_better_one_is_tested(run_here, 
     [
         ("--decoder", "gru"), ("--hidden_size", "33"), ("--hidden_size", "0"), ("--n_heads", "0"), ("--n_layers", "0"),
         ("--n_heads", "3"), ("--max_text_length", "2"), ("--split", "1", "2"), ("--split", "-1", "2", "3"), ("--lr", "0"),
-        ("--ctc_weight", "1"), ("--dropout", "1"), ("--warmup", "2"), ("--accumulate", "0"), ("--transcribe",),
+        ("--ctc_weight", "1"), ("--guided_attention", "-1"), ("--dropout", "1"), ("--warmup", "2"), ("--accumulate", "0"), ("--transcribe",),
         ("--label_smoothing", "nan"), ("--beam_size", "0"), ("--n_samples", "0"), ("--init",), ("--schedule", "x"),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -501,3 +502,118 @@ def test_sigterm_ends_the_processes_and_says_how_to_go_on(tmp_path):
     )
     message = "terminated; the same command with -resume goes on where each run stopped\n"
     assert terminate(code) == (143, message, True)
+
+
+def noisy_gather(at_once, *tensors):
+    """The rows of tensors with noise on the first, drawn for all batches at once or for one after the other."""
+
+    def gather(batches):
+        sizes = [len(rows) for rows in batches]
+        noise = torch.rand(sum(sizes)).split(sizes) if at_once else (torch.rand(size) for size in sizes)
+        for rows, drawn in zip(batches, noise):
+            first, *others = (tensor[rows] for tensor in tensors)
+            yield first + drawn.unsqueeze(1), *others
+
+    return gather
+
+
+def train_until(folder, resume=None, *, at_once=True, signals=(), signal_in="step", n_parts=1):
+    """Three epochs of 7 batches, chunks of 4; each of `signals` is sent when it is due: (call of the loss or evaluation, signal)."""
+    torch.manual_seed(3)
+    X = torch.randn(27, 4)
+    y = X @ torch.randn(4, 1)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.2), nn.Linear(6, 1))
+    n_calls = {"step": 0, "evaluation": 0}
+
+    def count(place):
+        n_calls[place] += 1
+        for call, number in signals:
+            if (place, call) == (signal_in, n_calls[place]):
+                os.kill(os.getpid(), number)
+
+    def batch_loss(model, batch):
+        count("step")
+        return squared_error(model, batch)
+
+    def evaluate(model):
+        count("evaluation")
+        with torch.no_grad():
+            return {"val_loss": nn.functional.mse_loss(model(X), y).item()}
+
+    class Batches(utils.Batches):
+        CHUNK = 4
+
+    with runs.open_run(folder, CONFIG, resume) as run:
+        history = utils.fit(
+            optimization(model, schedule="cosine", ema_decay=0.9, accumulate=n_parts),
+            Batches(len(X), 4, noisy_gather(at_once, X, y), lengths=[torch.arange(27.0)], noise=3.0),
+            batch_loss,
+            evaluate,
+            run,
+            3,
+            seed=5,
+            score="val_loss",
+            maximize=False,
+        )
+    return history, model.state_dict()
+
+
+@pytest.fixture
+def raising_sigterm(monkeypatch):
+    """SIGTERM as the scripts handle it."""
+    previous = signal.signal(signal.SIGTERM, options._on_sigterm)
+    yield
+    signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("call", [1, 2, 4, 7, 13])
+def test_an_interrupted_step_is_finished_and_the_epoch_goes_on_after_it(tmp_path, raising_sigterm, at_once, call):
+    """With random numbers in `gather`, drawn for a chunk of batches at once or for each batch."""
+    whole = train_until(tmp_path / "whole", at_once=at_once)
+    number = signal.SIGTERM if call % 2 else signal.SIGINT
+    with pytest.raises(
+        Interrupted, match=f"-resume goes on from epoch {1 + (call - 1) // 7}, step {1 + (call - 1) % 7}"
+    ):
+        train_until(tmp_path / "cut", at_once=at_once, signals=[(call, number)])
+    place = runs.load_checkpoint(tmp_path / "cut" / runs.LAST)["place"]
+    assert place["step"] == 1 + (call - 1) % 7
+    assert_same_run(whole, train_until(tmp_path / "cut", "must", at_once=at_once))
+
+
+def test_an_epoch_that_is_interrupted_again_and_again_is_the_same(tmp_path):
+    whole = train_until(tmp_path / "whole")
+    for _ in range(20):
+        with pytest.raises(Interrupted):
+            train_until(tmp_path / "cut", "auto", signals=[(1, signal.SIGINT)])
+    assert_same_run(whole, train_until(tmp_path / "cut", "must"))
+
+
+def test_an_interrupt_within_a_step_of_several_parts_waits_for_all_of_them(tmp_path):
+    whole = train_until(tmp_path / "whole", n_parts=3)
+    with pytest.raises(Interrupted, match="epoch 1, step 2"):
+        train_until(tmp_path / "cut", n_parts=3, signals=[(4, signal.SIGINT)])
+    assert_same_run(whole, train_until(tmp_path / "cut", "must", n_parts=3))
+
+
+def test_an_interrupted_evaluation_is_made_again_without_training_again(tmp_path):
+    whole = train_until(tmp_path / "whole")
+    with pytest.raises(Interrupted, match="epoch 2, step 7"):
+        train_until(tmp_path / "cut", signals=[(2, signal.SIGINT)], signal_in="evaluation")
+    assert_same_run(whole, train_until(tmp_path / "cut", "must"))
+
+
+def test_a_second_interrupt_ends_at_once_and_keeps_the_checkpoint_before(tmp_path):
+    whole = train_until(tmp_path / "whole")
+    with pytest.raises(Interrupted, match="-resume goes on from the last finished epoch"):
+        train_until(tmp_path / "cut", signals=[(9, signal.SIGINT), (9, signal.SIGINT)])
+    assert runs.load_checkpoint(tmp_path / "cut" / runs.LAST)["place"] is None
+    assert_same_run(whole, train_until(tmp_path / "cut", "must"))
+
+
+def test_an_interrupted_first_epoch_does_not_take_the_place_of_a_finished_run(tmp_path):
+    train_until(tmp_path)
+    before = (tmp_path / runs.LAST).read_bytes()
+    with pytest.raises(Interrupted, match="nothing was changed"):
+        train_until(tmp_path, signals=[(3, signal.SIGINT)])
+    assert (tmp_path / runs.LAST).read_bytes() == before

@@ -97,11 +97,11 @@ def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, data_
     folder = folder_of(trained[0], True)
     translator, model = load_translator(folder, "--use_attn")
     refs, sentences = zip(*translation.read_pairs(data_dir / "val-eng-spa.txt"))
-    rates = metrics.error_rates(translator.translate(model, sentences), refs)
+    rates = metrics.error_rates(translator.write(model, sentences), refs)
     result = runs.read_json(folder / "result.json")
     assert sum(rates) / len(rates) == pytest.approx(result["val_err_rate"]["value"])
-    one_by_one = [translator.translate(model, [sentence])[0] for sentence in sentences]
-    assert one_by_one == translator.translate(model, sentences)
+    one_by_one = [translator.write(model, [sentence])[0] for sentence in sentences]
+    assert one_by_one == translator.write(model, sentences)
 
 
 def test_the_validation_loss_is_the_mean_over_characters_without_smoothing(trained, data_dir):

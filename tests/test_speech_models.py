@@ -11,6 +11,7 @@ from torch import nn
 
 import decoding
 import models
+import utils
 from data import speech
 
 script = load_script("hw2-q3-asr.py")
@@ -55,9 +56,9 @@ def gelu(x):
 
 
 def attention_as_loops(attention, query, source, n_source, is_causal=False):
-    """One clip: query (n_queries, hidden_size), source (n_source_padded, hidden_size); also the mean weights of the heads."""
+    """One clip: query (n_queries, hidden_size), source (n_source_padded, hidden_size); also the weights of each head."""
     size = HIDDEN // N_HEADS
-    out, weights = torch.zeros(len(query), HIDDEN), torch.zeros(len(query), len(source))
+    out, weights = torch.zeros(len(query), HIDDEN), torch.zeros(N_HEADS, len(query), len(source))
     for t in range(len(query)):
         heads = []
         for head in range(N_HEADS):
@@ -69,7 +70,7 @@ def attention_as_loops(attention, query, source, n_source, is_causal=False):
             scores = torch.stack([q @ k / math.sqrt(size) for k in keys])
             p = scores.exp() / scores.exp().sum()
             heads.append(sum(p_i * v_i for p_i, v_i in zip(p, values, strict=True)))
-            weights[t, : len(p)] += p / N_HEADS
+            weights[head, t, : len(p)] = p
         out[t] = attention.out.weight @ torch.cat(heads) + attention.out.bias
     return out, weights
 
@@ -105,7 +106,12 @@ def test_attention_is_torchs_own_layer(is_causal):
     mask = None if is_causal else torch.arange(9) < torch.tensor([[9], [2], [5]])
     causal = torch.ones(5, 5, dtype=torch.bool).triu(1) if is_causal else None
     expected, weights = theirs(
-        query, source, source, key_padding_mask=None if is_causal else ~mask, attn_mask=causal, need_weights=True
+        query,
+        source,
+        source,
+        key_padding_mask=None if is_causal else ~mask,
+        attn_mask=causal,
+        average_attn_weights=False,
     )
     torch.testing.assert_close(ours(query, source, mask, is_causal), expected)
     if not is_causal:
@@ -280,11 +286,14 @@ def test_cached_decoding_is_the_forward_pass_of_each_prefix(decoder, skeleton):
         repeated = [part.repeat_interleave(n_hyps, dim=0) for part in (mels, n_frames)]
         expected = model(*repeated, prefixes[:, : t + 1])[:, -1].log_softmax(dim=-1)
         torch.testing.assert_close(log_probs, expected)
-        assert alpha.shape == (4 * n_hyps, 7)
-        torch.testing.assert_close(alpha.sum(dim=1), torch.ones(len(alpha)))
+        assert alpha.shape == (4 * n_hyps, N_HEADS, 7)
+        torch.testing.assert_close(alpha.sum(dim=2), torch.ones(len(alpha), N_HEADS))
+        logits, weights = model.decoder.forward_with_weights(prefixes[:, : t + 1], *model.encoder(*repeated))
+        torch.testing.assert_close(logits[:, -1].log_softmax(dim=-1), expected)
+        torch.testing.assert_close(alpha, weights[:, :, -1])
         for b, n in enumerate(((n_frames + 1) // 2).tolist()):
             part = alpha[b * n_hyps : (b + 1) * n_hyps]
-            assert (part[:, :n] > 0).all() and (part[:, n:] == 0).all()
+            assert (part[..., :n] > 0).all() and (part[..., n:] == 0).all()
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -421,8 +430,8 @@ def test_one_batch_can_be_memorised(decoder):
     found = recogniser.listen(model, recogniser.data.clips, return_weights=True)
     for (text, alpha), clip in zip(found, recogniser.data.clips, strict=True):
         n_steps, n_positions = len(text) + 1, (len(clip) + 1) // 2
-        assert alpha.shape == (n_steps, n_positions)
-        torch.testing.assert_close(alpha.sum(dim=1), torch.ones(n_steps))
+        assert alpha.shape == (n_steps, 2, n_positions)
+        torch.testing.assert_close(alpha.sum(dim=2), torch.ones(n_steps, 2))
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -476,6 +485,70 @@ def test_a_text_too_long_for_its_clip_has_a_finite_ctc_loss():
     loss, _ = recogniser.batch_loss(model.train(), (torch.randn(1, 8, 80), torch.tensor([8]), tgt))
     loss.backward()
     assert math.isfinite(loss.item()) and all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_guided_attention_loss_is_its_formula_written_as_loops(decoder):
+    recogniser, model = make_recogniser(decoder, "--guided_attention", "0.7", "--label_smoothing", "0")
+    (batch,) = recogniser.batches("cpu").epoch(torch.Generator().manual_seed(0))
+    mels, n_frames, tgt = batch
+    plain, n_symbols = recogniser.batch_loss(model.eval(), batch)
+    expected = 0.0
+    for b in range(4):
+        symbols = [i for i in tgt[b].tolist() if i != speech.PADDING_IDX]
+        N, T = len(symbols) - 1, (int(n_frames[b]) + 1) // 2
+        heard = model.encoder(mels[b : b + 1, : n_frames[b]], n_frames[b : b + 1])
+        _, A = model.decoder.forward_with_weights(tgt[b : b + 1, :N], *heard)
+        assert A.shape == (1, 2, N, T)
+        for head, n, t in itertools.product(range(2), range(1, N + 1), range(1, T + 1)):
+            W = 1 - math.exp(-((n / N - t / T) ** 2) / (2 * 0.2**2))
+            expected += A[0, head, n - 1, t - 1].item() * W / 2
+    assert 0 < expected < n_symbols
+    loss, n = recogniser.batch_loss(model.train(), batch)
+    assert loss.item() == pytest.approx(plain.item() + 0.7 * expected, rel=1e-5) and n == n_symbols
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_attention_along_the_diagonal_costs_nothing_and_away_from_it_almost_1():
+    eye = torch.eye(50).expand(1, 3, 50, 50)
+    sizes = torch.tensor([50]), torch.tensor([50])
+    assert utils.guided_attention_loss(eye, *sizes) == 0
+    first = torch.zeros(1, 1, 50, 50)
+    first[..., 0] = 1  # every symbol looks at the start
+    losses = [utils.guided_attention_loss(first[:, :, n : n + 1], torch.tensor([1]), sizes[1]) for n in range(50)]
+    assert all(loss == pytest.approx(1, abs=1e-5) for loss in losses)  # a single symbol is the last one
+    assert 0 < utils.guided_attention_loss(first, *sizes) < 50
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_guided_attention_keeps_the_attention_near_the_diagonal(decoder):
+    def attended(*options_):
+        recogniser, model = make_recogniser(decoder, *options_)
+        optimizer = torch.optim.Adam(model.train().parameters(), lr=0.01)
+        (batch,) = recogniser.batches("cpu").epoch(torch.Generator().manual_seed(0))
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss, n_symbols = recogniser.batch_loss(model, batch)
+            (loss / n_symbols).backward()
+            optimizer.step()
+        mels, n_frames, tgt = batch
+        _, alpha = model.eval().decoder.forward_with_weights(tgt[:, :-1], *model.encoder(mels, n_frames))
+        n_symbols = (tgt[:, 1:] != speech.PADDING_IDX).sum(dim=1)
+        return utils.guided_attention_loss(alpha, n_symbols, (n_frames + 1) // 2) / n_symbols.sum()
+
+    assert attended("--guided_attention", "2") < 0.6 * attended()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_without_the_option_no_weights_are_computed_and_the_loss_has_the_same_bits(decoder, monkeypatch):
+    recogniser, model = make_recogniser(decoder)
+    (batch,) = recogniser.batches("cpu").epoch(torch.Generator().manual_seed(0))
+    mels, n_frames, tgt = batch
+    expected, _ = utils.sequence_loss(model.train()(mels, n_frames, tgt[:, :-1]), tgt[:, 1:], speech.PADDING_IDX, 0.1)
+    monkeypatch.setattr(models.MultiHeadAttention, "attend_with_weights", None)
+    loss, _ = recogniser.batch_loss(model, batch)
+    assert torch.equal(loss, expected)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
