@@ -3,6 +3,7 @@
 torch is imported where a checkpoint is read or written, so that scripts without one need not wait for it.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -31,6 +32,8 @@ RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test") 
 OWN_FILES = (RESULT, LAST, CONFIG, HISTORY, BEST, "*.pdf", "*.png", "test_predictions.*", "caps_generated_*.json")
 # Options that say where or how a run is made, not what is computed; of the data the fingerprint decides.
 WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads")
+# What the system refuses for reasons of its own; the file that was asked for may be good.
+REFUSALS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
 
 
@@ -65,6 +68,16 @@ def write_json(path, value):
         new_path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def cannot_read(path, error, otherwise):
+    """The `UserError` for a file that could not be read: `otherwise` is its message unless the system refused to read.
+
+    Whatever advises to delete a file goes through here.
+    """
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        return UserError(f"cannot read {path} ({error.strerror}); the file may be good, run again when it can be read")
+    return UserError(otherwise)
+
+
 def read_json(path, *keys, of=None):
     """The value of a JSON file, or the one inside it that `keys` lead to.
 
@@ -75,7 +88,8 @@ def read_json(path, *keys, of=None):
     try:
         value = json.loads(safe_io.read_bytes(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); delete its folder and run again") from error
+        message = f"{path} cannot be read as JSON ({error}); delete its folder and run again"
+        raise cannot_read(path, error, message) from error
     try:
         for key in keys:
             value = value[key]
@@ -115,7 +129,8 @@ def read_table(path, header):
         first, *lines = safe_io.read_bytes(path).decode("utf-8").replace("\r\n", "\n").split("\n")[:-1]
         rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines]
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete its folder and run again") from error
+        message = f"{path} cannot be read ({error}); delete its folder and run again"
+        raise cannot_read(path, error, message) from error
     if first.split("\t") != list(header):
         raise UserError(f"{path} is not the table that it was; delete its folder and run again")
     return rows
@@ -137,9 +152,8 @@ def load_checkpoint(path, map_location="cpu"):
         return safe_io.read_state(path, map_location)
     except Exception as error:  # torch and pickle raise whatever a damaged file makes them raise
         reason = str(error) if type(error) is ValueError else type(error).__name__
-        raise UserError(
-            f"{path} is not a checkpoint of this project ({reason}); delete its folder and train again"
-        ) from error
+        message = f"{path} is not a checkpoint of this project ({reason}); delete its folder and train again"
+        raise cannot_read(path, error, message) from error
 
 
 def load_weights(model, path):
@@ -389,7 +403,10 @@ class Run:
     def write_history(self, history):
         """Write `metrics.jsonl` unless it says so already."""
         path, lines = self.folder / HISTORY, "".join(json.dumps(line) + "\n" for line in history)
-        if not (path.is_file() and path.read_bytes() == lines.encode()):
+        there = None
+        with suppress(OSError):  # it is missing, or it cannot be read and writing says so
+            there = path.read_bytes()
+        if there != lines.encode():
             with atomic_path(path) as new_path:
                 new_path.write_text(lines, encoding="utf-8")
 
@@ -433,26 +450,20 @@ def finish_replacing(folder):
     names = read_json(marker, of=[str])
     if not set(names) <= {CONFIG, LAST, BEST}:
         raise UserError(f"{marker} names files that no run has; delete its folder and run again")
-    for path in [path for pattern in OWN_FILES for path in folder.glob(pattern)]:
-        if path.name not in names:
-            path.unlink()
-    for name in names:
-        if (folder / f"{NEW}{name}").exists():
-            (folder / f"{NEW}{name}").replace(folder / name)
-    marker.unlink()
-
-
-def mend(folder):
-    """Make good what a process that was killed while it wrote has left; raises `UserError` where that cannot be done."""
     try:
-        finish_replacing(folder)
-        for pattern in (".*.tmp", f"{NEW}*"):
-            for leftover in folder.glob(pattern):
-                leftover.unlink()
+        for path in [path for pattern in OWN_FILES for path in folder.glob(pattern)]:
+            if path.name not in names:
+                path.unlink()
+        for name in names:
+            if (folder / f"{NEW}{name}").exists():
+                (folder / f"{NEW}{name}").replace(folder / name)
+        marker.unlink()
     except OSError as error:
-        raise UserError(
-            f"{error.filename} cannot be replaced or deleted ({error.strerror}); delete {folder} and run again"
-        ) from error
+        raise cannot_write_to(folder, error) from error
+
+
+def cannot_write_to(folder, error):
+    return UserError(f"cannot write to {folder} ({error.strerror}); name another folder with -runs_dir DIR")
 
 
 @contextmanager
@@ -481,12 +492,14 @@ def open_run(folder, config, resume=None):
         if resume and (folder / RESULT).exists():  # a finished run can be shown without writing
             yield Run(folder, config, resume)
             return
-        raise UserError(
-            f"cannot write to {folder} ({error.strerror}); name another folder with -runs_dir DIR"
-        ) from error
+        raise cannot_write_to(folder, error) from error
     run = None
     try:
-        mend(folder)
+        finish_replacing(folder)
+        for pattern in (".*.tmp", f"{NEW}*"):  # of a process that was killed while it wrote
+            for leftover in folder.glob(pattern):
+                with suppress(OSError):  # they do no harm in a folder that cannot be written
+                    leftover.unlink()
         run = Run(folder, config, resume)
         yield run
     except KeyboardInterrupt:

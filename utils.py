@@ -307,7 +307,7 @@ def fit(
             run.save_place(trained, history, epoch, place.step)
             raise
         for value in figures.values():
-            _stop_unless_finite(value, epoch, len(batches))
+            _stop_unless_finite(value, epoch)
         line |= figures | {"seconds": time.perf_counter() - start}
         history.append(line)
 
@@ -501,12 +501,21 @@ def _restore(checkpoint, parts, order):
         raise UserError("last.pt is the checkpoint of another model; start anew without -resume") from error
 
 
-def _stop_unless_finite(value, epoch, step):
-    if not math.isfinite(value):
-        kept = "the epochs before are kept" if epoch > 1 else "no epoch was finished"
-        raise UserError(
-            f"the loss is not finite any more at step {step} of epoch {epoch}; try a smaller -learning_rate ({kept})"
-        )
+def _stop_unless_finite(value, epoch, step=None):
+    """Raise `UserError` for nan and infinity: in the sum of the losses up to a step, or in a validation figure without one.
+
+    The message names the steps since the last look, which was `CHECK_EVERY` steps ago or at the epoch's start.
+    """
+    if math.isfinite(value):
+        return
+    if step is None:
+        where = f"in the validation figures after epoch {epoch}"
+    else:
+        where = f"between steps {(step - 1) // CHECK_EVERY * CHECK_EVERY + 1} and {step} of epoch {epoch}"
+    kept = "the best weights of the epochs before are kept" if epoch > 1 else "no epoch was finished"
+    raise UserError(
+        f"the loss is not finite any more, {where}; try a smaller -learning_rate, or -max_grad_norm 1 ({kept})"
+    )
 
 
 def best_epoch(history, score, maximize=True):

@@ -153,6 +153,9 @@ class Process:
             time.sleep(PAUSE)
         return True
 
+    def has_printed(self):
+        return self.out.stat().st_size > 0
+
     def errors(self):
         """The lines on stderr, without warnings."""
         lines = self.err.read_text(errors="replace").splitlines()
@@ -302,9 +305,9 @@ class Trial:
     def run_folder(self, name):
         return self.folder / name / QUESTIONS[self.script] / "run"
 
-    def start(self, name, warm=True, more=()):
+    def start(self, name, warm=True, more=(), streams="streams"):
         command = [*self.command, *more, "-runs_dir", self.folder / name]
-        return Process(command, self.folder / name / "streams", warm)
+        return Process(command, self.folder / name / streams, warm)
 
     def finish(self, name, warm=True):
         """Run it to its end, which must be a good one."""
@@ -313,21 +316,35 @@ class Trial:
         if code:
             raise RuntimeError(f"{self.script} ended with exit code {code}: {process.err.read_text()}")
 
-    def measure(self):
-        """Make the undisturbed run by the command line, and the same in a forked process, whose times say when to kill; returns `compare`."""
-        self.finish("right", warm=False)
-        start = time.monotonic()
-        process = self.start("warm")
-        process.wait_until(lambda: process.out.stat().st_size)
-        self.seconds_to_line = time.monotonic() - start
-        process.wait()
-        self.seconds = time.monotonic() - start - self.seconds_to_line
-        self.epoch_seconds = sum(line["seconds"] for line in read(self.run_folder("warm") / "metrics.jsonl"))
-        return compare(self.right, self.run_folder("warm"))
+    def measure(self, cold=True):
+        """Make the undisturbed run; its times say when to kill.
 
-    def disturb(self, name, row, numbers, dice):
-        """Start a run again and again, ended by one of the signals `numbers` each time, then let it end; adds to `row`."""
-        cold = dice.randrange(len(numbers))
+        cold: make it by the command line as well and return what `compare` says of the two.
+        """
+        start = time.monotonic()
+        process = self.start("warm" if cold else "right")
+        process.wait_until(process.has_printed)
+        self.seconds_to_line = time.monotonic() - start
+        if process.wait():
+            raise RuntimeError(f"{self.script} does not run: {process.err.read_text()}")
+        self.seconds = time.monotonic() - start - self.seconds_to_line
+        if cold:
+            self.finish("right", warm=False)
+        self.epoch_seconds = sum(line["seconds"] for line in read(self.right / "metrics.jsonl"))
+        return compare(self.right, self.run_folder("warm")) if cold else (0, [])
+
+    def disturb(self, row, n_kills, signals, dice, cold=True):
+        """Make disturbed runs until there were `n_kills`, each by one of the signals; adds to `row`.
+
+        cold: one kill of each run, chosen at random, is of the command line.
+        """
+        while row.n_kills < n_kills:
+            numbers = [dice.choice(signals) for _ in range(min(KILLS_A_RUN, n_kills - row.n_kills))]
+            self.disturb_run(f"{signals[0].name}{row.n_runs}", row, numbers, dice, cold)
+
+    def disturb_run(self, name, row, numbers, dice, cold):
+        """Start a run again and again, ended by the next of the signals `numbers` each time, then let it end."""
+        cold = dice.randrange(len(numbers)) if cold else None
         n_epochs, n_started = 0, 0
         for i, number in enumerate(numbers):
             process = self.start(name, warm=i != cold)
@@ -358,7 +375,7 @@ class Trial:
         """Wait for a moment drawn from the first `until` seconds, then send the signal."""
         if dice.random() >= SHARE_FROM_START:  # a run that was trained already prints its first line at the end
             limit = time.monotonic() + 3 * self.seconds_to_line + 1
-            process.wait_until(lambda: process.out.stat().st_size or (process.forked and time.monotonic() > limit))
+            process.wait_until(lambda: process.has_printed() or (process.forked and time.monotonic() > limit))
         moment = time.monotonic() + dice.uniform(0, until)
         process.wait_until(lambda: time.monotonic() >= moment)
         if dice.random() < SHARE_WRITING:
@@ -402,9 +419,7 @@ def main(argv=None):
                 wanted = len(range(i, n_all, len(args.scripts)))  # an even share
                 row = Row(script, label)
                 row.add(n, shown)
-                while row.n_kills < wanted:
-                    numbers = [dice.choice(signals) for _ in range(min(KILLS_A_RUN, wanted - row.n_kills))]
-                    trial.disturb(f"{label[:7]}{row.n_runs}", row, numbers, dice)
+                trial.disturb(row, wanted, signals, dice)
                 if wanted:
                     rows.append(row)
                     print(*row.shown, sep="\n", end="\n" * bool(row.shown), flush=True)
