@@ -81,6 +81,8 @@ def check_zip(archive, allowed=0):
     """
     limit = max(MAX_UNPACKED, allowed)
     for member in archive.infolist():
+        if not member.filename:
+            raise ValueError("it has a file without a name")
         if leaves_folder(member.filename):
             raise ValueError(f"it has a file {member.filename!r} outside of its folder")
         if stat.S_ISLNK(member.external_attr >> 16):  # the upper half is the Unix mode

@@ -115,6 +115,10 @@ class Bench:
         self.drawn = drawn(reader.strategy, seed) if reader.strategy is not None else []
         self.set_up()
         self.watch = Watch(self.around, self.inside)
+        self.fresh()
+        outcome, what = self.judge()
+        if outcome != "value":  # then its damaged copies would show nothing
+            raise RuntimeError(f"the valid files of {reader.name} give {outcome}: {what}")
 
     def set_up(self):
         shutil.rmtree(self.around, ignore_errors=True)
@@ -127,11 +131,15 @@ class Bench:
             return True
         return (self.around / damage.OUTSIDE).read_text(encoding="utf-8") != SECRET
 
-    def prepare(self, number):
-        """Make the input of that number in the folder `inside`, which relative paths then start from."""
+    def fresh(self):
+        """Copy the valid files into the folder `inside`, which relative paths then start from."""
         shutil.rmtree(self.inside)
         shutil.copytree(self.valid, self.inside)
         os.chdir(self.inside)
+
+    def prepare(self, number):
+        """Make the input of that number."""
+        self.fresh()
         rng = random.Random(f"{self.seed} {self.reader.name} {number}")
         if self.drawn and rng.random() < SHARE_OF_HYPOTHESIS:
             (self.inside / self.reader.place).write_text(json.dumps(rng.choice(self.drawn)), encoding="utf-8")
@@ -205,9 +213,14 @@ def work(reader, root, seed, numbers, pipe):
     signal.signal(signal.SIGPROF, on_alarm)
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES + address_space(), resource.RLIM_INFINITY))
     with open(os.devnull, "w", encoding="utf-8") as null:
-        os.dup2(null.fileno(), sys.stderr.fileno())  # where the C libraries complain
-    bench = Bench(reader, root, seed)
+        for stream in (sys.stdout, sys.stderr):  # where the C libraries complain
+            os.dup2(null.fileno(), stream.fileno())
     with open(pipe, "w", encoding="utf-8", buffering=1) as report:
+        try:
+            bench = Bench(reader, root, seed)
+        except RuntimeError as error:
+            print(json.dumps(["crash", str(error), None]), file=report)
+            return
         for number in numbers:
             kept = None
             try:
@@ -342,7 +355,7 @@ def main():
             kept = Path(tempfile.mkdtemp(prefix="fuzz-findings-"))
             for i, (name, number, kind, what, folder) in enumerate(findings):
                 print(f"\n{kind}: {name}, input {number} of seed {args.seed}: {kept / str(i)}\n{what}")
-                with contextlib.suppress(OSError, shutil.Error):
+                with contextlib.suppress(OSError, shutil.Error, TypeError):  # of a reader that has not started
                     shutil.copytree(folder, kept / str(i), symlinks=True, ignore=ignore_special)
             print(f"\n{len(findings)} findings; their files are in {kept}")
             return 1
