@@ -213,8 +213,8 @@ def work(reader, root, seed, numbers, pipe):
     signal.signal(signal.SIGPROF, on_alarm)
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES + address_space(), resource.RLIM_INFINITY))
     with open(os.devnull, "w", encoding="utf-8") as null:
-        for stream in (sys.stdout, sys.stderr):  # where the C libraries complain
-            os.dup2(null.fileno(), stream.fileno())
+        for descriptor in (1, 2):  # where the C libraries complain
+            os.dup2(null.fileno(), descriptor)
     with open(pipe, "w", encoding="utf-8", buffering=1) as report:
         try:
             bench = Bench(reader, root, seed)
@@ -232,6 +232,8 @@ def work(reader, root, seed, numbers, pipe):
                 kept = keep(bench.inside, root, number)
                 bench.set_up()
             print(json.dumps([outcome, what, kept]), file=report)
+            if outcome == "memory":  # the peak of a process does not fall, so another one goes on
+                return
 
 
 def on_alarm(signum, frame):
@@ -270,18 +272,18 @@ def run(reader, root, seed, start, n):
                 os._exit(code)
         os.close(write_end)
         with open(read_end, "rb", buffering=0) as pipe:
-            for answer in answers(pipe):
-                outcome, what, kept = answer
-                counts[outcome] += 1
-                if outcome not in GOOD:
-                    findings.append((number, outcome, what, kept))
-                number += 1
-                if len(findings) >= MAX_FINDINGS:
-                    break
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+            try:
+                for outcome, what, kept in answers(pipe):
+                    counts[outcome] += 1
+                    if outcome not in GOOD:
+                        findings.append((number, outcome, what, kept))
+                    number += 1
+                    if len(findings) >= MAX_FINDINGS:
+                        raise TimeoutError
+            except TimeoutError:
+                os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        if number < start + n and len(findings) < MAX_FINDINGS:
+        if status != 0 and number < start + n and len(findings) < MAX_FINDINGS:
             outcome = "time" if status == signal.SIGKILL else "crash"
             counts[outcome] += 1
             findings.append(
@@ -292,9 +294,11 @@ def run(reader, root, seed, start, n):
 
 
 def answers(pipe):
-    """The lines of a process, until it ends or is stuck."""
+    """The lines of a process, until it ends; raises `TimeoutError` if it is stuck."""
     rest = b""
-    while select.select([pipe], [], [], GRACE)[0]:
+    while True:
+        if not select.select([pipe], [], [], GRACE)[0]:
+            raise TimeoutError
         content = pipe.read(2**16)
         if not content:
             return
