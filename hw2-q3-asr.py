@@ -7,7 +7,6 @@ $ python hw2-q3-asr.py --decoder transformer --init RUN                 # start 
 """
 
 import os
-import sys
 from pathlib import Path
 
 import options
@@ -79,7 +78,7 @@ def main(argv=None):
     if not data.ids["val"]:
         if max(len(args.learning_rate), len(args.seed)) > 1:
             raise options.UserError("only validation clips can compare several values; give their number in -split")
-        print("warning: no validation clips: the last epoch is kept", file=sys.stderr)
+        options.warn("no validation clips: the last epoch is kept")
     experiment.run(Recognition(args, parse_args(["-scale", args.scale]), data))
 
 

@@ -166,9 +166,8 @@ class Captioning(experiment.SequenceExperiment):
 
     @classmethod
     def restored(cls, args, path):
-        words, digest, calibration = (
-            runs.part_of_checkpoint(path, name) for name in ("words", "encoder_digest", "calibration")
-        )
+        forms = {"words": [str], "encoder_digest": str, "calibration": {str: torch.Tensor}}
+        words, digest, calibration = (runs.part_of_checkpoint(path, name, of=form) for name, form in forms.items())
         encoder = encoders.Encoder(args.encoder, args.encoder_weights, calibration, digest)
         found = runs.Found(path.parent)
         data = argparse.Namespace(title=found.result["title"], bundled=found.bundled, regions=None)

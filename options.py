@@ -24,6 +24,7 @@ MAX_SEED = 2**64 - 1  # what torch takes
 MAX_COUNT = 2**31 - 1
 MAX_THREADS = 1024
 MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
+MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SAME_REQUEST = 2.0  # seconds; torchrun passes on to its processes a Ctrl-C that they have received already
@@ -32,7 +33,13 @@ SEVERAL = ("learning_rate", "seed")  # options that take several values, to be c
 
 
 class UserError(Exception):
-    """What a user can cause and mend. The message is one line: what is wrong, and what to do next."""
+    """What a user can cause and mend. The message is one line: what is wrong, and what to do next.
+
+    It may name what a file holds, so it is made `printable`.
+    """
+
+    def __init__(self, message):
+        super().__init__(printable(message))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -256,6 +263,21 @@ def run_name(text):
     if text in ("", ".", "..") or Path(text).name != text:
         raise argparse.ArgumentTypeError(f"must be a name without a path, got {text!r} (-runs_dir says where)")
     return text
+
+
+def printable(message):
+    """A message on one line: line breaks and what else a terminal would obey are escaped, and the middle of a long one is cut."""
+    text = str(message)
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def warn(message):
+    """Print one line to stderr that tells of something to know, while the work goes on."""
+    print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def add_data_options(parser):

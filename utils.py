@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import parallel
 import runs
+import safe_io
 from options import Interrupted, UserError, deferred_interrupts
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates in matplotlib's own fonts
@@ -327,6 +328,16 @@ def fit(
     return history
 
 
+# What changes in the state of an optimizer or a schedule as it trains, or with the device; the rest follows from the options.
+CHANGES = ("lr", "_last_lr", "last_epoch", "_step_count", "fused")
+OPTIMIZER_STATES = (
+    {"momentum_buffer"},
+    {"step", "exp_avg", "exp_avg_sq"},
+    set(),
+)  # of SGD, of Adam and AdamW, of none yet
+OPTIMIZER_STATE = set().union(*OPTIMIZER_STATES)
+
+
 @dataclass
 class Place:
     """Where a training stands in an epoch, and what the rest of the epoch needs.
@@ -501,18 +512,84 @@ def _restore(checkpoint, parts, order):
     if checkpoint is None:
         return [], None
     try:
+        _check_history(checkpoint["history"])
         for name, part in parts.items():
+            _check_settings(part, checkpoint[name])
             part.load_state_dict(checkpoint[name])
         order.set_state(checkpoint["order"])
         random, place = checkpoint["random"], checkpoint["place"]
-        if parallel.rank() < len(random):  # a process more than the run had keeps the state that it has
-            set_random_states(random[parallel.rank()])
+        if not (safe_io.has_form(random, [{str: torch.Tensor}]) and isinstance(place, dict | None)):
+            raise ValueError("there are no random states, or no place")
         if place is not None:
             same = len(random) == parallel.world_size()
             place = Place(**place | {"drawn": place["drawn"][parallel.rank()] if same else None})
+            _check_place(place)
+        if parallel.rank() < len(random):  # a process more than the run had keeps the state that it has
+            set_random_states(random[parallel.rank()])
         return checkpoint["history"], place
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise UserError("last.pt is the checkpoint of another model; start anew without -resume") from error
+
+
+def _check_history(history):
+    """Raise `ValueError` unless the lines of a checkpoint's history are those of epochs 1, 2, ...: numbers under the same names."""
+    is_number = all(isinstance(value, int | float) for line in history for value in line.values())
+    if not is_number or [line["epoch"] for line in history] != list(range(1, len(history) + 1)):
+        raise ValueError("the history is not one of epochs")
+    if any(line.keys() != history[0].keys() for line in history):
+        raise ValueError("the epochs have other figures")
+
+
+def _check_settings(part, state):
+    """Raise `ValueError` for a state that an optimizer or a schedule cannot have: their `load_state_dict` takes anything."""
+    if not isinstance(state, dict):
+        raise ValueError("the state is no dict")
+    if isinstance(part, torch.optim.Optimizer):
+        _require_same(part.state_dict()["param_groups"], state["param_groups"])
+        params = [param for group in part.param_groups for param in group["params"]]
+        if not safe_io.has_form(state["state"], {int: {str: torch.Tensor | None}}):
+            raise ValueError("the state is no optimizer's")
+        for i, values in state["state"].items():
+            shapes = {name: torch.Size() if name == "step" else params[i].shape for name in OPTIMIZER_STATE}
+            for name, value in values.items():
+                if value is not None and not (value.is_floating_point() and value.shape == shapes[name]):
+                    raise ValueError(f"{name} is of another shape")
+            if set(values) not in OPTIMIZER_STATES:
+                raise ValueError("the state is another optimizer's")
+    elif isinstance(part, torch.optim.lr_scheduler.LRScheduler):
+        _require_same(part.state_dict(), state)
+
+
+def _require_same(own, state, name=None):
+    """Raise `ValueError` unless two trees have the same names and, but for those that `CHANGES`, the same values."""
+    if type(own) is not type(state):
+        raise ValueError(f"{name} is of another type")
+    if isinstance(own, dict):
+        if own.keys() != state.keys():
+            raise ValueError(f"{name} has other names")
+        for key in own:
+            _require_same(own[key], state[key], key)
+    elif isinstance(own, list | tuple):
+        if len(own) != len(state):
+            raise ValueError(f"{name} is of another length")
+        for inner, other in zip(own, state):
+            _require_same(inner, other, name)
+    elif own != state and name not in CHANGES:
+        raise ValueError(f"{name} is another")
+
+
+def _check_place(place):
+    """Raise `ValueError`, or what torch raises, for a `Place` from which no epoch can go on."""
+    forms = {"lr": float, "step": int, "seconds": float, "loss": torch.Tensor | float, "n_terms": torch.Tensor | int}
+    if not all(isinstance(getattr(place, name), form) for name, form in forms.items()) or place.step < 0:
+        raise ValueError("this is no place in an epoch")
+    if float(place.n_terms) < 0 or float(place.loss) < 0:  # raises for tensors of several numbers
+        raise ValueError("the sums of the epoch are negative")
+    torch.Generator().set_state(place.order)
+    if place.drawn is not None:
+        if not safe_io.has_form(place.drawn, {str: torch.Tensor}):
+            raise ValueError("there are no random states")
+        set_random_states(place.drawn)
 
 
 def _stop_unless_finite(value, epoch, step=None):

@@ -3,14 +3,14 @@
 import functools
 import hashlib
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 import runs
-from options import DATA_DIR, UserError
+import safe_io
+from options import DATA_DIR, UserError, warn
 
 CACHE_DIR = DATA_DIR / "cache"
 BUNDLED = "bundled"
@@ -42,10 +42,7 @@ def choose(mode, candidates, title, fetch_command):
 
 @functools.cache  # once, however often the data are loaded
 def warn_of_bundled_data(title, fetch_command):
-    print(
-        f"warning: {title} is not here, using the bundled data in its place; {fetch_command} brings the real data",
-        file=sys.stderr,
-    )
+    warn(f"{title} is not here, using the bundled data in its place; {fetch_command} brings the real data")
 
 
 def fingerprint(arrays):
@@ -80,30 +77,30 @@ def _temporary_folder():
         raise UserError(f"neither {CACHE_DIR} nor a temporary folder can be written; make room there") from error
 
 
-def cached_arrays(name, make, *source_files, compress=True, is_intact=lambda arrays: True):
+def cached_arrays(name, make, *source_files, fits, compress=True):
     """Arrays that `make()` computes, kept in `data/cache/` under a key made of `name` and the code in `source_files`.
 
     A cache file that is damaged is made again. Where the cache cannot be written the arrays are computed each time.
 
     Args:
+        fits: a function that tells whether arrays are what `make()` may return, by their names, types and shapes; for others it
+            may raise anything. It also looks whether another file that belongs to the arrays is as it was.
         compress: takes long for large arrays of floats, and gains little.
-        is_intact: `is_intact(arrays)` says whether another file that belongs to the arrays is as it was.
     """
     path = CACHE_DIR / (f"{name}-{key_of(*source_files)}.npz" if source_files else f"{name}.npz")
     try:
-        with np.load(path, allow_pickle=False) as npz:
-            arrays = {key: npz[key] for key in npz.files}
-        if not is_intact(arrays):
-            raise ValueError("the other file is not the one that was written")
+        arrays = safe_io.read_arrays(path)
+        if not fits(arrays):
+            raise ValueError("it holds other arrays")
         return arrays
     except (FileNotFoundError, NotADirectoryError):
         pass
     except Exception:  # numpy, zipfile and zlib raise whatever a damaged file makes them raise
-        print(f"warning: {path} is damaged, making it again", file=sys.stderr)
+        warn(f"{path} is damaged, making it again")
     arrays = make()
     try:
         with runs.atomic_path(path) as new_path, open(new_path, "wb") as file:
             (np.savez_compressed if compress else np.savez)(file, **arrays)
     except UserError as error:
-        print(f"warning: {error}; going on without a cache", file=sys.stderr)
+        warn(f"{error}; going on without a cache")
     return arrays

@@ -25,11 +25,12 @@ import numpy as np
 import torch
 
 import runs
+import safe_io
 from data import sources
 from data.bundled.speech import MARKER
 from data.fetch.ljspeech import FOLDER_NAME, METADATA, N_CLIPS, TITLE, WAVS
 from data.text import at_equal_distances
-from options import DATA_DIR, MEMORY_BUDGET, ROOT, UserError
+from options import DATA_DIR, MEMORY_BUDGET, ROOT, UserError, warn
 
 DOWNLOAD_COMMAND = "python download_ljspeech.py"
 SPLITS = ("train", "val", "test")
@@ -48,6 +49,7 @@ FRAMES_A_SECOND = SAMPLE_RATE / HOP
 FRAME_BYTES = N_MELS * np.dtype(np.float16).itemsize  # in the cache
 CHECKED_BYTES = 2**24  # of the cache, read at once to verify it
 MIN_SECONDS, MAX_SECONDS = 0.05, 30.0  # of a clip; the longest of LJ Speech has 10.1 s
+MAX_CHANNELS = 8  # what FLAC can have; a small WAV may claim a thousand
 SAMPLE_RATES = (8_000, 48_000)  # Hz, of a file to transcribe
 
 MAX_MASKED_MELS, MAX_MASKED_FRAMES = 27, 80  # of SpecAugment
@@ -128,22 +130,27 @@ def read_sound(path, any_rate=False):
 
     if not os.path.isfile(path):
         raise UserError(f"{path} is missing; name a WAV or FLAC file that is there")
+    if not _is_wav_or_flac(path):
+        raise UserError(f"{path} is not a sound file that can be read (no WAV or FLAC); give a WAV or FLAC")
     try:
         with soundfile.SoundFile(path) as file:
             seconds, rate, subtype = file.frames / file.samplerate, file.samplerate, file.subtype
             if not subtype.startswith("PCM"):
                 raise UserError(f"{path} is coded as {subtype}; convert it to PCM")
+            if file.channels > MAX_CHANNELS:
+                raise UserError(f"{path} has {file.channels} channels; give a clip of at most {MAX_CHANNELS}")
             if not MIN_SECONDS <= seconds <= MAX_SECONDS:
                 wanted = f"from {MIN_SECONDS:g} to {MAX_SECONDS:g} s"
                 raise UserError(f"{path} is {seconds:.2f} s long; give a clip {wanted}")
             if rate != SAMPLE_RATE and not (any_rate and SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]):
                 raise UserError(f"{path} has {rate} samples a second; convert it to {SAMPLE_RATE}")
             samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, ValueError, ZeroDivisionError) as error:
+    # A name that ends in .raw makes soundfile ask for what its header would say: a TypeError.
+    except (soundfile.SoundFileError, OSError, ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(
             f"{path} is not a sound file that can be read ({_first_line(error)}); give a WAV or FLAC"
         ) from error
-    if _is_cut(path):
+    if len(samples) < MIN_SECONDS * rate or _is_cut(path):
         raise UserError(f"{path} is cut short: it has fewer bytes than its header says; fetch it again")
     samples = samples.mean(axis=1)
     if rate != SAMPLE_RATE:
@@ -151,6 +158,13 @@ def read_sound(path, any_rate=False):
 
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
     return torch.from_numpy(samples)
+
+
+def _is_wav_or_flac(path):
+    """Whether a file starts as a WAV or a FLAC does; libsndfile would try its parsers of two dozen other formats as well."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    return head[:4] == b"fLaC" or (head[:4] in (b"RIFF", b"RIFX") and head[8:] == b"WAVE")
 
 
 def _is_cut(path):
@@ -251,7 +265,7 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
     )
     if any(n for n, _ in left_out):
         shown = ", ".join(f"{n:,} {why}" for n, why in left_out if n)
-        print(f"warning: {folder}: of {len(lines):,} clips left out: {shown}", file=sys.stderr)
+        warn(f"{folder}: of {len(lines):,} clips left out: {shown}")
     digest = hashlib.sha256(str(arrays["digest"]).encode())
     digest.update(repr([(name, ids[name], texts[name]) for name in SPLITS]).encode())
     origin = f"{'spoken by eSpeak NG' if bundled else METADATA}, {len(clips):,} of {len(lines):,} clips"
@@ -290,7 +304,7 @@ def read_metadata(path):
     Raises `UserError` for a file that cannot be read, or a line that has not three fields.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = safe_io.read_bytes(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({_first_line(error)}); run {DOWNLOAD_COMMAND} -force") from error
     lines = []
@@ -298,7 +312,7 @@ def read_metadata(path):
         fields = line.rstrip("\r").split("|")
         if fields == [""]:
             continue
-        if len(fields) != 3 or Path(fields[0]).name != fields[0] or not fields[0]:
+        if len(fields) != 3 or Path(fields[0]).name != fields[0] or not fields[0] or not fields[0].isprintable():
             raise UserError(f"{path}, line {number}: not id|text|normalised text; run {DOWNLOAD_COMMAND} -force")
         lines.append((fields[0], normalize(fields[2])))
     ids = Counter(id for id, _ in lines)
@@ -357,7 +371,14 @@ def spectrograms(paths, memory_budget):
         path = sources.folder_to_write() / path.name
         return write_spectrograms(paths, path)
 
-    arrays = sources.cached_arrays(path.stem, compute, is_intact=lambda arrays: checksum(path) == arrays["crc32"])
+    def fits(arrays):
+        n_frames = arrays["n_frames"]
+        texts = all(arrays[name].dtype.kind == "U" and arrays[name].ndim == 0 for name in ("error", "digest"))
+        in_range = (0 <= n_frames).all() and (n_frames <= 1 + MAX_SECONDS * FRAMES_A_SECOND).all()
+        is_index = n_frames.dtype == np.int64 and n_frames.shape == (len(paths),)
+        return texts and is_index and in_range and checksum(path) == arrays["crc32"]
+
+    arrays = sources.cached_arrays(path.stem, compute, fits=fits)
     frames = FramesOnDisk(path)
     n_frames = int(arrays["n_frames"].sum())
     return arrays, frames[:n_frames] if n_frames * FRAME_BYTES <= memory_budget else frames

@@ -290,7 +290,7 @@ def test_features_are_computed_once_and_the_network_does_not_change(folder, monk
 def test_damaged_images_of_a_set(folder, capsys, monkeypatch):
     (folder / "images" / "4.tif").write_text("not an image")
     (folder / "images" / "5.tif").write_bytes((folder / "images" / "5.tif").read_bytes()[:1000])
-    monkeypatch.setattr(encoders.Encoder, "regions", lambda self, images, device: torch.zeros(len(images), 49, 3))
+    monkeypatch.setattr(encoders.Encoder, "regions", lambda self, images, device: torch.zeros(len(images), 49, 1280))
     for _ in range(2):  # the second time from the cache
         data = encoders.encode(captions.load(str(folder)), encoders.Encoder("efficientnet_lite0"))
         assert data.title == f"set ({N_IMAGES - 2} of {N_IMAGES} images), EfficientNet-Lite0, ImageNet"
