@@ -78,6 +78,7 @@ def test_forward_matches_the_cell_word_by_word(use_attention):
 def test_decoding_steps_match_forward(use_attention):
     model = make_decoder(use_attention)
     regions, words = make_batch()
+    model.set_statistics(2 * regions + 3)  # decoding and training standardise in different places
     words = words.masked_fill(words == PAD_IDX, UNK_IDX)
     expected = model(regions, words).log_softmax(dim=-1)
     state, memory = model.start(regions)
