@@ -16,6 +16,7 @@ import decoding
 import metrics
 import models
 import runs
+import utils
 from data import captions, sources
 from data.bundled import captions as bundled_captions
 from data.text import PAD_IDX, SOS_IDX, SYMBOLS, UNK_IDX
@@ -172,6 +173,19 @@ def test_the_scale_of_the_channels_does_not_matter(use_attention):
     assert not torch.allclose(model(scaled, words), expected, atol=1e-3)
     model.set_statistics(scaled)
     torch.testing.assert_close(model(scaled, words), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_overlay_is_red_where_a_word_looks():
+    image = torch.rand(28, 42, 3, generator=torch.Generator().manual_seed(0))
+    alpha = torch.full((3, 49), 1 / 49)
+    alpha[1] = F.one_hot(torch.tensor(6), 49)  # the last cell of the first row
+    alpha[2] = F.one_hot(torch.tensor(42), 49)  # the first cell of the last row
+    panels, equal, _ = utils.overlay(image, alpha)
+    assert panels.shape == (3, 28, 42, 3) and equal == 1 / 49
+    redness = panels[..., 0] - panels[..., 1]
+    assert redness[0].abs().max() < 1e-6  # equal weights leave the image grey
+    assert redness[1, :4, -6:].min() > 0 and redness[1, 8:].abs().max() < 1e-6
+    assert redness[2, -4:, :6].min() > 0 and redness[2, :, 12:].abs().max() < 1e-6
 
 
 REFS = [["the dog bit the man", "the dog had bit the man"], ["it was not unexpected", "no one was surprised"]]
