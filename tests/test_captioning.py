@@ -351,7 +351,7 @@ def test_an_early_stop_keeps_the_best_epoch(data_dir, tmp_path, capsys, monkeypa
     assert (len(result["history"]), result["best_epoch"]) == (4, 2)
 
 
-def test_a_set_without_test_images_is_scored_on_the_training_images(data_dir, run_here, tmp_path):
+def test_a_set_without_test_images_is_scored_on_the_training_images(data_dir, run_script, tmp_path):
     folder = tmp_path / "few"
     bundled_captions.write(folder, bundled_captions.generate("ucm", 6))
     content = json.loads((folder / "dataset.json").read_text())
@@ -359,8 +359,9 @@ def test_a_set_without_test_images_is_scored_on_the_training_images(data_dir, ru
         image["split"] = "train"
     (folder / "dataset.json").write_text(json.dumps(content))
     (folder / "images" / "1.tif").unlink()
-    process = run_here("hw2-q3-captioning.py", *TINY, "-dataset", folder, "-runs_dir", tmp_path)
+    process = run_script("hw2-q3-captioning.py", *TINY, "-dataset", folder, "-runs_dir", tmp_path)
     assert process.returncode == 0, process.stderr
+    assert process.stderr.count("\n") == 2 and "1 of the 6 images" in process.stderr  # the warnings alone
     shown = "few (5 of 6 images) (validation, test: scored on the training images), EfficientNet-Lite0, ImageNet"
     assert shown in process.stdout and "nearest image" not in process.stdout
 
