@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: report report-full setup test fault bench lint clean
+.PHONY: report report-full setup test fuzz fault bench lint clean
 
 report: $(READY)
 	@exec $(BIN)/python report/make_runs.py -scale quick -data_dir "$(DATA_DIR)"
@@ -18,6 +18,10 @@ setup: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+# 100,000 damaged and hostile files, each of which must end in a value or in one line: some ten minutes on one core.
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz
 
 # Every training script is killed again and again and must end with the same bits.
 fault: $(READY)

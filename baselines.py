@@ -100,6 +100,15 @@ class NearestSpectrum:
         return "".join(letter for i, letter in enumerate(letters) if i == 0 or letter != letters[i - 1])
 
 
+def transcribe(train, clips):
+    """The texts of the recogniser without training: a dict from its name to a list of texts.
+
+    train, clips: pairs of a spectrogram and its text; those to transcribe may have any text.
+    """
+    recogniser = NearestSpectrum(train)
+    return {"nearest mean spectrum": [recogniser.transcribe(frames) for frames, _ in clips]}
+
+
 def captions(train, n_images, regions=None):
     """Captions of images without a trained decoder: a dict from name to one or more lists of captions.
 

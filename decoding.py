@@ -144,10 +144,11 @@ class Hypotheses:
 
     def drop_ended_rows(self):
         """Drop the rows whose hypotheses have all ended, if there are enough of them (`DROP_SHARE`)."""
-        going_on = ~self.ended.all(dim=1)
-        n_ended = len(self.rows) - int(going_on.sum())
+        going_on = (~self.ended.all(dim=1)).nonzero().squeeze(1)  # indices, which select faster than a mask
+        n_ended = len(self.rows) - len(going_on)
         if n_ended and n_ended >= DROP_SHARE * len(self.rows):
-            self.state = select(self.state, going_on.repeat_interleave(self.tokens.shape[1]))
+            places = torch.arange(self.tokens.shape[1], device=going_on.device)
+            self.state = select(self.state, (going_on.unsqueeze(1) * len(places) + places).flatten())
             self.memory = select(self.memory, going_on)
             parts = self.rows, self.tokens, self.log_p, self.lengths, self.ended
             self.rows, self.tokens, self.log_p, self.lengths, self.ended = select(parts, going_on)

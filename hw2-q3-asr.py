@@ -7,7 +7,6 @@ $ python hw2-q3-asr.py --decoder transformer --init RUN                 # start 
 """
 
 import os
-import sys
 from pathlib import Path
 
 import options
@@ -46,6 +45,7 @@ def parse_args(argv=None):
     help = "weight of a loss that keeps the attention near the diagonal of text and sound; for texts that are not cut"
     parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, metavar="WEIGHT", help=help)
     options.add_search_options(parser)
+    options.add_memory_option(parser)
     parser.add_option("transcribe", type=Path, nargs="+", metavar="WAV", help="transcribe sound files; no training")
     args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
     if args.hidden_size % args.n_heads:
@@ -59,7 +59,6 @@ if __name__ == "__main__":
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
 
 import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
 
 import baselines  # noqa: E402
 import decoding  # noqa: E402
@@ -68,22 +67,18 @@ import metrics  # noqa: E402
 import models  # noqa: E402
 import utils  # noqa: E402
 from data import speech, text  # noqa: E402
-from data.speech import PADDING_IDX, START_IDX, STOP_IDX  # noqa: E402
-from metrics import format_interval  # noqa: E402
-
-SYMBOLS = {"sos": START_IDX, "eos": STOP_IDX, "pad": PADDING_IDX, "forbidden": (PADDING_IDX, START_IDX)}
+from data.speech import PADDING_IDX, SEARCH_SYMBOLS  # noqa: E402
 
 
 def main(argv=None):
     args = parse_args(argv)
     if args.transcribe:
-        transcribe(args)
-        return
-    data = speech.load(args.data, args.data_dir, args.split, quick=args.scale == "quick")
+        return transcribe(args)
+    data = speech.load(args.data, args.data_dir, args.split, args.scale == "quick", args.memory_budget)
     if not data.ids["val"]:
         if max(len(args.learning_rate), len(args.seed)) > 1:
             raise options.UserError("only validation clips can compare several values; give their number in -split")
-        print("warning: no validation clips: the last epoch is kept", file=sys.stderr)
+        options.warn("no validation clips: the last epoch is kept")
     experiment.run(Recognition(args, parse_args(["-scale", args.scale]), data))
 
 
@@ -114,25 +109,20 @@ class Recognition(experiment.SequenceExperiment):
         return utils.Batches(len(n_frames), batch_size, gather, [n_frames], noise=FRAME_NOISE)
 
     def batch_loss(self, model, batch):
-        """The cross-entropy of the letters, each predicted from the true ones before it; in training also the other losses if asked."""
+        """The cross-entropy of the letters, each predicted from the true ones before it; in training also what the options add."""
         mels, n_frames, tgt = batch
         tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]  # read < w_1 .. w_n, predict w_1 .. w_n >
         enc_output, n_positions = model.encoder(mels, n_frames)
-        alpha = None
         if model.training and self.args.guided_attention:
             logits, alpha = model.decoder.forward_with_weights(tgt_in, enc_output, n_positions)
+            guided_loss = utils.guided_attention_loss(alpha, (tgt_out != PADDING_IDX).sum(dim=1), n_positions)
         else:
-            logits = model.decoder(tgt_in, enc_output, n_positions)  # (batch_size, max_tgt_len - 1, n_symbols)
+            logits, guided_loss = model.decoder(tgt_in, enc_output, n_positions), 0.0
         smoothing = self.args.label_smoothing if model.training else 0.0
         loss, n_letters = utils.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
-        if alpha is not None:
-            n_symbols = (tgt_out != PADDING_IDX).sum(dim=1)
-            loss = loss + self.args.guided_attention * utils.guided_attention_loss(alpha, n_symbols, n_positions)
+        loss = loss + self.args.guided_attention * guided_loss
         if model.training and model.ctc is not None:
-            log_probs = model.ctc(enc_output).float().log_softmax(dim=-1)
-            n_heard = (tgt_out != PADDING_IDX).sum(dim=1).cpu() - 1  # the stop symbol is not
-            how = {"blank": len(speech.SYMBOLS), "reduction": "sum", "zero_infinity": True}
-            ctc_loss = F.ctc_loss(log_probs.transpose(0, 1), tgt_out, n_positions, n_heard, **how)
+            ctc_loss = utils.ctc_loss(model.ctc(enc_output), n_positions, tgt_out, PADDING_IDX)
             loss = (1 - self.args.ctc_weight) * loss + self.args.ctc_weight * ctc_loss
         return loss, n_letters
 
@@ -144,12 +134,13 @@ class Recognition(experiment.SequenceExperiment):
 
     def judge(self, hyps, split):
         refs = self.data.texts[split]
-        return metrics.ratio(metrics.distances(hyps, refs), list(map(len, refs))) if refs else None
+        return metrics.cer(hyps, refs) if refs else None
 
     def difference(self, hyps_a, hyps_b):
-        refs = self.data.texts["test"]
-        edits = (metrics.distances(hyps, refs) for hyps in (hyps_a, hyps_b))
-        return metrics.difference_of_ratios(*edits, list(map(len, refs)))
+        return metrics.cer_difference(hyps_a, hyps_b, self.data.texts["test"])
+
+    def differences(self, hyps_a, hyps_b):
+        return metrics.transcription_differences(hyps_a, hyps_b, self.data.texts["test"])
 
     def figures(self, hyps):
         return metrics.transcription(hyps, self.data.texts["test"])
@@ -158,38 +149,34 @@ class Recognition(experiment.SequenceExperiment):
         return metrics.transcription_lines(figures)
 
     def inputs(self, split):
-        return self.data.all_mels(split)
+        return self.data.rows[split].tolist()
 
-    def write(self, model, mels, **search):
-        return [hyp for hyp, _ in self.listen(model, mels, **search)]
+    def write(self, model, rows, **search):
+        return [hyp for hyp, _ in self.listen(model, rows, **search)]
 
-    def listen(self, model, mels, **search):
-        """The text of each spectrogram, and the attention weights of its symbols (n_symbols, n_heads, n_positions) if they are asked for."""
+    def listen(self, model, rows, **search):
+        """`hear` for the clips of these rows, of which the spectrograms of one batch at a time are in memory."""
 
-        def decode(rows):
-            found = self.search(model, [mels[i] for i in rows], **search)
-            texts = [speech.decode(symbols) for symbols in found.symbols.tolist()]
-            if found.weights is None:
-                return [(hyp, None) for hyp in texts]
-            alphas = [
-                alpha[: len(hyp) + 1, :, : (len(mels[i]) + 1) // 2].cpu()
-                for hyp, alpha, i in zip(texts, found.weights, rows)
-            ]
-            return [
-                (hyp, alpha[alpha.sum(dim=(1, 2)) > 0]) for hyp, alpha in zip(texts, alphas)
-            ]  # a cut text has no stop symbol
+        def decode(places):
+            return self.hear(model, [self.data.mels(rows[i]) for i in places], **search)
 
-        return decoding.in_batches([len(clip) for clip in mels], EVAL_BATCH_SIZE, decode)
+        return decoding.in_batches(self.data.n_frames[list(rows)].tolist(), EVAL_BATCH_SIZE, decode)
 
     @torch.no_grad()
-    def search(self, model, mels, **search):
-        """The `decoding.Decoded` symbols of a batch of spectrograms."""
+    def hear(self, model, mels, **search):
+        """The text of each spectrogram of a batch, and its attention weights (n_symbols, n_heads, n_positions) if they are asked for."""
         model.eval()
         device = next(model.parameters()).device
         mels, n_frames = speech.pad_mels(mels)
         max_steps = (n_frames * LETTERS_A_SECOND / speech.FRAMES_A_SECOND).long() + MORE_LETTERS
-        search |= {"max_steps": max_steps.clamp(max=self.args.max_text_length - 1).to(device)} | SYMBOLS
-        return decoding.search(model.step, *model.start(mels.to(device), n_frames), **search)
+        max_steps = max_steps.clamp(max=self.args.max_text_length - 1)
+        search |= {"max_steps": max_steps.to(device)} | SEARCH_SYMBOLS
+        found = decoding.search(model.step, *model.start(mels.to(device), n_frames), **search)
+        texts = [speech.decode(symbols) for symbols in found.symbols.tolist()]
+        if found.weights is None:
+            return [(hyp, None) for hyp in texts]
+        of_each = zip(texts, found.weights, max_steps, (n_frames + 1) // 2)  # a text that was cut has no stop symbol
+        return [(hyp, alpha[: min(len(hyp) + 1, n), :, :n_positions].cpu()) for hyp, alpha, n, n_positions in of_each]
 
     def facts(self):
         sizes = {split: len(ids) for split, ids in self.data.ids.items()}
@@ -204,66 +191,47 @@ class Recognition(experiment.SequenceExperiment):
             utils.plot_scores(folder / "similarities.pdf", history, similarities, "Validation similarity", title)
             rates = {"val_cer": "CER", "val_wer": "WER"}
             utils.plot_scores(folder / "error_rates.pdf", history, rates, "Validation error rate", title)
-        mels = self.data.mels(self.data.rows["train"][0])
-        seconds = len(mels) / speech.FRAMES_A_SECOND
-        heading = f"{title}\n{self.data.texts['train'][0]}"
-        utils.plot_over_time(
-            folder / "log_mel.pdf", mels.T, seconds, "Mel channel", "Log-mel", title=heading, flipped=True
-        )
+        row, heading = self.inputs("train")[0], f"{title}\n{self.data.texts['train'][0]}"
+        utils.plot_log_mel(folder / "log_mel.pdf", self.data.mels(row), self.data.seconds(row), heading)
 
     def test(self, model, folder):
         """Figures of greedy decoding of the test set, of a recogniser without training, and of where the decoder listens."""
         data, (ids, refs) = self.data, (self.data.ids["test"], self.data.texts["test"])
         hyps = self.decode(model, "test")
-        drawn = min(range(len(refs)), key=lambda i: abs(len(refs[i]) - LETTERS_DRAWN))
-        mels = data.mels(data.rows["test"][drawn])
-        ((hyp, alpha),) = self.listen(model, [mels], return_weights=True)
-        letters, heading = [*hyp, speech.STOP][: len(alpha)], f"{utils.data_title(data)}\nreference: {refs[drawn]}"
-        seconds = len(mels) / speech.FRAMES_A_SECOND
-        utils.plot_over_time(folder / "attention.pdf", alpha.mean(dim=1), seconds, "Letter", "Weight", letters, heading)
-        train = (data.mels(row).numpy() for row in data.rows["train"])  # one at a time, to spare memory
-        nearest = baselines.NearestSpectrum(zip(train, data.texts["train"]))
-        trivial = [nearest.transcribe(data.mels(row).numpy()) for row in data.rows["test"]]
+        row, ref = min(zip(self.inputs("test"), refs), key=lambda clip: abs(len(clip[1]) - LETTERS_DRAWN))
+        ((hyp, alpha),) = self.listen(model, [row], return_weights=True)
+        letters, heading = [*hyp, speech.STOP][: len(alpha)], f"{utils.data_title(data)}\nreference: {ref}"
+        how = (data.seconds(row), "Letter", "Weight", letters, heading)
+        utils.plot_over_time(folder / "attention.pdf", alpha.mean(dim=1), *how)
+        trivial = baselines.transcribe(data.clips("train"), data.clips("test"))
+        unrelated = metrics.similarities(refs[1:] + refs[:1], refs)
         result = self.tested(ids, refs, hyps, folder)
         result["test"]["greedy"]["loss"] = self.loss(model, "test")
         return result | {
-            "baselines": {"nearest mean spectrum": self.judge(trivial, "test")},
-            "unrelated": {
-                name: values.mean() for name, values in metrics.similarities(refs[1:] + refs[:1], refs).items()
-            },
+            "baselines": {name: self.judge(texts, "test") for name, texts in trivial.items()},
+            "unrelated": {name: values.mean() for name, values in unrelated.items()},
             "differing": metrics.differing(hyps, refs, N_DIFFERING),
             "train_clips": self.listening(model),
-            "other": self.compare_decoders(hyps, folder),
+            "other": self.against(ids, hyps, folder, decoder=DECODERS[self.args.decoder == DECODERS[0]]),
         }
 
     def listening(self, model):
         """`metrics.listening` on some of the training clips."""
-        clips = list(zip(self.data.rows["train"], self.data.texts["train"]))
+        clips = list(zip(self.inputs("train"), self.data.texts["train"]))
         rows, refs = zip(*text.at_equal_distances(clips, N_LISTENED))
-        hyps, alphas = zip(*self.listen(model, [self.data.mels(row) for row in rows], return_weights=True))
+        hyps, alphas = zip(*self.listen(model, rows, return_weights=True))
         return metrics.listening(hyps, refs, [alpha.numpy() for alpha in alphas])
-
-    def compare_decoders(self, hyps, folder):
-        """The other decoder minus this one on the same clips, in CER and in each similarity; None without its run."""
-        other = self.against(self.data.ids["test"], hyps, folder, decoder=DECODERS[self.args.decoder == DECODERS[0]])
-        if other is not None:
-            ours, theirs = (metrics.similarities(texts, self.data.texts["test"]) for texts in (hyps, other.pop("hyps")))
-            other["cer"] = other.pop("difference")
-            other |= {name: metrics.paired_difference(theirs[name], ours[name]) for name in metrics.SIMILARITIES}
-        return other
 
     def report(self, result):
         super().report(result)
         bundled = " (bundled data)" if result["bundled"] else ""
         truncated = f" (truncated: {result['n_cut']} texts are cut)" if result["n_cut"] else ""
         print(f"Final Test loss{truncated}: {result['test']['greedy']['loss']:.4f}{bundled}")
-        for row in result["differing"]:
-            shown = ", ".join(f"{name} {row[name]:.2f}" for name in metrics.SIMILARITIES)
-            print(f"The similarities differ: {row['ref']!r}, written {row['hyp']!r}: {shown}")
-        print(*metrics.listening_lines(result["train_clips"], bundled), sep="\n")
+        differing, clips = result["differing"], result["train_clips"]
+        print(*metrics.differing_lines(differing), *metrics.listening_lines(clips, bundled), sep="\n")
         if result["other"]:
-            how = f"{result['other']['decoder']} minus {result['decoder']}, paired"
-            print(f"{how}: CER {format_interval(result['other']['cer'], sign='+')}{bundled}")
+            how = f"{result['other']['decoder']} minus {result['decoder']}, paired{bundled}:"
+            print(how, *metrics.difference_lines(result["other"]), sep="\n")
 
 
 def transcribe(args):
@@ -273,7 +241,8 @@ def transcribe(args):
     recogniser, model = experiment.restore(Recognition, args, defaults)
     for path in args.transcribe:
         mels = speech.log_mel(speech.read_sound(path, any_rate=True))
-        print(recogniser.listen(model, [mels], **options.search_of(args))[0][0], flush=True)
+        ((hyp, _),) = recogniser.hear(model, [mels], **options.search_of(args))
+        print(hyp, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import options
 # The statement fixes none of these. A step takes 16 images, each with all of its captions.
 RECIPE = {"batch_size": 16, "learning_rate": [0.001], "dropout": 0.5, "optimizer": "adam", "max_grad_norm": 5.0}
 RECIPE |= {"label_smoothing": 0.0}
-N_EPOCHS, QUICK_EPOCHS, PATIENCE = 40, 25, 8
-EVAL_BATCH_SIZE = 64  # images
+N_EPOCHS, QUICK_EPOCHS, PATIENCE = 60, 25, 20
+EVAL_BATCH_SIZE = 256  # images
 MAX_WORDS = 30  # of a written caption; the longest reference of both published sets has 22
 ASKED = ("219.tif", "540.tif", "357.tif")  # the images of 3.1c, in the statement's order
 PLAIN = "the decoder without attention"
@@ -83,6 +83,8 @@ class Captioning(experiment.SequenceExperiment):
         super().__init__(args, defaults, data)
         self.encoder, self.vocab = encoder, vocab or captions.vocabulary(data, args.min_count)
         self.regions = {split: self.as_read(part) for split, part in (data.regions or {}).items()}
+        for split in self.regions.keys() - {"train"}:  # read in every epoch, and fewer: floats at once
+            self.regions[split] = self.regions[split].float()
 
     @property
     def base_name(self):
@@ -151,7 +153,7 @@ class Captioning(experiment.SequenceExperiment):
     def search(self, model, regions, **search):
         """The `decoding.Decoded` words of a batch of images."""
         model.eval()
-        regions = regions.to(next(model.parameters()).device).float()
+        regions = regions.to(next(model.parameters()).device, torch.float32)
         max_steps = torch.full((len(regions),), MAX_WORDS, device=regions.device)
         return decoding.search(model.step, *model.start(regions), max_steps=max_steps, **search, **SYMBOLS)
 
@@ -166,9 +168,8 @@ class Captioning(experiment.SequenceExperiment):
 
     @classmethod
     def restored(cls, args, path):
-        words, digest, calibration = (
-            runs.part_of_checkpoint(path, name) for name in ("words", "encoder_digest", "calibration")
-        )
+        forms = {"words": [str], "encoder_digest": str, "calibration": {str: torch.Tensor}}
+        words, digest, calibration = (runs.part_of_checkpoint(path, name, of=form) for name, form in forms.items())
         encoder = encoders.Encoder(args.encoder, args.encoder_weights, calibration, digest)
         found = runs.Found(path.parent)
         data = argparse.Namespace(title=found.result["title"], bundled=found.bundled, regions=None)

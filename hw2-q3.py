@@ -144,7 +144,12 @@ class Translation(experiment.SequenceExperiment):
 
     @classmethod
     def restored(cls, args, path):
-        return cls(args, None, None, [text.Vocabulary(chars) for chars in runs.part_of_checkpoint(path, "chars")])
+        return cls(
+            args,
+            None,
+            None,
+            [text.Vocabulary(chars) for chars in runs.part_of_checkpoint(path, "chars", of=(str, str))],
+        )
 
     def draw(self, model, history, folder):
         title = utils.data_title(self.data)

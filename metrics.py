@@ -180,6 +180,17 @@ def difference_of_ratios(parts_a, parts_b, wholes):
     return ratio(np.asarray(parts_a, dtype=np.float64) - np.asarray(parts_b, dtype=np.float64), wholes)
 
 
+def cer(hyps, refs):
+    """The character error rate: all edits over all characters of the references, with its interval."""
+    return ratio(distances(hyps, refs), [len(ref) for ref in refs])
+
+
+def cer_difference(hyps_a, hyps_b, refs):
+    """The CER of a minus that of b on the same references."""
+    lengths = [len(ref) for ref in refs]
+    return difference_of_ratios(distances(hyps_a, refs), distances(hyps_b, refs), lengths)
+
+
 def spearman(values):
     """Spearman's rank correlation of values with their place in the list; equal values share their mean rank, and if all are equal it is 0."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -244,6 +255,13 @@ def differing(hyps, refs, n_examples):
     return [{"ref": refs[i], "hyp": hyps[i]} | {name: float(v[i]) for name, v in values.items()} for i in chosen]
 
 
+def differing_lines(rows):
+    """The pairs of `differing` as lines for the screen."""
+    for row in rows:
+        shown = ", ".join(f"{name} {row[name]:.2f}" for name in SIMILARITIES)
+        yield f"The similarities differ: {row['ref']!r}, written {row['hyp']!r}: {shown}"
+
+
 def word_edits(hyps, refs):
     """The word edits between each text and its reference, and the references' numbers of words, by jiwer; no reference is empty."""
     import jiwer  # slow to import
@@ -271,13 +289,12 @@ def listening(hyps, refs, weights):
     that is attended to for it, the mean over the clips with two letters or more; None without any. The weights are the mean of
     the heads; spearman_heads is a list with the same figure of each head alone.
     """
-    lengths = [len(ref) for ref in refs]
     attended = [alpha @ np.arange(alpha.shape[2]) for alpha in weights]  # (n_symbols, n_heads)
     attended = [times[: len(hyp)] for times, hyp in zip(attended, hyps, strict=True) if len(hyp) > 1]
     by_head = zip(*([spearman(place) for place in times.T] for times in attended))
     return {
-        "cer": ratio(distances(hyps, refs), lengths),
-        "shuffled_cer": ratio(distances([*hyps[1:], hyps[0]], refs), lengths),
+        "cer": cer(hyps, refs),
+        "shuffled_cer": cer([*hyps[1:], hyps[0]], refs),
         "spearman": mean([spearman(times.mean(axis=1)) for times in attended]) if attended else None,
         "spearman_heads": [mean(rises) for rises in by_head],
     }
@@ -302,7 +319,7 @@ def transcription(hyps, refs):
     mean similarities, each with its interval.
     """
     return {
-        "cer": ratio(distances(hyps, refs), [len(ref) for ref in refs]),
+        "cer": cer(hyps, refs),
         "wer": ratio(*word_edits(hyps, refs)),
         "exact": proportion(sum(map(str.__eq__, hyps, refs)), len(refs)),
         **{name: mean(values) for name, values in similarities(hyps, refs).items()},
@@ -314,6 +331,25 @@ def transcription_lines(figures):
     yield f"  WER {format_interval(figures['wer'])}, exact {format_interval(figures['exact'])}"
     for name in SIMILARITIES:
         yield f"  {name.replace('_', '-')} similarity {format_interval(figures[name])}"
+
+
+def transcription_differences(hyps_a, hyps_b, refs):
+    """CER, WER and the similarities of `transcription` for a minus those for b, paired: the same references."""
+    (edits_a, n_words), (edits_b, _) = word_edits(hyps_a, refs), word_edits(hyps_b, refs)
+    values_a, values_b = similarities(hyps_a, refs), similarities(hyps_b, refs)
+    return {
+        "cer": cer_difference(hyps_a, hyps_b, refs),
+        "wer": difference_of_ratios(edits_a, edits_b, n_words),
+        **{name: paired_difference(values_a[name], values_b[name]) for name in SIMILARITIES},
+    }
+
+
+def difference_lines(figures):
+    """The figures of `transcription_differences` as lines for the screen."""
+    for name in ("cer", "wer"):
+        yield f"  {name.upper()} {format_interval(figures[name], sign='+')}"
+    for name in SIMILARITIES:
+        yield f"  {name.replace('_', '-')} similarity {format_interval(figures[name], sign='+')}"
 
 
 class Bleu:

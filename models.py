@@ -262,9 +262,14 @@ def lstm_step(from_input, state, weight_hh):
     """
     h, c = state
     i, f, g, o = torch.addmm(from_input, h, weight_hh.t()).chunk(4, dim=1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    h = torch.sigmoid(o) * torch.tanh(c)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * tanh(g)
+    h = torch.sigmoid(o) * tanh(c)
     return h, (h, c)
+
+
+def tanh(x):
+    """tanh x = 2 sigmoid(2 x) - 1, without gradients: on a CPU `torch.sigmoid` takes a tenth of the time of `torch.tanh`."""
+    return (2 * x).sigmoid_().mul_(2).sub_(1)
 
 
 class Seq2Seq(nn.Module):
@@ -716,7 +721,10 @@ class AdditiveAttention(nn.Module):
         e_i = v . f(W_1 h + W_2 s_i),  a = softmax(e),  c = sum_i a_i s_i
 
     h is the decoder's state and s_i one cell of the encoder's map (Bahdanau et al., 2015, https://arxiv.org/abs/1409.0473).
-    W_2 s_i is the same at every step and for every caption of an image; `project` computes it once.
+    W_2 s_i is the same at every step and for every caption of an image; `project` computes it once. On a CPU torch's sigmoid takes a
+    tenth of the time of its tanh, so that tanh x = 2 sigmoid(2 x) - 1 is computed by it:
+
+        v . tanh(x) = 2 v . sigmoid(2 x) - sum_k v_k,  and the softmax does not change with the sum
 
     Args:
         state_size: of h. n_channels: of s_i. attention_size: of W_1 h and W_2 s_i.
@@ -728,28 +736,33 @@ class AdditiveAttention(nn.Module):
         returns context (n_images, n_captions, n_channels), alpha (n_images, n_captions, n_regions)
     """
 
-    ACTIVATIONS = {"tanh": torch.tanh_, "relu": torch.relu_}  # in place, on the sum that nobody else reads
+    # The function that is computed, in place on a sum that nobody else reads, and the factor of its argument and of its value.
+    ACTIVATIONS = {"tanh": (torch.sigmoid_, 2.0), "relu": (torch.relu_, 1.0)}
 
     def __init__(self, state_size, n_channels, attention_size, activation="tanh"):
         super().__init__()
         self.state_proj = nn.Linear(state_size, attention_size)
         self.region_proj = nn.Linear(n_channels, attention_size, bias=False)
         self.score = nn.Linear(attention_size, 1, bias=False)
-        self.activation = self.ACTIVATIONS[activation]
+        self.activation, self.factor = self.ACTIVATIONS[activation]
 
     def forward(self, h, regions):
         alpha = self.weigh(h, self.project(regions))
         return torch.bmm(alpha, regions), alpha
 
-    def project(self, regions):
-        """W_2 s_i (n_images, n_regions, attention_size)."""
-        return self.region_proj(regions)
+    def project(self, regions, mean=None, std=1.0):
+        """The keys (n_images, n_regions, attention_size): W_2 s_i, or with a mean and a std of each channel W_2 (s_i - mean) / std.
+
+        They are multiplied by the factor that belongs to f.
+        """
+        weight = self.region_proj.weight * (self.factor / std)
+        return F.linear(regions, weight, None if mean is None else -(weight @ mean))
 
     def weigh(self, h, keys):
         """The weights a, of `keys` from `project`."""
         # Every caption of an image meets every region of it: (n_images, n_captions, n_regions, attention_size).
-        energy = self.activation(self.state_proj(h).unsqueeze(2) + keys.unsqueeze(1))
-        return self.score(energy).squeeze(3).softmax(dim=-1)
+        energy = self.activation((self.factor * self.state_proj(h)).unsqueeze(2) + keys.unsqueeze(1))
+        return (self.factor * self.score(energy)).squeeze(3).softmax(dim=-1)
 
 
 class CaptionDecoder(nn.Module):
@@ -800,19 +813,23 @@ class CaptionDecoder(nn.Module):
         return (regions - self.region_mean) / self.region_std
 
     def forward(self, regions, captions):
-        (h, c), memory = self.start(regions)
-        memory = self.prepared(memory)
+        memory = self.read(regions)
         n_captions, outputs = captions.shape[1], []
-        h, c = (part.unsqueeze(1).expand(-1, n_captions, -1) for part in (h, c))
-        for inputs, (n, m) in zip(self.word_gates(captions).unbind(dim=2), self.extents(captions)):
+        h, c = (part.unsqueeze(1).expand(-1, n_captions, -1) for part in self.first_state(regions))
+        for inputs, (n, m) in zip(F.embedding(captions, self.word_table()).unbind(dim=2), self.extents(captions)):
             # The first n images and the first m captions of each hold all captions that are not over.
-            h, c, _ = self.advance(inputs[:n, :m], h[:n, :m], c[:n, :m], *(part[:n] for part in memory))
+            h, c = self.advance(inputs[:n, :m], h[:n, :m], c[:n, :m], *(part[:n] for part in memory))
             outputs.append(F.pad(h, (0, 0, 0, n_captions - m, 0, len(captions) - n)))
         return self.fc(self.dropout(torch.stack(outputs, dim=2)))
 
-    def prepared(self, memory):
-        """The memory with what pays for many captions of an image: here nothing."""
-        return memory
+    def first_state(self, regions):
+        """h_0 and c_0, each (n_images, hidden_size)."""
+        mean = self.standardized(regions.mean(dim=1))
+        return torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))
+
+    def read(self, regions):
+        """What `advance` takes of the regions in training, a tuple of tensors: here nothing."""
+        return ()
 
     def extents(self, captions):
         """For each step the numbers n, m, as small as possible, such that captions[:n, :m] hold every word of this step.
@@ -827,25 +844,21 @@ class CaptionDecoder(nn.Module):
             numbers.append((places * present).amax(dim=0).clamp(min=1))
         return torch.stack(numbers, dim=1).tolist()
 
-    def word_gates(self, words):
-        """W_e E w + b, what a word adds to the gates of the cell; looked up in a table of the vocabulary."""
+    def word_table(self):
+        """W_e E + b, what each word of the vocabulary adds to the gates of the cell."""
         cell = self.decode_step
         W_e = cell.weight_ih[:, : self.embedding.embedding_dim]
-        return F.embedding(words, F.linear(self.embedding.weight, W_e, cell.bias_ih + cell.bias_hh))
+        return F.linear(self.embedding.weight, W_e, cell.bias_ih + cell.bias_hh)
 
     def advance(self, inputs, h, c):
-        """`decode_step`, with the input's part of the gates given; h, c: (n_images, n_captions, hidden_size).
-
-        Returns h, c and the weights of the regions, here None.
-        """
+        """`decode_step`, with the input's part of the gates given; h, c: (n_images, n_captions, hidden_size)."""
         i, f, g, o = (inputs + F.linear(h, self.decode_step.weight_hh)).chunk(4, dim=-1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c, None
+        return torch.sigmoid(o) * torch.tanh(c), c
 
     def start(self, regions):
-        """The state and the memory that decoding starts from."""
-        mean = self.standardized(regions.mean(dim=1))
-        return (torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))), ()
+        """The state and the memory that decoding starts from; the memory begins with the look-up in `word_table`."""
+        return self.first_state(regions), (functools.partial(F.embedding, weight=self.word_table()),)
 
     def step(self, tokens, state, memory):
         """One step of `forward` without dropout, for every hypothesis of each image.
@@ -857,11 +870,15 @@ class CaptionDecoder(nn.Module):
             returns log_probs of the next word (n_hyps, vocab_size), the new state, and the weights of the regions
                 (n_hyps, n_regions), or None without attention
         """
-        n_images = len(memory[0]) if memory else len(tokens)
-        inputs, h, c = (part.view(n_images, -1, part.shape[-1]) for part in (self.word_gates(tokens), *state))
-        h, c, alpha = self.advance(inputs, h, c, *memory)
-        alpha = None if alpha is None else alpha.flatten(0, 1)
-        return self.fc(h.flatten(0, 1)).log_softmax(dim=-1), (h.flatten(0, 1), c.flatten(0, 1)), alpha
+        look_up, *seen = memory
+        h, _ = state
+        inputs, alpha = self.look(look_up(tokens), h, *seen)
+        h, state = lstm_step(inputs, state, self.decode_step.weight_hh)
+        return self.fc(h).log_softmax(dim=-1), state, alpha
+
+    def look(self, inputs, h):
+        """The input's part of the gates with what the image adds to it, and the weights of the regions: here nothing and None."""
+        return inputs, None
 
 
 class CaptionDecoderWithAttention(CaptionDecoder):
@@ -885,21 +902,24 @@ class CaptionDecoderWithAttention(CaptionDecoder):
         """W_z, what the cell makes of the context."""
         return self.decode_step.weight_ih[:, self.embedding.embedding_dim :]
 
-    def start(self, regions):
-        """The state, and the memory: W_2 s_i and s_i of each image."""
-        state, _ = super().start(regions)
+    def read(self, regions):
+        """W_2 s_i and W_z s_i of each image."""
         regions = self.standardized(regions)
-        return state, (self.attention.project(regions), regions)
+        return self.attention.project(regions), F.linear(regions, self.context_weight)
 
-    def prepared(self, memory):
-        keys, regions = memory
-        return keys, regions, F.linear(regions, self.context_weight)
+    def advance(self, inputs, h, c, keys, values):
+        return super().advance(torch.baddbmm(inputs, self.attention.weigh(h, keys), values), h, c)
 
-    def advance(self, inputs, h, c, keys, regions, values=None):
-        alpha = self.attention.weigh(h, keys)
-        if values is None:
-            inputs = inputs + F.linear(torch.bmm(alpha, regions), self.context_weight)
-        else:
-            inputs = torch.baddbmm(inputs, alpha, values)
-        h, c, _ = super().advance(inputs, h, c)
-        return h, c, alpha
+    def start(self, regions):
+        """The state, and the memory: the look-up, W_2 s_i of each image, and the regions as they are.
+
+        No tensor of the size of the regions is standardised. W_2 is divided by the standard deviations instead, and `look`
+        standardises the context, which is the same since the weights of the regions sum to 1.
+        """
+        state, memory = super().start(regions)
+        return state, (*memory, self.attention.project(regions, self.region_mean, self.region_std), regions)
+
+    def look(self, inputs, h, keys, regions):
+        alpha = self.attention.weigh(h.view(len(keys), -1, h.shape[1]), keys)
+        context = self.standardized(torch.bmm(alpha, regions)).flatten(0, 1)
+        return torch.addmm(inputs, context, self.context_weight.t()), alpha.flatten(0, 1)

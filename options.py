@@ -9,6 +9,7 @@ import errno
 import importlib.util
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,6 +24,8 @@ DEFAULT_SEED = 42
 MAX_SEED = 2**64 - 1  # what torch takes
 MAX_COUNT = 2**31 - 1
 MAX_THREADS = 1024
+MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
+MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ONCE_MORE = 0.05  # seconds after which an interrupt that could not be raised is repeated
@@ -32,7 +35,13 @@ SEVERAL = ("learning_rate", "seed")  # options that take several values, to be c
 
 
 class UserError(Exception):
-    """What a user can cause and mend. The message is one line: what is wrong, and what to do next."""
+    """What a user can cause and mend. The message is one line: what is wrong, and what to do next.
+
+    It may name what a file holds, so it is made `printable`.
+    """
+
+    def __init__(self, message):
+        super().__init__(printable(message))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -253,11 +262,39 @@ seed = _number(int, lambda n: 0 <= n <= MAX_SEED, "a whole number from 0 to belo
 probability = _number(float, lambda p: 0 <= p < 1, "a number from 0 to below 1")
 
 
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # of a size in bytes
+
+
+def _n_bytes(text):
+    match = re.fullmatch(rf"(\d{{1,20}}(?:\.\d+)?) ?([{''.join(UNITS)}]?)B?", text, re.ASCII | re.IGNORECASE)
+    if match is None:
+        raise ValueError
+    return round(float(match[1]) * UNITS[match[2].upper()])
+
+
+byte_size = _number(_n_bytes, lambda n: n < 2**63, "a size such as 500MB or 1GB")
+
+
 def run_name(text):
     """An argparse type: the name of one folder, not a path."""
     if text in ("", ".", "..") or Path(text).name != text:
         raise argparse.ArgumentTypeError(f"must be a name without a path, got {text!r} (-runs_dir says where)")
     return text
+
+
+def printable(message):
+    """A message on one line: line breaks and what else a terminal would obey are escaped, and the middle of a long one is cut."""
+    text = str(message)
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def warn(message):
+    """Print one line to stderr that tells of something to know, while the work goes on."""
+    print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def add_data_options(parser):
@@ -269,6 +306,12 @@ def add_data_options(parser):
         help="real data, the bundled data that this project generates, or (auto, the default) real if they are there",
     )
     parser.add_option("data_dir", type=Path, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
+
+
+def add_memory_option(parser):
+    """How much of the features is held in memory; the data module reads this."""
+    help = "features that take more memory, such as 500MB, are read from the disk for each batch (default: 1GB)"
+    parser.add_option("memory_budget", type=byte_size, default=MEMORY_BUDGET, metavar="SIZE", help=help)
 
 
 def add_report_options(parser, output_dir):

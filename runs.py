@@ -13,7 +13,6 @@ import queue
 import subprocess
 import sys
 import threading
-import zipfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,8 @@ from pathlib import Path
 
 import filelock
 
-from options import DEFAULT_SEED, Interrupted, UserError, rank
+import safe_io
+from options import DEFAULT_SEED, Interrupted, UserError, rank, warn
 
 CONFIG, HISTORY, RESULT = "config.json", "metrics.jsonl", "result.json"
 LAST, BEST = "last.pt", "best.pt"
@@ -31,7 +31,7 @@ LOCK, REPLACING, NEW = ".lock", ".replacing", ".new-"
 RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
 OWN_FILES = (RESULT, LAST, CONFIG, HISTORY, BEST, "*.pdf", "*.png", "test_predictions.*", "caps_generated_*.json")
 # Options that say where or how a run is made, not what is computed; of the data the fingerprint decides.
-WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads")
+WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads", "memory_budget")
 # What the system refuses for reasons of its own; the file that was asked for may be good.
 REFUSALS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
@@ -81,23 +81,29 @@ def cannot_read(path, error, otherwise):
 def read_json(path, *keys, of=None):
     """The value of a JSON file, or the one inside it that `keys` lead to.
 
-    of: the type that the value must have, for instance `dict`.
+    of: the form that the value must have (`safe_io.has_form`), for instance `dict`.
 
     Raises `UserError` if the file is no JSON, or has no such value.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-        for key in keys:
-            value = value[key]
+        value = json.loads(safe_io.read_bytes(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         message = f"{path} cannot be read as JSON ({error}); delete its folder and run again"
         raise cannot_read(path, error, message) from error
+    try:
+        for key in keys:
+            value = value[key]
     except (KeyError, IndexError, TypeError) as error:
         raise UserError(f"{path} has no {'.'.join(map(str, keys))}; delete its folder and run again") from error
-    if of is not None and not isinstance(value, of):
+    if of is not None and not safe_io.has_form(value, of):
         where = ".".join(map(str, keys)) or "file"
-        raise UserError(f"{path}: its {where} is no {of.__name__}; delete its folder and run again")
+        raise UserError(f"{path}: its {where} is no {form_name(of)}; delete its folder and run again")
     return value
+
+
+def form_name(form):
+    """A form of `safe_io.has_form` in messages."""
+    return getattr(form, "__name__", str(form))
 
 
 def read_result(folder, keys=RESULT_KEYS):
@@ -120,7 +126,7 @@ def write_table(path, header, rows):
 def read_table(path, header):
     """The rows that `write_table` wrote, a dict from column to text each; raises `UserError` for another file."""
     try:
-        first, *lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+        first, *lines = safe_io.read_bytes(path).decode("utf-8").replace("\r\n", "\n").split("\n")[:-1]
         rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines]
     except (OSError, ValueError) as error:
         message = f"{path} cannot be read ({error}); delete its folder and run again"
@@ -142,18 +148,12 @@ def save_checkpoint(path, state):
 
 def load_checkpoint(path, map_location="cpu"):
     """What `save_checkpoint` wrote; only tensors and plain values are unpickled. Raises `UserError` for anything else."""
-    import torch
-
     try:
-        with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums
-            damaged = archive.testzip()
-        if damaged is None:
-            return torch.load(path, map_location=map_location, weights_only=True)
-        error, reason = None, f"the checksum of {damaged} is wrong"
-    except Exception as caught:  # torch and pickle raise whatever a damaged file makes them raise
-        error, reason = caught, type(caught).__name__
-    message = f"{path} is not a checkpoint of this project ({reason}); delete its folder and train again"
-    raise cannot_read(path, error, message) from error
+        return safe_io.read_state(path, map_location)
+    except Exception as error:  # torch and pickle raise whatever a damaged file makes them raise
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        message = f"{path} is not a checkpoint of this project ({reason}); delete its folder and train again"
+        raise cannot_read(path, error, message) from error
 
 
 def load_weights(model, path):
@@ -167,12 +167,14 @@ def load_weights(model, path):
         raise UserError(f"{path} holds weights that are not finite; delete its folder and train again")
 
 
-def part_of_checkpoint(path, name, map_location="cpu"):
-    """One entry of a `best.pt`; raises `UserError` if it has none of that name."""
-    try:
-        return load_checkpoint(path, map_location)[name]
-    except (KeyError, TypeError, IndexError) as error:
-        raise wrong_network(path) from error
+def part_of_checkpoint(path, name, map_location="cpu", of=None):
+    """One entry of a `best.pt`; raises `UserError` if it has none of that name, or not of the form `of` (`safe_io.has_form`)."""
+    checkpoint = load_checkpoint(path, map_location)
+    if not isinstance(checkpoint, dict) or name not in checkpoint:
+        raise wrong_network(path)
+    if of is not None and not safe_io.has_form(checkpoint[name], of):
+        raise wrong_network(path)
+    return checkpoint[name]
 
 
 def wrong_network(path):
@@ -286,6 +288,8 @@ class Found:
 
     @cached_property
     def config(self):
+        """What `make_config` returned."""
+        read_json(self.folder / CONFIG, "data", "fingerprint", of=str)
         return read_json(self.folder / CONFIG, of=dict)
 
     @cached_property
@@ -358,14 +362,18 @@ class Run:
         """What `save_epoch` wrote last, or None for a run that starts. Also mends `metrics.jsonl`."""
         if self.is_new:
             return None
-        checkpoint = load_checkpoint(self.folder / LAST)
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get("history"), list):
-            try:
-                self.write_history(checkpoint["history"])
-            except UserError as error:  # a finished run in a read-only folder is shown all the same
-                print(f"warning: {error}", file=sys.stderr)
-            if checkpoint.get("place") is not None:
-                self.place = "the same place as before"
+        path = self.folder / LAST
+        checkpoint = load_checkpoint(path)
+        if not isinstance(checkpoint, dict) or not safe_io.has_form(checkpoint.get("history"), [{str: object}]):
+            raise UserError(f"{path} is the checkpoint of another model; start anew without -resume")
+        try:
+            self.write_history(checkpoint["history"])
+        except (TypeError, ValueError) as error:  # of json: no plain values
+            raise UserError(f"{path} has no history of numbers; start anew without -resume") from error
+        except UserError as error:  # a finished run in a read-only folder is shown all the same
+            warn(error)
+        if checkpoint.get("place") is not None:
+            self.place = "the same place as before"
         return checkpoint
 
     def save_epoch(self, state, history, best=None):
@@ -433,12 +441,15 @@ class Follower:
 def finish_replacing(folder):
     """Put a new run's first checkpoint in the place of the run that was here.
 
-    The marker names the new files, all of them whole. A kill in between is made good when the folder is opened next.
+    The marker names the new files, all of them whole. A kill in between is made good when the folder is opened next. Raises
+    `UserError` for a marker that names any other file: it may lead out of the folder.
     """
     marker = folder / REPLACING
-    if not marker.exists():
+    if not os.path.lexists(marker):
         return
-    names = read_json(marker, of=list)
+    names = read_json(marker, of=[str])
+    if not set(names) <= {CONFIG, LAST, BEST}:
+        raise UserError(f"{marker} names files that no run has; delete its folder and run again")
     try:
         for path in [path for pattern in OWN_FILES for path in folder.glob(pattern)]:
             if path.name not in names:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import parallel
 import runs
+import safe_io
 from options import Interrupted, UserError, deferred_interrupts
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates in matplotlib's own fonts
@@ -40,7 +41,8 @@ FILTER_COLUMNS = 4
 TILE_PIXELS = 28  # a small picture is drawn with at least so many pixels a side
 TILE_HEADING = 0.2  # inches, for a line of text over a small picture
 PICTURE_PIXELS, PANEL_PIXELS = 320, 112  # of a photograph in a figure, and of one of many side by side
-FULL_HEAT = 0.99  # this quantile of the weights is drawn in full red
+FULL_HEAT = 0.99  # this quantile of the weights is drawn in full red,
+LEAST_HEAT = 2.0  # unless it is less than so many times an equal weight
 TITLE_CHARACTERS = 48  # of a line over a figure in the size of a column
 CAPTION_CHARACTERS = 34  # of a line beside an image
 LIGHTENED, HEAT_OPACITY, ATTENTION_COLOR = 0.25, 0.75, (0.85, 0.05, 0.05)  # of weights laid over an image
@@ -327,6 +329,16 @@ def fit(
     return history
 
 
+# What changes in the state of an optimizer or a schedule as it trains, or with the device; the rest follows from the options.
+CHANGES = ("lr", "_last_lr", "last_epoch", "_step_count", "fused")
+OPTIMIZER_STATES = (
+    {"momentum_buffer"},
+    {"step", "exp_avg", "exp_avg_sq"},
+    set(),
+)  # of SGD, of Adam and AdamW, of none yet
+OPTIMIZER_STATE = set().union(*OPTIMIZER_STATES)
+
+
 @dataclass
 class Place:
     """Where a training stands in an epoch, and what the rest of the epoch needs.
@@ -423,6 +435,20 @@ def sequence_loss(logits, tgt_out, padding_idx, label_smoothing=0.0):
     return loss, (tgt_out != padding_idx).sum()
 
 
+def ctc_loss(logits, n_positions, tgt_out, padding_idx):
+    """The CTC loss of a batch, summed over its texts (Graves et al., 2006, ICML); 0 for a text too long for its sound.
+
+    Shapes:
+        logits: (batch_size, max_positions, vocab_size + 1), the blank last
+        n_positions: (batch_size)
+        tgt_out: (batch_size, max_tgt_len), each text with a stop symbol, which is not heard, and padding behind it
+    """
+    log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)
+    n_heard = (tgt_out != padding_idx).sum(dim=1).cpu() - 1
+    how = {"blank": logits.shape[2] - 1, "reduction": "sum", "zero_infinity": True}
+    return torch.nn.functional.ctc_loss(log_probs, tgt_out, n_positions, n_heard, **how)
+
+
 def guided_attention_loss(alpha, n_symbols, n_positions, width=0.2):
     """How far attention is from the diagonal of text and sound (Tachibana et al., 2018, ICASSP, Section 4.2).
 
@@ -487,18 +513,84 @@ def _restore(checkpoint, parts, order):
     if checkpoint is None:
         return [], None
     try:
+        _check_history(checkpoint["history"])
         for name, part in parts.items():
+            _check_settings(part, checkpoint[name])
             part.load_state_dict(checkpoint[name])
         order.set_state(checkpoint["order"])
         random, place = checkpoint["random"], checkpoint["place"]
-        if parallel.rank() < len(random):  # a process more than the run had keeps the state that it has
-            set_random_states(random[parallel.rank()])
+        if not (safe_io.has_form(random, [{str: torch.Tensor}]) and isinstance(place, dict | None)):
+            raise ValueError("there are no random states, or no place")
         if place is not None:
             same = len(random) == parallel.world_size()
             place = Place(**place | {"drawn": place["drawn"][parallel.rank()] if same else None})
+            _check_place(place)
+        if parallel.rank() < len(random):  # a process more than the run had keeps the state that it has
+            set_random_states(random[parallel.rank()])
         return checkpoint["history"], place
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise UserError("last.pt is the checkpoint of another model; start anew without -resume") from error
+
+
+def _check_history(history):
+    """Raise `ValueError` unless the lines of a checkpoint's history are those of epochs 1, 2, ...: numbers under the same names."""
+    is_number = all(isinstance(value, int | float) for line in history for value in line.values())
+    if not is_number or [line["epoch"] for line in history] != list(range(1, len(history) + 1)):
+        raise ValueError("the history is not one of epochs")
+    if any(line.keys() != history[0].keys() for line in history):
+        raise ValueError("the epochs have other figures")
+
+
+def _check_settings(part, state):
+    """Raise `ValueError` for a state that an optimizer or a schedule cannot have: their `load_state_dict` takes anything."""
+    if not isinstance(state, dict):
+        raise ValueError("the state is no dict")
+    if isinstance(part, torch.optim.Optimizer):
+        _require_same(part.state_dict()["param_groups"], state["param_groups"])
+        params = [param for group in part.param_groups for param in group["params"]]
+        if not safe_io.has_form(state["state"], {int: {str: torch.Tensor | None}}):
+            raise ValueError("the state is no optimizer's")
+        for i, values in state["state"].items():
+            shapes = {name: torch.Size() if name == "step" else params[i].shape for name in OPTIMIZER_STATE}
+            for name, value in values.items():
+                if value is not None and not (value.is_floating_point() and value.shape == shapes[name]):
+                    raise ValueError(f"{name} is of another shape")
+            if set(values) not in OPTIMIZER_STATES:
+                raise ValueError("the state is another optimizer's")
+    elif isinstance(part, torch.optim.lr_scheduler.LRScheduler):
+        _require_same(part.state_dict(), state)
+
+
+def _require_same(own, state, name=None):
+    """Raise `ValueError` unless two trees have the same names and, but for those that `CHANGES`, the same values."""
+    if type(own) is not type(state):
+        raise ValueError(f"{name} is of another type")
+    if isinstance(own, dict):
+        if own.keys() != state.keys():
+            raise ValueError(f"{name} has other names")
+        for key in own:
+            _require_same(own[key], state[key], key)
+    elif isinstance(own, list | tuple):
+        if len(own) != len(state):
+            raise ValueError(f"{name} is of another length")
+        for inner, other in zip(own, state):
+            _require_same(inner, other, name)
+    elif own != state and name not in CHANGES:
+        raise ValueError(f"{name} is another")
+
+
+def _check_place(place):
+    """Raise `ValueError`, or what torch raises, for a `Place` from which no epoch can go on."""
+    forms = {"lr": float, "step": int, "seconds": float, "loss": torch.Tensor | float, "n_terms": torch.Tensor | int}
+    if not all(isinstance(getattr(place, name), form) for name, form in forms.items()) or place.step < 0:
+        raise ValueError("this is no place in an epoch")
+    if float(place.n_terms) < 0 or float(place.loss) < 0:  # raises for tensors of several numbers
+        raise ValueError("the sums of the epoch are negative")
+    torch.Generator().set_state(place.order)
+    if place.drawn is not None:
+        if not safe_io.has_form(place.drawn, {str: torch.Tensor}):
+            raise ValueError("there are no random states")
+        set_random_states(place.drawn)
 
 
 def _stop_unless_finite(value, epoch, step=None):
@@ -688,15 +780,19 @@ def plot_over_time(path, image, seconds, ylabel, unit, labels=None, title=None, 
     save_figure(fig, path)
 
 
+def plot_log_mel(path, mels, seconds, title=None):
+    """A figure of a log-mel spectrogram (n_frames, n_mels)."""
+    plot_over_time(path, mels.T, seconds, "Mel channel", "Log-mel", title=title, flipped=True)
+
+
 def plot_captioned(folder, name, image, words, weights=None, title=None):
     """`plot_caption` and, with the `decoding.Decoded` weights of one image, `plot_attention_over_image`, named by the image."""
     stem = name.rpartition(".")[0] or name
     plot_caption(folder / f"caption_{stem}.pdf", image, name, " ".join(words), title)
     if weights is not None:
         alpha = weights[0, : len(words) + 1].cpu()
-        plot_attention_over_image(
-            folder / f"attention_{stem}.pdf", image, alpha, [*words, "<end>"][: len(alpha)], title
-        )
+        words = [*words, "<end>"][: len(alpha)]
+        plot_attention_over_image(folder / f"attention_{stem}.pdf", image, alpha, words, f"{name}; {title}")
 
 
 def plot_caption(path, image, name, caption, title=None):
@@ -713,7 +809,7 @@ def plot_caption(path, image, name, caption, title=None):
 
 
 def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6):
-    """The weights of each word, red over the grey image, a panel for each word, on one scale.
+    """The image, then for each word the weights that are above those of equal attention, red over the grey image, on one scale.
 
     Args:
         image: (height, width, 3), uint8.
@@ -721,33 +817,37 @@ def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6
     """
     small = torch.from_numpy(_thumbnail(image, PANEL_PIXELS).copy()).float() / 255
     height, width, _ = small.shape
-    grey = LIGHTENED + (1 - LIGHTENED) * small.mean(dim=2, keepdim=True)
-    n_words, side = len(words), math.isqrt(alpha.shape[1])
-    full = max(alpha.flatten().quantile(FULL_HEAT).item(), 1e-12)  # a single large weight would leave the others pale
-    heat = (alpha / full).clamp(max=1).view(n_words, 1, side, side)
-    heat = torch.nn.functional.interpolate(heat, size=(height, width), mode="bilinear")
-    red = torch.tensor(ATTENTION_COLOR)
-    panels = grey + HEAT_OPACITY * heat.view(n_words, height, width, 1) * (red - grey)
-    n_rows = math.ceil(n_words / n_columns)
+    overlaid, equal, full = overlay(small, alpha)
+    panels = [small, *overlaid]
+    n_rows, heading = math.ceil(len(panels) / n_columns), 3 * TILE_HEADING
     inches = 2 * COLUMN_WIDTH / n_columns
-    fig, axes = new_figure(
-        2 * COLUMN_WIDTH,
-        n_rows * (inches * height / width + TILE_HEADING) + TILE_HEADING,
-        nrows=n_rows,
-        ncols=n_columns,
-        layout="none",
-        squeeze=False,
-    )
-    fig.subplots_adjust(0.005, 0.005, 0.995, 1 - 1.9 * TILE_HEADING / fig.get_figheight(), wspace=0.04, hspace=0.16)
-    for ax, panel, word in zip(axes.flat, panels.numpy(), words):
-        ax.imshow(panel.clip(0, 1))
+    figure_height = n_rows * (inches * height / width + TILE_HEADING) + heading - TILE_HEADING
+    fig, axes = new_figure(2 * COLUMN_WIDTH, figure_height, nrows=n_rows, ncols=n_columns, layout="none", squeeze=False)
+    fig.subplots_adjust(0.005, 0.005, 0.995, 1 - heading / figure_height, wspace=0.04, hspace=0.16)
+    for ax, panel, word in zip(axes.flat, panels, ["", *words]):
+        ax.imshow(panel.numpy())
         ax.set_title(word, pad=2)
     for ax in axes.flat:
         ax.axis("off")
-    fig.suptitle(
-        f"{title}; full red: a weight of {full:.2f} or more, equal weights: {1 / alpha.shape[1]:.3f}", fontsize=8
-    )
+    scale = f"no red: an equal weight ({equal:.3f}) or less, full red: {full:.3f} or more"
+    fig.suptitle(f"{title}\n{scale}", fontsize=8, y=1 - 0.2 * TILE_HEADING / figure_height, va="top")
     save_figure(fig, path)
+
+
+def overlay(image, alpha):
+    """The grey image with the weights of each word in red (n_words, height, width, 3), an equal weight, and that of full red.
+
+    image: (height, width, 3), from 0 to 1; alpha: (n_words, n_regions), the regions of a square map row by row.
+    """
+    height, width, _ = image.shape
+    grey = LIGHTENED + (1 - LIGHTENED) * image.mean(dim=2, keepdim=True)
+    n_words, side, equal = len(alpha), math.isqrt(alpha.shape[1]), 1 / alpha.shape[1]
+    # A single large weight would leave the others pale, and weights that are nearly equal are no heat.
+    full = max(alpha.flatten().quantile(FULL_HEAT).item(), LEAST_HEAT * equal)
+    heat = ((alpha - equal) / (full - equal)).clamp(0, 1).view(n_words, 1, side, side)
+    heat = torch.nn.functional.interpolate(heat, size=(height, width), mode="bilinear")
+    red = torch.tensor(ATTENTION_COLOR)
+    return (grey + HEAT_OPACITY * heat.view(n_words, height, width, 1) * (red - grey)).clamp(0, 1), equal, full
 
 
 def _thumbnail(image, side):

@@ -13,10 +13,8 @@ $ python benchmarks/bench_asr.py --run RUN               # decode with the weigh
 import argparse
 import importlib.util
 import math
-import statistics
 import subprocess
 import sys
-import time
 import wave
 from pathlib import Path
 
@@ -33,6 +31,7 @@ import decoding  # noqa: E402
 import models  # noqa: E402
 import runs  # noqa: E402
 import utils  # noqa: E402
+from benchmarks.timing import CLOCKS, compare, median_and_range, timed  # noqa: E402
 from data import speech, text  # noqa: E402
 from data.speech import PADDING_IDX, START_IDX, STOP_IDX  # noqa: E402
 
@@ -45,7 +44,6 @@ CLOSE = 1e-4  # over all steps the losses agree to this, relative
 SHARE_BATCH_SIZES = (8, 32)
 MEMORY_BATCH_SIZE, LONGEST_SECONDS, LONGEST_TEXT = 64, 10.1, 187  # clips, seconds and letters; of LJ Speech
 INT16_SCALE = 2**15
-CLOCKS = ("wall clock", "processor time")
 GIGA = 1e9
 
 
@@ -174,7 +172,7 @@ def our_decode(model, data, split, rows, max_steps, forbidden):
     def decode(batch):
         start = model.start(*speech.pad_mels([mels[i] for i in batch]))
         limits = torch.tensor([max_steps[i] for i in batch])
-        settings = script.SYMBOLS | {"max_steps": limits, "forbidden": forbidden}
+        settings = speech.SEARCH_SYMBOLS | {"max_steps": limits, "forbidden": forbidden}
         return map(speech.decode, decoding.search(model.step, *start, **settings).symbols.tolist())
 
     return decoding.in_batches([len(clip) for clip in mels], BATCH_SIZE, lambda batch: list(decode(batch)))
@@ -219,39 +217,6 @@ def draw_rows(recogniser, n_batches):
     return text.at_equal_distances(sorted(rows, key=lambda part: batches.lengths[0][part].max()), n_batches)
 
 
-def timed(function):
-    """The seconds that pass, those that the processor works for this process (other programs do not count), and the result."""
-    start = time.perf_counter(), time.process_time()
-    result = function()
-    return np.array([time.perf_counter() - start[0], time.process_time() - start[1]]), result
-
-
-def median_and_range(values, digits):
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def compare(sides, n_repeats, unit, to_figure, check):
-    """Run both sides in turns and print a figure of each and the ratio of their times.
-
-    Args:
-        sides: a dict from name to a function, the textbook first.
-        to_figure: from seconds to what is printed, in `unit`.
-        check: `check(results)` stops the program unless both sides have the same result.
-    """
-    times = {name: [] for name in sides}
-    for _ in range(n_repeats):
-        results = {}
-        for name, side in sides.items():
-            seconds, results[name] = timed(side)
-            times[name].append(seconds)
-        check(results)
-    for i, clock in enumerate(CLOCKS):
-        for name, seconds in times.items():
-            print(f"{clock:<16}{name:<10}{statistics.median(to_figure(pair[i]) for pair in seconds):>9.3f} {unit}")
-        ratios = [textbook[i] / ours[i] for textbook, ours in zip(*times.values(), strict=True)]
-        print(f"{clock:<16}{'ratio':<10}{median_and_range(ratios, 1)}")
-
-
 def bench_steps(recogniser, n_repeats):
     """Print the seconds of a training step of both sides."""
     data, args = recogniser.data, recogniser.args
@@ -276,7 +241,7 @@ def bench_steps(recogniser, n_repeats):
 
 def bench_decoding(recogniser, n_repeats, run):
     """Print clips a second of greedy decoding of both sides."""
-    data, args, forbidden = recogniser.data, recogniser.args, script.SYMBOLS["forbidden"]
+    data, args, forbidden = recogniser.data, recogniser.args, speech.SEARCH_SYMBOLS["forbidden"]
     split = "test"
     rows = text.at_equal_distances(range(len(data.ids[split])), N_DECODED)
     refs = [data.texts[split][row] for row in rows]

@@ -11,7 +11,8 @@ images into features.
 
 import hashlib
 import json
-import sys
+import logging
+import os
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -20,9 +21,10 @@ from pathlib import Path
 import numpy as np
 
 import runs
+import safe_io
 from data import sources
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, WordVocabulary, at_equal_distances
-from options import DATA_DIR, UserError
+from options import DATA_DIR, UserError, warn
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -32,6 +34,8 @@ JSON_NAME, IMAGES_NAME = "dataset.json", "images"
 GENERATED_NAMES = {False: "caps_generated_enc_dec.json", True: "caps_generated_enc_dec_w_attention.json"}
 DOWNLOAD_COMMAND = "python download_rs_captions.py -source PATH"
 MIN_SIDE = 8  # pixels; a smaller image shows nothing
+MAX_PIXELS = 50_000_000  # of an image; decoded it has 150 MB, and 200 MB more while it is converted
+IMAGE_FORMATS = ("TIFF", "PNG", "JPEG")
 QUICK_SIZES = {"train": 240, "val": 58, "test": 58}
 MAX_LISTED = 5  # file names in a message
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
@@ -133,7 +137,7 @@ def read_folder(folder, title, complete=False):
     digests, missing = {}, []
     for name in names:
         path = folder / IMAGES_NAME / name
-        if path.is_file():
+        if os.path.isfile(path):  # False, and no exception, for a name that no file can have
             digests[name] = _file_digest(path)
         else:
             missing.append(name)
@@ -144,7 +148,7 @@ def read_folder(folder, title, complete=False):
         if complete:
             advice = f"bring them with {DOWNLOAD_COMMAND}, or use what is there with -data real"
             raise UserError(f"{what} ({shortened(missing)}); {advice}, or -data bundled")
-        print(f"warning: {what}; they are left out", file=sys.stderr)
+        warn(f"{what}; they are left out")
     images = folder / IMAGES_NAME
     data = CaptionedImages(
         title, False, examples, "", digests, lambda name: read_image(images / name), len(names), complete
@@ -173,7 +177,7 @@ def with_stand_ins(data):
     if not empty:
         return data
     names = " and no ".join(f"{SPLIT_NAMES[split]} image" for split in empty)
-    print(f"warning: {data.title} has no {names}: scores are those of the training images", file=sys.stderr)
+    warn(f"{data.title} has no {names}: scores are those of the training images")
     stand_ins = ", ".join(SPLIT_NAMES[split] for split in empty)
     return replace(data, stand_ins=empty).note(f"{stand_ins}: scored on the training images")
 
@@ -185,7 +189,10 @@ def read_json(path):
     without words.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = json.loads(safe_io.read_bytes(path))
+        json.dumps(
+            content, ensure_ascii=False
+        ).encode()  # fails for half a character, as \ud800, which no file can hold
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {DOWNLOAD_COMMAND} brings it") from None
     except (ValueError, RecursionError) as error:
@@ -205,7 +212,7 @@ def read_json(path):
 
 def _read_example(image, where):
     name = image.get("filename") if isinstance(image, dict) else None
-    if not isinstance(name, str) or Path(name).name != name or name in ("", "..", "."):
+    if not isinstance(name, str) or Path(name).name != name or not name.isprintable() or name in ("", "..", "."):
         raise UserError(f"{where}: its filename {name!r} is not the name of a file; mend the file")
     where = f"{where} ({name})"
     if image.get("split") not in SPLITS:
@@ -232,15 +239,20 @@ def read_image(path):
     """
     from PIL import Image  # not needed where the features are cached
 
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # the error says it
     try:
+        safe_io.require_regular(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata; an image that is too large raises an error as well
-            with Image.open(path) as image:
+            warnings.simplefilter("ignore")  # of odd metadata, and of large images
+            # Pillow reads many more formats, one of them by a program of its own (EPS by Ghostscript).
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"it has {image.width}x{image.height} pixels")
                 image.load()
                 pixels = _to_rgb(image)
     except FileNotFoundError:
         raise UserError(f"there is no image {path}; name one that is there") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises whatever a damaged file makes it raise
         reason = " ".join(str(error).split()).partition(": ")[0] or type(error).__name__
         raise UserError(f"{path} is damaged or not an image ({reason}); replace it") from None
     height, width, _ = pixels.shape
@@ -252,10 +264,11 @@ def read_image(path):
 def _to_rgb(image):
     """The pixels of a Pillow image as uint8 (height, width, 3); 16-bit and 32-bit grey is scaled from 16 bits."""
     if image.mode.startswith(("I", "F")):
-        grey = np.asarray(image).astype(np.float64)
+        grey = np.array(image, dtype=np.float32)  # in place from here on: it may be large
         if image.mode == "F" and grey.size and np.nanmax(grey) <= 1:
-            grey = grey * 65535
-        grey = np.nan_to_num(grey / 257).clip(0, 255).astype(np.uint8)
+            grey *= 65535
+        grey /= 257
+        grey = np.nan_to_num(grey, copy=False).clip(0, 255, out=grey).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.asarray(image.convert("RGB"))
 
@@ -281,7 +294,7 @@ def open_images(arguments, dataset, mode, data_dir):
                 try:
                     image = read_image(path)
                 except UserError as error:
-                    print(f"warning: {error}; it is skipped", file=sys.stderr)
+                    warn(f"{error}; it is skipped")
                 else:
                     yield path.name, image
         elif path.exists() or path.name != argument:
@@ -312,8 +325,13 @@ def write_generated(folder, use_attention, title, data, **hyps):
 
 def read_generated(folder, use_attention):
     """The captions of `write_generated`: a dict from the name of a search to a list."""
-    rows = runs.read_json(folder / GENERATED_NAMES[use_attention], "captions", of=list)
-    return {name: [row[name] for row in rows] for name in rows[0] if name not in ("image", "references")}
+    path = folder / GENERATED_NAMES[use_attention]
+    rows = runs.read_json(path, "captions", of=[dict])
+    hyps = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
+    hyps = {name: texts for name, texts in hyps.items() if name not in ("image", "references")}
+    if not hyps or not safe_io.has_form(hyps, {str: [str]}):
+        raise UserError(f"{path} is not what the test wrote; delete its folder and run again")
+    return hyps
 
 
 def to_tensor(examples, vocab):

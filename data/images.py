@@ -1,7 +1,6 @@
 """Image sets of Question 2: an .npz file, real or bundled, to tensors."""
 
 import os
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,11 +8,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import safe_io
 from data import sources
 from data.bundled import images as bundled_images
 from data.fetch import download, image_sets
 from editions import DEFAULT_EDITION, EDITIONS
-from options import DATA_DIR, UserError
+from options import DATA_DIR, UserError, warn
 
 # The course's own file of Kuzushiji-MNIST, which users may have already.
 OTHER_FILE_NAMES = {"kuzushiji_mnist": ("Kuzushiji-MNIST.npz",)}
@@ -66,7 +66,10 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False, shu
         arrays = read_file(path)
     else:
         arrays = sources.cached_arrays(
-            f"bundled-{dataset}", lambda: bundled_images.generate(dataset), bundled_images.__file__
+            f"bundled-{dataset}",
+            lambda: bundled_images.generate(dataset),
+            bundled_images.__file__,
+            fits=image_sets.fits,
         )
     edition = dataset if dataset in EDITIONS else edition or DEFAULT_EDITION
     class_names = check_labels(arrays, EDITIONS[edition].class_names, path, named=dataset in EDITIONS)
@@ -88,7 +91,7 @@ def title_of(dataset, arrays, path):
     if path is None or sizes == published:
         return title
     shown, expected = (" / ".join(f"{n:,}" for n in part) for part in (sizes, published))
-    print(f"warning: {path} has {shown} images where {title} has {expected}", file=sys.stderr)
+    warn(f"{path} has {shown} images where {title} has {expected}")
     return f"{title} ({sizes[0]:,} of {published[0]:,} training images)"
 
 
@@ -110,7 +113,7 @@ def read_file(path):
     """Arrays under MedMNIST's keys from a file in that layout or the course's; raises `UserError`."""
     try:
         arrays = image_sets.read_npz(path)
-    except (*download.DAMAGED, OSError) as error:
+    except (*safe_io.DAMAGED, OSError) as error:
         reason = download.one_line(error)
         raise UserError(
             f"{path} is not an image set ({reason}); it needs train_, val_ and test_images (n, 28, 28) and labels, "

@@ -3,13 +3,14 @@
 import functools
 import hashlib
 import os
-import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 import runs
-from options import DATA_DIR, UserError
+import safe_io
+from options import DATA_DIR, UserError, warn
 
 CACHE_DIR = DATA_DIR / "cache"
 BUNDLED = "bundled"
@@ -41,10 +42,7 @@ def choose(mode, candidates, title, fetch_command):
 
 @functools.cache  # once, however often the data are loaded
 def warn_of_bundled_data(title, fetch_command):
-    print(
-        f"warning: {title} is not here, using the bundled data in its place; {fetch_command} brings the real data",
-        file=sys.stderr,
-    )
+    warn(f"{title} is not here, using the bundled data in its place; {fetch_command} brings the real data")
 
 
 def fingerprint(arrays):
@@ -61,25 +59,48 @@ def key_of(*source_files):
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in source_files)).hexdigest()[:12]
 
 
-def cached_arrays(name, make, *source_files, compress=True):
+def folder_to_write():
+    """`data/cache/` or, where it cannot be written, a temporary folder that goes away with this process."""
+    try:
+        CACHE_DIR.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=CACHE_DIR):
+            return CACHE_DIR
+    except OSError:
+        return Path(_temporary_folder().name)
+
+
+@functools.cache  # which also keeps it until the end of the process
+def _temporary_folder():
+    try:
+        return tempfile.TemporaryDirectory(prefix="cache-")
+    except OSError as error:
+        raise UserError(f"neither {CACHE_DIR} nor a temporary folder can be written; make room there") from error
+
+
+def cached_arrays(name, make, *source_files, fits, compress=True):
     """Arrays that `make()` computes, kept in `data/cache/` under a key made of `name` and the code in `source_files`.
 
     A cache file that is damaged is made again. Where the cache cannot be written the arrays are computed each time.
 
-    compress: takes long for large arrays of floats, and gains little.
+    Args:
+        fits: a function that tells whether arrays are what `make()` may return, by their names, types and shapes; for others it
+            may raise anything. It also looks whether another file that belongs to the arrays is as it was.
+        compress: takes long for large arrays of floats, and gains little.
     """
     path = CACHE_DIR / (f"{name}-{key_of(*source_files)}.npz" if source_files else f"{name}.npz")
     try:
-        with np.load(path, allow_pickle=False) as npz:
-            return {key: npz[key] for key in npz.files}
-    except FileNotFoundError:
+        arrays = safe_io.read_arrays(path)
+        if not fits(arrays):
+            raise ValueError("it holds other arrays")
+        return arrays
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except Exception:  # numpy, zipfile and zlib raise whatever a damaged file makes them raise
-        print(f"warning: {path} is damaged, making it again", file=sys.stderr)
+        warn(f"{path} is damaged, making it again")
     arrays = make()
     try:
         with runs.atomic_path(path) as new_path, open(new_path, "wb") as file:
             (np.savez_compressed if compress else np.savez)(file, **arrays)
     except UserError as error:
-        print(f"warning: {error}; going on without a cache", file=sys.stderr)
+        warn(f"{error}; going on without a cache")
     return arrays

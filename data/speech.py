@@ -5,14 +5,16 @@ The clips stand in the data folder as the data set publishes them:
     LJSpeech-1.1/metadata.csv     id|text|normalised text, a clip on each line
     LJSpeech-1.1/wavs/ID.wav      22,050 Hz
 
-The spectrograms are computed once and kept as float16 in `data/cache/`, from where they are mapped into memory: the 24 hours of
-LJ Speech take 1.9 GB there. soundfile, soxr and torch are imported where they are used.
+The spectrograms are computed once and kept as float16 in `data/cache/`: the 24 hours of LJ Speech take 1.9 GB there. They are
+held in memory if they fit into a budget, and else each clip is read when a batch needs it. soundfile and soxr are imported where
+they are used.
 """
 
 import hashlib
 import os
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +25,12 @@ import numpy as np
 import torch
 
 import runs
+import safe_io
 from data import sources
 from data.bundled.speech import MARKER
 from data.fetch.ljspeech import FOLDER_NAME, METADATA, N_CLIPS, TITLE, WAVS
 from data.text import at_equal_distances
-from options import DATA_DIR, ROOT, UserError
+from options import DATA_DIR, MEMORY_BUDGET, ROOT, UserError, warn
 
 DOWNLOAD_COMMAND = "python download_ljspeech.py"
 SPLITS = ("train", "val", "test")
@@ -43,7 +46,10 @@ MIN_POWER = 1e-10  # before the logarithm
 DYNAMIC_RANGE = 8.0  # powers of ten below the loudest value
 SETTINGS = (SAMPLE_RATE, N_FFT, HOP, N_MELS, MIN_POWER, DYNAMIC_RANGE)
 FRAMES_A_SECOND = SAMPLE_RATE / HOP
+FRAME_BYTES = N_MELS * np.dtype(np.float16).itemsize  # in the cache
+CHECKED_BYTES = 2**24  # of the cache, read at once to verify it
 MIN_SECONDS, MAX_SECONDS = 0.05, 30.0  # of a clip; the longest of LJ Speech has 10.1 s
+MAX_CHANNELS = 8  # what FLAC can have; a small WAV may claim a thousand
 SAMPLE_RATES = (8_000, 48_000)  # Hz, of a file to transcribe
 
 MAX_MASKED_MELS, MAX_MASKED_FRAMES = 27, 80  # of SpecAugment
@@ -56,6 +62,7 @@ START, STOP, PADDING, UNKNOWN = SPECIALS = "<>@#"
 SYMBOLS = SPECIALS + " ,.?-abcdefghijklmnopqrstuvwxyz"  # 35
 INDEX = {symbol: i for i, symbol in enumerate(SYMBOLS)}
 START_IDX, STOP_IDX, PADDING_IDX, UNKNOWN_IDX = range(len(SPECIALS))
+SEARCH_SYMBOLS = {"sos": START_IDX, "eos": STOP_IDX, "pad": PADDING_IDX, "forbidden": (PADDING_IDX, START_IDX)}
 
 
 def normalize(text):
@@ -123,22 +130,27 @@ def read_sound(path, any_rate=False):
 
     if not os.path.isfile(path):
         raise UserError(f"{path} is missing; name a WAV or FLAC file that is there")
+    if not _is_wav_or_flac(path):
+        raise UserError(f"{path} is not a sound file that can be read (no WAV or FLAC); give a WAV or FLAC")
     try:
         with soundfile.SoundFile(path) as file:
             seconds, rate, subtype = file.frames / file.samplerate, file.samplerate, file.subtype
             if not subtype.startswith("PCM"):
                 raise UserError(f"{path} is coded as {subtype}; convert it to PCM")
+            if file.channels > MAX_CHANNELS:
+                raise UserError(f"{path} has {file.channels} channels; give a clip of at most {MAX_CHANNELS}")
             if not MIN_SECONDS <= seconds <= MAX_SECONDS:
                 wanted = f"from {MIN_SECONDS:g} to {MAX_SECONDS:g} s"
                 raise UserError(f"{path} is {seconds:.2f} s long; give a clip {wanted}")
             if rate != SAMPLE_RATE and not (any_rate and SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]):
                 raise UserError(f"{path} has {rate} samples a second; convert it to {SAMPLE_RATE}")
             samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, ValueError, ZeroDivisionError) as error:
+    # A name that ends in .raw makes soundfile ask for what its header would say: a TypeError.
+    except (soundfile.SoundFileError, OSError, ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(
             f"{path} is not a sound file that can be read ({_first_line(error)}); give a WAV or FLAC"
         ) from error
-    if _is_cut(path):
+    if len(samples) < MIN_SECONDS * rate or _is_cut(path):
         raise UserError(f"{path} is cut short: it has fewer bytes than its header says; fetch it again")
     samples = samples.mean(axis=1)
     if rate != SAMPLE_RATE:
@@ -146,6 +158,13 @@ def read_sound(path, any_rate=False):
 
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
     return torch.from_numpy(samples)
+
+
+def _is_wav_or_flac(path):
+    """Whether a file starts as a WAV or a FLAC does; libsndfile would try its parsers of two dozen other formats as well."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    return head[:4] == b"fLaC" or (head[:4] in (b"RIFF", b"RIFX") and head[8:] == b"WAVE")
 
 
 def _is_cut(path):
@@ -172,7 +191,7 @@ class Clips:
         rows: dict from split to the clips' rows in `n_frames` and `starts` (n_clips_of_split).
         n_frames: (n_clips), on the CPU.
         starts: (n_clips), the first frame of each clip in `frames`.
-        frames: (n_frames_of_all, N_MELS) float16, mapped from the cache.
+        frames: (n_frames_of_all, N_MELS) float16, an array or `FramesOnDisk`.
         fingerprint: SHA-256 of the ids, the texts, the sound and the splits.
         origin: where the clips are from, and their number.
         folder: where the sound files are.
@@ -185,14 +204,19 @@ class Clips:
     rows: dict
     n_frames: torch.Tensor
     starts: torch.Tensor
-    frames: np.ndarray
+    frames: object
     fingerprint: str
     origin: str
     folder: Path
 
-    def all_mels(self, split):
-        """The spectrograms of a split, a list of (n_frames, N_MELS)."""
-        return [self.mels(row) for row in self.rows[split]]
+    def clips(self, split):
+        """The clips of a split one after the other, as pairs of an array (n_frames, N_MELS) and a text."""
+        for row, ref in zip(self.rows[split], self.texts[split]):
+            yield self.mels(row).numpy(), ref
+
+    def seconds(self, row):
+        """The length of one clip."""
+        return int(self.n_frames[row]) / FRAMES_A_SECOND
 
     def mels(self, row):
         """The spectrogram of one clip (n_frames, N_MELS)."""
@@ -200,13 +224,14 @@ class Clips:
         return torch.from_numpy(self.frames[start : start + int(self.n_frames[row])].astype(np.float32))
 
 
-def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False):
+def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget=MEMORY_BUDGET):
     """The clips: LJ Speech if it is in the data folder, or the bundled ones.
 
     Args:
         mode: "auto", "real" or "bundled".
         counts: clips of train, validation and test, the first ones of the metadata; by default the course's proportions.
         quick: only a few hundred clips.
+        memory_budget: bytes; larger spectrograms stay on the disk.
 
     Raises `UserError` for metadata that are damaged, or if there are too few clips.
     """
@@ -220,7 +245,7 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False):
     if quick:
         splits = {name: at_equal_distances(members, QUICK_SIZES[name]) for name, members in splits.items()}
     used = [clip for members in splits.values() for clip in members]
-    arrays, frames = spectrograms([folder / WAVS / f"{id}.wav" for id, _ in used])
+    arrays, frames = spectrograms([folder / WAVS / f"{id}.wav" for id, _ in used], memory_budget)
     n_frames = torch.from_numpy(arrays["n_frames"])
 
     rows, ids, texts, start = {}, {}, {}, 0
@@ -240,7 +265,7 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False):
     )
     if any(n for n, _ in left_out):
         shown = ", ".join(f"{n:,} {why}" for n, why in left_out if n)
-        print(f"warning: {folder}: of {len(lines):,} clips left out: {shown}", file=sys.stderr)
+        warn(f"{folder}: of {len(lines):,} clips left out: {shown}")
     digest = hashlib.sha256(str(arrays["digest"]).encode())
     digest.update(repr([(name, ids[name], texts[name]) for name in SPLITS]).encode())
     origin = f"{'spoken by eSpeak NG' if bundled else METADATA}, {len(clips):,} of {len(lines):,} clips"
@@ -255,9 +280,16 @@ def bundled_folder():
     code = sorted(Path(__file__).parent.joinpath("bundled").glob("translation*.py"))
     code.append(Path(__file__).parent / "bundled" / "speech.py")
     parent = sources.CACHE_DIR / f"bundled-speech-{sources.key_of(*code)}"
+    if not (parent / FOLDER_NAME).exists():
+        parent = sources.folder_to_write() / parent.name
     folder = parent / FOLDER_NAME
     if not folder.exists():
-        print("speaking the bundled clips, once", file=sys.stderr)
+        often = (
+            "once"
+            if parent.parent == sources.CACHE_DIR
+            else f"for this run only: {sources.CACHE_DIR} cannot be written"
+        )
+        print(f"speaking the bundled clips, {often}", file=sys.stderr)
         command = [sys.executable, "-m", "data.bundled.speech", "-output_dir", parent]
         process = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if process.returncode != 0 and not folder.exists():  # else another process was faster
@@ -272,7 +304,7 @@ def read_metadata(path):
     Raises `UserError` for a file that cannot be read, or a line that has not three fields.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = safe_io.read_bytes(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({_first_line(error)}); run {DOWNLOAD_COMMAND} -force") from error
     lines = []
@@ -280,7 +312,7 @@ def read_metadata(path):
         fields = line.rstrip("\r").split("|")
         if fields == [""]:
             continue
-        if len(fields) != 3 or Path(fields[0]).name != fields[0] or not fields[0]:
+        if len(fields) != 3 or Path(fields[0]).name != fields[0] or not fields[0] or not fields[0].isprintable():
             raise UserError(f"{path}, line {number}: not id|text|normalised text; run {DOWNLOAD_COMMAND} -force")
         lines.append((fields[0], normalize(fields[2])))
     ids = Counter(id for id, _ in lines)
@@ -323,44 +355,87 @@ def split(clips, counts, folder):
     return splits
 
 
-def spectrograms(paths):
+def spectrograms(paths, memory_budget):
     """The spectrograms of sound files, from the cache if they are there.
 
     Returns (arrays, frames): arrays has n_frames (n_files), 0 for a file that cannot be read, `error` of the first such file,
-    and `digest`, SHA-256 of the samples; frames is (sum of n_frames, N_MELS) float16.
+    and `digest`, SHA-256 of the samples; frames is (sum of n_frames, N_MELS) float16, an array if it has at most `memory_budget`
+    bytes and else `FramesOnDisk`.
     """
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     key = hashlib.sha256(repr((SETTINGS, stats)).encode()).hexdigest()[:12]
     path = sources.CACHE_DIR / f"log-mels-{key}.f16"
-    n_computed = 0
 
     def compute():
-        nonlocal n_computed
-        n_computed += 1
-        n_frames, digest, first_error = [], hashlib.sha256(), ""
-        with one_thread(), runs.atomic_path(path) as new_path, open(new_path, "wb") as file:
-            for sound in paths:
-                try:
-                    samples = read_sound(sound)
-                except UserError as error:
-                    first_error = first_error or str(error).partition(";")[0]
-                    n_frames.append(0)
-                    continue
-                digest.update(samples.numpy())
-                frames = log_mel(samples).to(torch.float16).numpy()
-                n_frames.append(len(frames))
-                file.write(np.ascontiguousarray(frames))
-        return {"n_frames": np.array(n_frames), "error": np.array(first_error), "digest": np.array(digest.hexdigest())}
+        nonlocal path
+        path = sources.folder_to_write() / path.name
+        return write_spectrograms(paths, path)
 
-    arrays = sources.cached_arrays(path.stem, compute)
-    size = int(arrays["n_frames"].sum()) * N_MELS * np.dtype(np.float16).itemsize
-    if not (path.is_file() and path.stat().st_size == size):
-        if not n_computed:
-            print(f"warning: {path} is damaged, making it again", file=sys.stderr)
-        arrays = compute()
-    if size == 0:
-        return arrays, np.zeros((0, N_MELS), dtype=np.float16)
-    return arrays, np.memmap(path, dtype=np.float16, mode="r", shape=(size // (2 * N_MELS), N_MELS))
+    def fits(arrays):
+        n_frames = arrays["n_frames"]
+        texts = all(arrays[name].dtype.kind == "U" and arrays[name].ndim == 0 for name in ("error", "digest"))
+        in_range = (0 <= n_frames).all() and (n_frames <= 1 + MAX_SECONDS * FRAMES_A_SECOND).all()
+        is_index = n_frames.dtype == np.int64 and n_frames.shape == (len(paths),)
+        return texts and is_index and in_range and checksum(path) == arrays["crc32"]
+
+    arrays = sources.cached_arrays(path.stem, compute, fits=fits)
+    frames = FramesOnDisk(path)
+    n_frames = int(arrays["n_frames"].sum())
+    return arrays, frames[:n_frames] if n_frames * FRAME_BYTES <= memory_budget else frames
+
+
+def write_spectrograms(paths, path):
+    """Write the spectrograms of sound files one after the other to the file `path`; returns the arrays of `spectrograms`."""
+    n_frames, digest, first_error = [], hashlib.sha256(), ""
+    with one_thread(), runs.atomic_path(path) as new_path, open(new_path, "wb") as file:
+        for sound in paths:
+            try:
+                samples = read_sound(sound)
+            except UserError as error:
+                first_error = first_error or str(error).partition(";")[0]
+                n_frames.append(0)
+                continue
+            digest.update(samples.numpy())
+            frames = log_mel(samples).to(torch.float16).numpy()
+            n_frames.append(len(frames))
+            file.write(np.ascontiguousarray(frames))
+    arrays = {"n_frames": n_frames, "error": first_error, "digest": digest.hexdigest(), "crc32": checksum(path)}
+    return {name: np.array(value) for name, value in arrays.items()}
+
+
+def checksum(path):
+    """The CRC-32 of a file; None if it cannot be read."""
+    crc = 0
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while part := file.read(CHECKED_BYTES):
+                crc = zlib.crc32(part, crc)
+    except OSError:
+        return None
+    return crc
+
+
+class FramesOnDisk:
+    """The frames of all clips in their cache file: a slice of them is read when it is asked for, and no memory is kept.
+
+    The file is opened anew for each slice, which takes microseconds, so that there is nothing open to share with another process.
+    """
+
+    def __init__(self, path):
+        self.path = path
+
+    def __getitem__(self, rows):
+        """The frames of a slice of rows (n_frames, N_MELS) float16."""
+        start, n_values = rows.start or 0, (rows.stop - (rows.start or 0)) * N_MELS
+        try:
+            values = np.fromfile(self.path, np.float16, n_values, offset=start * FRAME_BYTES)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be read any more ({error.strerror}); run again with -resume"
+            ) from error
+        if len(values) < n_values:
+            raise UserError(f"{self.path} has become shorter; run again with -resume")
+        return values.reshape(-1, N_MELS)
 
 
 @contextmanager

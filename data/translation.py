@@ -12,14 +12,14 @@ torch is imported where tensors are made, so that the download needs not wait fo
 """
 
 import hashlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import runs
+import safe_io
 from data import sources
 from data.text import EOS_IDX, EVAL_MAX_LENGTH, SOS_IDX, at_equal_distances, normalize, pad, shorter_than
-from options import DATA_DIR, UserError
+from options import DATA_DIR, UserError, warn
 
 SPLITS = ("train", "val", "test")
 FILE_NAMES = {split: f"{split}-eng-spa.txt" for split in SPLITS}
@@ -47,7 +47,7 @@ def read_pairs(path):
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
+        content = safe_io.read_bytes(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run {DOWNLOAD_COMMAND}, or put the course's file there") from None
     except OSError as error:
@@ -78,7 +78,7 @@ def parse_pairs(content, name):
         else:
             n_empty += 1
     if n_empty:
-        print(f"warning: {name}: left out {n_empty} pairs with a side without any letter or . ! ?", file=sys.stderr)
+        warn(f"{name}: left out {n_empty} pairs with a side without any letter or . ! ?")
     if not pairs:
         raise UserError(f"{name} holds no sentence pair; each line must be english<TAB>spanish")
     return pairs
@@ -181,7 +181,10 @@ def _bundled_pairs(max_length):
 
         return {"pairs": np.array(bundled_translation.generate(max_length))}
 
-    arrays = sources.cached_arrays(f"bundled-translation-{max_length}", generate, *code, __file__)
+    def fits(arrays):
+        return arrays["pairs"].dtype.kind == "U" and arrays["pairs"].shape == (len(arrays["pairs"]), 2)
+
+    arrays = sources.cached_arrays(f"bundled-translation-{max_length}", generate, *code, __file__, fits=fits)
     return [tuple(pair) for pair in arrays["pairs"].tolist()]
 
 

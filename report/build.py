@@ -140,7 +140,7 @@ def main(argv=None):
         content = gather(year, args.runs_dir)
         missing = [run["command"] for run in content["runs"].values() if run["result"] is None]
         for command in dict.fromkeys(missing):  # one command may make several
-            print(f"warning: hw2-{year}: not run: {command}", file=sys.stderr)
+            options.warn(f"hw2-{year}: not run: {command}")
         compile_report(year, content, output)
         n_wanted = len(content["runs"])
         print(f"{output}: {n_wanted - len(missing)} of {n_wanted} runs")
@@ -251,8 +251,12 @@ def best_of(comparison):
     """The run that won a comparison of learning rates, or None if one of them is not there."""
     if comparison is None:
         return None
-    best = runs.read_json(comparison.folder / runs.RESULT, "best", "run", of=str)
-    best = runs.Found(comparison.folder.with_name(best))
+    path = comparison.folder / runs.RESULT
+    name = runs.read_json(path, "best", "run", of=str)
+    try:
+        best = runs.Found(comparison.folder.with_name(name))
+    except ValueError as error:  # no name of one folder
+        raise options.UserError(f"{path} names no run; delete its folder and run again") from error
     return best if best.is_finished else None
 
 

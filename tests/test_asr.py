@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+import weakref
 
 import Levenshtein
 import numpy as np
@@ -109,7 +110,7 @@ def test_the_predictions_file_holds_every_test_clip_the_worst_last(trained, spok
 def load_recogniser(folder, spoken, *options_):
     """The recogniser of a run with its best weights and its data."""
     args = script.parse_args([*TINY, *options_])
-    recogniser = script.Recognition(args, args, speech.load("real", spoken))
+    recogniser = script.Recognition(args, args, speech.load("real", spoken, memory_budget=args.memory_budget))
     model = recogniser.build()
     runs.load_weights(model, folder / "best.pt")
     return recogniser, model.eval()
@@ -124,7 +125,7 @@ def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, spoke
         metrics.transcription(recogniser.decode(model, "val"), recogniser.data.texts["val"])["cer"] == result["val_cer"]
     )
     hyps = recogniser.decode(model, "test")
-    assert hyps == [recogniser.listen(model, [mels])[0][0] for mels in recogniser.data.all_mels("test")]
+    assert hyps == [recogniser.hear(model, [torch.from_numpy(mels)])[0][0] for mels, _ in recogniser.data.clips("test")]
     rows = {row["source"]: row["prediction"] for row in predictions(folder)}
     assert hyps == [rows[id] for id in recogniser.data.ids["test"]]
     assert recogniser.loss(model, "test") == pytest.approx(result["test"]["greedy"]["loss"], rel=1e-4)
@@ -156,10 +157,14 @@ def test_the_second_decoder_is_compared_with_the_first(trained):
     assert other["decoder"] == "recurrent" and other["run"] == folder_of(runs_dir, "recurrent").name
     ours, theirs = transformer["test"]["greedy"], recurrent["test"]["greedy"]
     assert other["cer"]["value"] == pytest.approx(theirs["cer"]["value"] - ours["cer"]["value"])
+    assert other["wer"]["value"] == pytest.approx(theirs["wer"]["value"] - ours["wer"]["value"])
     for name in metrics.SIMILARITIES:
         assert other[name]["value"] == pytest.approx(theirs[name]["value"] - ours[name]["value"])
         assert other[name]["n"] == 12
-    assert f"recurrent minus transformer, paired: CER {other['cer']['value']:+.4f}" in outputs["transformer"].stdout
+    stdout = outputs["transformer"].stdout
+    assert "recurrent minus transformer, paired (bundled data):\n" in stdout
+    for name in ("cer", "wer"):
+        assert f"  {name.upper()} {other[name]['value']:+.4f}" in stdout
 
 
 def weights_of(folder):
@@ -313,6 +318,44 @@ def test_bfloat16_trains_almost_alike(trained, run_here, spoken, tmp_path):
     assert all(weight.dtype == torch.float32 for weight in weights_of(amp).values())
 
 
+def test_spectrograms_that_stay_on_the_disk_give_the_same_run(trained, run_here, spoken, tmp_path):
+    command = (SCRIPT, *TINY, "-data_dir", spoken, "-runs_dir", tmp_path, "--memory_budget", "1KB")
+    process = run_here(*command)
+    assert process.returncode == 0, process.stderr
+    in_memory, (on_disk,) = folder_of(trained[0], "recurrent"), (tmp_path / "q3-asr").iterdir()
+    assert in_memory.name == on_disk.name and predictions(in_memory) == predictions(on_disk)
+    a, b = weights_of(in_memory), weights_of(on_disk)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    timed = ("seconds", "peak_memory_mb", "history")
+    a, b = (runs.read_json(folder / "result.json") for folder in (in_memory, on_disk))
+    assert {k: v for k, v in a.items() if k not in timed} == {k: v for k, v in b.items() if k not in timed}
+    losses = [[(line["train_loss"], line["val_loss"]) for line in result["history"]] for result in (a, b)]
+    assert losses[0] == losses[1]
+    assert run_here(*command[:-2], "-resume").returncode == 0  # the budget does not make another run
+
+
+@pytest.mark.parametrize("memory_budget", ["0", "1GB"])
+def test_the_test_holds_the_spectrograms_of_one_batch_however_many_clips_there_are(
+    memory_budget, trained, spoken, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(script, "EVAL_BATCH_SIZE", 4)
+    alive, most = weakref.WeakSet(), []
+    read = speech.Clips.mels
+
+    def mels(self, row):
+        found = read(self, row)
+        alive.add(found)
+        most.append(len(alive))
+        return found
+
+    monkeypatch.setattr(speech.Clips, "mels", mels)
+    folder = folder_of(trained[0], "recurrent")
+    recogniser, model = load_recogniser(folder, spoken, "--memory_budget", memory_budget)
+    monkeypatch.setattr(recogniser, "against", lambda *args, **kwargs: None)
+    recogniser.test(model, tmp_path)
+    assert len(most) > 60 and max(most) <= 4 + 1  # the last of the batch before
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_every_option_trains_and_scores_are_against_the_whole_text(decoder, run_here, spoken, tmp_path):
     recipe = (
@@ -376,7 +419,7 @@ def test_two_learning_rates_are_compared_and_the_better_one_is_tested(run_here, 
         ("--decoder", "gru"), ("--hidden_size", "33"), ("--hidden_size", "0"), ("--n_heads", "0"), ("--n_layers", "0"),
         ("--n_heads", "3"), ("--max_text_length", "2"), ("--split", "1", "2"), ("--split", "-1", "2", "3"), ("--lr", "0"),
         ("--ctc_weight", "1"), ("--guided_attention", "-1"), ("--dropout", "1"), ("--warmup", "2"), ("--accumulate", "0"), ("--transcribe",),
-        ("--label_smoothing", "nan"), ("--beam_size", "0"), ("--n_samples", "0"), ("--init",), ("--schedule", "x"),
+        ("--label_smoothing", "nan"), ("--memory_budget", "1XB"), ("--memory_budget", "-1"), ("--memory_budget", "9" * 999), ("--beam_size", "0"), ("--n_samples", "0"), ("--init",), ("--schedule", "x"),
     ],
 )  # fmt: skip
 def test_wrong_options_end_in_one_line(wrong, capsys):

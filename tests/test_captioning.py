@@ -16,6 +16,7 @@ import decoding
 import metrics
 import models
 import runs
+import utils
 from data import captions, sources
 from data.bundled import captions as bundled_captions
 from data.text import PAD_IDX, SOS_IDX, SYMBOLS, UNK_IDX
@@ -78,6 +79,7 @@ def test_forward_matches_the_cell_word_by_word(use_attention):
 def test_decoding_steps_match_forward(use_attention):
     model = make_decoder(use_attention)
     regions, words = make_batch()
+    model.set_statistics(2 * regions + 3)  # decoding and training standardise in different places
     words = words.masked_fill(words == PAD_IDX, UNK_IDX)
     expected = model(regions, words).log_softmax(dim=-1)
     state, memory = model.start(regions)
@@ -171,6 +173,19 @@ def test_the_scale_of_the_channels_does_not_matter(use_attention):
     assert not torch.allclose(model(scaled, words), expected, atol=1e-3)
     model.set_statistics(scaled)
     torch.testing.assert_close(model(scaled, words), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_overlay_is_red_where_a_word_looks():
+    image = torch.rand(28, 42, 3, generator=torch.Generator().manual_seed(0))
+    alpha = torch.full((3, 49), 1 / 49)
+    alpha[1] = F.one_hot(torch.tensor(6), 49)  # the last cell of the first row
+    alpha[2] = F.one_hot(torch.tensor(42), 49)  # the first cell of the last row
+    panels, equal, _ = utils.overlay(image, alpha)
+    assert panels.shape == (3, 28, 42, 3) and equal == 1 / 49
+    redness = panels[..., 0] - panels[..., 1]
+    assert redness[0].abs().max() < 1e-6  # equal weights leave the image grey
+    assert redness[1, :4, -6:].min() > 0 and redness[1, 8:].abs().max() < 1e-6
+    assert redness[2, -4:, :6].min() > 0 and redness[2, :, 12:].abs().max() < 1e-6
 
 
 REFS = [["the dog bit the man", "the dog had bit the man"], ["it was not unexpected", "no one was surprised"]]
@@ -336,7 +351,7 @@ def test_an_early_stop_keeps_the_best_epoch(data_dir, tmp_path, capsys, monkeypa
     assert (len(result["history"]), result["best_epoch"]) == (4, 2)
 
 
-def test_a_set_without_test_images_is_scored_on_the_training_images(data_dir, run_here, tmp_path):
+def test_a_set_without_test_images_is_scored_on_the_training_images(data_dir, run_script, tmp_path):
     folder = tmp_path / "few"
     bundled_captions.write(folder, bundled_captions.generate("ucm", 6))
     content = json.loads((folder / "dataset.json").read_text())
@@ -344,8 +359,9 @@ def test_a_set_without_test_images_is_scored_on_the_training_images(data_dir, ru
         image["split"] = "train"
     (folder / "dataset.json").write_text(json.dumps(content))
     (folder / "images" / "1.tif").unlink()
-    process = run_here("hw2-q3-captioning.py", *TINY, "-dataset", folder, "-runs_dir", tmp_path)
+    process = run_script("hw2-q3-captioning.py", *TINY, "-dataset", folder, "-runs_dir", tmp_path)
     assert process.returncode == 0, process.stderr
+    assert process.stderr.count("\n") == 2 and "1 of the 6 images" in process.stderr  # the warnings alone
     shown = "few (5 of 6 images) (validation, test: scored on the training images), EfficientNet-Lite0, ImageNet"
     assert shown in process.stdout and "nearest image" not in process.stdout
 

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import one_line_error
+from conftest import DRIPPING_SECONDS, one_line_error
 from PIL import Image
 
 import encoders
@@ -17,6 +19,8 @@ from data.bundled import captions as bundled_captions
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX
 
 N_IMAGES = 13
+MAX_SECONDS = 0.4  # that "auto" waits for the hub here
+FILES = {"resnet18-f37072fd.pth": bytes(2**21)}  # what the server of conftest.py gives
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +294,7 @@ def test_features_are_computed_once_and_the_network_does_not_change(folder, monk
 def test_damaged_images_of_a_set(folder, capsys, monkeypatch):
     (folder / "images" / "4.tif").write_text("not an image")
     (folder / "images" / "5.tif").write_bytes((folder / "images" / "5.tif").read_bytes()[:1000])
-    monkeypatch.setattr(encoders.Encoder, "regions", lambda self, images, device: torch.zeros(len(images), 49, 3))
+    monkeypatch.setattr(encoders.Encoder, "regions", lambda self, images, device: torch.zeros(len(images), 49, 1280))
     for _ in range(2):  # the second time from the cache
         data = encoders.encode(captions.load(str(folder)), encoders.Encoder("efficientnet_lite0"))
         assert data.title == f"set ({N_IMAGES - 2} of {N_IMAGES} images), EfficientNet-Lite0, ImageNet"
@@ -329,26 +333,60 @@ def test_wrong_weights_are_one_line(tmp_path):
 
 
 def test_auto_takes_resnet18_only_if_its_weights_are_to_be_had(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(encoders, "resnet18_file", lambda: None)
+    monkeypatch.setattr(encoders, "resnet18_file", lambda *limits: None)
     assert encoders.choose("auto", "imagenet") == "efficientnet_lite0"
     assert "EfficientNet-Lite0, ImageNet" in capsys.readouterr().out
     with one_line_error("ResNet-18", "efficientnet_lite0"):
         encoders.Encoder("resnet18")
-    monkeypatch.setattr(encoders, "resnet18_file", lambda: tmp_path / "resnet18.pth")
+    monkeypatch.setattr(encoders, "resnet18_file", lambda *limits: tmp_path / "resnet18.pth")
     assert encoders.choose("auto", "imagenet") == "resnet18"
 
 
-def test_the_hub_is_not_waited_for(monkeypatch, tmp_path):
+def test_the_hub_out_of_reach(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(encoders.download, "RETRIES", 0)
 
-    def refuse(mirrors, files, folder, timeout):
+    def refuse(mirrors, files, folder, timeout, deadline):
         assert timeout == encoders.FETCH_TIMEOUT and list(files) == ["resnet18-f37072fd.pth"]
         raise encoders.download.FetchError("no connection")
 
     monkeypatch.setattr(encoders.download, "fetch_files", refuse)
     assert encoders.resnet18_file() is None
     path = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
-    assert not path.exists()
+    assert not path.exists() and not list(path.parent.iterdir())
     path.write_bytes(b"weights")
     assert encoders.resnet18_file() == path
+
+
+def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch, tmp_path):
+    import torchvision  # noqa: F401 (its two seconds are not measured)
+
+    released = threading.Event()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(encoders, "FETCH_SECONDS", MAX_SECONDS)
+
+    def fetch(*args, **limits):
+        released.wait()
+        raise encoders.download.FetchError("no connection")
+
+    monkeypatch.setattr(encoders.download, "fetch_files", fetch)
+    start = time.monotonic()
+    assert encoders.choose("auto", "imagenet") == "efficientnet_lite0"
+    assert MAX_SECONDS <= time.monotonic() - start < 10 * MAX_SECONDS
+    released.set()
+
+
+def test_a_slow_transfer_is_given_up(monkeypatch, tmp_path, server):
+    """Every part comes within the time that is allowed for a part, but the whole takes too long."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    fetch_files, ended = encoders.download.fetch_files, threading.Event()
+
+    def fetch(mirrors, *args, **limits):
+        try:
+            return fetch_files([f"{server.url}dripping/"], *args, **limits)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(encoders.download, "fetch_files", fetch)
+    assert encoders.resnet18_file(MAX_SECONDS) is None
+    start = time.monotonic()
+    assert ended.wait(10) and time.monotonic() - start < DRIPPING_SECONDS / 2

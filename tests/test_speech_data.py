@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -109,7 +111,7 @@ def test_a_tone_is_loudest_in_the_channel_of_its_frequency():
 def test_the_symbols_are_the_courses():
     assert speech.SYMBOLS == "<>@# ,.?-abcdefghijklmnopqrstuvwxyz"
     assert (speech.START_IDX, speech.STOP_IDX, speech.PADDING_IDX, speech.UNKNOWN_IDX) == (0, 1, 2, 3)
-    assert script.SYMBOLS == {"sos": 0, "eos": 1, "pad": 2, "forbidden": (2, 0)}
+    assert speech.SEARCH_SYMBOLS == {"sos": 0, "eos": 1, "pad": 2, "forbidden": (2, 0)}
 
 
 def test_texts_are_lower_cased_and_what_the_symbols_lack_is_marked():
@@ -351,35 +353,91 @@ def test_a_cut_flac_and_a_stream_of_unknown_length(tmp_path):
 
 
 def same(a, b):
-    return a.fingerprint == b.fingerprint and torch.equal(a.n_frames, b.n_frames) and np.array_equal(a.frames, b.frames)
+    clips = [list(zip(map(int, data.n_frames), map(data.mels, range(len(data.n_frames))))) for data in (a, b)]
+    return a.fingerprint == b.fingerprint and all(
+        m == n and torch.equal(x, y) for (m, x), (n, y) in zip(*clips, strict=True)
+    )
 
 
-@pytest.mark.parametrize("how", ["whole", "cut", "empty", "gone", "damaged", "arrays gone"])
-def test_the_second_load_is_the_first_whatever_became_of_the_cache(how, tmp_path, cache, monkeypatch, capsys):
+@pytest.mark.parametrize("memory_budget", [10**9, 0])
+@pytest.mark.parametrize("how", ["whole", "cut", "empty", "gone", "changed", "damaged", "older", "arrays gone"])
+def test_the_second_load_is_the_first_whatever_became_of_the_cache(
+    how, memory_budget, tmp_path, cache, monkeypatch, capsys
+):
     write_corpus(tmp_path, 8)
-    first = speech.load("real", tmp_path)
+    first = speech.load("real", tmp_path, memory_budget=memory_budget)
     frames, arrays = (next(cache.glob(f"log-mels-*{suffix}")) for suffix in (".f16", ".npz"))
-    assert frames.stat().st_size == first.frames.size * 2
+    assert frames.stat().st_size == int(first.n_frames.sum()) * 80 * 2
     if how == "cut":
         frames.write_bytes(frames.read_bytes()[:-160])
     elif how == "empty":
         frames.write_bytes(b"")
     elif how == "gone":
         frames.unlink()
+    elif how == "changed":
+        content = bytearray(frames.read_bytes())
+        content[len(content) // 2] ^= 1
+        frames.write_bytes(content)
     elif how == "damaged":
         arrays.write_bytes(arrays.read_bytes()[:100])
+    elif how == "older":  # without the checksum
+        with np.load(arrays) as npz:
+            there = {name: npz[name] for name in npz.files if name != "crc32"}
+        np.savez(arrays, **there)
     elif how == "arrays gone":
         arrays.unlink()
     first = speech.Clips(**{**vars(first), "frames": speech_frames(tmp_path)})
     n_read = []
     read_sound = speech.read_sound
     monkeypatch.setattr(speech, "read_sound", lambda *args: n_read.append(args) or read_sound(*args))
-    assert same(first, speech.load("real", tmp_path))
+    assert same(first, speech.load("real", tmp_path, memory_budget=memory_budget))
     assert len(n_read) == (0 if how == "whole" else 8)
     stderr = capsys.readouterr().err
     assert stderr.count("\n") == stderr.count("is damaged, making it again") == (how not in ("whole", "arrays gone"))
     n_read.clear()
-    assert same(first, speech.load("real", tmp_path)) and not n_read
+    assert same(first, speech.load("real", tmp_path, memory_budget=memory_budget)) and not n_read
+
+
+def test_what_exceeds_the_budget_stays_on_the_disk_and_the_batches_are_the_same(tmp_path):
+    write_corpus(tmp_path, 30)
+    in_memory = speech.load("real", tmp_path)
+    size = in_memory.frames.nbytes
+    assert isinstance(speech.load("real", tmp_path, memory_budget=size).frames, np.ndarray)
+    on_disk = speech.load("real", tmp_path, memory_budget=size - 1)
+    assert isinstance(on_disk.frames, speech.FramesOnDisk) and not any(
+        isinstance(value, np.ndarray) for value in vars(on_disk.frames).values()
+    )
+    args = script.parse_args(["--batch_size", "4", "--spec_augment"])
+    for split in ("train", "val", "test"):
+        batches = []
+        for data in (in_memory, on_disk):
+            torch.manual_seed(0)  # of the masks
+            of_split = script.Recognition(args, args, data).batches("cpu", split)
+            batches.append(list(of_split.epoch(torch.Generator().manual_seed(0))))
+        for a, b in zip(*batches, strict=True):
+            assert all(map(torch.equal, a, b))
+    assert same(in_memory, on_disk)
+
+
+def test_a_cache_that_goes_away_or_is_cut_while_it_is_read_is_one_line(tmp_path, cache):
+    write_corpus(tmp_path, 8)
+    data = speech.load("real", tmp_path, memory_budget=0)
+    (path,) = cache.glob("*.f16")
+    path.write_bytes(path.read_bytes()[:-160])
+    data.mels(0)
+    with one_line_error(str(path), "shorter", "-resume"):
+        data.mels(7)
+    path.unlink()
+    with one_line_error(str(path), "cannot be read", "-resume"):
+        data.mels(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("0", 0), ("1000", 1000), ("7B", 7), ("500MB", 5 * 10**8), ("1GB", 10**9), ("1.5 gb", 15 * 10**8), ("2k", 2000)],
+)
+def test_a_size_is_a_number_with_or_without_a_unit(text, n_bytes):
+    assert script.parse_args(["-memory_budget", text]).memory_budget == n_bytes
 
 
 def speech_frames(folder):
@@ -404,13 +462,39 @@ def test_another_sound_text_or_split_changes_the_fingerprint(tmp_path):
     assert again == [fingerprints[-1]] * 2
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, cache):
+@pytest.mark.parametrize("memory_budget", [10**9, 0])
+def test_a_cache_that_cannot_be_written_is_a_warning(memory_budget, tmp_path, cache, monkeypatch, capsys):
     write_corpus(tmp_path, 8)
-    cache.write_text("a file where the folder would be")
-    with one_line_error("cannot write", "cache"):
-        speech.load("real", tmp_path)
-    with one_line_error("cannot write", "cache"):
-        speech.bundled_folder()
+    expected = speech.load("real", tmp_path)
+    (tmp_path / "temporary").mkdir()
+    temporary = SimpleNamespace(name=tmp_path / "temporary")
+    monkeypatch.setattr(sources, "_temporary_folder", lambda: temporary)
+    monkeypatch.setattr(sources, "CACHE_DIR", tmp_path / "file")
+    sources.CACHE_DIR.write_text("a file where the folder would be")
+    assert same(expected, speech.load("real", tmp_path, memory_budget=memory_budget))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: cannot write") and line.endswith("going on without a cache")
+
+    def speak(command, **kwargs):
+        (command[-1] / FOLDER_NAME).mkdir(parents=True)
+        return subprocess.CompletedProcess(command, 0, None, "")
+
+    monkeypatch.setattr(subprocess, "run", speak)
+    assert speech.bundled_folder().is_relative_to(tmp_path / "temporary")
+    assert "for this run only" in capsys.readouterr().err
+
+
+def test_the_temporary_folder_goes_away_with_the_process(tmp_path, run_script):
+    (tmp_path / "file").write_text("")
+    code = (
+        "import pathlib, sys; from data import sources; sources.CACHE_DIR = pathlib.Path(sys.argv[1]);"
+        "folder = sources.folder_to_write(); (folder / 'x').write_text('x'); print(folder == sources.folder_to_write(), folder)"
+    )
+    process = run_script("-c", code, tmp_path / "file", TMPDIR=str(tmp_path))
+    is_kept, folder = process.stdout.split()
+    assert is_kept == "True" and Path(folder).parent == tmp_path and not Path(folder).exists()
+    process = run_script("-c", code, tmp_path / "good")
+    assert process.stdout.split() == ["True", str(tmp_path / "good")]
 
 
 def intervals(is_masked):

@@ -399,9 +399,6 @@ class Data:
     def mels(self, row):
         return self.clips[row]
 
-    def all_mels(self, split):
-        return self.clips if split == "train" else []
-
 
 def make_recogniser(decoder, *options_):
     torch.manual_seed(0)
@@ -427,7 +424,7 @@ def test_one_batch_can_be_memorised(decoder):
     assert recogniser.decode(model, "train") == refs
     assert recogniser.decode(model, "train", beam_size=3, length_penalty=0.0) == refs
     assert recogniser.decode(model, "train", n_samples=20, seed=0) == refs
-    found = recogniser.listen(model, recogniser.data.clips, return_weights=True)
+    found = recogniser.listen(model, recogniser.inputs("train"), return_weights=True)
     for (text, alpha), clip in zip(found, recogniser.data.clips, strict=True):
         n_steps, n_positions = len(text) + 1, (len(clip) + 1) // 2
         assert alpha.shape == (n_steps, 2, n_positions)
@@ -556,6 +553,6 @@ def test_a_transcription_ends_at_the_latest_after_30_letters_a_second_and_10_mor
     recogniser, model = make_recogniser(decoder, "--max_text_length", "60")
     with torch.no_grad():
         model.decoder.classifier.bias[speech.STOP_IDX] = -100.0
-    texts = [hyp for hyp, _ in recogniser.listen(model, [torch.randn(n, 80) for n in (138, 689, 69)])]
+    texts = [hyp for hyp, _ in recogniser.hear(model, [torch.randn(n, 80) for n in (138, 689, 69)])]
     assert [len(text) for text in texts] == [10 + 30, 59, 10 + 15]
     assert not set("".join(texts)) & {"<", ">", "@"}

@@ -7,22 +7,20 @@ import argparse
 import errno
 import hashlib
 import io
-import lzma
+import math
 import os
 import re
 import shutil
-import stat
 import sys
 import tarfile
 import tempfile
 import time
-import tokenize
 import zipfile
-import zlib
 from contextlib import contextmanager
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import options
+import safe_io
 
 USER_AGENT = "deep-learning-homework-2 (download script of a university course; python-pooch)"
 # identity: requests would unpack a .gz file that a server declares as gzip-encoded
@@ -32,26 +30,11 @@ TIMEOUT = 10.0  # seconds to wait for a connection and for each part of an answe
 RETRY_WAIT = 1.0  # seconds until a cut transfer goes on
 CHUNK_BYTES = 2**16
 MAX_DOWNLOAD = 200 * 2**20  # bytes of one file; the largest image set, octmnist.npz, has 55 MB
+MAX_ATTRIBUTES = 2**16  # bytes of a long name, or of the other attributes of a member
+MAX_OTHER = 2**26  # bytes of files that are not wanted, which are unpacked all the same
+ATTRIBUTES = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE)
 COPY_BYTES = 2**20  # at a time; each part that tarfile gives costs it a copy of what it has decompressed
-MAX_UNPACKED = 2**30  # bytes; the course's Kuzushiji-MNIST.npz, 70,000 x 784 float64, has 440 MB
 
-# What gzip, tarfile, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged,
-# hostile or something else, besides `OSError`.
-DAMAGED = (
-    EOFError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    lzma.LZMAError,
-    tarfile.TarError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 # Of an `OSError` from a damaged archive: bz2 gives none, a seek to nowhere EINVAL.
 DAMAGED_ERRNOS = (None, errno.EINVAL)
 
@@ -133,6 +116,12 @@ def require_space(folder, n_bytes):
         )
 
 
+def require_time(deadline):
+    """Raise `FetchError` after the deadline, a time of `time.monotonic`."""
+    if time.monotonic() > deadline:
+        raise FetchError("it took too long")
+
+
 def gigabytes(n_bytes):
     """A size in words, in units of 10^9 bytes."""
     return f"{n_bytes / 1e9:.1f} GB"
@@ -165,23 +154,25 @@ def file_hash(path, algorithm="sha256"):
 class LimitedFile(io.BufferedWriter):
     """A file that never grows past `max_bytes`, so that neither a server nor an archive can fill the disk.
 
-    It is new, or goes on after the first `keep` bytes of the file that is there.
+    It is new, or goes on after the first `keep` bytes of the file that is there. After the `deadline`, a time of
+    `time.monotonic`, nothing is written any more.
     """
 
-    def __init__(self, path, max_bytes, keep=0):
+    def __init__(self, path, max_bytes, keep=0, deadline=math.inf):
         super().__init__(io.FileIO(path, "r+" if keep else "w"))
         self.seek(keep)
         self.truncate()
-        self.room = max_bytes - keep
+        self.room, self.deadline = max_bytes - keep, deadline
 
     def write(self, content):
+        require_time(self.deadline)
         self.room -= len(content)
         if self.room < 0:
             raise TooLargeError("more bytes than expected")
         return super().write(content)
 
 
-def fetch_files(mirrors, files, folder, timeout=TIMEOUT, max_bytes=MAX_DOWNLOAD):
+def fetch_files(mirrors, files, folder, timeout=TIMEOUT, max_bytes=MAX_DOWNLOAD, deadline=math.inf):
     """Download all of `files` from the first of `mirrors` that gives them, and say which it is.
 
     Args:
@@ -190,6 +181,7 @@ def fetch_files(mirrors, files, folder, timeout=TIMEOUT, max_bytes=MAX_DOWNLOAD)
         folder: where they go.
         timeout: seconds to wait for a connection and for each part of an answer.
         max_bytes: limit of one file.
+        deadline: a time of `time.monotonic`; a transfer that goes on then is given up at its next part.
 
     Returns the paths in the order of `files`. Raises `FetchError`, one clause a mirror, if none gives them all.
     """
@@ -201,7 +193,7 @@ def fetch_files(mirrors, files, folder, timeout=TIMEOUT, max_bytes=MAX_DOWNLOAD)
         print(f"fetching from {base_url}", flush=True)
         fetcher = pooch.create(path=folder, base_url=base_url, registry=files, retry_if_failed=RETRIES)
         try:
-            return [_fetch(fetcher, name, timeout, max_bytes) for name in files]
+            return [_fetch(fetcher, name, timeout, max_bytes, deadline) for name in files]
         except FetchError as error:
             reasons.append(str(error))
     raise FetchError(", ".join(reasons))
@@ -225,7 +217,7 @@ def _judge(error, timeout):
     return "not the published bytes (the hash differs)", True  # pooch's ValueError
 
 
-def _fetch(fetcher, name, timeout, max_bytes):
+def _fetch(fetcher, name, timeout, max_bytes, deadline):
     """Path of one file of a `pooch.Pooch`, downloaded and verified; raises `FetchError` with the URL and a few words."""
     import pooch
     import requests
@@ -235,8 +227,9 @@ def _fetch(fetcher, name, timeout, max_bytes):
     )
 
     def download(url, output_path, _):
+        require_time(deadline)  # before another try
         try:
-            with LimitedFile(output_path, max_bytes) as file:
+            with LimitedFile(output_path, max_bytes, deadline=deadline) as file:
                 http(url, file, fetcher)
         except requests.RequestException as error:
             reason, may_pass = _judge(error, timeout)
@@ -326,36 +319,21 @@ def unpacking(origin, what):
     """What a damaged or hostile archive raises becomes a `UserError` that names its origin; trouble with the disk passes."""
     try:
         yield
-    except (*DAMAGED, OSError, TooLargeError) as error:
+    except (*safe_io.DAMAGED, OSError, TooLargeError) as error:
         if isinstance(error, OSError) and error.errno not in DAMAGED_ERRNOS:
             raise
         raise options.UserError(f"{origin} does not unpack to {what} ({one_line(error)}); fetch it again") from error
 
 
-def leaves_folder(name):
-    """Whether a file's name in an archive leads out of the folder where the archive is unpacked."""
-    path = PureWindowsPath(name)  # which reads / and \\ and drives
-    return bool(path.anchor) or ".." in path.parts
-
-
-def check_zip(zip_file):
-    """Raise `ValueError` if a zip archive has a link, or a file outside of its folder: no published archive has one."""
-    for member in zip_file.infolist():
-        if leaves_folder(member.filename):
-            raise ValueError(f"it has a file {member.filename!r} outside of its folder")
-        if stat.S_ISLNK(member.external_attr >> 16):  # the upper half is the Unix mode
-            raise ValueError(f"it has a link {member.filename!r}")
-
-
-def unzip_member(archive, name, path, max_bytes=MAX_UNPACKED, origin=None):
+def unzip_member(archive, name, path, max_bytes=safe_io.MAX_UNPACKED, origin=None):
     """Unpack the one file `name` of a zip archive to `path`: the archive chooses neither where nor how much is written.
 
-    Raises `UserError` if the archive is damaged, lacks that file, fails `check_zip`, or if the file has more than
+    Raises `UserError` if the archive is damaged, lacks that file, fails `safe_io.check_zip`, or if the file has more than
     `max_bytes`; it names the archive by its `origin`, or else by its path.
     """
     try:
         with unpacking(origin or archive, name), zipfile.ZipFile(archive) as zip_file:
-            check_zip(zip_file)
+            safe_io.check_zip(zip_file)
             with zip_file.open(name) as member, LimitedFile(path, max_bytes) as file:
                 shutil.copyfileobj(member, file)
     except options.UserError:
@@ -363,15 +341,31 @@ def unzip_member(archive, name, path, max_bytes=MAX_UNPACKED, origin=None):
         raise
 
 
+class PlainMember(tarfile.TarInfo):
+    """A member of a tar archive, refused before tarfile reads on from its header if it is neither a file nor a folder.
+
+    A long name or other attributes come as a member of their own, which tarfile reads into memory whatever its size.
+    """
+
+    @classmethod
+    def frombuf(cls, *args):
+        member = super().frombuf(*args)
+        is_attribute = member.type in ATTRIBUTES and 0 <= member.size <= MAX_ATTRIBUTES
+        if not (is_attribute or member.type in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)) or member.issparse():
+            raise ValueError(f"it has {member.name!r}, a link, a device or a name of {member.size:,} bytes")
+        return member
+
+
 def untar(archive, folder, wanted, max_files, max_bytes):
     """Unpack the files of a compressed tar archive whose whole names match the pattern `wanted` into `folder`.
 
     Plain files of other names are left out. Raises `UserError` if the archive is damaged, has a link, a device or a path out
-    of its folder, or more than `max_files` such files or `max_bytes` in them.
+    of its folder, more than `max_files` such files or `max_bytes` in them, or more than `MAX_OTHER` bytes in others.
     """
     from tqdm import tqdm
 
-    n_files, room = 0, max_bytes
+    safe_io.require_regular(archive)
+    n_files, room, other_room = 0, max_bytes, MAX_OTHER
     hidden = not sys.stderr.isatty()
     # "r|*" only reads forwards: a step backwards would decompress the archive again from its start. The files are written
     # here and not by tarfile, whose filter="data" is missing in Python 3.11.0 to 3.11.3 and allows more than this.
@@ -379,16 +373,22 @@ def untar(archive, folder, wanted, max_files, max_bytes):
         open(archive, "rb") as packed,
         tqdm.wrapattr(packed, "read", total=file_size(archive), desc="unpacking", disable=hidden) as watched,
         unpacking(archive, "files"),
-        tarfile.open(fileobj=watched, mode="r|*") as tar,
+        tarfile.open(fileobj=watched, mode="r|*", tarinfo=PlainMember) as tar,
     ):
         for member in tar:
-            if leaves_folder(member.name) or not (member.isdir() or member.isreg()):
-                raise ValueError(f"it has {member.name!r}, a link, a device or a path out of its folder")
-            if member.isdir() or not re.fullmatch(wanted, member.name):
-                continue
-            n_files, room = n_files + 1, room - member.size
-            if n_files > max_files or room < 0:
+            if safe_io.leaves_folder(member.name) or member.size < 0:
+                raise ValueError(
+                    f"it has {member.name!r} of {member.size:,} bytes, a path out of its folder or no size"
+                )
+            is_wanted = member.isreg() and re.fullmatch(wanted, member.name)
+            if is_wanted:
+                n_files, room = n_files + 1, room - member.size
+            else:
+                other_room -= tarfile.BLOCKSIZE + member.size
+            if n_files > max_files or room < 0 or other_room < 0:
                 raise TooLargeError(f"it has more than {max_files:,} files or {max_bytes:,} bytes")
+            if not is_wanted:
+                continue
             path = folder / member.name
             path.parent.mkdir(parents=True, exist_ok=True)
             with tar.extractfile(member) as content, open(path, "wb") as file:

@@ -8,7 +8,6 @@ import shutil
 import socket
 import struct
 import warnings
-import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -17,6 +16,7 @@ import numpy as np
 
 import options
 import runs
+import safe_io
 from data.fetch import download
 from editions import EDITIONS
 
@@ -185,7 +185,7 @@ def refusing(image_set, origin, advice):
     try:
         with warnings.catch_warnings(action="ignore"):  # numpy and scikit-learn warn before they raise
             yield
-    except (*download.DAMAGED, OSError) as error:
+    except (*safe_io.DAMAGED, OSError) as error:
         raise options.UserError(
             f"{origin} does not give {image_set.title}: {download.one_line(error)}; {advice}"
         ) from error
@@ -237,8 +237,9 @@ def read_idx(path, shape):
     """A uint8 array of that shape from an IDX file, gzipped if its name ends in .gz.
 
     IDX is the format of MNIST (http://yann.lecun.com/exdb/mnist): two zero bytes, the type, the number of dimensions,
-    each size as a big-endian uint32, then the values. Raises `OSError` or one of `download.DAMAGED` for all else.
+    each size as a big-endian uint32, then the values. Raises `OSError` or one of `safe_io.DAMAGED` for all else.
     """
+    safe_io.require_regular(path)
     size = math.prod(shape)
     header = struct.pack(f">HBB{len(shape)}I", 0, IDX_UNSIGNED_BYTE, len(shape), *shape)
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
@@ -253,31 +254,34 @@ def read_idx(path, shape):
 def read_npz(path):
     """uint8 images (n, 28, 28) and labels (n,) under MedMNIST's keys, from an .npz in that layout or the course's.
 
-    Raises `OSError` or one of `download.DAMAGED` for all else; nothing is unpickled.
+    Raises `OSError` or one of `safe_io.DAMAGED` for all else; nothing is unpickled.
     """
-    with zipfile.ZipFile(path) as archive:
-        download.check_zip(archive)
-        if sum(member.file_size for member in archive.infolist()) > download.MAX_UNPACKED:
-            raise ValueError(f"it unpacks to more than {download.MAX_UNPACKED:,} bytes")
+    npz = safe_io.read_arrays(path)
     arrays = {}
-    with np.load(path, allow_pickle=False) as npz:
-        is_course = COURSE_KEYS[0] in npz
-        for key, npz_key in zip(MEDMNIST_KEYS, COURSE_KEYS if is_course else MEDMNIST_KEYS, strict=True):
-            if key.endswith("labels"):
-                arrays[key] = to_uint8(npz[npz_key]).reshape(-1)
-            else:
-                pixels = npz[npz_key]
-                if pixels.shape[1:] not in ACCEPTED_SHAPES:
-                    raise ValueError(f"its {npz_key} have the shape {pixels.shape}")
-                arrays[key] = to_uint8(pixels, COURSE_SCALE if is_course else 1).reshape(-1, *IMAGE_SHAPE)
+    is_course = COURSE_KEYS[0] in npz
+    for key, npz_key in zip(MEDMNIST_KEYS, COURSE_KEYS if is_course else MEDMNIST_KEYS, strict=True):
+        values = npz.pop(npz_key)  # the memory of one is free before the next is converted
+        if key.endswith("labels"):
+            arrays[key] = to_uint8(values).reshape(-1)
+        else:
+            if values.shape[1:] not in ACCEPTED_SHAPES:
+                raise ValueError(f"its {npz_key} have the shape {values.shape}")
+            arrays[key] = to_uint8(values, COURSE_SCALE if is_course else 1).reshape(-1, *IMAGE_SHAPE)
     return arrays
+
+
+def fits(arrays):
+    """Whether arrays are images and labels as `read_npz` returns them, as many of each and at least one in every split."""
+    parts = [(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in SPLITS]
+    shapes = all(X.shape == (len(y), *IMAGE_SHAPE) and y.ndim == 1 and len(y) > 0 for X, y in parts)
+    return shapes and set(arrays) == set(MEDMNIST_KEYS) and all(a.dtype == np.uint8 for part in parts for a in part)
 
 
 def to_uint8(values, scale=1):
     """`scale` times `values` as uint8; raises `ValueError` unless all of that is whole and from 0 to 255."""
     if values.dtype.kind in "uif":
-        scaled = values if scale == 1 else values * scale
-        with np.errstate(invalid="ignore"):  # nan and what is too large are told from the comparison
+        with np.errstate(invalid="ignore", over="ignore"):  # nan and what is too large are told from the comparison
+            scaled = values if scale == 1 else values * scale
             pixels = scaled.astype(np.uint8, order="C")  # OpenML's columns are not in that order, and the hash needs it
         if np.array_equal(pixels, scaled):
             return pixels

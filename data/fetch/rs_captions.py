@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
+import safe_io
 from data import captions
 from data.fetch import download
 from options import UserError
@@ -56,12 +57,10 @@ def opened(source):
         return
     if not source.is_file():
         raise UserError(f"there is no {source}; -source takes {SOURCE_HELP}")
-    try:
-        with zipfile.ZipFile(source) as archive:
-            sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
-            yield sorted(sizes), lambda path: limited(path, sizes[path], lambda: archive.read(path))
-    except download.DAMAGED as error:
-        raise UserError(f"{source} is not a whole zip archive ({download.one_line(error)}); get it again") from error
+    with download.unpacking(source, "a set of captions"), zipfile.ZipFile(source) as archive:
+        safe_io.check_zip(archive)
+        sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
+        yield sorted(sizes), lambda path: limited(path, sizes[path], lambda: archive.read(path))
 
 
 def limited(path, size, read):
