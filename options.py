@@ -3,6 +3,7 @@
 Standard library only, so that `--help` and a wrong option answer at once: the scripts import torch after parsing.
 """
 
+import _thread
 import argparse
 import errno
 import importlib.util
@@ -27,6 +28,7 @@ MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ONCE_MORE = 0.05  # seconds after which an interrupt that could not be raised is repeated
 SAME_REQUEST = 2.0  # seconds; torchrun passes on to its processes a Ctrl-C that they have received already
 
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
@@ -126,6 +128,7 @@ def run_script(main):
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
+    sys.unraisablehook = _interrupt_once_more
     signal.signal(signal.SIGTERM, _on_sigterm)
     if signal.getsignal(signal.SIGINT) is _end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -173,6 +176,20 @@ def _end_at_once(signum, frame):
     what, code = ("terminated", TERMINATED) if signum == signal.SIGTERM else ("interrupted", INTERRUPTED)
     os.write(sys.stderr.fileno(), f"{what}\n".encode())
     os._exit(code)
+
+
+def _interrupt_once_more(unraisable):
+    """Repeat an interrupt that came where Python can raise nothing: in a `__del__` or the callback of a weak reference.
+
+    matplotlib's figures leave so many of these that Ctrl-C while they are drawn would often be lost.
+    """
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    signum = signal.SIGTERM if _terminated else signal.SIGINT
+    timer = threading.Timer(ONCE_MORE, _thread.interrupt_main, [signum])
+    timer.daemon = True  # a process that ends need not wait for it
+    timer.start()
 
 
 def _on_sigterm(signum, frame):

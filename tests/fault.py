@@ -14,9 +14,11 @@ of the command line as a user types it. Exit code 1 if anything differs.
 """
 
 import argparse
+import functools
 import io
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import random
 import runpy
@@ -63,6 +65,7 @@ MIN_SHARE_WRITING = 1 / 8  # of the kills must fall while a checkpoint is writte
 SHARE_FROM_START = 0.2  # of the kills count their time from the start of the process, not from its first line
 SHARE_LATE = 0.2  # of the moments are drawn from the whole time of a run, the others from that of its epochs
 SHARE_TWICE = 0.25  # of the signals are sent twice
+ENDING = 0.5  # seconds that a script may take after its last line
 PAUSE = 0.002  # seconds between two looks at a process
 LOOKS = 200  # for a temporary file, between two looks at the process
 UNEQUAL = ("seconds", "peak_memory_mb")  # what two runs of the same numbers do not share
@@ -162,15 +165,18 @@ class Process:
         return [line for line in lines if not line.startswith("warning:")]
 
 
+@functools.cache
 def forks():
     """The context of multiprocessing whose server has imported what the scripts import."""
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    for path in (ROOT / "tests", ROOT):  # of the server
-        if str(path) not in paths:
-            paths.insert(0, str(path))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))  # of the server, to find the modules
+    multiprocessing.forkserver.ensure_running()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
     return context
 
 
@@ -351,9 +357,13 @@ class Trial:
             n_started += 1
             twice = number != signal.SIGKILL and dice.random() < SHARE_TWICE
             until = self.seconds if dice.random() < SHARE_LATE else 2 * self.epoch_seconds / len(numbers)
-            self.strike(process, name, dice, until, number, twice)
+            n_printed = self.strike(process, name, dice, until, number, twice)
+            sent = time.monotonic()
             code = process.wait()
             if code == 0:  # it was faster
+                went_on = process.out.stat().st_size > n_printed and time.monotonic() - sent > ENDING
+                if went_on or process.errors():
+                    row.add(1, [f"went on after {number.name}: {' | '.join(process.errors())}"])
                 break
             row.n_kills += 1
             row.n_writing += bool(temporary_files(self.run_folder(name)))
@@ -372,7 +382,7 @@ class Trial:
         row.add(*compare(self.right, self.run_folder(name)))
 
     def strike(self, process, name, dice, until, number, twice):
-        """Wait for a moment drawn from the first `until` seconds, then send the signal."""
+        """Wait for a moment drawn from the first `until` seconds, then send the signal; returns how much was printed by then."""
         if dice.random() >= SHARE_FROM_START:  # a run that was trained already prints its first line at the end
             limit = time.monotonic() + 3 * self.seconds_to_line + 1
             process.wait_until(lambda: process.has_printed() or (process.forked and time.monotonic() > limit))
@@ -383,8 +393,10 @@ class Trial:
             while process.poll() is None:
                 if any(map(os.path.exists, paths * LOOKS)):
                     break
+        n_printed = process.out.stat().st_size
         for _ in range(1 + twice):
             process.send(number)
+        return n_printed
 
     def judge_end(self, process, code, number, twice):
         """What is wrong with how a process ended that got a signal: `(how many, which)`."""

@@ -173,6 +173,22 @@ def test_an_output_that_cannot_be_written_is_told_in_one_line(flush):
     assert process.stderr.count("\n") == 1 and "the output cannot be written" in process.stderr, process.stderr
 
 
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_an_interrupt_where_python_can_raise_nothing_is_not_lost(number, said):
+    """In the callback of a weak reference, where Python prints a traceback, forgets the exception and goes on."""
+    code = (
+        "import os, time, weakref, options\n"
+        "def main():\n"
+        f"    callback = lambda reference: os.kill(os.getpid(), {int(number)})\n"
+        "    class Thing: pass\n"
+        "    thing = Thing(); reference = weakref.ref(thing, callback); del thing\n"
+        "    time.sleep(10); print('went on')\n"
+        "options.run_script(main)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=fault.ROOT, capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (128 + number, "", f"{said}\n")
+
+
 @contextmanager
 def read_only(folder):
     """Nothing can be made, renamed or removed in the folder, by root neither; skips the test where that cannot be had."""
