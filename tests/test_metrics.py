@@ -185,6 +185,19 @@ def test_cosine_is_the_largest_similarity(hyp, ref):
     assert max(values.values()) <= values["cosine"] + 1e-12
 
 
+def test_differences_of_transcriptions_are_those_of_their_figures_and_paired():
+    refs = ["a cat sat", "dogs do not", "one", "two three four"]
+    a, b = ["a cat sit", "dogs do", "won", "to three four"], ["cat", "dogs do", "", "two three for four"]
+    found, reverse = metrics.transcription_differences(a, b, refs), metrics.transcription_differences(b, a, refs)
+    ours, theirs = metrics.transcription(a, refs), metrics.transcription(b, refs)
+    assert found.keys() == {"cer", "wer", *metrics.SIMILARITIES} == ours.keys() - {"exact"}
+    for name, figure in found.items():
+        assert figure["value"] == pytest.approx(ours[name]["value"] - theirs[name]["value"]) and figure["n"] == 4
+        assert figure["value"] == pytest.approx(-reverse[name]["value"]) and figure["value"] != 0
+        assert figure["low"] == pytest.approx(-reverse[name]["high"])
+    assert len(list(metrics.difference_lines(found))) == len(found)
+
+
 def test_a_recogniser_listens_if_its_texts_are_its_own_and_the_attended_time_rises():
     eye = np.eye(5)[:, None]  # of one head
     hyps, refs, weights = ["abc", "d", "xx"], ["abc", "de", "yx"], [eye[:4], eye[:2], eye[[3, 1, 4]]]
