@@ -200,6 +200,10 @@ def test_bleu_is_sacrebleus():
     metric = BLEU(tokenize="none")
     metric.corpus_score(HYPS, streams)
     assert metrics.Bleu(HYPS, REFS).signature == metric.get_signature().format()
+    # The tokens are those that are given: sacrebleu's own tokenizer would split the comma off.
+    hyp, ref = "rows of cars, parked neatly", "rows of cars, standing neatly"
+    expected, split = (BLEU(tokenize=how).corpus_score([hyp], [[ref]]).score / 100 for how in ("none", "13a"))
+    assert metrics.Bleu([hyp], [[ref]]).score() == pytest.approx(expected) != pytest.approx(split)
     # Another number of references for each caption, as sacrebleu takes it.
     refs = [REFS[0], REFS[1][:1]]
     streams = [["the dog bit the man", "it was not unexpected"], ["the dog had bit the man", None]]
@@ -242,10 +246,10 @@ def test_each_reference_against_the_others():
 
 
 def test_the_baselines_are_the_commonest_caption_and_the_nearest_image():
-    train = [["a b", "a c"], ["a b", "d e"]]
-    regions = torch.tensor([[[0.0, 2.0]], [[3.0, 1.0]]]), torch.tensor([[[5.0, 0.0]], [[0.0, 1.0]]])
-    found = baselines.captions(train, 2, regions)
-    assert found == {"most frequent caption": [["a b", "a b"]], "nearest image": [["a b", "a b"], ["d e", "a c"]]}
+    train = [["a b", "a c"], ["a b", "d e"], ["f g", "h i"]]
+    images = torch.tensor([[[0.0, 2.0]], [[3.0, 1.0]]])
+    found = baselines.captions(train, 2, (images, torch.tensor([[[5.0, 0.0]], [[-1.0, 0.0]], [[0.0, 1.0]]])))
+    assert found == {"most frequent caption": [["a b", "a b"]], "nearest image": [["f g", "a b"], ["h i", "a c"]]}
 
 
 @pytest.fixture(scope="module")

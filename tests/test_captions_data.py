@@ -312,6 +312,10 @@ def test_random_weights_are_calibrated_and_standardised(folder):
     cells = data.regions["train"].float().flatten(0, 1)
     torch.testing.assert_close(cells.mean(dim=0), torch.zeros(512), atol=2e-2, rtol=0)
     torch.testing.assert_close(cells.std(dim=0), torch.ones(512), atol=2e-2, rtol=0)
+    training = [data.open_image(example.filename) for example in data["train"]]  # fewer than a batch
+    maps = encoder.build().conv1(encoder.prepare(training)).transpose(0, 1).flatten(1)  # what bn1 reads
+    torch.testing.assert_close(torch.as_tensor(encoder.calibration["bn1.running_mean"]), maps.mean(dim=1))
+    torch.testing.assert_close(torch.as_tensor(encoder.calibration["bn1.running_var"]), maps.var(dim=1))
     # A later image needs no training set: what was taken from it is kept with the weights.
     again = encoders.Encoder(
         "resnet18", "random", {name: torch.as_tensor(a) for name, a in encoder.calibration.items()}

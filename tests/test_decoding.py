@@ -176,6 +176,26 @@ def test_a_state_of_any_type_follows_its_hypothesis():
         assert score == pytest.approx(scores[(*strip(hyp), EOS)[:max_steps]])
 
 
+@pytest.mark.parametrize("search", [{}, {"beam_size": 3}, {"n_samples": 4}])
+def test_a_row_alone_has_the_same_answer_as_among_rows_that_end_before_it(search):
+    max_steps = [2, 7, 1, 5, 7, 3]
+
+    def step(tokens, history, memory):
+        history = torch.cat([history, tokens.unsqueeze(1)], dim=1)
+        return history_logits(history).log_softmax(dim=-1), history, None
+
+    def decode(rows):
+        steps = torch.tensor([max_steps[row] for row in rows])
+        history = torch.tensor(list(rows)).unsqueeze(1)  # the rows differ in what they begin with
+        return decoding.search(step, history, (), max_steps=steps, forbidden=(*FORBIDDEN, EOS), **search, **SYMBOLS)
+
+    together = decode(range(len(max_steps)))
+    for i in range(len(max_steps)):
+        alone = decode([i])
+        assert strip(together.symbols[i].tolist()) == strip(alone.symbols[0].tolist())
+        assert together.scores[i].item() == pytest.approx(alone.scores[0].item())
+
+
 def test_selecting_rows_of_a_structure():
     state = {"h": torch.arange(3), "more": [(torch.eye(3),), (), None], "n": 7}
     chosen = decoding.select(state, torch.tensor([2, 0]))
