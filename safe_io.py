@@ -42,7 +42,7 @@ DAMAGED = (
 )
 
 # What the pickle of a state dict needs of Python: tensors, their storages, and the dict that torch uses.
-STORAGES = "BFloat16|Bool|Byte|Char|ComplexDouble|ComplexFloat|Double|Float|Half|Int|Long|Short"
+STORAGES = "BFloat16|Bool|Byte|Char|Double|Float|Half|Int|Long|Short"
 HARMLESS = re.compile(rf"collections OrderedDict|torch._utils _rebuild_(tensor_v2|parameter)|torch ({STORAGES})Storage")
 CHECKPOINT_MEMBERS = re.compile(
     r"[^/]+/(data\.pkl|byteorder|version|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+)"

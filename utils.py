@@ -612,9 +612,10 @@ def _stop_unless_finite(value, epoch, step=None):
 
 def best_epoch(history, score, maximize=True):
     """The line of `history` with the best score, the earliest of equals; the last line if nothing was validated."""
-    if score not in history[-1]:
+    validated = [line for line in history if score in line]
+    if not validated:
         return history[-1]
-    return (max if maximize else min)(history, key=lambda line: line[score])
+    return (max if maximize else min)(validated, key=lambda line: line[score])
 
 
 def new_figure(width=COLUMN_WIDTH, height=COLUMN_HEIGHT, **subplots):

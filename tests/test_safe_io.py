@@ -153,6 +153,7 @@ def test_a_small_checkpoint_stays_small(name, tmp_path):
 @pytest.mark.parametrize(
     "tensor",
     [
+        torch.zeros(2, dtype=torch.complex64),
         torch.zeros(1).expand(10**12),
         torch.eye(2).to_sparse(),
         torch.zeros(2, device="meta"),
@@ -268,6 +269,14 @@ def test_a_tar_whose_names_or_other_files_are_huge_is_refused(tmp_path, monkeypa
     with one_line_error("more than 3 files"):
         download.untar(path, tmp_path / "out", "a", 3, 1000)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sparse_member_of_a_tar_is_refused_before_it_is_skipped(tmp_path):
+    member = tarfile.TarInfo("other")
+    member.type, member.size = tarfile.GNUTYPE_SPARSE, 2**60
+    (tmp_path / "a.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with one_line_error("'other'"):
+        download.untar(tmp_path / "a.tar", tmp_path / "out", "a", 3, 1000)
 
 
 def png_of(width, height):

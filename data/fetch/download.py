@@ -33,6 +33,7 @@ MAX_DOWNLOAD = 200 * 2**20  # bytes of one file; the largest image set, octmnist
 MAX_ATTRIBUTES = 2**16  # bytes of a long name, or of the other attributes of a member
 MAX_OTHER = 2**26  # bytes of files that are not wanted, which are unpacked all the same
 ATTRIBUTES = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE)
+PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 COPY_BYTES = 2**20  # at a time; each part that tarfile gives costs it a copy of what it has decompressed
 
 # Of an `OSError` from a damaged archive: bz2 gives none, a seek to nowhere EINVAL.
@@ -344,14 +345,15 @@ def unzip_member(archive, name, path, max_bytes=safe_io.MAX_UNPACKED, origin=Non
 class PlainMember(tarfile.TarInfo):
     """A member of a tar archive, refused before tarfile reads on from its header if it is neither a file nor a folder.
 
-    A long name or other attributes come as a member of their own, which tarfile reads into memory whatever its size.
+    A long name or other attributes come as a member of their own, which tarfile reads into memory whatever its size. A sparse
+    file counts as a regular one there, and may claim a size that takes ages to skip.
     """
 
     @classmethod
     def frombuf(cls, *args):
         member = super().frombuf(*args)
         is_attribute = member.type in ATTRIBUTES and 0 <= member.size <= MAX_ATTRIBUTES
-        if not (is_attribute or member.type in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)) or member.issparse():
+        if not (is_attribute or member.type in PLAIN):
             raise ValueError(f"it has {member.name!r}, a link, a device or a name of {member.size:,} bytes")
         return member
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 
 import options
+import safe_io
 from data.fetch import download
 from options import UserError
 
@@ -127,7 +128,7 @@ def copy(source, folder):
 def check(folder, advice):
     """Bytes of all clips. Raises `UserError`, which ends in `advice`, unless metadata.csv and all of its clips are there."""
     try:
-        lines = (folder / METADATA).read_bytes().splitlines()
+        lines = safe_io.read_bytes(folder / METADATA).splitlines()
         with os.scandir(folder / WAVS) as entries:
             sizes = {
                 entry.name: entry.stat().st_size for entry in entries if entry.is_file() and os.access(entry, os.R_OK)
