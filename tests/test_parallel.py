@@ -1,5 +1,6 @@
 """Several processes that torchrun starts: the same losses as one, interrupts, a process that dies, the scripts' command lines."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -247,3 +248,20 @@ def test_evaluation_and_test_that_are_shared_out_give_the_same_figures(
         found.append(figures_of(path))
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-5) and len(found[0][0]) > 20
     assert found[1][1] == found[0][1]
+
+
+def test_the_calculation_on_paper():
+    """Alone nothing is summed; many GPUs send twice the gradient's bytes; one GPU per clip is not faster than starting the kernels."""
+    spec = importlib.util.spec_from_file_location("plan_scaling", ROOT / "benchmarks" / "plan_scaling.py")
+    plan_scaling = importlib.util.module_from_spec(spec)
+    sys.modules["plan_scaling"] = plan_scaling  # dataclasses look it up
+    spec.loader.exec_module(plan_scaling)
+    assert plan_scaling.sum_seconds(1e9, 1) == 0
+    assert plan_scaling.sum_seconds(1e9, 1_000) == pytest.approx(2 * 4e9 / 50e9, rel=0.01)
+    assert plan_scaling.sum_seconds(0, 1_000) < 25 * plan_scaling.MESSAGE_SECONDS  # along a tree, not a ring
+    network = plan_scaling.NETWORKS[0]
+    one = plan_scaling.plan(network, 1, 512, hours=10_000)
+    assert one["speedup"] == 1 and one["n_steps"] == pytest.approx(10_000 * 3600 / 6.6 / 512)
+    many = plan_scaling.plan(network, 512, 512, hours=10_000)
+    assert many["compute_ms"] == pytest.approx(1e3 * plan_scaling.KERNELS_A_STEP * plan_scaling.KERNEL_SECONDS)
+    assert many["speedup"] < 512
