@@ -20,6 +20,8 @@ from options import UserError
 
 # The tests' sizes are tiny and run side by side: more threads each would only fight. Before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts a job in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIPPING_SECONDS, N_PARTS = 4.0, 20  # that the dripping server takes for a file, and in which it gives it

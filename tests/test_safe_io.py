@@ -76,7 +76,9 @@ def test_the_source_unpickles_nothing():
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                assert called not in ("eval", "exec", "np.fromfile"), path
+                assert called not in ("eval", "exec"), path
+                if called == "np.fromfile":  # of numbers it is harmless, of objects it is not
+                    assert ast.unparse(node.args[1]) == "np.float16", path
                 if called in ("torch.load", "np.load"):
                     n_loads += 1
                     assert given["weights_only" if called == "torch.load" else "mmap_mode"] in ("True", "'r'"), path

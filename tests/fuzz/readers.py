@@ -696,7 +696,7 @@ def _(folder):
 @in_cache
 def read_clips(folder):
     data = speech.load("real", folder)
-    return [data.all_mels(split) for split in speech.SPLITS]
+    return [[data.mels(row) for row in data.rows[split]] for split in speech.SPLITS]
 
 
 def damage_clips(rng, folder):
