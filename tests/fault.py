@@ -411,6 +411,10 @@ class Trial:
 
 def main(argv=None):
     args = parse_args(argv)
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # in a shell's background job, and what it starts would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     dice = random.Random(args.seed)
     rows, start = [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
