@@ -421,9 +421,18 @@ def start_from(experiment, model, init):
     if not (folder / runs.BEST).is_file():
         raise UserError(f"-init: {init} is no folder of a trained run; name one of {folder.parent}")
     for name, value in (experiment.extra() or {}).items():
-        if runs.part_of_checkpoint(folder / runs.BEST, name) != value:
+        if not is_same(runs.part_of_checkpoint(folder / runs.BEST, name), value):
             raise UserError(f"-init: the run in {folder} has other {name}; give one that was trained on these data")
     runs.load_weights(model, folder / runs.BEST)
+
+
+def is_same(a, b):
+    """Whether two plain values are equal; in dicts there may also be tensors."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(is_same(a[key], b[key]) for key in a)
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    return type(a) is type(b) and not isinstance(a, torch.Tensor) and a == b
 
 
 def compare(experiment):
@@ -526,8 +535,13 @@ def restore(kind, args, defaults):
     path = found.folder / runs.BEST
     print(f"weights of {path}", file=sys.stderr)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
-    experiment = kind.restored(argparse.Namespace(**found.options), path)
-    model = experiment.build().to(device)
+    try:
+        experiment = kind.restored(argparse.Namespace(**found.options), path)
+        model = experiment.build().to(device)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{found.folder / runs.CONFIG}: its options make no network; delete its folder and train again"
+        ) from error
     runs.load_weights(model, path)
     return experiment, model
 

@@ -13,6 +13,7 @@ import torch
 from conftest import ROOT, one_line_error, terminate
 from torch import nn
 
+import experiment
 import options
 import runs
 import utils
@@ -617,3 +618,14 @@ def test_an_interrupted_first_epoch_does_not_take_the_place_of_a_finished_run(tm
     with pytest.raises(Interrupted, match="nothing was changed"):
         train_until(tmp_path, signals=[(3, signal.SIGINT)])
     assert (tmp_path / runs.LAST).read_bytes() == before
+
+
+def test_plain_values_with_tensors_are_compared():
+    """As `-init` compares what belongs to the weights of two runs."""
+    ours = {"words": ["a", "b"], "statistics": {"mean": torch.tensor([1.0, 2.0]), "digest": "x"}}
+    same = {"words": ["a", "b"], "statistics": {"mean": torch.tensor([1.0, 2.0]), "digest": "x"}}
+    assert experiment.is_same(ours, same)
+    assert not experiment.is_same(ours, same | {"words": ["a"]})
+    for other in (torch.tensor([1.0, 3.0]), torch.tensor([1, 2]), torch.tensor([1.0]), [1.0, 2.0], None):
+        assert not experiment.is_same(ours, same | {"statistics": {"mean": other, "digest": "x"}})
+    assert not experiment.is_same(ours, {"words": ["a", "b"]})

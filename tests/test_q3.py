@@ -288,6 +288,22 @@ def test_a_damaged_checkpoint_is_named(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("hidden_size", "wide"), ("hidden_size", None), ("dropout", 7), ("use_attn", 0)]
+)
+def test_translate_refuses_a_config_that_makes_no_such_network(trained, tmp_path, name, value):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    path = folder_of(tmp_path, True) / "config.json"
+    config = json.loads(path.read_text())
+    if value is None:
+        del config["options"][name]
+    else:
+        config["options"][name] = value
+    path.write_text(json.dumps(config))
+    said = user_error("-runs_dir", tmp_path, "-run_name", path.parent.name, "--translate", "hola")
+    assert "make no network" in said or "no trained run" in said or "another network" in said
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         ("--beam_size", "0"), ("--beam_size", "1.5"), ("--length_penalty", "-1"), ("--lr", "0"), ("--lr", "nan"),
