@@ -200,9 +200,9 @@ def _on_sigterm(signum, frame):
 
 @contextmanager
 def deferred_interrupts():
-    """Inside the block the first Ctrl-C or SIGTERM is only noted, and raised when the block ends; a second one ends it at once.
+    """Inside the block the first Ctrl-C or SIGTERM is only noted; a second one of its kind raises `KeyboardInterrupt` at once.
 
-    Yields a function that says whether one was noted.
+    Yields a function that says whether one was noted. If so, the block's end raises `Interrupted`.
     """
     noted, previous = {}, {}
 
@@ -211,7 +211,7 @@ def deferred_interrupts():
         _terminated |= signum == signal.SIGTERM  # the block may raise `Interrupted` itself
         is_launched = "TORCHELASTIC_RUN_ID" in os.environ
         if signum in noted and not (is_launched and time.monotonic() < noted[signum] + SAME_REQUEST):
-            previous[signum](signum, frame)
+            raise KeyboardInterrupt  # not `Interrupted`: nobody may take this moment for the end of a step
         noted.setdefault(signum, time.monotonic())
 
     if threading.current_thread() is threading.main_thread():
@@ -223,8 +223,8 @@ def deferred_interrupts():
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
-    for signum in noted:
-        previous[signum](signum, None)
+    if noted:
+        raise Interrupted
 
 
 def _error_line(message, code):

@@ -604,10 +604,11 @@ def test_an_interrupted_evaluation_is_made_again_without_training_again(tmp_path
     assert_same_run(whole, train_until(tmp_path / "cut", "must"))
 
 
-def test_a_second_interrupt_ends_at_once_and_keeps_the_checkpoint_before(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_interrupt_ends_at_once_and_keeps_the_checkpoint_before(tmp_path, raising_sigterm, number):
     whole = train_until(tmp_path / "whole")
     with pytest.raises(Interrupted, match="-resume goes on from the last finished epoch"):
-        train_until(tmp_path / "cut", signals=[(9, signal.SIGINT), (9, signal.SIGINT)])
+        train_until(tmp_path / "cut", signals=[(9, number), (9, number)])
     assert runs.load_checkpoint(tmp_path / "cut" / runs.LAST)["place"] is None
     assert_same_run(whole, train_until(tmp_path / "cut", "must"))
 
