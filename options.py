@@ -50,7 +50,7 @@ class Interrupted(KeyboardInterrupt):
 
 def rank():
     """The rank of this process among those that torchrun started, 0 without it."""
-    return int(os.environ.get("RANK", 0))
+    return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
 
 
 def world_size():
