@@ -35,6 +35,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_asr.py
 	$(BIN)/python benchmarks/bench_captioning.py
 	$(BIN)/python benchmarks/bench_start.py
+	$(BIN)/python benchmarks/bench_streaming.py
 	$(BIN)/python benchmarks/bench_scaling.py
 
 lint: $(READY)
