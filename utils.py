@@ -1,5 +1,6 @@
 """What the questions share: seeds, devices and threads, batches, the one training loop, and the look of the figures."""
 
+import ctypes
 import functools
 import inspect
 import itertools
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 
 import matplotlib
@@ -95,6 +97,12 @@ def peak_memory_mb():
         return None
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def release_memory():
+    """Give free memory back to the system: batches of many shapes leave holes, which glibc keeps otherwise."""
+    with suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Batches:
@@ -301,6 +309,7 @@ def fit(
             run.save_place(_state(optimization, order, place), history, epoch, place.step)
             raise
         trained = _state(optimization, order, place)
+        release_memory()
         model.eval()
         try:
             figures = evaluate(optimization.evaluated)
@@ -315,6 +324,7 @@ def fit(
 
         is_best = best_epoch(history, score, maximize)["epoch"] == epoch
         best = {"weights": optimization.evaluated.state_dict(), **(extra or {})} if is_best else None
+        release_memory()
         place, state = None, _state(optimization, order)
         with deferred_interrupts():
             run.save_epoch(state, history, best)
