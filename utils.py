@@ -30,7 +30,9 @@ from options import Interrupted, UserError, deferred_interrupts
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates in matplotlib's own fonts
 
-CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
+CHECK_EVERY = (
+    50  # steps between two looks at whether the loss is finite; each waits for the device. Then memory is released
+)
 COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
 MIN_ATTENTION_CELLS = 12  # short sentences are not drawn larger than one of so many characters
 ATTENTION_MARGINS = 0.7, 0.5, 0.5, 0.45  # inches on the left, on the right, below and above, for the labels and the bar
@@ -394,6 +396,7 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1, place=None):
             bar.update()
             if place.step % CHECK_EVERY == 0:
                 _stop_unless_finite(place.loss.item(), epoch, place.step)
+                release_memory()
             if is_stopped:
                 place.drawn = batches.drawn
                 raise Interrupted
