@@ -30,9 +30,8 @@ from options import Interrupted, UserError, deferred_interrupts
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates in matplotlib's own fonts
 
-CHECK_EVERY = (
-    50  # steps between two looks at whether the loss is finite; each waits for the device. Then memory is released
-)
+RELEASE_SECONDS = 60  # of training, after which free memory is given back; taking it again costs the next step a tenth
+CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
 COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
 MIN_ATTENTION_CELLS = 12  # short sentences are not drawn larger than one of so many characters
 ATTENTION_MARGINS = 0.7, 0.5, 0.5, 0.45  # inches on the left, on the right, below and above, for the labels and the bar
@@ -383,7 +382,7 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1, place=None):
     place = place or Place(optimization.learning_rate, None)
     place.loss = torch.as_tensor(place.loss, dtype=torch.float32, device=optimization.params[0].device)
     steps = batches.steps(order, optimization.n_parts, place.step, place.drawn)
-    is_hidden = not sys.stderr.isatty()
+    is_hidden, released = not sys.stderr.isatty(), time.monotonic()
     with (
         deferred_interrupts() as is_interrupted,
         tqdm(desc=f"epoch {epoch}", total=len(batches), initial=place.step, leave=False, disable=is_hidden) as bar,
@@ -396,7 +395,9 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1, place=None):
             bar.update()
             if place.step % CHECK_EVERY == 0:
                 _stop_unless_finite(place.loss.item(), epoch, place.step)
+            if time.monotonic() > released + RELEASE_SECONDS:
                 release_memory()
+                released = time.monotonic()
             if is_stopped:
                 place.drawn = batches.drawn
                 raise Interrupted

@@ -139,7 +139,9 @@ def bench_overhead(against, n_repeats):
     for _ in range(n_repeats):
         for root, times in found.items():
             command = [sys.executable, "-c", EMPTY_STEPS, str(N_EMPTY_STEPS)]
-            process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+            process = subprocess.run(command, cwd=root, capture_output=True, text=True)
+            if process.returncode != 0:
+                sys.exit(process.stderr)
             times.append(float(process.stdout))
     for root, times in found.items():
         name = "this checkout" if root == ROOT else "the other"
