@@ -59,7 +59,6 @@ def parse_args(argv=None):
 if __name__ == "__main__":
     options.before_imports(parse_args)
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
@@ -68,7 +67,6 @@ import metrics  # noqa: E402
 import models  # noqa: E402
 import parallel  # noqa: E402
 import runs  # noqa: E402
-import safe_io  # noqa: E402
 import utils  # noqa: E402
 from data import images  # noqa: E402
 from metrics import format_interval  # noqa: E402
@@ -170,8 +168,7 @@ class Classification(experiment.Experiment):
                 f"{folder / runs.BEST}: the weights are too large; delete its folder and train again"
             )
         y_hat = log_probs.argmax(dim=-1)
-        with runs.atomic_path(folder / PREDICTIONS) as path, open(path, "wb") as file:
-            np.savez(file, y=y.numpy(), y_hat=y_hat.numpy())
+        images.write_predictions(folder / PREDICTIONS, y, y_hat)
         result = {
             "test": {
                 name: metrics.classification(y[rows], log_probs[rows])
@@ -214,21 +211,9 @@ class Classification(experiment.Experiment):
         found = self.counterpart(no_maxpool=False)
         if found is None:
             return None
-        pooled_correct = self.pooled_correct(found.folder / PREDICTIONS, len(correct))
+        pooled_correct = images.read_correct(found.folder / PREDICTIONS, len(correct))
         comparison = metrics.mcnemar(pooled_correct, correct)
         return comparison | {"run": found.folder.name, "acc": found.result["test"]["official"]["acc"]}
-
-    @staticmethod
-    def pooled_correct(path, n_examples):
-        """Which test images the pooled network of a finished run got right; raises `UserError` if its file does not tell."""
-        try:
-            npz = safe_io.read_arrays(path)
-            is_correct = npz["y"] == npz["y_hat"]
-        except (*safe_io.DAMAGED, OSError) as error:
-            raise options.UserError(f"{path} cannot be read ({error}); delete its folder and run again") from error
-        if is_correct.shape != (n_examples,):
-            raise options.UserError(f"{path} has other test images; delete its folder and run again")
-        return is_correct
 
     def test_figure(self, result):
         return result["test"]["official"]["acc"]
@@ -247,11 +232,7 @@ class Classification(experiment.Experiment):
             shown = ", ".join(f"{name} {error:.1e}" for name, error in result["equivariance"].items())
             print(f"Relative error of the equivariance of conv1: {shown}")
         if result.get("pooled"):
-            pooled = result["pooled"]
-            print(
-                f"pooled minus strided: {format_interval(pooled['difference'], sign='+')}; right only with pooling "
-                f"{pooled['only_a']}, only without {pooled['only_b']}, McNemar p = {pooled['p_value']:.2g}"
-            )
+            print(metrics.mcnemar_line(result["pooled"], "pooled", "strided"))
 
 
 @torch.no_grad()

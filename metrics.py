@@ -64,6 +64,13 @@ def mcnemar(correct_a, correct_b):
     }
 
 
+def mcnemar_line(comparison, name_a, name_b):
+    """A comparison by `mcnemar` as a line for the screen."""
+    difference = format_interval(comparison["difference"], sign="+")
+    only = f"right only {name_a} {comparison['only_a']}, only {name_b} {comparison['only_b']}"
+    return f"{name_a} minus {name_b}: {difference}; {only}, McNemar p = {comparison['p_value']:.2g}"
+
+
 def confusion(y, y_hat, n_classes):
     """Counts (n_classes, n_classes): row the true class, column the predicted one."""
     return np.bincount(np.asarray(y) * n_classes + np.asarray(y_hat), minlength=n_classes**2).reshape(n_classes, -1)

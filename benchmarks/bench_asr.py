@@ -11,7 +11,6 @@ $ python benchmarks/bench_asr.py --run RUN               # decode with the weigh
 """
 
 import argparse
-import importlib.util
 import math
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import decoding  # noqa: E402
 import models  # noqa: E402
 import runs  # noqa: E402
 import utils  # noqa: E402
+from benchmarks.scripts import load_script  # noqa: E402
 from benchmarks.timing import CLOCKS, compare, median_and_range, timed  # noqa: E402
 from data import speech, text  # noqa: E402
 from data.speech import PADDING_IDX, START_IDX, STOP_IDX  # noqa: E402
@@ -47,14 +47,7 @@ INT16_SCALE = 2**15
 GIGA = 1e9
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("hw2_q3_asr", ROOT / "hw2-q3-asr.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
-
-
-script = load_script()
+script = load_script("hw2-q3-asr.py")
 
 
 class Recordings(Dataset):

@@ -11,7 +11,6 @@ $ python benchmarks/bench_captioning.py --images 1680 --repeats 1        # an ep
 """
 
 import argparse
-import importlib.util
 import math
 import sys
 from dataclasses import replace
@@ -26,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 import encoders  # noqa: E402
 import utils  # noqa: E402
+from benchmarks.scripts import load_script  # noqa: E402
 from benchmarks.timing import compare  # noqa: E402
 from data import captions  # noqa: E402
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, at_equal_distances  # noqa: E402
@@ -34,9 +34,7 @@ SEED, BATCH_SIZE = 42, 80  # captions of a textbook batch: as many as 16 images 
 N_CLOSE_STEPS, CLOSE = 10, 1e-4  # over so many steps the losses agree to this
 N_TRAIN_STEPS = 200  # before the decoding, so that captions end by themselves and have their usual length
 
-spec = importlib.util.spec_from_file_location("captioning", ROOT / "hw2-q3-captioning.py")
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
+script = load_script("hw2-q3-captioning.py")
 
 
 class Pairs(Dataset):

@@ -10,7 +10,6 @@ $ python benchmarks/bench_q3.py --data_dir DIR              # on the sentences t
 """
 
 import argparse
-import importlib.util
 import itertools
 import math
 import statistics
@@ -23,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import options  # noqa: E402
+from benchmarks.scripts import load_script  # noqa: E402
 
 
 def parse_args(argv=None):
@@ -55,14 +55,7 @@ ROUGH = 0.02  # and over a whole epoch to this
 GIGA = 1e9
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("hw2_q3", ROOT / "hw2-q3.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
-
-
-script = load_script()
+script = load_script("hw2-q3.py")
 
 
 class Sentences(Dataset):

@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
 import options  # noqa: E402
+from benchmarks.scripts import load_script  # noqa: E402
 
 COMMANDS = {"q3": ("hw2-q3.py", "--use_attn"), "q3-asr": ("hw2-q3-asr.py", "--decoder", "transformer")}
 SETTINGS = (("q3", 64), ("q3", 256), ("q3-asr", 64))  # question, batch size of the whole job
@@ -43,7 +44,6 @@ def parse_args(argv=None):
 
 def work(args):
     """What each process of a job does: train for some steps; rank 0 prints the seconds."""
-    from conftest import load_script
 
     import parallel
     import utils

@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
 import options  # noqa: E402
+from benchmarks.scripts import load_script  # noqa: E402
 
 
 def parse_args(argv=None):
@@ -35,7 +36,6 @@ def work(args):
     import hashlib
 
     import torch
-    from conftest import load_script
 
     import utils
     from data import speech

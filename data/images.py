@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import runs
 import safe_io
 from data import sources
 from data.bundled import images as bundled_images
@@ -230,3 +231,21 @@ def random_distortion(shift=0, flip=False):
         return padded[example, rows, columns].unsqueeze(1)
 
     return distort if shift or flip else lambda X: X
+
+
+def write_predictions(path, y, y_hat):
+    """Write true and predicted classes of test images, for `read_correct`."""
+    with runs.atomic_path(path) as new_path, open(new_path, "wb") as file:
+        np.savez(file, y=y.numpy(), y_hat=y_hat.numpy())
+
+
+def read_correct(path, n_examples):
+    """Which of the test images were predicted right, by a file of `write_predictions`; raises `UserError` if it does not tell."""
+    try:
+        npz = safe_io.read_arrays(path)
+        is_correct = npz["y"] == npz["y_hat"]
+    except (*safe_io.DAMAGED, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete its folder and run again") from error
+    if is_correct.shape != (n_examples,):
+        raise UserError(f"{path} has other test images; delete its folder and run again")
+    return is_correct

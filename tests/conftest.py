@@ -1,6 +1,5 @@
 """What the tests share: the scripts as modules (their names have hyphens), their command lines in a subprocess, a server."""
 
-import importlib.util
 import io
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import options
+from benchmarks.scripts import load_script
 from options import UserError
 
 # The tests' sizes are tiny and run side by side: more threads each would only fight. Before torch is imported.
@@ -26,14 +26,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts a job
 ROOT = Path(__file__).resolve().parents[1]
 DRIPPING_SECONDS, N_PARTS = 4.0, 20  # that the dripping server takes for a file, and in which it gives it
 TIMEOUT = 0.5  # seconds that a client waits for the local server; the slow one takes longer
-
-
-def load_script(name):
-    """The script `name` as a module."""
-    spec = importlib.util.spec_from_file_location(Path(name).stem.replace("-", "_"), ROOT / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

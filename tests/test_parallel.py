@@ -1,6 +1,5 @@
 """Several processes that torchrun starts: the same losses as one, interrupts, a process that dies, the scripts' command lines."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from conftest import ROOT
 import parallel
 import runs
 import utils
+from benchmarks import plan_scaling
 from data import translation
 from data.bundled import translation as bundled_translation
 
@@ -252,10 +252,6 @@ def test_evaluation_and_test_that_are_shared_out_give_the_same_figures(
 
 def test_the_calculation_on_paper():
     """Alone nothing is summed; many GPUs send twice the gradient's bytes; one GPU per clip is not faster than starting the kernels."""
-    spec = importlib.util.spec_from_file_location("plan_scaling", ROOT / "benchmarks" / "plan_scaling.py")
-    plan_scaling = importlib.util.module_from_spec(spec)
-    sys.modules["plan_scaling"] = plan_scaling  # dataclasses look it up
-    spec.loader.exec_module(plan_scaling)
     assert plan_scaling.sum_seconds(1e9, 1) == 0
     assert plan_scaling.sum_seconds(1e9, 1_000) == pytest.approx(2 * 4e9 / 50e9, rel=0.01)
     assert plan_scaling.sum_seconds(0, 1_000) < 25 * plan_scaling.MESSAGE_SECONDS  # along a tree, not a ring
