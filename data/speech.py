@@ -376,7 +376,8 @@ def spectrograms(paths, memory_budget):
         texts = all(arrays[name].dtype.kind == "U" and arrays[name].ndim == 0 for name in ("error", "digest"))
         in_range = (0 <= n_frames).all() and (n_frames <= 1 + MAX_SECONDS * FRAMES_A_SECOND).all()
         is_index = n_frames.dtype == np.int64 and n_frames.shape == (len(paths),)
-        return texts and is_index and in_range and checksum(path) == arrays["crc32"]
+        is_shaped = texts and is_index and in_range
+        return is_shaped and checksum(path, n_frames.sum() * FRAME_BYTES) == arrays["crc32"]
 
     arrays = sources.cached_arrays(path.stem, compute, fits=fits)
     frames = FramesOnDisk(path)
@@ -399,14 +400,22 @@ def write_spectrograms(paths, path):
             frames = log_mel(samples).to(torch.float16).numpy()
             n_frames.append(len(frames))
             file.write(np.ascontiguousarray(frames))
-    arrays = {"n_frames": n_frames, "error": first_error, "digest": digest.hexdigest(), "crc32": checksum(path)}
+    arrays = {
+        "n_frames": n_frames,
+        "error": first_error,
+        "digest": digest.hexdigest(),
+        "crc32": checksum(path, os.path.getsize(path)),
+    }
     return {name: np.array(value) for name, value in arrays.items()}
 
 
-def checksum(path):
-    """The CRC-32 of a file; None if it cannot be read."""
+def checksum(path, n_bytes):
+    """The CRC-32 of a file of `n_bytes`; None if it has another size, cannot be read, or is a pipe or a device, which may never end."""
     crc = 0
     try:
+        safe_io.require_regular(path)
+        if os.path.getsize(path) != n_bytes:
+            return None
         with open(path, "rb", buffering=0) as file:
             while part := file.read(CHECKED_BYTES):
                 crc = zlib.crc32(part, crc)

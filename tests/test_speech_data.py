@@ -360,7 +360,9 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("memory_budget", [10**9, 0])
-@pytest.mark.parametrize("how", ["whole", "cut", "empty", "gone", "changed", "damaged", "older", "arrays gone"])
+@pytest.mark.parametrize(
+    "how", ["whole", "cut", "empty", "gone", "changed", "damaged", "older", "arrays gone", "endless"]
+)
 def test_the_second_load_is_the_first_whatever_became_of_the_cache(
     how, memory_budget, tmp_path, cache, monkeypatch, capsys
 ):
@@ -386,6 +388,9 @@ def test_the_second_load_is_the_first_whatever_became_of_the_cache(
         np.savez(arrays, **there)
     elif how == "arrays gone":
         arrays.unlink()
+    elif how == "endless":
+        frames.unlink()
+        frames.symlink_to("/dev/zero")
     first = speech.Clips(**{**vars(first), "frames": speech_frames(tmp_path)})
     n_read = []
     read_sound = speech.read_sound
