@@ -30,7 +30,8 @@ from options import Interrupted, UserError, deferred_interrupts
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates in matplotlib's own fonts
 
-RELEASE_SECONDS = 60  # of training, after which free memory is given back; taking it again costs the next step a tenth
+LOOK_SECONDS = 1  # of training, between two looks at the memory
+MAX_GROWTH = 1.5e9  # bytes of memory that may lie free before it is given back
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
 COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
 MIN_ATTENTION_CELLS = 12  # short sentences are not drawn larger than one of so many characters
@@ -101,9 +102,41 @@ def peak_memory_mb():
 
 
 def release_memory():
-    """Give free memory back to the system: batches of many shapes leave holes, which glibc keeps otherwise."""
+    """Give free memory back to the system: batches of many shapes leave holes, which glibc keeps otherwise.
+
+    Returns the bytes that this process holds then, or None where the system does not tell.
+    """
     with suppress(OSError, AttributeError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+    return resident_bytes()
+
+
+def resident_bytes():
+    """The bytes of memory that this process holds, or None where the system does not tell: only Linux does."""
+    with suppress(OSError):
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class MemoryWatch:
+    """Releases memory whenever the process has grown by `max_growth` bytes since the last time; `look` is called after each step.
+
+    Taking the memory again costs the next step up to a tenth of its time, so that it is not released after each step.
+    """
+
+    def __init__(self, max_growth=MAX_GROWTH):
+        self.max_growth = max_growth
+        self.release()
+
+    def release(self):
+        self.least, self.looked = release_memory(), time.monotonic()
+
+    def look(self):
+        if self.least is None or time.monotonic() < self.looked + LOOK_SECONDS:
+            return
+        self.looked = time.monotonic()
+        if resident_bytes() > self.least + self.max_growth:
+            self.release()
 
 
 class Batches:
@@ -382,7 +415,7 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1, place=None):
     place = place or Place(optimization.learning_rate, None)
     place.loss = torch.as_tensor(place.loss, dtype=torch.float32, device=optimization.params[0].device)
     steps = batches.steps(order, optimization.n_parts, place.step, place.drawn)
-    is_hidden, released = not sys.stderr.isatty(), time.monotonic()
+    is_hidden, memory = not sys.stderr.isatty(), MemoryWatch()
     with (
         deferred_interrupts() as is_interrupted,
         tqdm(desc=f"epoch {epoch}", total=len(batches), initial=place.step, leave=False, disable=is_hidden) as bar,
@@ -395,9 +428,7 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1, place=None):
             bar.update()
             if place.step % CHECK_EVERY == 0:
                 _stop_unless_finite(place.loss.item(), epoch, place.step)
-            if time.monotonic() > released + RELEASE_SECONDS:
-                release_memory()
-                released = time.monotonic()
+            memory.look()
             if is_stopped:
                 place.drawn = batches.drawn
                 raise Interrupted

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -630,3 +631,23 @@ def test_plain_values_with_tensors_are_compared():
     for other in (torch.tensor([1.0, 3.0]), torch.tensor([1, 2]), torch.tensor([1.0]), [1.0, 2.0], None):
         assert not experiment.is_same(ours, same | {"statistics": {"mean": other, "digest": "x"}})
     assert not experiment.is_same(ours, {"words": ["a", "b"]})
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library gives memory back by itself")
+def test_memory_that_lies_free_is_given_back_when_it_is_much(monkeypatch):
+    """Small blocks, some of which stay: nothing is given back by itself."""
+    monkeypatch.setattr(utils, "LOOK_SECONDS", 0)
+    watch = utils.MemoryWatch(max_growth=60e6)
+    start = watch.least
+
+    def fill(n_blocks):
+        """So many blocks of 60 kB, of which every hundredth is kept; returns the kept ones."""
+        return [torch.ones(15_000) for _ in range(n_blocks)][99::100]
+
+    kept = fill(500)
+    watch.look()
+    assert utils.resident_bytes() > start + 20e6  # 30 MB lie free, which is not much
+    kept += fill(2500)
+    assert utils.resident_bytes() > start + 100e6
+    watch.look()
+    assert utils.resident_bytes() < start + 20e6 and len(kept) == 30
