@@ -41,6 +41,7 @@ class Experiment:
         maximize: whether a higher score is better.
         decoding_options: options that do not change what is trained.
         max_threads: more CPU threads do not pay.
+        onednn: whether oneDNN is faster, see `utils.use_onednn`: with large products of few shapes.
         patience: training stops after so many epochs without a better score; None: never.
         args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint.
@@ -50,6 +51,7 @@ class Experiment:
     maximize = True
     decoding_options = ()
     max_threads = 1
+    onednn = False
     patience = None
 
     def __init__(self, args, defaults, data):
@@ -322,7 +324,7 @@ def train_and_test(experiment):
     Several processes train together; then rank 0 leads, and the others decode their shares for it.
     """
     args, data = experiment.args, experiment.data
-    device = utils.configure_torch(args.seed, args.device, args.threads, experiment.max_threads)
+    device = utils.configure_torch(args.seed, args.device, args.threads, experiment.max_threads, experiment.onednn)
     with runs.open_run(experiment.folder(), experiment.config(), args.resume) as run:
         model = experiment.build().to(device)
         result, history = parallel.broadcast(run.result), None
@@ -534,7 +536,7 @@ def restore(kind, args, defaults):
     found = latest(kind.question, args, defaults, kind.decoding_options)
     path = found.folder / runs.BEST
     print(f"weights of {path}", file=sys.stderr)
-    device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads, kind.onednn)
     try:
         experiment = kind.restored(argparse.Namespace(**found.options), path)
         model = experiment.build().to(device)

@@ -78,6 +78,7 @@ class Captioning(experiment.SequenceExperiment):
     question, score, score_name, judged = "q3-captioning", "val_bleu4", "BLEU-4", "bleu4"
     decoding_options = (*options.SEARCH, "caption")
     max_threads = 2  # more do not pay at this batch size
+    onednn = True  # 1.4 times as fast on an AMD EPYC
 
     def __init__(self, args, defaults, data, encoder, vocab=None):
         super().__init__(args, defaults, data)

@@ -33,6 +33,8 @@ logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates 
 LOOK_SECONDS = 1  # of training, between two looks at the memory
 MAX_GROWTH = 1.5e9  # bytes of memory that may lie free before it is given back
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
+N_MULTIPLIED = 256  # rows and columns of a product of numbers from -1 to 1
+MAX_PRODUCT_ERROR = 1e-4  # of that product in float32; with factors in bfloat16 it is 0.06
 COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
 MIN_ATTENTION_CELLS = 12  # short sentences are not drawn larger than one of so many characters
 ATTENTION_MARGINS = 0.7, 0.5, 0.5, 0.45  # inches on the left, on the right, below and above, for the labels and the bar
@@ -68,17 +70,19 @@ STYLE = {
 }
 
 
-def configure_torch(seed, device, threads=None, max_threads=1):
+def configure_torch(seed, device, threads=None, max_threads=1, onednn=False):
     """Seed every generator, make the kernels deterministic, set the CPU threads; returns the `torch.device`.
 
     Args:
         device: "auto" takes a CUDA GPU if there is one.
         threads: None is torch's own choice, but at most `max_threads`, where more do not pay.
+        onednn: see `use_onednn`.
 
     Raises `UserError` for a device that is not there.
     """
     torch.set_num_threads(threads or min(torch.get_num_threads(), max_threads))
     torch.manual_seed(seed)
+    use_onednn(onednn)
     available = [*_accelerators(), "cpu"]
     if device == "auto":
         device = "cuda" if "cuda" in available else "cpu"
@@ -89,6 +93,26 @@ def configure_torch(seed, device, threads=None, max_threads=1):
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
     return torch.device(device, parallel.start(device))
+
+
+def use_onednn(is_wanted):
+    """Let oneDNN multiply the float32 matrices on the CPU, or MKL, torch's own choice; oneDNN only where it is as precise.
+
+    On processors of AMD MKL does not use AVX-512, and oneDNN takes half the time; for each new shape it compiles a kernel, which takes
+    milliseconds. torch hands a product to it only where it may also round to bfloat16. It does so on processors with AMX.
+    """
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if is_wanted and onednn_is_precise() else "ieee"
+
+
+@functools.cache
+def onednn_is_precise():
+    """Whether a product by oneDNN has the precision of float32."""
+    matmul = torch.backends.mkldnn.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+    A = torch.arange(N_MULTIPLIED**2, dtype=torch.float32).sin().view(N_MULTIPLIED, N_MULTIPLIED)
+    error = float((A @ A - A.double() @ A.double()).abs().max())
+    matmul.fp32_precision = before
+    return error < MAX_PRODUCT_ERROR
 
 
 def peak_memory_mb():

@@ -1,8 +1,8 @@
-"""Captioning against the textbook: an epoch of training and greedy decoding, with attention and without.
+"""Captioning against the textbook: an epoch of training, greedy decoding and beam search, with attention and without.
 
 The textbook loop is how courses write it: a `Dataset` of pairs of an image and a caption over cached features, a shuffling
 `DataLoader`, a loop over the words of the padded batch in which the attention projects all regions again, plain Adam, `.item()` at
-each step, and one image decoded at a time. Dropout is 0, so that both sides compute the same loss on the same batches. The program
+each step, and one image decoded at a time; in beam search each hypothesis has a copy of its image's regions. Dropout is 0, so that both sides compute the same loss on the same batches. The program
 stops unless both have the same losses and the same captions.
 
 $ python benchmarks/bench_captioning.py                                  # the bundled images in UCM-Captions' place
@@ -30,7 +30,7 @@ from benchmarks.timing import compare  # noqa: E402
 from data import captions  # noqa: E402
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, at_equal_distances  # noqa: E402
 
-SEED, BATCH_SIZE = 42, 80  # captions of a textbook batch: as many as 16 images have
+SEED, BEAM_SIZE, BATCH_SIZE = 42, 3, 80  # captions of a textbook batch: as many as 16 images have
 N_CLOSE_STEPS, CLOSE = 10, 1e-4  # over so many steps the losses agree to this
 N_TRAIN_STEPS = 200  # before the decoding, so that captions end by themselves and have their usual length
 
@@ -109,6 +109,39 @@ def textbook_decode(model, regions, vocab):
     return hyps
 
 
+@torch.no_grad()
+def textbook_beam(model, regions, vocab):
+    """The best hypothesis of `BEAM_SIZE`; one that has ended keeps its place while its log-probability is among the best."""
+    model.eval()
+    hyps = []
+    for image in regions.split(1):
+        image, h, c = textbook_start(model, image)
+        going_on, ended, best = [(0.0, [SOS_IDX])], [], (-math.inf, [])
+        for step in range(script.MAX_WORDS):
+            tokens = torch.tensor([words[-1] for _, words in going_on])
+            scores, h, c = textbook_step(model, image.expand(len(tokens), -1, -1), tokens, h, c)
+            log_p = scores.log_softmax(dim=1)
+            log_p[:, list(script.SYMBOLS["forbidden"])] = float("-inf")
+            log_p += torch.tensor([log_p for log_p, _ in going_on]).unsqueeze(1)
+            found, places = log_p.flatten().topk(BEAM_SIZE)
+            parents, words = places // log_p.shape[1], (places % log_p.shape[1]).tolist()
+            longer = [
+                (score, [*going_on[parent][1], word], parent)
+                for score, parent, word in zip(found.tolist(), parents.tolist(), words, strict=True)
+            ]
+            kept = sorted(ended + longer, key=lambda hyp: -hyp[0])[:BEAM_SIZE]
+            is_last = step + 1 == script.MAX_WORDS
+            ended = [hyp for hyp in kept if hyp[1][-1] == EOS_IDX or is_last]
+            best = max([best, *(hyp[:2] for hyp in ended)], key=lambda hyp: hyp[0])
+            left = [hyp for hyp in kept if hyp[1][-1] != EOS_IDX and not is_last]
+            if not left or best[0] >= left[0][0]:
+                break
+            going_on = [hyp[:2] for hyp in left]
+            h, c = (state[[hyp[2] for hyp in left]] for state in (h, c))
+        hyps.append(vocab.decode([word for word in best[1][1:] if word != EOS_IDX]))
+    return hyps
+
+
 class FixedBatches(list):
     """The same batches every epoch."""
 
@@ -124,6 +157,19 @@ def flattened(batches):
         is_there = tensor[..., 0] != PAD_IDX
         image, _ = is_there.nonzero(as_tuple=True)
         yield regions[image], tensor[is_there]
+
+
+def as_in_scripts(function):
+    """`function` with the products of our scripts; the textbook has torch's own choice."""
+
+    def call():
+        utils.use_onednn(script.Captioning.onednn)
+        try:
+            return function()
+        finally:
+            utils.use_onednn(False)
+
+    return call
 
 
 def ours_epoch(captioner, model, batches):
@@ -162,7 +208,7 @@ def bench(data, encoder, flags, n_repeats):
     loader = DataLoader(Pairs(captioner.regions["train"], tensor), batch_size=BATCH_SIZE, shuffle=True)
     sides = {
         "textbook": lambda: textbook_epoch(make(captioner), loader),
-        "ours": lambda: ours_epoch(captioner, make(captioner), batches),
+        "ours": as_in_scripts(lambda: ours_epoch(captioner, make(captioner), batches)),
     }
     name = "with attention" if args.use_attention else "without attention"
     print(f"\nan epoch of {len(tensor):,} images, {name}")
@@ -176,9 +222,17 @@ def bench(data, encoder, flags, n_repeats):
     n_words = [len(hyp.split()) for hyp in captioner.decode(model, "test")]
     shown = f"{sum(n_words) / len(test):.1f} words each, {max(n_words)} at most"
     print(f"\ngreedy decoding of {len(test)} images, {name}, {shown}")
+    bench_decoding(textbook_decode, captioner, model, n_repeats)
+    print(f"\nbeam search with {BEAM_SIZE} hypotheses, {name}")
+    bench_decoding(textbook_beam, captioner, model, n_repeats, beam_size=BEAM_SIZE)
+
+
+def bench_decoding(textbook, captioner, model, n_repeats, **search):
+    """Decode the test images with both sides in turns."""
+    test = captioner.regions["test"]
     sides = {
-        "textbook": lambda: textbook_decode(model, test, captioner.vocab),
-        "ours": lambda: captioner.decode(model, "test"),
+        "textbook": lambda: textbook(model, test, captioner.vocab),
+        "ours": as_in_scripts(lambda: captioner.decode(model, "test", **search)),
     }
     compare(sides, n_repeats, "images/s", lambda seconds: len(test) / seconds, equal_captions)
 
