@@ -2,8 +2,8 @@
 
 The textbook loop is how courses write it: a `Dataset` of pairs of an image and a caption over cached features, a shuffling
 `DataLoader`, a loop over the words of the padded batch in which the attention projects all regions again, plain Adam, `.item()` at
-each step, and one image decoded at a time; in beam search each hypothesis has a copy of its image's regions. Dropout is 0, so that both sides compute the same loss on the same batches. The program
-stops unless both have the same losses and the same captions.
+each step, and one image decoded at a time; in beam search each hypothesis has a copy of its image's regions. Dropout is 0, so that
+both sides compute the same loss on the same batches. The program stops unless both have the same losses and the same captions.
 
 $ python benchmarks/bench_captioning.py                                  # the bundled images in UCM-Captions' place
 $ python benchmarks/bench_captioning.py --data_dir DIR --threads 2       # real UCM-Captions in DIR/ucm
