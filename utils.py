@@ -50,6 +50,7 @@ PICTURE_PIXELS, PANEL_PIXELS = 320, 112  # of a photograph in a figure, and of o
 FULL_HEAT = 0.99  # this quantile of the weights is drawn in full red,
 LEAST_HEAT = 2.0  # unless it is less than so many times an equal weight
 TITLE_CHARACTERS = 48  # of a line over a figure in the size of a column
+LABEL_CHARACTERS = 30  # of a line of a legend
 CAPTION_CHARACTERS = 34  # of a line beside an image
 LIGHTENED, HEAT_OPACITY, ATTENTION_COLOR = 0.25, 0.75, (0.85, 0.05, 0.05)  # of weights laid over an image
 STYLE = {
@@ -934,10 +935,14 @@ def plot_scores(path, history, labels, ylabel, title=None):
     plot_curves(path, {label: [line[name] for line in history] for name, label in labels.items()}, ylabel, title)
 
 
-def plot_losses(path, history, ylabel, title=None, label_smoothing=0.0):
-    """A figure of the training loss, which has the label smoothing in it, and the validation loss, which has not, by epoch."""
-    smoothed = f", label smoothing {label_smoothing:g}" if label_smoothing else ""
-    plot_scores(path, history, {"train_loss": f"Training{smoothed}", "val_loss": "Validation"}, ylabel, title)
+def plot_losses(path, history, ylabel, title=None, extras=None):
+    """A figure of the training loss, which has the `extras` in it, and the validation loss, which has not, by epoch.
+
+    extras: a dict from a name, such as "label smoothing", to its weight; what has none is not shown.
+    """
+    shown = ["Training", *(f"{name} {weight:g}" for name, weight in (extras or {}).items() if weight)]
+    label = textwrap.fill(", ".join(shown), LABEL_CHARACTERS)
+    plot_scores(path, history, {"train_loss": label, "val_loss": "Validation"}, ylabel, title)
 
 
 def plot_examples(folder, X, y, class_names, title):
