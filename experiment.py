@@ -41,7 +41,7 @@ class Experiment:
         maximize: whether a higher score is better.
         decoding_options: options that do not change what is trained.
         max_threads: more CPU threads do not pay.
-        onednn: whether oneDNN is faster, see `utils.use_onednn`: with large products of few shapes.
+        onednn: whether oneDNN multiplies faster than MKL, as it does where large products have few shapes; see `utils.use_onednn`.
         patience: training stops after so many epochs without a better score; None: never.
         args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint.
@@ -157,9 +157,15 @@ class SequenceExperiment(Experiment):
 
     Attributes:
         judged: the name of the figure by which texts are judged, among those of `figures`.
+        loss_options: options whose values weigh something that the training loss has in it and the validation loss has not.
     """
 
     judged = None
+    loss_options = ("label_smoothing",)
+
+    def loss_extras(self):
+        """The `loss_options` and their values, by the names that a figure shows."""
+        return {name.replace("_", " "): getattr(self.args, name) for name in self.loss_options}
 
     def inputs(self, split):
         """The inputs of a split, a list of what `write` reads."""

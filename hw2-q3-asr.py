@@ -19,7 +19,6 @@ N_LISTENED = 200  # training clips on which the attention is looked at
 N_DIFFERING = 4  # test clips in which the similarities differ most, listed
 LETTERS_DRAWN = 30  # the attention is drawn for the test clip whose text has about so many letters
 DECODERS = ("recurrent", "transformer")
-IN_TRAINING_LOSS = ("label_smoothing", "ctc_weight", "guided_attention")  # and not in the validation loss
 SCORES = ("jaccard", "cosine", "damerau_levenshtein", "wer", "cer")  # of free decoding, on validation in each epoch
 
 
@@ -89,6 +88,7 @@ class Recognition(experiment.SequenceExperiment):
     question, base_name = "q3-asr", "ljspeech"
     score, score_name, judged, maximize = "val_cer", "CER", "cer", False
     decoding_options = (*options.SEARCH, "transcribe")
+    loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
     max_threads = 4
 
     def build(self):
@@ -187,8 +187,7 @@ class Recognition(experiment.SequenceExperiment):
     def draw(self, model, history, folder):
         title = utils.data_title(self.data)
         if self.data.ids["val"]:
-            extras = {name.replace("_", " "): getattr(self.args, name) for name in IN_TRAINING_LOSS}
-            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title, extras)
+            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title, self.loss_extras())
             similarities = {f"val_{name}": name.replace("_", "-").title() for name in metrics.SIMILARITIES}
             utils.plot_scores(folder / "similarities.pdf", history, similarities, "Validation similarity", title)
             rates = {"val_cer": "CER", "val_wer": "WER"}

@@ -155,8 +155,7 @@ class Translation(experiment.SequenceExperiment):
         title = utils.data_title(self.data)
         name = f"attn_{self.args.use_attn}_err_rate.pdf"  # the course's own name
         utils.plot_scores(folder / name, history, {"val_err_rate": ""}, "Validation error rate", title)
-        extras = {"label smoothing": self.args.label_smoothing}
-        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats a character)", title, extras)
+        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats a character)", title, self.loss_extras())
 
     def test(self, model, folder):
         """Figures of greedy decoding of the test set, and of translators without training; predictions and drawings."""

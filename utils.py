@@ -99,15 +99,16 @@ def configure_torch(seed, device, threads=None, max_threads=1, onednn=False):
 def use_onednn(is_wanted):
     """Let oneDNN multiply the float32 matrices on the CPU, or MKL, torch's own choice; oneDNN only where it is as precise.
 
-    On processors of AMD MKL does not use AVX-512, and oneDNN takes half the time; for each new shape it compiles a kernel, which takes
-    milliseconds. torch hands a product to it only where it may also round to bfloat16. It does so on processors with AMX.
+    On processors of AMD MKL does not use AVX-512, and oneDNN takes half the time. It compiles a kernel for each new shape, which takes
+    milliseconds. torch hands products to oneDNN only with the permission to round their factors to bfloat16. oneDNN makes use of
+    the permission on processors with AMX, and there MKL stays.
     """
     torch.backends.mkldnn.matmul.fp32_precision = "bf16" if is_wanted and onednn_is_precise() else "ieee"
 
 
 @functools.cache
 def onednn_is_precise():
-    """Whether a product by oneDNN has the precision of float32."""
+    """Whether a product by oneDNN has the precision of float32; a small one is made to find out."""
     matmul = torch.backends.mkldnn.matmul
     before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
     A = torch.arange(N_MULTIPLIED**2, dtype=torch.float32).sin().view(N_MULTIPLIED, N_MULTIPLIED)

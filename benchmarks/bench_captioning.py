@@ -122,7 +122,7 @@ def textbook_beam(model, regions, vocab):
             scores, h, c = textbook_step(model, image.expand(len(tokens), -1, -1), tokens, h, c)
             log_p = scores.log_softmax(dim=1)
             log_p[:, list(script.SYMBOLS["forbidden"])] = float("-inf")
-            log_p += torch.tensor([log_p for log_p, _ in going_on]).unsqueeze(1)
+            log_p += torch.tensor([score for score, _ in going_on]).unsqueeze(1)
             found, places = log_p.flatten().topk(BEAM_SIZE)
             parents, words = places // log_p.shape[1], (places % log_p.shape[1]).tolist()
             longer = [
@@ -195,6 +195,15 @@ def equal_captions(hyps):
         sys.exit(f"{n_other} captions differ, so the times do not compare")
 
 
+def bench_products(regions, size, n_repeats):
+    """The speed of W_2 s_i, a product of the regions of some images, by MKL and by oneDNN."""
+    cells, weight = regions.float().flatten(0, 1), torch.randn(size, regions.shape[2])
+    sides = {"MKL": lambda: F.linear(cells, weight), "oneDNN": as_in_scripts(lambda: F.linear(cells, weight))}
+    n_products = cells.shape[0] * weight.numel() / 1e9
+    print(f"\na product of {tuple(cells.shape)} and {tuple(weight.T.shape)}")
+    compare(sides, n_repeats, "G multiply-adds/s", lambda seconds: n_products / seconds, lambda results: None)
+
+
 def bench(data, encoder, flags, n_repeats):
     args = script.parse_args(["-dataset", "ucm", "-encoder", encoder.name, "-dropout", "0", *flags])
     captioner = script.Captioning(args, args, data, encoder).single(args.learning_rate[0], SEED)
@@ -202,7 +211,8 @@ def bench(data, encoder, flags, n_repeats):
     batches = captioner.batches("cpu")
 
     first = FixedBatches([*batches.epoch(torch.Generator().manual_seed(SEED))][:N_CLOSE_STEPS])
-    losses = ours_epoch(captioner, make(captioner), first), textbook_epoch(make(captioner), flattened(first))
+    ours = as_in_scripts(lambda: ours_epoch(captioner, make(captioner), first))
+    losses = ours(), textbook_epoch(make(captioner), flattened(first))
     if not math.isclose(*losses, rel_tol=CLOSE):
         sys.exit(f"the losses of the first {N_CLOSE_STEPS} steps differ, so the times do not compare: {losses}")
     loader = DataLoader(Pairs(captioner.regions["train"], tensor), batch_size=BATCH_SIZE, shuffle=True)
@@ -249,6 +259,7 @@ def main():
     data = captions.load("ucm", "real" if args.data_dir else "bundled", args.data_dir or ROOT / "data")
     data = thinned(encoders.encode(data, encoder), args.images)
     print(f"{utils.data_title(data)}; {args.threads} threads")
+    bench_products(data.regions["test"], script.parse_args([]).hidden_size, args.repeats)
     for flags in ([], ["--use_attention"]):
         bench(data, encoder, flags, args.repeats)
 
