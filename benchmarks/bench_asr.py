@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 import decoding  # noqa: E402
 import models  # noqa: E402
+import options  # noqa: E402
 import runs  # noqa: E402
 import utils  # noqa: E402
 from benchmarks.scripts import load_script  # noqa: E402
@@ -399,4 +400,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    options.run_script(main)

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import encoders  # noqa: E402
+import options  # noqa: E402
 import utils  # noqa: E402
 from benchmarks.scripts import load_script  # noqa: E402
 from benchmarks.timing import compare  # noqa: E402
@@ -265,4 +266,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    options.run_script(main)
