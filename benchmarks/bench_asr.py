@@ -17,21 +17,38 @@ import sys
 import wave
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import options  # noqa: E402
+from benchmarks.scripts import load_script  # noqa: E402
+
+
+def parse_args(argv=None):
+    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_option("threads", type=options.positive_int, default=1, help="default: %(default)s")
+    parser.add_option("repeats", type=options.positive_int, default=3, help="default: %(default)s")
+    parser.add_option("data_dir", type=Path, metavar="DIR", help="where LJ Speech is (default: the bundled clips)")
+    decoders = ["recurrent", "transformer"]
+    parser.add_option("decoder", choices=decoders, default="transformer", help="default: %(default)s")
+    parser.add_option("run", type=Path, help="decode with the best weights of this run's folder")
+    parser.add_option("only", choices=["steps", "decoding", "share", "memory"], help="one of the parts (default: all)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch.nn.utils.rnn import pad_sequence  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+
 import decoding  # noqa: E402
 import models  # noqa: E402
-import options  # noqa: E402
 import runs  # noqa: E402
 import utils  # noqa: E402
-from benchmarks.scripts import load_script  # noqa: E402
 from benchmarks.timing import CLOCKS, compare, median_and_range, timed  # noqa: E402
 from data import speech, text  # noqa: E402
 from data.speech import PADDING_IDX, START_IDX, STOP_IDX  # noqa: E402
@@ -373,14 +390,7 @@ def bench_memory(args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--data_dir", type=Path, help="data folder with LJ Speech (default: the bundled clips)")
-    parser.add_argument("--decoder", choices=script.DECODERS, default="transformer", help="default: %(default)s")
-    parser.add_argument("--run", type=Path, help="decode with the best weights of this run's folder")
-    parser.add_argument("--only", choices=["steps", "decoding", "share", "memory"])
-    args = parser.parse_args()
+    args = parse_args()
     torch.set_num_threads(args.threads)
     if args.only == "memory":
         memory(make_recogniser(args.decoder, None))

@@ -16,17 +16,32 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import encoders  # noqa: E402
 import options  # noqa: E402
-import utils  # noqa: E402
 from benchmarks.scripts import load_script  # noqa: E402
+
+
+def parse_args(argv=None):
+    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_option("threads", type=options.positive_int, default=1, help="of both sides (default: %(default)s)")
+    parser.add_option("repeats", type=options.positive_int, default=3, help="default: %(default)s")
+    help = "training images of an epoch (default: %(default)s)"
+    parser.add_option("images", type=options.positive_int, default=320, help=help)
+    parser.add_option("data_dir", type=Path, metavar="DIR", help="where UCM-Captions is (default: the bundled images)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+
+import encoders  # noqa: E402
+import utils  # noqa: E402
 from benchmarks.timing import compare  # noqa: E402
 from data import captions  # noqa: E402
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, at_equal_distances  # noqa: E402
@@ -249,12 +264,7 @@ def bench_decoding(textbook, captioner, model, n_repeats, **search):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="of both sides (default: 1)")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--images", type=int, default=320, help="training images of an epoch (default: 320)")
-    parser.add_argument("--data_dir", type=Path, help="folder of real UCM-Captions (default: the bundled images)")
-    args = parser.parse_args()
+    args = parse_args()
     torch.set_num_threads(args.threads)
     encoder = encoders.Encoder("efficientnet_lite0")
     data = captions.load("ucm", "real" if args.data_dir else "bundled", args.data_dir or ROOT / "data")
