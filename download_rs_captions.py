@@ -13,9 +13,8 @@ def parse_args(argv=None):
     parser = options.Parser("Check a copy of Sydney-Captions or UCM-Captions and put it into the data folder.")
     help = "a folder or a zip with dataset.json and the images"
     parser.add_option("source", type=Path, required=True, metavar="PATH", help=help)
-    parser.add_option(
-        "data_dir", type=Path, default=options.DATA_DIR, metavar="DIR", help="data folder (default: data)"
-    )
+    help = "data folder (default: data)"
+    parser.add_option("data_dir", type=Path, default=options.DATA_DIR, metavar="DIR", help=help)
     parser.add_option("force", action="store_true", help="replace the set if it is there")
     return parser.parse_args(argv)
 

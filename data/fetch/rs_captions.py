@@ -12,8 +12,8 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
-import safe_io
-from data import captions
+import files
+from data import captions, sources
 from data.fetch import download
 from options import UserError
 
@@ -34,15 +34,13 @@ def install(args):
         name, json_path = find_captions(paths, read, folder, args)
         examples = captions.read_json(json_path)
         target = args.data_dir / name
-        if (target / captions.IMAGES_NAME).exists() and not args.force:
-            raise UserError(f"{target} is there; -force replaces it")
+        if not args.force and target.exists() and set(os.listdir(target)) - {captions.JSON_NAME}:
+            raise UserError(f"{target} is there; {download.REPLACING}")
         new = folder / name
         (new / captions.IMAGES_NAME).mkdir(parents=True)
         shutil.copyfile(json_path, new / captions.JSON_NAME)
         copy_images(paths, read, examples, new / captions.IMAGES_NAME, args.source)
-        if target.exists():
-            os.replace(target, folder / "replaced")
-        os.replace(new, target)
+        download.put_in_place([(new, target)], folder)
     sizes = {split: len(part) for split, part in examples.items()}
     shown = ", ".join(f"{sizes[split]:,} {captions.SPLIT_NAMES[split]}" for split in captions.SPLITS)
     print(f"{target}: {sum(sizes.values()):,} images ({shown}), all of them decoded")
@@ -57,8 +55,9 @@ def opened(source):
         return
     if not source.is_file():
         raise UserError(f"there is no {source}; -source takes {SOURCE_HELP}")
+    sources.refuse_archive(source, "-source", is_read=(".zip",))
     with download.unpacking(source, "a set of captions"), zipfile.ZipFile(source) as archive:
-        safe_io.check_zip(archive)
+        files.check_zip(archive)
         sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
         yield sorted(sizes), lambda path: limited(path, sizes[path], lambda: archive.read(path))
 
