@@ -1,7 +1,7 @@
 """Fetch Kuzushiji-MNIST (Clanuwat et al., 2018) for Question 2 of 2022-23 and write data/kuzushiji_mnist.npz.
 
 $ python download_kuzushiji_mnist.py
-$ python download_kuzushiji_mnist.py -source ~/Kuzushiji-MNIST.npz      # the course's file, or a folder of the four .gz files
+$ python download_kuzushiji_mnist.py -source ~/Kuzushiji-MNIST.npz      # the course's file, or a folder of .gz files
 """
 
 import options

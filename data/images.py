@@ -24,7 +24,7 @@ SPLIT_SEED = 42  # belongs to the definition of the split of the official traini
 IMAGE_SHAPE = (28, 28)
 ACCEPTED_SHAPES = (IMAGE_SHAPE, (1, 28, 28), (28, 28, 1), (28 * 28,))  # of one image in a file
 MEDMNIST_KEYS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels"))
-# The course's own file of Kuzushiji-MNIST, which users may have already: its name, its keys, and what it divides pixels by.
+# The course's own file of Kuzushiji-MNIST, which users may have: its name, its keys, and what it divided pixels by.
 OTHER_FILE_NAMES = {"kuzushiji_mnist": ("Kuzushiji-MNIST.npz",)}
 COURSE_KEYS = ("Xtrain", "ytrain", "Xdev", "ydev", "Xtest", "ytest")
 COURSE_SCALE = 256
@@ -93,7 +93,7 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False, shu
 
 
 def title_of(dataset, arrays, path):
-    """The name of a named set; a file that is not of the published size does not pass as the set, and a warning says so."""
+    """The title of a named set. A file of another size than the published one is warned of, and the title tells it."""
     title, published = DATASETS[dataset].title, SIZES[dataset]
     sizes = tuple(len(arrays[f"{split}_labels"]) for split in SPLITS)
     if path is None or sizes == published:
@@ -175,7 +175,7 @@ def split_order(n_official):
 
 
 def split_official(train_images, train_labels, test_images, test_labels, n_train):
-    """Arrays under MedMNIST's keys: the official training set shuffled and cut after `n_train`, the test set as it is."""
+    """Arrays under MedMNIST's keys: the official training set shuffled and cut after `n_train`, and the test set."""
     order = split_order(len(train_images))
     train, val = order[:n_train], order[n_train:]
     parts = (train_images[train], train_labels[train], train_images[val], train_labels[val], test_images, test_labels)
@@ -211,7 +211,7 @@ def reorder(X, order):
 
 
 def shifted(images, split, pixels):
-    """The images of a split shifted to the right, black where they left; shuffled pixels are shuffled after the shift."""
+    """The images of a split shifted to the right, with black on the left. Shuffled pixels are shuffled afterwards."""
     X = images.X[split]
     if images.pixel_order is not None:
         X = reorder(X, images.pixel_order.argsort())
@@ -292,7 +292,7 @@ def write_predictions(path, y, y_hat):
 
 
 def read_correct(path, n_examples):
-    """Which test images were predicted right, from the file of `write_predictions`; raises `UserError` for another file."""
+    """Which test images were predicted right, by a file of `write_predictions`; raises `UserError` for another file."""
     try:
         npz = files.read_arrays(path)
         is_correct = npz["y"] == npz["y_hat"]

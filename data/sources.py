@@ -25,8 +25,8 @@ def choose(mode, data_dir, candidates, title, fetch_command):
         title: the data's name for messages.
         fetch_command: what brings the real data.
 
-    Raises `UserError` if there is no such folder, in mode "real" if the data are missing, and in mode "auto" if they are
-    incomplete. A warning says that the bundled data are used.
+    Raises `UserError` if there is no such folder, in mode "real" if the data are missing, and in mode "auto" if they
+    are incomplete. A warning says that the bundled data are used.
     """
     if mode == BUNDLED:
         return None

@@ -5,8 +5,8 @@ The clips stand in the data folder as the data set publishes them:
     LJSpeech-1.1/metadata.csv     id|text|normalised text, a clip on each line
     LJSpeech-1.1/wavs/ID.wav      22,050 Hz
 
-The spectrograms are computed once and kept as float16 in `data/cache/`: the 24 hours of LJ Speech take 1.9 GB there. They are
-read into memory if they fit into a budget, and else stay in that file, which the system maps into memory part by part.
+The spectrograms are computed once and kept as float16 in `data/cache/`: the 24 hours of LJ Speech take 1.9 GB there. If
+they fit into a memory budget they are read, otherwise the file is mapped, so that the system reads what a batch needs.
 soundfile and soxr are imported where they are used.
 """
 
@@ -63,7 +63,7 @@ SEARCH_SYMBOLS = {"sos": START_IDX, "eos": STOP_IDX, "pad": PADDING_IDX, "forbid
 
 
 def normalize(text):
-    """The text as the network writes it: lower-case, without blanks at its ends, and `#` for what the symbols lack."""
+    """The text as the network writes it: lower-case, stripped, with `#` for a character that is no symbol."""
     known = set(SYMBOLS) - set(SPECIALS)
     return "".join(char if char in known else UNKNOWN for char in text.lower().strip())
 
@@ -220,7 +220,7 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
 
     Args:
         mode: "auto", "real" or "bundled".
-        counts: clips of train, validation and test, the first ones of the metadata; by default the course's proportions.
+        counts: clips of train, validation and test, the first ones of the metadata; None for the course's proportions.
         quick: only a few hundred clips.
         memory_budget: bytes; larger spectrograms stay on the disk.
 
@@ -280,7 +280,7 @@ def bundled_folder():
 
 
 def read_metadata(path):
-    """The lines of a metadata.csv, [(id, normalised text)]; what the symbols lack stays in the texts as `#`.
+    """The lines of a metadata.csv, [(id, text)], the texts by `normalize`.
 
     Raises `UserError` for a file that cannot be read, or a line that has not three fields.
     """
@@ -322,7 +322,10 @@ def usable(lines, folder):
 
 
 def split(clips, counts, folder):
-    """The clips of train, validation and test in the order of the metadata: so many, or the course's proportions."""
+    """The clips of train, validation and test in the order of the metadata.
+
+    counts: how many of each; None for the course's proportions.
+    """
     n = len(clips)
     if counts is None:
         ends = [round(n * end / N_CLIPS) for end in (TRAIN_END, VAL_END)] + [n]
@@ -340,9 +343,9 @@ def split(clips, counts, folder):
 def spectrograms(paths, memory_budget):
     """The spectrograms of sound files, from the cache if they are there.
 
-    Returns (arrays, frames): arrays has n_frames (n_files), 0 for a file that cannot be read, `error` of the first such file,
-    and `digest`, SHA-256 of the samples; frames is (sum of n_frames, N_MELS) float16, in memory if it has at most
-    `memory_budget` bytes and else a `numpy.memmap` of the file in the cache.
+    Returns (arrays, frames). arrays has n_frames (n_files), 0 for a file that cannot be read; `error`, the message of
+    the first such file; and `digest`, SHA-256 of the samples. frames is (sum of n_frames, N_MELS) float16, in memory if
+    it has at most `memory_budget` bytes, otherwise a `numpy.memmap` of the file in the cache.
     """
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     key = sources.key_of(read_sound, _fault_of, mel_filters, log_mel, write_spectrograms, SETTINGS, stats)
@@ -366,9 +369,9 @@ def spectrograms(paths, memory_budget):
 
 
 def write_spectrograms(paths, path):
-    """Write the spectrograms of sound files one after the other to the file `path`; returns the arrays of `spectrograms`."""
+    """Write the spectrograms of sound files one after the other to `path`; returns the arrays of `spectrograms`."""
     n_frames, digest, first_error = [], hashlib.sha256(), ""
-    with one_thread(), files.atomic_path(path) as new_path, files.writing(path), open(new_path, "wb") as file:
+    with one_thread(), files.atomic_path(path) as new, files.writing(path), open(new, "wb") as file:
         for sound in paths:
             try:
                 samples = read_sound(sound)
@@ -389,7 +392,7 @@ def write_spectrograms(paths, path):
 
 @contextmanager
 def one_thread():
-    """torch computes on one thread inside the block: for the spectrogram of one clip two threads took ten times as long."""
+    """torch computes on one thread inside the block: on two the spectrogram of one clip took ten times as long."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -405,9 +408,10 @@ def pad_mels(mels):
 
 
 def gatherer(data, split, max_text_length, device, augmented=False):
-    """A function from row indices (batch_size) to a batch: mels (batch_size, max_frames, N_MELS), n_frames, tgt (batch_size, max_tgt_len).
+    """A function from row indices (batch_size) to a batch, padded to its own longest clip and text.
 
-    A batch is padded to its own longest clip and text. `spec_augment` masks it if it is `augmented`.
+    The batch is mels (batch_size, max_frames, N_MELS), n_frames (batch_size), tgt (batch_size, max_tgt_len). If it is
+    `augmented`, `spec_augment` masks it.
     """
     targets = [torch.tensor(encode(text, max_text_length)) for text in data.texts[split]]
 
@@ -425,7 +429,7 @@ def gatherer(data, split, max_text_length, device, augmented=False):
 def spec_augment(mels, n_frames, max_mels=MAX_MASKED_MELS, max_frames=MAX_MASKED_FRAMES):
     """SpecAugment with one mask of each kind (Park et al., 2019): a band of channels and a stretch of frames become 0.
 
-    Their widths are drawn evenly from 0 to `max_mels` channels, and to `max_frames` frames but at most half of the clip.
+    Their widths are drawn evenly, from 0 to `max_mels` channels and from 0 to `max_frames` frames, or half of the clip.
     """
     channels, frames = torch.arange(mels.shape[2]), torch.arange(mels.shape[1])
     band = _masks(channels, torch.full_like(n_frames, mels.shape[2]), torch.full_like(n_frames, max_mels))

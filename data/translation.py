@@ -5,8 +5,8 @@ The course's three files stand in the data folder, one pair a line, `english<TAB
     train-eng-spa.txt    val-eng-spa.txt    test-eng-spa.txt
 
 `download_tatoeba.py` writes them and keeps the whole corpus beside them as `spa.txt`, which alone is enough. Validation
-and test do not depend on `max_length`, so that results stay comparable; a `max_length` above the handout's only lets longer
-sentences into the training split.
+and test do not depend on `max_length`, so that results stay comparable. A `max_length` above the handout's only lets
+longer sentences into the training split.
 
 torch is imported where tensors are made, so that the download needs not wait for it.
 """
@@ -56,11 +56,12 @@ def read_pairs(path):
 def parse_pairs(content, name):
     """The pairs in the bytes of a file; `name` stands in the messages.
 
-    A byte order mark, CRLF and blank lines are fine. A pair with a side that normalises to nothing is left out. One warning
-    tells of such pairs, and one of pairs that lose most of their letters. Raises `UserError` if the content is not UTF-8, has
-    a line without a tab, holds no pair, or if nearly all pairs lose most of their letters.
+    A byte order mark, CRLF and blank lines are fine. A pair with a side that normalises to nothing is left out. One
+    warning tells of such pairs, and one of pairs that lose most of their letters. Raises `UserError` if the content is
+    not UTF-8, has a line without a tab, holds no pair, or if nearly all pairs lose most of their letters.
     """
     pairs, n_lines, n_illegible = [], 0, 0
+    # Not splitlines(): it also breaks at characters that may stand inside a sentence, such as U+2028.
     for number, line in enumerate(_decode(content, name).split("\n"), start=1):
         line = line.rstrip("\r")
         if not line.strip(" "):
@@ -88,7 +89,6 @@ def parse_pairs(content, name):
 
 def _decode(content, name):
     try:
-        # The caller splits at line feeds: splitlines() also breaks at characters that a sentence may hold, such as U+2028.
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -225,8 +225,9 @@ def _training_pairs(path, corpus, splits, max_length):
 
 
 def to_tensors(pairs, src_vocab, tgt_vocab):
-    """`src` (n_pairs, max_src_len), the Spanish characters, and `tgt` (n_pairs, max_tgt_len), SOS, the English ones, EOS;
-    both filled up with PAD.
+    """The Spanish characters, and SOS, the English characters, EOS, both filled up with PAD.
+
+    Shapes: returns src (n_pairs, max_src_len), tgt (n_pairs, max_tgt_len)
     """
     src = pad([src_vocab.encode(spanish) for _, spanish in pairs])
     tgt = pad([[SOS_IDX, *tgt_vocab.encode(english), EOS_IDX] for english, _ in pairs])
@@ -234,10 +235,13 @@ def to_tensors(pairs, src_vocab, tgt_vocab):
 
 
 def gatherer(src, tgt, src_lengths, tgt_lengths):
-    """A function from row indices (batch_size) to a batch: src (batch_size, max_src_len), src_lengths, tgt (batch_size, max_tgt_len).
+    """A function from row indices (batch_size) to a batch, cut to its own longest source and target.
 
-    src and tgt are padded tensors on the device, and the lengths those of their rows, on the CPU. A batch is cut to its own
-    longest source and target.
+    Args:
+        src, tgt: padded tensors on the device (n_pairs, max_len).
+        src_lengths, tgt_lengths: of their rows (n_pairs), on the CPU.
+
+    The batch is src (batch_size, max_src_len), src_lengths (batch_size), tgt (batch_size, max_tgt_len).
     """
 
     def gather(rows):

@@ -163,7 +163,7 @@ def fetch_files(mirrors, registry, folder, timeout=TIMEOUT):
 
 
 def _network_reason(error, timeout):
-    """What went wrong in a few words, since the messages of requests run over lines; raises an error of the disk again."""
+    """What went wrong in a few words, since messages of requests are long; an error of the disk is raised again."""
     import requests
     import urllib3
 
@@ -188,8 +188,9 @@ def _network_reason(error, timeout):
 def fetch_large(url, path, n_bytes, sha256, timeout=TIMEOUT):
     """Download one file of `n_bytes` to `path`, and go on after what an earlier call left there.
 
-    A transfer that breaks off goes on where it stopped as long as each try brings something, and `RETRIES` times more. A
-    server that does not know ranges (RFC 9110, section 14) sends the file from its start, which replaces what was there.
+    A transfer that breaks off goes on where it stopped as long as each try brings something, and `RETRIES` times more.
+    A server that does not know ranges (RFC 9110, section 14) sends the file from its start, which replaces what was
+    there.
 
     Raises `FetchError`. What came stays in `path` for the next call, unless it is not the published file.
     """
@@ -258,11 +259,8 @@ def unpacking(origin, what):
     try:
         yield
     except (*files.DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (
-            None,
-            errno.EINVAL,
-        ):  # a damaged archive has none of these
-            raise
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # a damaged archive gives no other number
         raise UserError(f"{origin} does not unpack to {what} ({files.reason_of(error)}); fetch it again") from error
 
 
@@ -290,7 +288,7 @@ def untar(archive, folder, max_bytes):
 
 
 def _extract(tar, member, folder):
-    """Unpack one member. The filter "data" refuses what leaves the folder; Python 3.11.0 to 3.11.3 do not have it yet."""
+    """Unpack one member. The filter "data" refuses what leaves the folder; Python 3.11.0 to 3.11.3 lack it."""
     if hasattr(tarfile, "data_filter"):
         tar.extract(member, folder, filter="data")
         return

@@ -183,7 +183,7 @@ def refusing(image_set, origin, advice):
 
 
 def load(image_set, paths, advice):
-    """Verified arrays under MedMNIST's keys, from one .npz or from the four IDX files; a `UserError` ends in `advice`."""
+    """Verified arrays under MedMNIST's keys, from one .npz or the four IDX files; a `UserError` ends in `advice`."""
     n_train, n_val, n_test = image_set.sizes
     shapes = [(n, *rest) for n in (n_train + n_val, n_test) for rest in (IMAGE_SHAPE, ())]  # in the order of the files
     contents = []

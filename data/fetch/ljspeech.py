@@ -94,7 +94,7 @@ def take(source, folder):
 
 
 def need_space(folder, n_missing=0):
-    """Say how much space the set and `n_missing` bytes of its archive need, and raise `UserError` if that is not free."""
+    """Say how much space the set and `n_missing` bytes of its archive need; raises `UserError` if it is not free."""
     n_bytes = UNPACKED_BYTES + n_missing
     archive = f", of these {download.gigabytes(n_missing)} for the archive until it is unpacked" if n_missing else ""
     print(f"{TITLE} needs {download.gigabytes(n_bytes)} in {folder.parent}{archive}", flush=True)
@@ -125,7 +125,7 @@ def copy(source, folder):
 
 
 def check(folder, advice):
-    """Bytes of all clips. Raises `UserError`, which ends in `advice`, unless metadata.csv and all of its clips are there."""
+    """Bytes of all clips; raises `UserError`, which ends in `advice`, unless metadata.csv and all clips are there."""
     try:
         lines = files.read_bytes(folder / METADATA).splitlines()
         with os.scandir(folder / WAVS) as entries:

@@ -78,7 +78,7 @@ def write(corpus, args):
 
 
 def fetch(folder, url, timeout):
-    """Fetch the archive from the base URL `url` (None: the homepage) into `folder`: `spa.txt` in bytes, and its pairs."""
+    """Fetch the archive from the base URL `url` (None: the homepage): the bytes of its `spa.txt`, and the pairs."""
     base_url = url or HOMEPAGE
     try:
         (archive,) = download.fetch_files([base_url], {ARCHIVE_NAME: None}, folder, timeout)
