@@ -6,7 +6,7 @@
 
 Both read the whole image at 224x224 pixels, without a crop. Weights "random" are drawn from a fixed seed, for
 comparison. Batch normalisation then takes its statistics from training images once, and the features are standardised
-by channel, since those of an untrained network hardly differ between images. Any other value is the path of a state dict.
+by channel, since those of an untrained network hardly differ between images. Any other value is a state dict's path.
 """
 
 import hashlib
