@@ -115,7 +115,7 @@ class Recognition(experiment.SequenceExperiment):
         tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]  # read < w_1 .. w_n, predict w_1 .. w_n >
         enc_output, n_positions = model.encoder(mels, n_frames)
         if model.training and self.args.guided_attention:
-            logits, alpha = model.decoder.forward_with_weights(tgt_in, enc_output, n_positions)
+            logits, alpha = model.decoder(tgt_in, enc_output, n_positions, need_weights=True)
             guided_loss = utils.guided_attention_loss(alpha, (tgt_out != PADDING_IDX).sum(dim=1), n_positions)
         else:
             logits, guided_loss = model.decoder(tgt_in, enc_output, n_positions), 0.0
