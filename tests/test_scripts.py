@@ -56,11 +56,11 @@ def test_a_python_without_torch_is_told_in_one_line(script, run_script):
     needed = ["-source", "copy"] if script == "download_rs_captions.py" else []
     process = run_script("-S", script, *needed)  # without the installed packages
     assert process.returncode == 2 and process.stdout == ""
-    assert re.fullmatch(rf"{Path(script).name}: error: this Python has no torch; .*\n", process.stderr)
+    assert re.fullmatch(rf"{Path(script).name}: error: this Python has no torch, .*\n", process.stderr)
 
 
-@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
-def test_a_signal_during_the_imports_ends_in_one_line(number, said):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_imports_ends_without_a_traceback(number):
     code = (
         "import os, sys, options\n"
         "sys.argv = ['hw2-q3.py']\n"
@@ -69,8 +69,7 @@ def test_a_signal_during_the_imports_ends_in_one_line(number, said):
         "print('went on')\n"
     )
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert process.returncode == 128 + number and process.stdout == ""
-    assert process.stderr == f"{said}\n"
+    assert process.returncode == -number and process.stdout == process.stderr == ""
 
 
 def test_a_path_that_the_terminal_cannot_show(run_script, tmp_path):
