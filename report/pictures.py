@@ -69,7 +69,9 @@ def draw_attention(runs_dir, path):
     args = script.parse_args(["--use_attn", "-runs_dir", str(runs_dir)])
     translator, model = experiment.restore(script.Translation, args, script.parse_args([]))
     found = runs.find(runs_dir, "q3", use_attn=True)[0]
-    source, translation = longest_right(runs.read_table(found.folder / experiment.PREDICTIONS, experiment.PREDICTION_COLUMNS))
+    source, translation = longest_right(
+        runs.read_table(found.folder / experiment.PREDICTIONS, experiment.PREDICTION_COLUMNS)
+    )
     weights = translator.search(model, [source], return_weights=True).weights[0].cpu()
     title = found.result["title"] + (" (bundled)" if found.bundled else "")
     columns, *rows = (text.replace(" ", SPACE) for text in (source, *translation))
