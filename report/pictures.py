@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
-import options  # noqa: E402
+import options
 
 
 def parse_args(argv=None):
@@ -26,18 +26,17 @@ def parse_args(argv=None):
 if __name__ == "__main__":
     options.before_imports(parse_args)
 
-import build  # noqa: E402
-import typst  # noqa: E402
+import build
+import typst
 
-import experiment  # noqa: E402
-import runs  # noqa: E402
-import utils  # noqa: E402
-from benchmarks.scripts import load_script  # noqa: E402
+import experiment
+import files
+import runs
+from benchmarks.scripts import load_script
 
 PICTURE = "overview.png"
 EDITION, PAGE = "2022-23", 8  # the page of translation with attention
 PIXELS_PER_INCH = 150
-SPACE = "\u2423"  # an open box, which shows where a space is
 LAYOUT = """
 #set page(width: 28cm, height: auto, margin: 2mm)
 #grid(
@@ -58,8 +57,7 @@ def main(argv=None):
         build.main(["--edition", EDITION, "-runs_dir", str(args.runs_dir), "-output_dir", str(stage)])
         (stage / "picture.typ").write_text(LAYOUT, encoding="utf-8")
         picture = typst.compile(stage / "picture.typ", root=stage, format="png", ppi=PIXELS_PER_INCH)
-    with runs.atomic_path(args.output_dir / PICTURE) as path:
-        path.write_bytes(picture)
+    files.write_bytes(args.output_dir / PICTURE, picture)
     print(f"written to {args.output_dir / PICTURE}")
 
 
@@ -67,19 +65,17 @@ def draw_attention(runs_dir, path):
     """The attention map of a test sentence that the newest translator with attention translates correctly."""
     script = load_script("hw2-q3.py")
     args = script.parse_args(["--use_attn", "-runs_dir", str(runs_dir)])
-    translator, model = experiment.restore(script.Translation, args, script.parse_args([]))
-    found = runs.find(runs_dir, "q3", use_attn=True)[0]
+    translator, model, folder = experiment.restore(script.Translation, args, script.parse_args([]))
     source, translation = longest_right(
-        runs.read_table(found.folder / experiment.PREDICTIONS, experiment.PREDICTION_COLUMNS)
+        files.read_table(folder / experiment.PREDICTIONS, experiment.PREDICTION_COLUMNS)
     )
-    weights = translator.search(model, [source], return_weights=True).weights[0].cpu()
-    title = found.result["title"] + (" (bundled)" if found.bundled else "")
-    columns, *rows = (text.replace(" ", SPACE) for text in (source, *translation))
-    utils.plot_attention(path, weights[: len(rows) + 1], columns, [*rows, "</s>"], f"{title}\n{source} → {translation}")
+    result = runs.read_result(folder)
+    title = result["title"] + (" (bundled)" if result["bundled"] else "")
+    translator.draw_attention(path, model, source, f"{title}\n{source} → {translation}")
 
 
 def longest_right(rows):
-    """The source and the translation of the longest sentence without an error: it shows most of where the decoder looks."""
+    """The longest sentence that is translated without an error, and its translation."""
     right = [row for row in rows if row["distance"] == "0"]
     if not right:
         raise options.UserError("the newest translator has no test sentence right; run make report first")
