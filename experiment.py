@@ -36,6 +36,7 @@ class Experiment:
         score: the validation score that chooses the best epoch, and among compared values; `score_name` on screen.
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
+        setting_names: what `settings` returns.
         max_threads: most CPU threads to use; more are not faster.
         onednn: whether oneDNN multiplies faster than MKL; see `utils.use_onednn`.
         patience: training stops after this many epochs without a better score; None: never.
@@ -45,7 +46,7 @@ class Experiment:
 
     question, base_name, score, score_name = None, None, None, None
     maximize, max_threads, onednn, patience = True, 1, False, None
-    free_options = ()
+    free_options, setting_names = (), ()
 
     def __init__(self, args, defaults, data):
         self.args, self.defaults, self.data = args, defaults, data
@@ -273,6 +274,8 @@ def restore(kind, args, defaults):
     print(f"weights of {found.folder / runs.BEST}", file=sys.stderr)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads, kind.onednn)
     state = runs.read_checkpoint(found.folder / runs.BEST)
+    if not set(kind.setting_names) <= state.keys():
+        raise UserError(f"{found.folder / runs.BEST} holds the weights of another network; {files.RETRAIN}")
     trained = argparse.Namespace(**vars(defaults) | found.options)
     experiment = kind(trained, None, None, settings=state)
     model = experiment.build().to(device)

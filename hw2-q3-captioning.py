@@ -96,6 +96,7 @@ class Captioning(experiment.SequenceExperiment):
 
     question, score, score_name, judged = "q3-captioning", "val_bleu4", "BLEU-4", "bleu4"
     free_options = (*options.SEARCH, "caption")
+    setting_names = ("words", "encoder_digest", "calibration")
     max_threads = 2  # more are not faster at this batch size
     onednn = True  # 1.4 times as fast on an AMD EPYC
 

@@ -78,6 +78,7 @@ class Translation(experiment.SequenceExperiment):
     question, base_name = "q3", "tatoeba"
     score, score_name, judged, maximize = "val_err_rate", "error rate", "err_rate", False
     free_options = (*options.SEARCH, "translate")
+    setting_names = ("chars",)
     max_threads = 4  # more are not faster at this batch size
 
     def __init__(self, args, defaults, data, settings=None):

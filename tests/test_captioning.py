@@ -15,7 +15,7 @@ import baselines
 import decoding
 import metrics
 import models
-import runs
+import files
 import utils
 from data import captions, sources
 from data.bundled import captions as bundled_captions
@@ -310,7 +310,7 @@ def folder_of(runs_dir, use_attention):
 def test_a_run_leaves_its_figures_and_every_caption(trained, data_dir, use_attention):
     folder = folder_of(trained, use_attention)
     assert folder.name.startswith("ucm-efficientnet_lite0")
-    result = runs.read_json(folder / "result.json")
+    result = files.read_json(folder / "result.json")
     assert result["title"] == "UCM-Captions, EfficientNet-Lite0, ImageNet" and not result["bundled"]
     asked = [example["image"].removesuffix(".tif") for example in result["examples"]]
     figures = {"train_loss", "val_bleu4", *(f"caption_{stem}" for stem in asked)}
@@ -338,7 +338,7 @@ def test_caption_takes_images_of_the_set_files_and_folders(trained, data_dir, ru
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "grey.png")
     (tmp_path / "text.tif").write_text("not an image")
     folder = folder_of(trained, True)
-    example = runs.read_json(folder / "result.json")["examples"][0]
+    example = files.read_json(folder / "result.json")["examples"][0]
     common = ("--use_attention", "-dataset", "ucm", "-data_dir", data_dir, "-runs_dir", trained, "-threads", "1")
     process = run_here("hw2-q3-captioning.py", *common, "--caption", example["image"], tmp_path)
     assert process.returncode == 0, process.stderr
@@ -362,7 +362,7 @@ def test_seeds_are_compared_and_pooled(trained, data_dir, tmp_path):
         script.main([*common, "--use_attention"])
     child = experiment_.single(0.001, 42)
     pooled = child.pooled([child, child])
-    greedy = runs.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]["differences"]
+    greedy = files.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]["differences"]
     for name, figure in greedy.items():
         assert pooled[f"mean BLEU-4 minus {name}, paired"]["value"] == pytest.approx(figure["value"])
 
@@ -373,7 +373,7 @@ def test_an_early_stop_keeps_the_best_epoch(data_dir, tmp_path, capsys, monkeypa
     common = [*TINY, "-epochs", "9", "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(tmp_path)]
     script.main([*common, "--patience", "2", "--skip_test"])
     assert "stopped early" in capsys.readouterr().out
-    result = runs.read_json(folder_of(tmp_path, False) / "result.json")
+    result = files.read_json(folder_of(tmp_path, False) / "result.json")
     assert (len(result["history"]), result["best_epoch"]) == (4, 2)
 
 
