@@ -7,7 +7,6 @@ import argparse
 import errno
 import hashlib
 import os
-import re
 import shutil
 import sys
 import tarfile
@@ -225,9 +224,9 @@ def _fetch_rest(url, path, n_bytes, timeout):
     headers = HEADERS | ({"Range": f"bytes={size}-"} if size else {})
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
         response.raise_for_status()
-        start, total = _extent(response)
+        start = size if response.status_code == requests.codes.partial_content else 0
         # Before the first byte is written: an error page must not replace what has come.
-        if total != n_bytes or start > size:
+        if start + int(response.headers.get("Content-Length", 0)) != n_bytes:
             raise FetchError(f"{url}: not the published file of {n_bytes:,} bytes")
         bar = tqdm(total=n_bytes, initial=start, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
         with open(path, "rb+" if start else "wb") as file, bar:
@@ -238,19 +237,6 @@ def _fetch_rest(url, path, n_bytes, timeout):
                 bar.update(len(chunk))
     if file_size(path) < n_bytes:  # urllib3 1 does not tell
         raise requests.exceptions.ChunkedEncodingError
-
-
-def _extent(response):
-    """(first byte of an answer, bytes of the whole file) as its headers say; `FetchError` if they do not."""
-    import requests
-
-    if response.status_code == requests.codes.partial_content:
-        match = re.match(r"bytes (\d+)-\d+/(\d+)$", response.headers.get("Content-Range", ""))
-    else:
-        match = re.match(r"()(\d+)$", response.headers.get("Content-Length", ""))
-    if match is None:
-        raise FetchError(f"{response.url}: no valid answer")
-    return int(match[1] or 0), int(match[2])
 
 
 @contextmanager
