@@ -284,14 +284,6 @@ def _to_rgb(image):
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def image_files(folder):
-    """The paths of the image files in a folder, by name; raises `UserError` for a folder that cannot be read."""
-    try:
-        return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions") from None
-
-
 def open_images(arguments, dataset, mode, data_dir):
     """Yield (name, pixels) of the images that a user names: an image file, every image of a folder, or one of the set.
 
@@ -301,16 +293,7 @@ def open_images(arguments, dataset, mode, data_dir):
     for argument in arguments:
         path = Path(argument)
         if os.path.isdir(path):
-            paths = image_files(path)
-            if not paths:
-                raise UserError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)}); name another folder")
-            for path in paths:
-                try:
-                    image = read_image(path)
-                except UserError as error:
-                    warn(f"{error}; it is skipped")
-                else:
-                    yield path.name, image
+            yield from sources.read_folder(path, IMAGE_SUFFIXES, read_image)
         elif os.path.exists(path) or path.name != argument:
             yield path.name, read_image(path)
         else:

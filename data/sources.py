@@ -124,3 +124,23 @@ def cached_arrays(name, make, compress=True, is_whole=lambda arrays: True):
     except UserError as error:
         warn(f"{error}; going on without a cache")
     return arrays
+
+
+def read_folder(folder, suffixes, read):
+    """Yield (name, `read(path)`) of each file in a folder that has one of the suffixes, by name.
+
+    A file that raises a `UserError` is skipped with a warning. Raises `UserError` for a folder without such a file.
+    """
+    try:
+        paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in suffixes)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions") from None
+    if not paths:
+        raise UserError(f"{folder} holds no file {', '.join(suffixes)}; name another folder")
+    for path in paths:
+        try:
+            content = read(path)
+        except UserError as error:
+            warn(f"{error}; it is skipped")
+        else:
+            yield path.name, content

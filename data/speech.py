@@ -10,6 +10,7 @@ they fit into a memory budget they are read, otherwise the file is mapped, so th
 soundfile and soxr are imported where they are used.
 """
 
+import functools
 import hashlib
 import os
 import subprocess
@@ -46,6 +47,7 @@ SETTINGS = (SAMPLE_RATE, N_FFT, HOP, N_MELS, MIN_POWER, DYNAMIC_RANGE)
 FRAMES_A_SECOND = SAMPLE_RATE / HOP
 FRAME_BYTES = N_MELS * np.dtype(np.float16).itemsize  # in the cache
 MIN_SECONDS, MAX_SECONDS = 0.05, 30.0  # of a clip; the longest of LJ Speech has 10.1 s
+SOUND_SUFFIXES = (".wav", ".flac")
 MAX_CHANNELS = 8  # what FLAC can have; a small WAV may claim a thousand
 SAMPLE_RATES = (8_000, 48_000)  # Hz, of a file to transcribe
 
@@ -146,6 +148,15 @@ def read_sound(path, any_rate=False):
 
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
     return torch.from_numpy(samples)
+
+
+def open_sounds(paths):
+    """Yield (name, samples) of sound files of any rate; files of a folder that cannot be read are skipped."""
+    for path in paths:
+        if path.is_dir():
+            yield from sources.read_folder(path, SOUND_SUFFIXES, functools.partial(read_sound, any_rate=True))
+        else:
+            yield path.name, read_sound(path, any_rate=True)
 
 
 def _fault_of(file, any_rate):

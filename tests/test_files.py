@@ -1,4 +1,4 @@
-"""files.py: a file is whole or absent, a damaged one is told in one line, no code runs from it, and none fills the memory."""
+"""files.py: a file is whole or absent, a damaged one ends in one line, no code runs from it, none fills the memory."""
 
 import errno
 import io

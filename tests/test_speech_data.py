@@ -1,4 +1,4 @@
-"""The clips of the speech question: spectrograms, texts, splits, sound files good and bad, the cache, the bundled clips."""
+"""The clips of the speech question: spectrograms, texts, splits, sound files, the cache, the bundled clips."""
 
 import errno
 import hashlib
@@ -533,7 +533,8 @@ def test_the_temporary_folder_goes_away_with_the_process(tmp_path, run_script):
     (tmp_path / "file").write_text("")
     code = (
         "import pathlib, sys; from data import sources; sources.CACHE_DIR = pathlib.Path(sys.argv[1]);"
-        "folder = sources.folder_to_write(); (folder / 'x').write_text('x'); print(folder == sources.folder_to_write(), folder)"
+        "folder = sources.folder_to_write(); (folder / 'x').write_text('x');"
+        "print(folder == sources.folder_to_write(), folder)"
     )
     process = run_script("-c", code, tmp_path / "file", TMPDIR=str(tmp_path))
     is_kept, folder = process.stdout.split()
