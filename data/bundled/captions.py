@@ -3,8 +3,8 @@
 A scene is composed of things that are drawn independently of each other: the land, a road, water, boats on it, planes,
 a building, trees. How many there are, where, and in which colour is drawn for each thing alone, so that no other image
 shows the same. Each of the five captions names up to three of the things, in varying words, as people do who were asked
-for one sentence. `generate` makes the scenes with their captions, `draw` the pixels of one scene, and `write` a folder in
-the published layout.
+for one sentence. `generate` makes the scenes with their captions, `draw` the pixels of one scene, and `write` a folder
+in the published layout.
 
 The generator is frozen: its fingerprint stands in a test.
 """

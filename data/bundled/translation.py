@@ -479,8 +479,8 @@ def draw(g):
 def generate(max_length=text.EVAL_MAX_LENGTH, seed=SEED, n_pairs=N_PAIRS):
     """Distinct normalised pairs (english, spanish) with both sides shorter than `max_length`, as they were drawn.
 
-    Whatever `max_length` is, the same sentences are drawn, until `n_pairs` of them are shorter than the handout's limit;
-    so a larger one only adds longer pairs.
+    Whatever `max_length` is, the same sentences are drawn, until `n_pairs` of them are shorter than the handout's
+    limit. So a larger `max_length` only adds longer pairs.
     """
     g = Grammar(seed)
     pairs, n_short = {}, 0  # a dict keeps the order

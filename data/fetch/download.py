@@ -1,4 +1,4 @@
-"""Fetch files, check them, unpack them within limits: what every `download_*.py` script needs.
+"""Fetch files, check them and unpack them: what every `download_*.py` script needs.
 
 pooch, requests, tqdm and filelock are imported where they are used, so that `--help` answers at once.
 """
@@ -30,7 +30,7 @@ REPLACING = "name another folder with -data_dir; -force would replace what is th
 
 
 class FetchError(UserError):
-    """A server did not give what was asked of it."""
+    """A download failed."""
 
 
 def parse_args(description, source_help, argv=None):
@@ -57,7 +57,7 @@ def _base_url(text):
 
 @contextmanager
 def workspace(data_dir):
-    """A temporary folder inside `data_dir`, gone at the end. Trouble with the disk becomes a `UserError`."""
+    """A temporary folder inside `data_dir`, deleted at the end. An error of the disk becomes a `UserError`."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
@@ -72,7 +72,7 @@ def workspace(data_dir):
 
 @contextmanager
 def one_process(path):
-    """Only one process at a time works on `path`, a file or folder; the next one gets a `UserError`."""
+    """Only one process at a time works on `path`, a file or folder; a second one gets a `UserError`."""
     import filelock
 
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
@@ -131,7 +131,7 @@ def file_hash(path, algorithm="sha256"):
 
 
 def fetch_files(mirrors, registry, folder, timeout=TIMEOUT):
-    """Download all files of `registry` from the first of `mirrors` that gives them, and say which it is.
+    """Download all files of `registry` from the first of `mirrors` that has them, and print its address.
 
     Args:
         mirrors: base URLs ending in "/".
@@ -156,7 +156,7 @@ def fetch_files(mirrors, registry, folder, timeout=TIMEOUT):
             for name in registry:
                 paths.append(Path(fetcher.fetch(name, downloader=http)))
             return paths
-        except (OSError, ValueError) as error:  # requests raises OSErrors, pooch a ValueError where the hash differs
+        except (OSError, ValueError) as error:  # requests raises OSErrors, and pooch a ValueError for a wrong hash
             reasons.append(f"{base_url}{name}: {_network_reason(error, timeout)}")
     raise FetchError(", ".join(reasons))
 
@@ -216,7 +216,7 @@ def file_size(path):
 
 
 def _fetch_rest(url, path, n_bytes, timeout):
-    """Ask for what `path` lacks of its `n_bytes`, and write what comes."""
+    """Request the bytes that `path` does not have yet of its `n_bytes`, and append them."""
     import requests
     from tqdm import tqdm
 
@@ -235,18 +235,18 @@ def _fetch_rest(url, path, n_bytes, timeout):
             for chunk in response.iter_content(CHUNK_BYTES):
                 file.write(chunk)
                 bar.update(len(chunk))
-    if file_size(path) < n_bytes:  # urllib3 1 does not tell
+    if file_size(path) < n_bytes:  # urllib3 1 raises nothing for a cut transfer
         raise requests.exceptions.ChunkedEncodingError
 
 
 @contextmanager
 def unpacking(origin, what):
-    """What a damaged archive raises becomes a `UserError` that names its origin; trouble with the disk passes."""
+    """Turn what a damaged archive raises into a `UserError` that names its origin; an error of the disk passes."""
     try:
         yield
     except (*files.DAMAGED, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # a damaged archive gives no other number
+            raise  # of the disk: a damaged archive gives none of its numbers
         raise UserError(f"{origin} does not unpack to {what} ({files.reason_of(error)}); fetch it again") from error
 
 
