@@ -125,7 +125,7 @@ def copy(source, folder):
 
 
 def check(folder, advice):
-    """The size of all clips; raises `UserError`, which ends in `advice`, unless metadata.csv and all clips are there."""
+    """The size of all clips; raises `UserError` with this `advice` unless metadata.csv and all clips are there."""
     try:
         lines = files.read_bytes(folder / METADATA).splitlines()
         with os.scandir(folder / WAVS) as entries:
