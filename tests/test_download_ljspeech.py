@@ -187,7 +187,7 @@ BAD_SERVERS = {
     "refused": "no connection",
     "redirect": "no valid URL, proxy or answer",
     "shifted": "not the published file",  # other bytes than those asked for
-    "no_length": "no valid answer",
+    "no_length": "not the published file",
 }
 
 
