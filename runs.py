@@ -22,6 +22,7 @@ LOCK, NEW = ".lock", ".new-"
 RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
 # These options do not change the result. (Data are compared by fingerprint.)
 WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads", "memory_budget")
+WHERE += ("verbose",)
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
 
 
