@@ -38,7 +38,6 @@ class Experiment:
         free_options: options that do not change what is trained.
         setting_names: what `settings` returns.
         max_threads: most CPU threads to use; more are not faster.
-        onednn: whether oneDNN multiplies faster than MKL; see `utils.use_onednn`.
         patience: training stops after this many epochs without a better score; None: never.
         args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint. It is None where a trained network is used again, by the `settings` that were
@@ -46,7 +45,7 @@ class Experiment:
     """
 
     question, base_name, score, score_name = None, None, None, None
-    maximize, max_threads, onednn, patience = True, 1, False, None
+    maximize, max_threads, patience = True, 1, None
     free_options, setting_names = (), ()
 
     def __init__(self, args, defaults, data, settings=None):
@@ -54,19 +53,15 @@ class Experiment:
 
     def build(self):
         """The network."""
-        raise NotImplementedError
 
     def batches(self, device, split="train"):
         """The `utils.Batches` of a split."""
-        raise NotImplementedError
 
     def batch_loss(self, model, batch):
         """The sum of the losses of a batch's terms, and the number of terms."""
-        raise NotImplementedError
 
     def evaluate(self, model):
         """Validation scores: a dict with `score`, with its interval, among them; empty without validation examples."""
-        raise NotImplementedError
 
     def settings(self):
         """Plain values that the weights are useless without, such as the vocabulary; kept with them in `best.pt`."""
@@ -78,11 +73,9 @@ class Experiment:
 
     def test_score(self, result):
         """The one score of the test by which runs are compared, with its interval."""
-        raise NotImplementedError
 
     def report(self, result):
         """Print what the test of a finished run has shown."""
-        raise NotImplementedError
 
     def pooled(self, children):
         """What the tests of several seeds, experiments, show together: a dict from a name to a score with its interval."""
@@ -120,11 +113,9 @@ class SequenceExperiment(Experiment):
 
     def refs(self, split):
         """The references of a split."""
-        raise NotImplementedError
 
     def decode(self, model, split, **search):
         """The texts that `decoding.search` finds for all inputs of a split, in their order."""
-        raise NotImplementedError
 
     def score_of(self, hyps, split):
         """The score of texts for the inputs of a split; None for a split without examples."""
@@ -174,7 +165,7 @@ class SequenceExperiment(Experiment):
 def open_run(experiment):
     """The `runs.Run` of an experiment, with every generator seeded; `run.device` is where the network belongs."""
     args = experiment.args
-    device = utils.configure_torch(args.seed, args.device, args.threads, experiment.max_threads, experiment.onednn)
+    device = utils.configure_torch(args.seed, args.device, args.threads, experiment.max_threads)
     with runs.open_run(experiment.folder(), experiment.config(), args.resume) as run:
         run.device = device
         yield run
@@ -279,7 +270,7 @@ def restore(kind, args, defaults):
     """
     found = latest(kind, args, defaults)
     print(f"weights of {found.folder / runs.BEST}", file=sys.stderr)
-    device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads, kind.onednn)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
     state = runs.read_checkpoint(found.folder / runs.BEST)
     if not set(kind.setting_names) <= state.keys():
         raise UserError(f"{found.folder / runs.BEST} holds the weights of another network; {files.RETRAIN}")

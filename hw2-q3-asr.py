@@ -141,7 +141,7 @@ class Recognition(experiment.SequenceExperiment):
         else:
             logits, guided_loss = model.decoder(tgt_in, enc_output, n_positions), 0.0
         smoothing = args.label_smoothing if model.training else 0.0
-        loss, n_letters = losses.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
+        loss, n_letters = utils.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
         loss = loss + args.guided_attention * guided_loss
         if model.training and model.ctc is not None:
             ctc_loss = losses.ctc_loss(model.ctc(enc_output), n_positions, tgt_out, PADDING_IDX)

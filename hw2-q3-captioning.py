@@ -55,6 +55,7 @@ import encoders
 import experiment
 import metrics
 import models
+import onednn
 import parallel
 import runs
 import utils
@@ -66,6 +67,7 @@ def main(argv=None):
     args = parse_args(argv)
     if args.caption:
         return caption(args)
+    onednn.use_where_precise()  # 1.4 times as fast on an AMD EPYC
     data = captions.load(args.dataset, args.data, args.data_dir, quick=args.scale == "quick")
     args.encoder = encoders.choose(args.encoder, args.encoder_weights)
     encoder = encoders.Encoder(args.encoder, args.encoder_weights)
@@ -98,7 +100,6 @@ class Captioning(experiment.SequenceExperiment):
     free_options = (*options.SEARCH, "caption")
     setting_names = ("words", "encoder_digest", "calibration")
     max_threads = 2  # more are not faster at this batch size
-    onednn = True  # 1.4 times as fast on an AMD EPYC
 
     def __init__(self, args, defaults, data, settings=None, encoder=None):
         super().__init__(args, defaults, data)

@@ -40,7 +40,6 @@ import baselines
 import comparisons
 import decoding
 import experiment
-import losses
 import metrics
 import models
 import parallel
@@ -116,7 +115,7 @@ class Translation(experiment.SequenceExperiment):
         tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]
         logits, _ = model(src, src_lengths, tgt_in)  # (batch_size, max_tgt_len - 1, tgt_vocab_size)
         smoothing = self.args.label_smoothing if model.training else 0.0
-        return losses.sequence_loss(logits, tgt_out, PAD_IDX, smoothing)
+        return utils.sequence_loss(logits, tgt_out, PAD_IDX, smoothing)
 
     def evaluate(self, model):
         err_rate = self.score_of(self.decode(model, "val"), "val")
