@@ -17,7 +17,6 @@ from options import UserError, rank, world_size
 
 
 def is_main():
-    """Whether this process is rank 0."""
     return rank() == 0
 
 
