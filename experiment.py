@@ -1,7 +1,7 @@
-"""What the training scripts share besides the training loop: one question with its options and data, and the steps around `fit`.
+"""What the training scripts share beside the training loop: a question with its data, the steps around `fit`.
 
-A script describes its question as an `Experiment`; its `main` calls the steps in their order: `open_run`, `train`, `describe`,
-`report`. `restore` brings a trained network back.
+A script describes its question as an `Experiment`; its `main` calls the steps in their order: `open_run`, `train`,
+`describe`, `report`. `restore` brings a trained network back.
 """
 
 import argparse
@@ -40,8 +40,8 @@ class Experiment:
         max_threads: most CPU threads to use; more are not faster.
         patience: training stops after this many epochs without a better score; None: never.
         args, defaults: the parsed options, and what they are if none is given.
-        data: has title, bundled and fingerprint. It is None where a trained network is used again, by the `settings` that were
-            kept with its weights.
+        data: has title, bundled and fingerprint. It is None where a trained network is used again, by the `settings`
+            that were kept with its weights.
     """
 
     question, base_name, score, score_name = None, None, None, None
@@ -78,7 +78,7 @@ class Experiment:
         """Print what the test of a finished run has shown."""
 
     def pooled(self, children):
-        """What the tests of several seeds, experiments, show together: a dict from a name to a score with its interval."""
+        """Scores of the tests of several seeds together, a dict from a name to a score with its interval."""
         return {}
 
     def config(self, kind="run"):
@@ -200,7 +200,7 @@ def train(experiment, model, run):
 
 
 def start_from(experiment, model):
-    """Load the best weights of the run `-init`, its folder or the folder's name; raises `UserError` if they do not fit."""
+    """Load the best weights of the run `-init`, a folder or its name; raises `UserError` if they do not fit."""
     init = experiment.args.init
     folder = init if init.is_dir() else experiment.args.runs_dir / experiment.question / init.name
     if not (folder / runs.BEST).is_file():
@@ -264,7 +264,7 @@ def report(experiment, run):
 
 
 def restore(kind, args, defaults):
-    """The latest trained run of the options, to use its weights again: the experiment, of the class `kind`, network and folder.
+    """The latest trained run of the options, to use its weights again: experiment, network and folder.
 
     Raises `UserError` if there is no such run.
     """
@@ -284,7 +284,8 @@ def restore(kind, args, defaults):
 def latest(kind, args, defaults):
     """The latest trained run whose options are those that were given, a `runs.Found`.
 
-    A switch that was not given is off; another option that was not given may be anything. Raises `UserError` if there is no such run.
+    A switch that was not given is off; another option that was not given may be anything. Raises `UserError` if there
+    is no such run.
     """
     ignored = (*runs.WHERE, *kind.free_options)
     given = {k: runs.plain(v) for k, v in vars(args).items() if (k in args.given or v is False) and k not in ignored}

@@ -1,4 +1,4 @@
-"""Question 3 of 2023-24: speech recognition on LJ Speech, a Transformer encoder of the audio and one of two text decoders.
+"""Question 3 of 2023-24: speech recognition on LJ Speech, a Transformer encoder and one of two text decoders.
 
 $ python hw2-q3-asr.py --decoder recurrent                              # 3.1
 $ python hw2-q3-asr.py --decoder transformer                            # 3.2
@@ -131,7 +131,7 @@ class Recognition(experiment.SequenceExperiment):
         return utils.Batches(len(n_frames), batch_size, gather, [n_frames], noise=FRAME_NOISE)
 
     def batch_loss(self, model, batch):
-        """The cross-entropy of the letters, each predicted from the true ones before it; in training also the options' terms."""
+        """The cross-entropy of the letters, each predicted from the true ones before it, and what the options add."""
         args, (mels, n_frames, tgt) = self.args, batch
         tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]  # read < w_1 .. w_n, predict w_1 .. w_n >
         enc_output, n_positions = model.encoder(mels, n_frames)
@@ -170,7 +170,7 @@ class Recognition(experiment.SequenceExperiment):
 
     @torch.no_grad()
     def decode_mels(self, model, mels, **search):
-        """The text of each spectrogram, and its attention weights (n_symbols, n_heads, n_positions) if they are asked for."""
+        """The text of each spectrogram, and its attention weights (n_symbols, n_heads, n_positions) or None."""
         model.eval()
         device = next(model.parameters()).device
         mels, n_frames = speech.pad_mels(mels)
@@ -199,7 +199,7 @@ class Recognition(experiment.SequenceExperiment):
         utils.plot_log_mel(folder / "log_mel.pdf", self.data.mels(row), self.data.seconds(row), heading)
 
     def test(self, model, run):
-        """Scores of greedy decoding of the test set, of a recogniser without training, and of where the decoder listens."""
+        """Scores of greedy decoding of the test set, of a recogniser without training, and of the attention."""
         data, (ids, refs), folder = self.data, (self.data.ids["test"], self.data.texts["test"]), run.folder
         hyps = self.decode(model, "test")
         self.draw_attention(model, folder)
