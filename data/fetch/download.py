@@ -64,8 +64,9 @@ def workspace(data_dir):
             yield Path(folder)
     except OSError as error:
         reason = files.reason_of(error)
-        if error.filename is not None and data_dir not in (path := Path(error.filename), *path.parents):
-            raise UserError(f"{path} cannot be read ({reason}); check the file and its permissions") from error
+        if error.filename is not None and not Path(error.filename).absolute().is_relative_to(data_dir.absolute()):
+            advice = "check the file and its permissions"
+            raise UserError(f"{error.filename} cannot be read ({reason}); {advice}") from error
         advice = "free some space there or name another folder with -data_dir DIR"
         raise UserError(f"cannot write in {data_dir} ({reason}); {advice}") from error
 
