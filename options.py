@@ -173,6 +173,9 @@ def run_script(main):
         sys.exit(code)
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
+    except ModuleNotFoundError:
+        require_packages()
+        raise
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -273,13 +276,6 @@ def path(text):
     return Path(text).expanduser().absolute()
 
 
-def folder(text):
-    """An argparse type: a folder that is there."""
-    if not path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"must be a folder that is there, got {text!r}")
-    return path(text)
-
-
 def name_or_path(*names):
     """An argparse type: one of `names` as it is, anything else as an absolute path; both are strings."""
     return lambda text: text if text in names else str(path(text))
@@ -311,7 +307,7 @@ def add_data_options(parser):
     """Which data, and where they are; `data.sources` reads these."""
     help = "real data, the bundled data that this project generates, or (auto, the default) real if they are there"
     parser.add_option("data", choices=["auto", "real", "bundled"], default="auto", help=help)
-    parser.add_option("data_dir", type=folder, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
+    parser.add_option("data_dir", type=path, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
 
 
 def add_report_options(parser, output_dir):

@@ -13,9 +13,9 @@ from sacrebleu.metrics import BLEU
 
 import baselines
 import decoding
+import files
 import metrics
 import models
-import files
 import utils
 from data import captions, sources
 from data.bundled import captions as bundled_captions

@@ -14,9 +14,9 @@ from conftest import ROOT, assert_user_error, load_script
 import files
 import runs
 import utils
-from editions import EDITIONS
+from convolutions import edge_filters, equivariance
+from editions import DATASETS
 from models import CNN
-from theory.equivariance import edge_filters, equivariance
 
 FIGURES = (
     "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "examples.pdf", "activation_maps.pdf", "filters_1.pdf", "filters_2.pdf",
@@ -40,7 +40,7 @@ def make_arrays(n_classes=10, sizes=SIZES):
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    for name, edition in EDITIONS.items():
+    for name, edition in DATASETS.items():
         np.savez(folder / f"{name}.npz", **make_arrays(edition.n_classes))
     return folder
 
@@ -249,7 +249,7 @@ def test_a_result_of_another_form_is_named_in_one_line(content, q2, tmp_path):
     command = ("-learning_rate", "0.1", "-epochs", "1", "-run_name", "x")
     assert q2(*command).returncode == 0
     (tmp_path / "q2" / "x" / "result.json").write_text(content)
-    assert_user_error(q2(*command, "-resume"), "result.json", "delete its folder")
+    assert_user_error(q2(*command, "-resume"), "result.json", "run again")
 
 
 @pytest.mark.parametrize(("factor", "words"), [(1e30, ["too large"]), (math.nan, ["not finite"])])
@@ -263,7 +263,7 @@ def test_weights_that_compute_no_numbers_are_named_in_one_line(factor, words, q2
 
 
 def test_the_best_rate_is_found_whatever_the_name_of_the_comparison(q2, tmp_path):
-    rates = ("-dataset", "octmnist", "-skip_test", "-learning_rate", *EDITIONS["octmnist"].learning_rates)
+    rates = ("-dataset", "octmnist", "-skip_test", "-learning_rate", *DATASETS["octmnist"].learning_rates)
     assert q2(*rates, "-run_name", "some name").returncode == 0
     strided = q2("-dataset", "octmnist", "-no_maxpool", "-skip_test")
     assert "the best of the comparison in" in strided.stdout and "some name" in strided.stdout, strided.stderr
