@@ -252,9 +252,9 @@ def unpacking(origin, what):
 
 
 def untar(archive, folder, max_bytes):
-    """Unpack a compressed tar archive into `folder`.
+    """Unpack a compressed tar archive, whose hash is known, into `folder`.
 
-    Raises `UserError` if the archive is damaged, has more than `max_bytes`, or a file that would lie out of the folder.
+    Raises `UserError` if the archive is damaged, has more than `max_bytes`, or anything but files inside the folder.
     """
     from tqdm import tqdm
 
@@ -275,11 +275,9 @@ def untar(archive, folder, max_bytes):
 
 
 def _extract(tar, member, folder):
-    """Unpack one member. The filter "data" refuses what leaves the folder; Python 3.11.0 to 3.11.3 lack it."""
-    if hasattr(tarfile, "data_filter"):
-        tar.extract(member, folder, filter="data")
-        return
-    path = Path(os.path.normpath(folder / member.name))
-    if not (member.isfile() or member.isdir()) or folder not in path.parents:
+    """Unpack a plain file or a folder inside `folder`; all else is refused. Python 3.11.0 to 3.11.3 have no filter."""
+    has_filter = hasattr(tarfile, "data_filter")
+    is_inside = has_filter or folder in Path(os.path.normpath(folder / member.name)).parents
+    if not is_inside or not (member.isfile() or member.isdir()):
         raise ValueError(f"it has {member.name!r}, which is no plain file inside the folder")
-    tar.extract(member, folder)
+    tar.extract(member, folder, **({"filter": "data"} if has_filter else {}))
