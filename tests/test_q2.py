@@ -236,7 +236,8 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_a_run_that_was_not(
         (["-run_name", "../elsewhere"], ["-run_name", "without a path"]),
         (["-batch_size", "10000000000000000000"], ["-batch_size"]),
         (["-dataset", "no_such.npz"], ["no_such.npz", "does not exist"]),
-        (["-data", "real", "-data_dir", "nowhere"], ["kuzushiji_mnist.npz is missing", "download_kuzushiji_mnist.py"]),
+        (["-data", "real", "-data_dir", "tests"], ["kuzushiji_mnist.npz is missing", "download_kuzushiji_mnist.py"]),
+        (["-data_dir", "nowhere"], ["there is no folder", "-data_dir"]),
         (["-learning_rate", "0.1", "-conv_1_name", "convblock1[0]"], ["convblock1[0]", "conv1, conv2"]),
     ],
 )
@@ -252,14 +253,14 @@ def test_a_result_of_another_form_is_named_in_one_line(content, q2, tmp_path):
     assert_user_error(q2(*command, "-resume"), "result.json", "run again")
 
 
-@pytest.mark.parametrize(("factor", "words"), [(1e30, ["too large"]), (math.nan, ["not finite"])])
+@pytest.mark.parametrize(("factor", "words"), [(1e30, ["too large"]), (math.nan, ["best.pt", "not finite"])])
 def test_weights_that_compute_no_numbers_are_named_in_one_line(factor, words, q2, tmp_path):
     command = ("-learning_rate", "0.1", "-epochs", "1", "-run_name", "x")
     assert q2(*command, "-skip_test").returncode == 0
     path = tmp_path / "q2" / "x" / "best.pt"
     weights = {name: factor * weight for name, weight in runs.read_checkpoint(path)["weights"].items()}
     files.write_state(path, {"weights": weights})
-    assert_user_error(q2(*command, "-resume"), "best.pt", *words)
+    assert_user_error(q2(*command, "-resume"), *words)
 
 
 def test_the_best_rate_is_found_whatever_the_name_of_the_comparison(q2, tmp_path):
@@ -318,7 +319,7 @@ def test_other_images_have_another_folder_and_are_not_compared(q2, data_dir, tmp
     np.savez(other / "octmnist.npz", **make_arrays(4, SIZES | {"test": 31}))
     assert q2("-dataset", "octmnist", "-learning_rate", "0.1").returncode == 0
     strided = q2("-dataset", "octmnist", "-learning_rate", "0.1", "-no_maxpool", data_dir=other)
-    assert strided.returncode == 0 and "cannot be compared" in strided.stdout
+    assert strided.returncode == 0 and "not compared" in strided.stdout
     before = read_result(tmp_path, "octmnist-epochs=2-learning_rate=0.1")
     assert q2("-dataset", other / "octmnist.npz", "-edition", "octmnist", "-learning_rate", "0.1").returncode == 0
     assert read_result(tmp_path, "octmnist-epochs=2-learning_rate=0.1") == before
