@@ -24,8 +24,7 @@ from options import UserError
 MAX_UNPACKED = 2**30  # bytes; the course's Kuzushiji-MNIST.npz, 70,000 x 784 float64, has 440 MB
 RETRAIN = "run again without -resume"  # advice for a damaged file of a run
 
-# What gzip, tarfile, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged or
-# is something else, besides `OSError`.
+# What damaged files make gzip, tarfile, zipfile and numpy (which parses a header as Python) raise, besides `OSError`.
 DAMAGED = (
     EOFError, KeyError, MemoryError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError,
     lzma.LZMAError, struct.error, tarfile.TarError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
@@ -185,7 +184,6 @@ def read_state(path, map_location="cpu"):
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             check_zip(archive, os.path.getsize(path))
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"the checksum of {damaged} is wrong")
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} is wrong")
     return torch.load(path, map_location=map_location, weights_only=True)
