@@ -39,6 +39,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import comparisons
 import encoders
+import onednn
 import utils
 from benchmarks.timing import FixedBatches, compare, require_close, require_equal
 from data import captions
@@ -138,11 +139,11 @@ def with_onednn(function):
     """`function` with oneDNN's products, as the script has them; all other sides have torch's own choice."""
 
     def call():
-        utils.use_onednn(True)
+        onednn.use_where_precise()
         try:
             return function()
         finally:
-            utils.use_onednn(False)
+            torch.backends.mkldnn.matmul.fp32_precision = "ieee"
 
     return call
 

@@ -91,7 +91,7 @@ def compare_with_products(step, shapes, n_repeats):
     """
     n_products = sum((1 + n_back) * times * many * m * k * n for times, many, m, k, n, n_back in shapes)
     factors = [
-        (times, torch.randn(many, m, k), torch.randn(many, k, n), torch.randn(many, m, n), n_back)
+        (times, *(torch.randn(many, *shape).squeeze(0) for shape in ((m, k), (k, n), (m, n))), n_back)
         for times, many, m, k, n, n_back in shapes
     ]
 
