@@ -1,7 +1,8 @@
 """Files: written whole or not at all, and read without trusting them.
 
-A reader sees the old file or the new one, never a part of it. A damaged file ends in one line. No code ever runs from a file
-(`allow_pickle=False`, `weights_only=True`), and an archive that would fill the memory is refused by its declared size.
+A reader sees the old file or the new one, never a part of it. A damaged file ends in one line. No code ever runs from a
+file (`allow_pickle=False`, `weights_only=True`), and an archive that would fill the memory is refused by its declared
+size.
 numpy and torch are imported where they are used, so that scripts without them need not wait.
 """
 
@@ -24,8 +25,8 @@ from options import UserError
 MAX_UNPACKED = 2**30  # bytes; the course's Kuzushiji-MNIST.npz, 70,000 x 784 float64, has 440 MB
 RETRAIN = "run again without -resume"  # advice for a damaged file of a run
 
-# What gzip, tarfile, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged or is
-# something else, besides `OSError`.
+# What gzip, tarfile, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged or
+# is something else, besides `OSError`.
 DAMAGED = (
     EOFError,
     KeyError,
@@ -102,7 +103,7 @@ def write_table(path, header, rows):
 
 
 def write_arrays(path, arrays, compress=False):
-    """Write a dict of arrays as .npz, atomically; compression takes long for large arrays of floats, and gains little."""
+    """Write a dict of arrays as .npz, atomically; to compress large arrays of floats takes long and gains little."""
     import numpy as np
 
     content = io.BytesIO()
@@ -165,7 +166,7 @@ def read_table(path, header):
 
 
 def check_zip(archive, allowed=0):
-    """Raise `ValueError` for a `zipfile.ZipFile` with more than `MAX_UNPACKED` bytes (or than `allowed`) when it is unpacked."""
+    """Raise `ValueError` for a `zipfile.ZipFile` that unpacks to more than `MAX_UNPACKED` bytes, or than `allowed`."""
     limit = max(MAX_UNPACKED, allowed)
     if sum(member.file_size for member in archive.infolist()) > limit:
         raise ValueError(f"it unpacks to more than {limit:,} bytes")
@@ -188,8 +189,8 @@ def read_arrays(path):
 def read_state(path, map_location="cpu"):
     """What `torch.save` wrote of tensors and plain values; nothing else is unpickled.
 
-    Raises whatever a damaged file makes torch raise. The checksums are compared first: torch does not, and would answer a file
-    with a hole in it with wrong weights.
+    Raises whatever a damaged file makes torch raise. The checksums are compared first: torch does not, and would give
+    wrong weights for a file with a hole in it.
     """
     import torch
 
