@@ -12,6 +12,7 @@ by channel, since those of an untrained network hardly differ between images. An
 import hashlib
 import importlib.util
 import inspect
+import math
 import socket
 import sys
 import time
@@ -21,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
 import files
-import models
 from data import captions, sources
 from data.fetch import download
 from options import UserError, warn
@@ -65,7 +66,90 @@ class ResNet18(nn.Module):
         return x
 
 
-NETWORKS = {"resnet18": ResNet18, "efficientnet_lite0": models.EfficientNetLite0}
+class EfficientNetLite0(nn.Module):
+    """The convolutions of EfficientNet-Lite0, the encoder where ResNet-18's weights cannot be fetched.
+
+        x -> stem -> 16 blocks -> head,  block(x) = project(depthwise(expand(x))) (+ x where the shape allows it)
+
+    A stage of `STAGES` is (blocks, kernel, stride of the first block, expansion, output channels). Every convolution is
+    padded as TensorFlow's "SAME" does, which puts the odd cell on the right and below; batch normalisation has an
+    epsilon of 1e-3; the activation is ReLU6, and a block has none behind its projection. There is no
+    squeeze-and-excitation (Tan and Le, 2019, https://arxiv.org/abs/1905.11946, table 1; the Lite variants were
+    published with TensorFlow).
+
+    The modules have the names of the published state dict, without its leading underscores.
+
+    Shapes:
+        x: (batch_size, 3, 224, 224), (pixel - 127) / 128
+        returns (batch_size, 1280, 7, 7)
+    """
+
+    STEM_CHANNELS, N_CHANNELS = 32, 1280
+    STAGES = (
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    )
+    EPSILON = 1e-3
+
+    def __init__(self):
+        super().__init__()
+        self.conv_stem = nn.Conv2d(3, self.STEM_CHANNELS, 3, stride=2, bias=False)
+        self.bn0 = nn.BatchNorm2d(self.STEM_CHANNELS, eps=self.EPSILON)
+        blocks, channels = [], self.STEM_CHANNELS
+        for n_blocks, kernel, stride, expansion, out_channels in self.STAGES:
+            for i in range(n_blocks):
+                blocks.append(_InvertedResidual(channels, out_channels, kernel, stride if i == 0 else 1, expansion))
+                channels = out_channels
+        self.blocks = nn.ModuleList(blocks)
+        self.conv_head = nn.Conv2d(channels, self.N_CHANNELS, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(self.N_CHANNELS, eps=self.EPSILON)
+
+    def forward(self, x):
+        x = F.relu6(self.bn0(conv_same(x, self.conv_stem)))
+        for block in self.blocks:
+            x = block(x)
+        return F.relu6(self.bn1(self.conv_head(x)))
+
+
+class _InvertedResidual(nn.Module):
+    """A block of `EfficientNetLite0`: a wide depthwise convolution between two of 1x1 (Sandler et al., 2018)."""
+
+    def __init__(self, in_channels, out_channels, kernel, stride, expansion):
+        super().__init__()
+        width, eps = in_channels * expansion, EfficientNetLite0.EPSILON
+        self.is_residual = stride == 1 and in_channels == out_channels
+        self.expand_conv = None
+        if expansion > 1:
+            self.expand_conv = nn.Conv2d(in_channels, width, 1, bias=False)
+            self.bn0 = nn.BatchNorm2d(width, eps=eps)
+        self.depthwise_conv = nn.Conv2d(width, width, kernel, stride=stride, groups=width, bias=False)
+        self.bn1 = nn.BatchNorm2d(width, eps=eps)
+        self.project_conv = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels, eps=eps)
+
+    def forward(self, x):
+        out = x if self.expand_conv is None else F.relu6(self.bn0(self.expand_conv(x)))
+        out = F.relu6(self.bn1(conv_same(out, self.depthwise_conv)))
+        out = self.bn2(self.project_conv(out))
+        return x + out if self.is_residual else out
+
+
+def conv_same(x, conv):
+    """`conv` of x with TensorFlow's SAME padding: ceil(n / stride) output cells; the odd cell goes to the end."""
+    kernel, stride = conv.kernel_size[0], conv.stride[0]  # squares
+    pads = []
+    for n in (x.shape[3], x.shape[2]):  # `F.pad` begins with the last dimension
+        total = max((math.ceil(n / stride) - 1) * stride + kernel - n, 0)
+        pads += [total // 2, total - total // 2]
+    return conv(F.pad(x, pads))
+
+
+NETWORKS = {"resnet18": ResNet18, "efficientnet_lite0": EfficientNetLite0}
 
 
 def choose(name, weights):
