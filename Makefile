@@ -23,9 +23,9 @@ test: $(READY)
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz
 
-# Every training script is killed again and again and must end with the same bits.
+# Every training script is ended again and again, and resumed, and must finish with the same bytes.
 fault: $(READY)
-	$(BIN)/python tests/fault.py
+	$(BIN)/python -m tests.fault
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_q2.py
