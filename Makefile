@@ -19,7 +19,7 @@ setup: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
 
-# 100,000 damaged and hostile files, each of which must end in a value or in one line: some ten minutes on one core.
+# 50,000 damaged files, each of which must end in a value or in one line.
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz
 

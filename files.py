@@ -29,7 +29,7 @@ RETRAIN = "run again without -resume"  # advice for a damaged file of a run
 # is something else, besides `OSError`.
 DAMAGED = (
     EOFError,
-    KeyError,
+    LookupError,
     MemoryError,
     OverflowError,
     RuntimeError,
@@ -183,7 +183,10 @@ def read_arrays(path):
     with zipfile.ZipFile(path) as archive:
         check_zip(archive, os.path.getsize(path))
     with np.load(path, allow_pickle=False) as npz:
-        return dict(npz)
+        arrays = dict(npz)
+    if any(isinstance(array, bytes) for array in arrays.values()):  # so numpy gives a member of another form
+        raise ValueError("it holds something else than arrays")
+    return arrays
 
 
 def read_state(path, map_location="cpu"):

@@ -92,7 +92,7 @@ def differences(config, other):
 def options_of(config):
     """The options of a config; earlier versions named an edition by its data set."""
     options = dict(config["options"])
-    if options.get("edition") is not None:
+    with suppress(KeyError, TypeError):  # it has none, or one that is unknown here
         options["edition"] = editions.find(options["edition"]).year
     return options
 
@@ -166,7 +166,7 @@ class Found:
 
     @property
     def bundled(self):
-        return self.config["data"]["bundled"]
+        return files.read_json(self.folder / CONFIG, "data", "bundled", of=bool)
 
     @cached_property
     def result(self):
