@@ -28,21 +28,9 @@ RETRAIN = "run again without -resume"  # advice for a damaged file of a run
 # What gzip, tarfile, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged or
 # is something else, besides `OSError`.
 DAMAGED = (
-    EOFError,
-    LookupError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    lzma.LZMAError,
-    struct.error,
-    tarfile.TarError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+    EOFError, LookupError, MemoryError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError,
+    lzma.LZMAError, struct.error, tarfile.TarError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def reason_of(error):
@@ -53,7 +41,7 @@ def reason_of(error):
 
 @contextmanager
 def writing(path):
-    """Inside the block the system's refusal to write becomes a `UserError` that names `path`."""
+    """Turn an `OSError` of the block into a `UserError` that says that `path` cannot be written."""
     try:
         yield
     except OSError as error:
@@ -122,10 +110,8 @@ def write_state(path, state):
 
 def require_regular(path):
     """Raise `OSError` unless `path` is a plain file, or a link to one: a pipe never ends, and a device neither."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(code, os.strerror(code) if code == errno.EISDIR else "Not a regular file", str(path))
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def read_bytes(path):
@@ -183,10 +169,7 @@ def read_arrays(path):
     with zipfile.ZipFile(path) as archive:
         check_zip(archive, os.path.getsize(path))
     with np.load(path, allow_pickle=False) as npz:
-        arrays = dict(npz)
-    if any(isinstance(array, bytes) for array in arrays.values()):  # so numpy gives a member of another form
-        raise ValueError("it holds something else than arrays")
-    return arrays
+        return dict(npz)
 
 
 def read_state(path, map_location="cpu"):

@@ -102,13 +102,10 @@ class Recognition(experiment.SequenceExperiment):
     """Sound to letters: the network, its loss, its validation and its test."""
 
     question, base_name = "q3-asr", "ljspeech"
-    score, score_name, judged, maximize = "val_cer", "CER", "cer", False
+    score, score_name, maximize, measure = "val_cer", "CER", False, metrics.TRANSCRIPTION
     free_options = (*options.SEARCH, "transcribe")
     loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
     max_threads = 4
-
-    def __init__(self, args, defaults, data, settings=None):
-        super().__init__(args, defaults, data)  # the symbols are fixed, so there are no settings
 
     def facts(self):
         sizes = {split: len(ids) for split, ids in self.data.ids.items()}
@@ -144,7 +141,7 @@ class Recognition(experiment.SequenceExperiment):
         else:
             logits, guided_loss = model.decoder(tgt_in, enc_output, n_positions), 0.0
         smoothing = args.label_smoothing if model.training else 0.0
-        loss, n_letters = losses.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
+        loss, n_letters = utils.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
         loss = loss + args.guided_attention * guided_loss
         if model.training and model.ctc is not None:
             ctc_loss = losses.ctc_loss(model.ctc(enc_output), n_positions, tgt_out, PADDING_IDX)
@@ -155,11 +152,10 @@ class Recognition(experiment.SequenceExperiment):
         if not self.data.ids["val"]:
             return {}
         scores = metrics.transcription(self.decode(model, "val"), self.data.texts["val"])
-        val_loss = self.mean_loss(model, "val")
-        return {"val_loss": val_loss} | {f"val_{name}": scores[name] for name in SCORES}
+        return {"val_loss": self.mean_loss(model, "val")} | {f"val_{name}": scores[name] for name in SCORES}
 
-    def mean_loss(self, model, split):
-        return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
+    def refs(self, split):
+        return self.data.texts[split]
 
     def decode(self, model, split, **search):
         return [hyp for hyp, _ in self.transcribe(model, self.data.rows[split].tolist(), **search)]
@@ -188,13 +184,6 @@ class Recognition(experiment.SequenceExperiment):
         of_each = zip(texts, found.weights, max_steps, (n_frames + 1) // 2)  # a text that was cut has no stop symbol
         return [(hyp, alpha[: min(len(hyp) + 1, n), :, :n_positions].cpu()) for hyp, alpha, n, n_positions in of_each]
 
-    def score_of(self, hyps, split):
-        refs = self.data.texts[split]
-        return metrics.cer(hyps, refs) if refs else None
-
-    def difference(self, hyps_a, hyps_b):
-        return metrics.cer_difference(hyps_a, hyps_b, self.data.texts["test"])
-
     def differences(self, hyps_a, hyps_b):
         return metrics.transcription_differences(hyps_a, hyps_b, self.data.texts["test"])
 
@@ -216,7 +205,7 @@ class Recognition(experiment.SequenceExperiment):
         self.draw_attention(model, folder)
         trivial = baselines.transcribe(data.clips("train"), data.clips("test"))
         unrelated = metrics.similarities(refs[1:] + refs[:1], refs)
-        other = DECODERS[self.args.decoder == DECODERS[0]]
+        (other,) = set(DECODERS) - {self.args.decoder}
         clips = text.at_equal_distances(list(zip(data.rows["train"].tolist(), data.texts["train"])), N_TRAIN_CLIPS)
         train_rows, train_refs = zip(*clips)
         train_hyps, alphas = zip(*self.transcribe(model, train_rows, return_weights=True))
@@ -242,16 +231,6 @@ class Recognition(experiment.SequenceExperiment):
         letters, heading = [*hyp, speech.STOP][: len(alpha)], f"{utils.data_title(self.data)}\nreference: {ref}"
         shown = (self.data.seconds(row), "Letter", "Weight", letters, heading)
         utils.plot_over_time(folder / "attention.pdf", alpha.mean(dim=1), *shown)
-
-    def test_scores(self, hyps):
-        return metrics.transcription(hyps, self.data.texts["test"])
-
-    def score_lines(self, scores):
-        return metrics.transcription_lines(scores)
-
-    def report(self, result):
-        super().report(result)
-        print(*metrics.speech_lines(result), sep="\n")
 
 
 def transcribe(args):

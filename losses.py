@@ -1,19 +1,7 @@
-"""The losses of the questions that write texts; each returns a sum over the symbols of a batch."""
+"""What speech recognition adds to its loss in training; each is a sum over the texts of a batch."""
 
 import torch
 import torch.nn.functional as F
-
-
-def sequence_loss(logits, tgt_out, padding_idx, label_smoothing=0.0):
-    """The cross-entropy of the symbols of a batch, without its padding: its sum, and the number of symbols.
-
-    Shapes:
-        logits: (batch_size, max_tgt_len, vocab_size)
-        tgt_out: (batch_size, max_tgt_len), the symbols that they predict
-    """
-    options = {"ignore_index": padding_idx, "label_smoothing": label_smoothing, "reduction": "sum"}
-    loss = F.cross_entropy(logits.flatten(0, 1), tgt_out.flatten(), **options)
-    return loss, (tgt_out != padding_idx).sum()
 
 
 def ctc_loss(logits, n_positions, tgt_out, padding_idx):

@@ -3,6 +3,8 @@
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
 
 import Levenshtein
 import numpy as np
@@ -44,6 +46,20 @@ def format_interval(figure, sign=""):
     return f"{figure['value']:{sign}.4f} (95 % interval {figure['low']:{sign}.4f} to {figure['high']:{sign}.4f})"
 
 
+def score_lines(value, name=""):
+    """Every score in a result as a line: its name, and its value with the interval where it has one."""
+    if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
+        yield f"  {name}: {format_interval(value)}"
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from score_lines(inner, f"{name} {key}".strip())
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for i, inner in enumerate(value, start=1):
+            yield from score_lines(inner, f"{name} {i}")
+    elif isinstance(value, int | float | str):
+        yield f"  {name}: {value}"
+
+
 def mcnemar(correct_a, correct_b):
     """McNemar's exact test of two classifiers on the same examples (McNemar, 1947).
 
@@ -62,13 +78,6 @@ def mcnemar(correct_a, correct_b):
         "p_value": float(p_value),
         "difference": paired_difference(correct_a, correct_b),
     }
-
-
-def mcnemar_line(comparison, name_a, name_b):
-    """A comparison by `mcnemar` as a line for the screen."""
-    difference = format_interval(comparison["difference"], sign="+")
-    only = f"right only {name_a} {comparison['only_a']}, only {name_b} {comparison['only_b']}"
-    return f"{name_a} minus {name_b}: {difference}; {only}, McNemar p = {comparison['p_value']:.2g}"
 
 
 def confusion(y, y_hat, n_classes):
@@ -112,37 +121,6 @@ def classification(y, log_probs):
     }
 
 
-TEST_NAMES = {"official": "the official set", "course_529": "the course's subset"}
-BASELINE_NAMES = {"majority": "the most frequent class", "nearest_centroid": "the nearest class mean"}
-
-
-def image_lines(result):
-    """The result of an image classifier as lines for the screen."""
-    bundled = " (bundled data)" if result["bundled"] else ""
-    for name, scores in result["test"].items():
-        which = f", {TEST_NAMES[name]}, {scores['acc']['n']} images" if len(result["test"]) > 1 else ""
-        yield f"Final Test acc{which}: {format_interval(scores['acc'])}{bundled}"
-        yield from classification_lines(scores, result["class_names"])
-    shown = ", ".join(f"{BASELINE_NAMES[name]} {acc:.4f}" for name, acc in result["baselines"].items())
-    yield f"For comparison, test acc of {shown}{bundled}"
-    pixels = [point["pixels"] for point in result["shifted_acc"]]
-    shown = ", ".join(f"{point['acc']['value']:.4f}" for point in result["shifted_acc"])
-    yield f"Test acc after a shift of {pixels[0]} to {pixels[-1]} pixels: {shown}{bundled}"
-    if "equivariance" in result:
-        shown = ", ".join(f"{name} {error:.1e}" for name, error in result["equivariance"].items())
-        yield f"Relative error of the equivariance of conv1: {shown}"
-    if result.get("pooled"):
-        yield mcnemar_line(result["pooled"], "pooled", "strided")
-
-
-def classification_lines(figures, class_names):
-    """The figures of `classification` after the first as lines for the screen."""
-    by_class = zip(class_names, figures["per_class_acc"], strict=True)
-    yield "  by class: " + ", ".join(f"{name} {acc:.4f}" for name, acc in by_class if acc is not None)
-    if figures["macro_auc"] is not None:
-        yield f"  macro one-vs-rest AUC: {figures['macro_auc']:.4f}"
-
-
 def distances(hyps, refs):
     """The Levenshtein distance of each translation from its reference."""
     return np.array([Levenshtein.distance(hyp, ref) for hyp, ref in zip(hyps, refs, strict=True)])
@@ -151,6 +129,16 @@ def distances(hyps, refs):
 def error_rates(hyps, refs):
     """Levenshtein distance over the reference's length, one for each sentence (the handout's error rate before the mean)."""
     return distances(hyps, refs) / np.array([len(ref) for ref in refs])
+
+
+def error_rate(hyps, refs):
+    """The mean error rate of the texts, with its interval."""
+    return mean(error_rates(hyps, refs))
+
+
+def error_rate_difference(hyps_a, hyps_b, refs):
+    """The mean error rate of a minus that of b, paired."""
+    return paired_difference(error_rates(hyps_a, refs), error_rates(hyps_b, refs))
 
 
 def by_length(lengths, rates, at_least):
@@ -183,14 +171,6 @@ def translation(hyps, refs, seen=()):
         "err_rate_seen": mean(rates[is_seen]) if is_seen.any() else None,
         "err_rate_unseen": mean(rates[~is_seen]) if not is_seen.all() else None,
     }
-
-
-def translation_lines(figures):
-    """The figures of `translation` after the first as lines for the screen."""
-    yield f"  CER {figures['cer']:.4f}, exact {format_interval(figures['exact'])}, chrF {figures['chrf']:.2f}"
-    for key, label in (("err_rate_seen", "occurs"), ("err_rate_unseen", "does not occur")):
-        if figures[key]:
-            yield f"  target {label} in training ({figures[key]['n']}): {format_interval(figures[key])}"
 
 
 def ratio(parts, wholes):
@@ -285,13 +265,6 @@ def differing(hyps, refs, n_examples):
     return [{"ref": refs[i], "hyp": hyps[i]} | {name: float(v[i]) for name, v in values.items()} for i in chosen]
 
 
-def differing_lines(rows):
-    """The pairs of `differing` as lines for the screen."""
-    for row in rows:
-        shown = ", ".join(f"{name} {row[name]:.2f}" for name in SIMILARITIES)
-        yield f"The similarities differ: {row['ref']!r}, written {row['hyp']!r}: {shown}"
-
-
 def word_edits(hyps, refs):
     """The word edits between each text and its reference, and the references' numbers of words, by jiwer; no reference is empty."""
     import jiwer  # slow to import
@@ -330,18 +303,6 @@ def attention_report(hyps, refs, weights):
     }
 
 
-def attention_lines(figures, bundled=""):
-    """The scores of `attention_report` as lines for the screen."""
-    yield f"On training clips, CER: {format_interval(figures['cer'])}{bundled}"
-    yield f"  against the text of another clip: {format_interval(figures['shuffled_cer'])}"
-    rises = "  rank correlation of the attended time with the letter: "
-    if figures["spearman"] is None:
-        yield rises + "none, no text has two letters"
-        return
-    heads = " and ".join(f"{figure['value']:.4f}" for figure in figures["spearman_heads"])
-    yield f"{rises}{format_interval(figures['spearman'])}; of each head alone: {heads}"
-
-
 def transcription(hyps, refs):
     """Figures of free-running transcriptions; JSON values.
 
@@ -356,13 +317,6 @@ def transcription(hyps, refs):
     }
 
 
-def transcription_lines(figures):
-    """The figures of `transcription` after the first as lines for the screen."""
-    yield f"  WER {format_interval(figures['wer'])}, exact {format_interval(figures['exact'])}"
-    for name in SIMILARITIES:
-        yield f"  {name.replace('_', '-')} similarity {format_interval(figures[name])}"
-
-
 def transcription_differences(hyps_a, hyps_b, refs):
     """CER, WER and the similarities of `transcription` for a minus those for b, paired: the same references."""
     (edits_a, n_words), (edits_b, _) = word_edits(hyps_a, refs), word_edits(hyps_b, refs)
@@ -372,26 +326,6 @@ def transcription_differences(hyps_a, hyps_b, refs):
         "wer": difference_of_ratios(edits_a, edits_b, n_words),
         **{name: paired_difference(values_a[name], values_b[name]) for name in SIMILARITIES},
     }
-
-
-def difference_lines(figures):
-    """The figures of `transcription_differences` as lines for the screen."""
-    for name in ("cer", "wer"):
-        yield f"  {name.upper()} {format_interval(figures[name], sign='+')}"
-    for name in SIMILARITIES:
-        yield f"  {name.replace('_', '-')} similarity {format_interval(figures[name], sign='+')}"
-
-
-def speech_lines(result):
-    """What the result of a recogniser says beside the scores of its searches, as lines for the screen."""
-    bundled = " (bundled data)" if result["bundled"] else ""
-    truncated = f" (truncated: {result['n_cut']} texts are cut)" if result["n_cut"] else ""
-    yield f"Final Test loss{truncated}: {result['test']['greedy']['loss']:.4f}{bundled}"
-    yield from differing_lines(result["differing"])
-    yield from attention_lines(result["train_clips"], bundled)
-    if result["other"]:
-        yield f"{result['other']['decoder']} minus {result['decoder']}, paired{bundled}:"
-        yield from difference_lines(result["other"])
 
 
 class Bleu:
@@ -458,6 +392,16 @@ def mean_bleu(refs, ours, others=()):
     return paired_bleu(*([Bleu(hyps, refs) for hyps in lists] for lists in (ours, others)))
 
 
+def bleu(hyps, refs):
+    """The BLEU-4 of captions, with its interval."""
+    return mean_bleu(refs, [hyps])
+
+
+def bleu_difference(hyps_a, hyps_b, refs):
+    """The BLEU-4 of a minus that of b, paired."""
+    return mean_bleu(refs, [hyps_a], [hyps_b])
+
+
 def captioning(hyps, refs, others=()):
     """Figures of free-running captions; JSON values.
 
@@ -489,23 +433,22 @@ def leave_one_out_bleu(refs):
     return float(np.mean(scores))
 
 
-def captioning_lines(result):
-    """The result of a captioning run as lines for the screen."""
-    bundled = " (bundled data)" if result["bundled"] else ""
-    for name, figures in result["test"].items():
-        if figures is None:
-            continue
-        how = {"beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}.get(name, name).format(
-            **figures
-        )
-        yield f"Final Test BLEU-4, {how}: {format_interval(figures['bleu4'])}{bundled}"
-        shown = ", ".join(f"BLEU-{order} {figures[f'bleu{order}']:.4f}" for order in (1, 2, 3))
-        yield f"  {shown}, chrF {figures['chrf']:.2f} ({figures['signature']})"
-        for other, difference in figures["differences"].items():
-            yield f"  minus {other}, paired: {format_interval(difference, sign='+')}"
-    for name, figure in result.get("baselines", {}).items():
-        yield f"Baseline, {name}: {format_interval(figure)}{bundled}"
-    if result.get("leave_one_out") is not None:
-        yield f"For scale, each reference against the others: {result['leave_one_out']:.4f}{bundled}"
-    for example in result.get("examples", []):
-        yield f"{example['image']}: {example['hyp']} (reference: {example['refs'][0]})"
+class Measure(NamedTuple):
+    """How the texts of a question are judged against their references.
+
+    Attributes:
+        name: the score by which runs are compared, among the names of `scores`.
+        score: (hyps, refs) -> that score with its interval.
+        difference: (hyps_a, hyps_b, refs) -> the score of a minus that of b, paired.
+        scores: (hyps, refs, ...) -> all scores, a dict.
+    """
+
+    name: str
+    score: Callable
+    difference: Callable
+    scores: Callable
+
+
+TRANSLATION = Measure("err_rate", error_rate, error_rate_difference, translation)
+TRANSCRIPTION = Measure("cer", cer, cer_difference, transcription)
+CAPTIONING = Measure("bleu4", bleu, bleu_difference, captioning)

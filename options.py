@@ -4,7 +4,6 @@ Standard library only, so that `--help` and a wrong option answer at once: the s
 """
 
 import argparse
-import errno
 import importlib.util
 import math
 import os
@@ -23,7 +22,6 @@ MAX_THREADS = 1024
 MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEAST_PYTHON = (3, 11)
 # What the training scripts import beside the standard library.
 PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "jiwer")
@@ -173,6 +171,9 @@ def run_script(main):
         sys.exit(code)
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
+    except ModuleNotFoundError:
+        require_packages()
+        raise
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -185,11 +186,6 @@ def run_script(main):
     except BrokenPipeError:
         _close_output()
         sys.exit(BROKEN_PIPE)
-    except OSError as error:  # of `print`: `files.writing` names its file
-        if error.errno not in NO_ROOM:
-            raise
-        _close_output()
-        sys.exit(_error_line(f"the output cannot be written ({error.strerror}); make room where it goes", USER_ERROR))
 
 
 def _prepare_streams():
@@ -273,13 +269,6 @@ def path(text):
     return Path(text).expanduser().absolute()
 
 
-def folder(text):
-    """An argparse type: a folder that is there."""
-    if not path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"must be a folder that is there, got {text!r}")
-    return path(text)
-
-
 def name_or_path(*names):
     """An argparse type: one of `names` as it is, anything else as an absolute path; both are strings."""
     return lambda text: text if text in names else str(path(text))
@@ -311,7 +300,7 @@ def add_data_options(parser):
     """Which data, and where they are; `data.sources` reads these."""
     help = "real data, the bundled data that this project generates, or (auto, the default) real if they are there"
     parser.add_option("data", choices=["auto", "real", "bundled"], default="auto", help=help)
-    parser.add_option("data_dir", type=folder, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
+    parser.add_option("data_dir", type=path, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
 
 
 def add_report_options(parser, output_dir):
@@ -398,6 +387,7 @@ def add_run_options(parser):
     parser.add_option("run_name", type=run_name, metavar="NAME", help=help)
     help = "go on with the interrupted run of these options; with auto start it if there is none"
     parser.add_option("resume", nargs="?", const="must", choices=["must", "auto"], help=help)
+    parser.add_option("verbose", action="store_true", help="print every score of the result at the end")
     parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")
 
 

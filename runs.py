@@ -12,7 +12,6 @@ from pathlib import Path
 
 import filelock
 
-import editions
 import files
 from options import DEFAULT_SEED, Interrupted, UserError, rank, warn
 
@@ -21,7 +20,9 @@ LAST, BEST = "last.pt", "best.pt"
 LOCK, NEW = ".lock", ".new-"
 RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
 # These options do not change the result. (Data are compared by fingerprint.)
-WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads", "memory_budget")
+WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads")
+WHERE += ("memory_budget", "verbose")
+OLD_EDITIONS = {"kuzushiji_mnist": "2022-23", "octmnist": "2023-24", "fashion_mnist": "2021-22"}
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
 
 
@@ -92,8 +93,8 @@ def differences(config, other):
 def options_of(config):
     """The options of a config; earlier versions named an edition by its data set."""
     options = dict(config["options"])
-    with suppress(KeyError, TypeError):  # it has none, or one that is unknown here
-        options["edition"] = editions.find(options["edition"]).year
+    if isinstance(options.get("edition"), str):
+        options["edition"] = OLD_EDITIONS.get(options["edition"], options["edition"])
     return options
 
 

@@ -1,4 +1,4 @@
-"""What the questions share: seeds, devices and threads, the batches, the one training loop, and (from `plots`) the figures."""
+"""What the questions share: seeds, devices, threads, batches, the one training loop, and (from `plots`) the figures."""
 
 import functools
 import inspect
@@ -31,23 +31,19 @@ from plots import (
 )
 
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
-N_MULTIPLIED = 256  # rows and columns of a product of numbers from -1 to 1
-MAX_PRODUCT_ERROR = 1e-4  # of that product in float32; with factors in bfloat16 it is 0.06
 
 
-def configure_torch(seed, device, threads=None, max_threads=1, onednn=False):
+def configure_torch(seed, device, threads=None, max_threads=1):
     """Seed every generator, make the kernels deterministic, set the CPU threads; returns the `torch.device`.
 
     Args:
         device: "auto" takes a CUDA GPU if there is one.
-        threads: None is torch's own choice, but at most `max_threads`, where more do not pay.
-        onednn: see `use_onednn`.
+        threads: None is torch's own choice, but at most `max_threads`; more are not faster.
 
     Raises `UserError` for a device that is not there.
     """
     torch.set_num_threads(threads or min(torch.get_num_threads(), max_threads))
     torch.manual_seed(seed)
-    use_onednn(onednn)
     available = [*accelerators(), "cpu"]
     if device == "auto":
         device = "cuda" if "cuda" in available else "cpu"
@@ -58,37 +54,6 @@ def configure_torch(seed, device, threads=None, max_threads=1, onednn=False):
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
     return torch.device(device, parallel.start(device))
-
-
-def use_onednn(is_wanted):
-    """Let oneDNN multiply the float32 matrices on the CPU, or MKL, torch's own choice; oneDNN only where it is as precise.
-
-    On processors of AMD MKL does not use AVX-512, and oneDNN takes half the time. It compiles a kernel for each new shape, which
-    takes milliseconds. torch hands products to oneDNN only with the permission to round their factors to bfloat16. oneDNN makes
-    use of the permission on processors with AMX, and there MKL stays.
-    """
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if is_wanted and onednn_is_precise() else "ieee"
-
-
-@functools.cache
-def onednn_is_precise():
-    """Whether a product by oneDNN has the precision of float32; a small one is made to find out."""
-    matmul = torch.backends.mkldnn.matmul
-    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
-    A = torch.arange(N_MULTIPLIED**2, dtype=torch.float32).sin().view(N_MULTIPLIED, N_MULTIPLIED)
-    error = float((A @ A - A.double() @ A.double()).abs().max())
-    matmul.fp32_precision = before
-    return error < MAX_PRODUCT_ERROR
-
-
-def peak_memory_mb():
-    """The largest resident size of this process so far in megabytes, or None where the system does not tell."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class Batches:
@@ -279,6 +244,18 @@ def train_step(optimization, batch_loss, batch):
     parallel.average_gradients(optimization.params, n_terms)
     optimization.step()
     return loss.detach(), n_terms
+
+
+def sequence_loss(logits, tgt_out, padding_idx, label_smoothing=0.0):
+    """The cross-entropy of the symbols of a batch, without its padding: its sum, and the number of symbols.
+
+    Shapes:
+        logits: (batch_size, max_tgt_len, vocab_size)
+        tgt_out: (batch_size, max_tgt_len), the symbols that they predict
+    """
+    options = {"ignore_index": padding_idx, "label_smoothing": label_smoothing, "reduction": "sum"}
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tgt_out.flatten(), **options)
+    return loss, (tgt_out != padding_idx).sum()
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Which data a script reads: the real set if it is there, else the bundled data, and always said."""
+"""Which data a script reads: the real set if it is there, otherwise the bundled data, with a warning."""
 
 import functools
 import hashlib
@@ -43,7 +43,7 @@ def choose(mode, data_dir, candidates, title, fetch_command):
 
 
 def refuse_archive(path, option, is_read=()):
-    """Raise `UserError` for a file whose name is that of an archive, unless its suffix is among those that are read."""
+    """Raise `UserError` for a file with the suffix of an archive, unless the suffix is among those that are read."""
     suffix = Path(path).suffix.lower()
     if suffix in ARCHIVES and suffix not in is_read and os.path.isfile(path):
         raise UserError(f"{path} is an archive that is not read; unpack it first and give what was in it with {option}")
@@ -64,7 +64,7 @@ def fingerprint(arrays):
 
 
 def key_of(*parts):
-    """A few digits for the name of a cache file: another key as soon as one of the parts changes.
+    """A short hash for the name of a cache file; it changes when one of the parts changes.
 
     Args:
         parts: all that the cached data are made of. Of a `Path` the content counts, of a function or a class its source
@@ -124,3 +124,23 @@ def cached_arrays(name, make, compress=True, is_whole=lambda arrays: True):
     except UserError as error:
         warn(f"{error}; going on without a cache")
     return arrays
+
+
+def read_folder(folder, suffixes, read):
+    """Yield (name, `read(path)`) of each file in a folder that has one of the suffixes, by name.
+
+    A file that raises a `UserError` is skipped with a warning. Raises `UserError` for a folder without such a file.
+    """
+    try:
+        paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in suffixes)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions") from None
+    if not paths:
+        raise UserError(f"{folder} holds no file {', '.join(suffixes)}; name another folder")
+    for path in paths:
+        try:
+            content = read(path)
+        except UserError as error:
+            warn(f"{error}; it is skipped")
+        else:
+            yield path.name, content

@@ -10,6 +10,7 @@ they fit into a memory budget they are read, otherwise the file is mapped, so th
 soundfile and soxr are imported where they are used.
 """
 
+import functools
 import hashlib
 import os
 import subprocess
@@ -46,6 +47,7 @@ SETTINGS = (SAMPLE_RATE, N_FFT, HOP, N_MELS, MIN_POWER, DYNAMIC_RANGE)
 FRAMES_A_SECOND = SAMPLE_RATE / HOP
 FRAME_BYTES = N_MELS * np.dtype(np.float16).itemsize  # in the cache
 MIN_SECONDS, MAX_SECONDS = 0.05, 30.0  # of a clip; the longest of LJ Speech has 10.1 s
+SOUND_SUFFIXES = (".wav", ".flac")
 MAX_CHANNELS = 8  # what FLAC can have; a small WAV may claim a thousand
 SAMPLE_RATES = (8_000, 48_000)  # Hz, of a file to transcribe
 
@@ -135,7 +137,7 @@ def read_sound(path, any_rate=False):
             is_cut = len(samples) < file.frames or _is_cut(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; name a WAV or FLAC file that is there") from None
-    # soundfile raises a TypeError for a name that ends in .raw, whose format it wants to be told.
+    # soundfile raises a TypeError for a name that ends in .raw, since it has to be told the format of such files.
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"{path} cannot be read as sound ({files.reason_of(error)}); give a WAV or FLAC") from error
     if is_cut:
@@ -146,6 +148,15 @@ def read_sound(path, any_rate=False):
 
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
     return torch.from_numpy(samples)
+
+
+def open_sounds(paths):
+    """Yield (name, samples) of sound files of any rate; files of a folder that cannot be read are skipped."""
+    for path in paths:
+        if path.is_dir():
+            yield from sources.read_folder(path, SOUND_SUFFIXES, functools.partial(read_sound, any_rate=True))
+        else:
+            yield path.name, read_sound(path, any_rate=True)
 
 
 def _fault_of(file, any_rate):
@@ -167,7 +178,7 @@ def _is_cut(path):
     with open(path, "rb") as file:
         head = file.read(8)
     size = int.from_bytes(head[4:], "little")
-    if head[:4] != b"RIFF" or size == 2**32 - 1:  # a WAV that was written to a pipe does not know its size
+    if head[:4] != b"RIFF" or size == 2**32 - 1:  # a WAV that was written to a pipe has no size
         return False
     return os.path.getsize(path) + 1 < len(head) + size  # the last byte may be padding that was left out
 
@@ -229,7 +240,7 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
     paths = tuple(Path(data_dir) / FOLDER_NAME / name for name in (METADATA, WAVS))
     found = sources.choose(mode, data_dir, [paths], TITLE, DOWNLOAD_COMMAND)
     folder = bundled_folder() if found is None else found[0].parent
-    bundled = (folder / MARKER).exists()  # also of other texts that eSpeak NG spoke, wherever they lie
+    bundled = (folder / MARKER).exists()  # also in a folder of other texts that eSpeak NG spoke
     lines = read_metadata(folder / METADATA)
     clips, left_out = usable(lines, folder)
     splits = split(clips, counts, folder)
@@ -306,7 +317,7 @@ def read_metadata(path):
 
 
 def usable(lines, folder):
-    """The clips with a text and a sound file, and how many others there are, a dict by what they lack."""
+    """The clips with a text and a sound file, and the number of others, a dict from what they lack to their number."""
     advice = f"put the clips there, or name another folder that has {FOLDER_NAME} with -data_dir"
     try:
         with os.scandir(folder / WAVS) as entries:

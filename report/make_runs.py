@@ -26,7 +26,7 @@ def parse_args(argv=None):
     parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_option("scale", choices=["quick", "full"], default="quick", help="default: %(default)s")
     help = "data folder (default: data)"
-    parser.add_option("data_dir", type=options.folder, default=options.DATA_DIR, metavar="DIR", help=help)
+    parser.add_option("data_dir", type=options.path, default=options.DATA_DIR, metavar="DIR", help=help)
     options.add_report_options(parser, HERE)
     return parser.parse_args(argv)
 
@@ -44,6 +44,8 @@ GRACE = 10  # seconds that an interrupted command has to end by itself
 
 def main(argv=None):
     args = parse_args(argv)
+    if not args.data_dir.is_dir():
+        raise options.UserError(f"there is no folder {args.data_dir}; name one that is there with -data_dir")
     commands, start, failed = steps(args), time.perf_counter(), []
     for number, (command, paths) in enumerate(commands, start=1):
         shown = "python " + " ".join(command)

@@ -144,7 +144,8 @@ def prepare(reader, root, seed, number, folder):
         return folder
     if kind < 0.6:
         of_suffix = {".json": damaged_json, ".txt": damaged_text, ".csv": damaged_text}
-        change = damaged_zip if content[:2] == b"PK" else of_suffix.get(path.suffix, damaged_bytes)
+        is_own = path.parent.name == "cache"  # a cache that another program has packed is not expected
+        change = damaged_zip if content[:2] == b"PK" and not is_own else of_suffix.get(path.suffix, damaged_bytes)
     path.write_bytes(change(rng, content))
     return folder
 

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from conftest import assert_user_error, load_script
 from PIL import Image
 from sacrebleu.metrics import BLEU
+from torch import nn
 
 import baselines
 import decoding
+import files
 import metrics
 import models
-import runs
 import utils
 from data import captions, sources
 from data.bundled import captions as bundled_captions
@@ -44,16 +45,28 @@ def make_batch(n_images=3):
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_attention_matches_the_formula_written_as_loops(activation):
     torch.manual_seed(0)
-    attention = models.AdditiveAttention(HIDDEN, CHANNELS, 7, activation)
+    attention = models.AdditiveAttention(CHANNELS, HIDDEN, 7, activation)
     h, regions = torch.randn(2, 3, HIDDEN), torch.randn(2, REGIONS, CHANNELS)
-    context, alpha = attention(h, regions)
-    W_1, b, W_2 = attention.state_proj.weight, attention.state_proj.bias, attention.region_proj.weight
-    v, f = attention.score.weight[0], getattr(torch, activation)
+    z, alpha = attention(regions, h)
+    W_1, b, W_2 = attention.decoder_att.weight, attention.decoder_att.bias, attention.encoder_att.weight
+    v, f = attention.full_att.weight[0], getattr(torch, activation)
     for n in range(2):
         for j in range(3):
             e = torch.stack([v @ f(W_1 @ h[n, j] + b + W_2 @ s) for s in regions[n]])
             torch.testing.assert_close(alpha[n, j], e.softmax(dim=0))
-            torch.testing.assert_close(context[n, j], e.softmax(dim=0) @ regions[n])
+            torch.testing.assert_close(z[n, j], e.softmax(dim=0) @ regions[n])
+    torch.testing.assert_close(attention(regions, h, attention.encoder_att(regions)), (z, alpha))
+    with torch.no_grad():  # as in decoding
+        torch.testing.assert_close(attention(regions, h), (z.detach(), alpha.detach()))
+
+
+@pytest.mark.parametrize("has_gradients", [True, False])
+def test_tanh_in_place_is_torchs(has_gradients):
+    x = torch.cat([torch.linspace(-12, 12, 1001, dtype=torch.float64), torch.tensor([-1e4, 1e4])])
+    expected = torch.tanh(x)
+    with torch.set_grad_enabled(has_gradients):
+        assert models.tanh_(x) is x
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("use_attention", [False, True])
@@ -61,7 +74,9 @@ def test_forward_matches_the_cell_word_by_word(use_attention):
     """The handout's loop: the cell reads the embedded word, with attention joined by the context of the state before."""
     model = make_decoder(use_attention)
     regions, words = make_batch()
+    model.set_statistics(3 * regions + 2)
     logits = model(regions, words)
+    regions = (regions - model.region_mean) / model.region_std
     for n in range(3):
         for j in range(2):
             mean = regions[n].mean(dim=0)
@@ -69,8 +84,8 @@ def test_forward_matches_the_cell_word_by_word(use_attention):
             for t in range(int((words[n, j] != PAD_IDX).sum())):
                 x = model.embedding(words[n, j, t])
                 if use_attention:
-                    context, _ = model.attention(h.view(1, 1, -1), regions[n : n + 1])
-                    x = torch.cat([x, context[0, 0]])
+                    z, _ = model.attention(regions[n : n + 1], h.view(1, 1, -1))
+                    x = torch.cat([x, z[0, 0]])
                 h, c = (part[0] for part in model.decode_step(x.unsqueeze(0), (h.unsqueeze(0), c.unsqueeze(0))))
                 torch.testing.assert_close(logits[n, j, t], model.fc(h))
 
@@ -79,7 +94,7 @@ def test_forward_matches_the_cell_word_by_word(use_attention):
 def test_decoding_steps_match_forward(use_attention):
     model = make_decoder(use_attention)
     regions, words = make_batch()
-    model.set_statistics(2 * regions + 3)  # decoding and training standardise in different places
+    model.set_statistics(2 * regions + 3)
     words = words.masked_fill(words == PAD_IDX, UNK_IDX)
     expected = model(regions, words).log_softmax(dim=-1)
     state, memory = model.start(regions)
@@ -110,10 +125,29 @@ def test_the_order_of_captions_and_images_does_not_change_the_loss(use_attention
     assert loss(regions, words) == pytest.approx(loss(regions, longer), rel=1e-5)
 
 
-def test_only_the_captions_that_go_on_are_computed():
-    model = make_decoder(True)
-    words = torch.tensor([[[4, 5, 6, 7], [4, 0, 0, 0]], [[4, 5, 0, 0], [0, 0, 0, 0]]])
-    assert model.extents(words) == [[2, 2], [2, 1], [1, 1], [1, 1]]
+@pytest.mark.parametrize("use_attention", [False, True])
+def test_the_decoder_does_not_look_ahead(use_attention):
+    model = make_decoder(use_attention)
+    regions, words = make_batch()
+    before = model(regions, words)
+    for t in range(words.shape[2]):
+        changed = words.clone()
+        changed[:, :, t] = UNK_IDX + 1 + (words[:, :, t] - UNK_IDX) % (VOCAB - UNK_IDX - 1)
+        assert (changed[:, :, t] != words[:, :, t]).all()
+        after = model(regions, changed)
+        torch.testing.assert_close(after[:, :, :t], before[:, :, :t])
+        assert ((after - before)[:, :, t].abs().amax(dim=2) > 1e-5).all()
+
+
+def test_the_layers_have_the_names_of_the_courses_skeleton():
+    names = {name for name, _ in make_decoder(True).named_children()}
+    assert names == {"embedding", "init_h", "init_c", "decode_step", "dropout", "fc", "attention"}
+    assert {name for name, _ in make_decoder(False).named_children()} == names - {"attention"}
+    assert {name for name, _ in make_decoder(True).attention.named_children()} == {
+        "encoder_att",
+        "decoder_att",
+        "full_att",
+    }
 
 
 def test_a_permutation_of_the_regions_permutes_the_weights_and_keeps_the_caption():
@@ -140,6 +174,20 @@ def test_a_beam_of_one_is_greedy_search_and_batches_do_not_matter(use_attention)
         one = {"max_steps": torch.full((1,), 9)} | SYMBOLS
         alone = decoding.greedy(model.step, *model.start(regions[n : n + 1]), **one).symbols[0]
         assert (greedy.symbols[n, : len(alone)] == alone).all()
+
+
+@pytest.mark.parametrize("use_attention", [False, True])
+def test_dropout_stands_before_the_output_layer_and_nowhere_else(use_attention):
+    model = make_decoder(use_attention, dropout=0.5).train()
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.5]
+    outputs = []
+    model.dropout.register_forward_hook(lambda module, inputs, output: outputs.append((inputs[0], output)))
+    regions, words = make_batch()
+    logits = model(regions, words)
+    ((states, dropped),) = outputs
+    assert states.shape == (6, 7, HIDDEN) and ((dropped == 0) | torch.isclose(dropped, 2 * states)).all()
+    torch.testing.assert_close(logits.flatten(0, 1), model.fc(dropped))
+    torch.testing.assert_close(model.fc(states), model.eval()(regions, words).flatten(0, 1))
 
 
 def test_dropout_acts_in_training_only_and_a_batch_can_be_memorised():
@@ -288,7 +336,7 @@ def folder_of(runs_dir, use_attention):
 def test_a_run_leaves_its_figures_and_every_caption(trained, data_dir, use_attention):
     folder = folder_of(trained, use_attention)
     assert folder.name.startswith("ucm-efficientnet_lite0")
-    result = runs.read_json(folder / "result.json")
+    result = files.read_json(folder / "result.json")
     assert result["title"] == "UCM-Captions, EfficientNet-Lite0, ImageNet" and not result["bundled"]
     asked = [example["image"].removesuffix(".tif") for example in result["examples"]]
     figures = {"train_loss", "val_bleu4", *(f"caption_{stem}" for stem in asked)}
@@ -316,7 +364,7 @@ def test_caption_takes_images_of_the_set_files_and_folders(trained, data_dir, ru
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "grey.png")
     (tmp_path / "text.tif").write_text("not an image")
     folder = folder_of(trained, True)
-    example = runs.read_json(folder / "result.json")["examples"][0]
+    example = files.read_json(folder / "result.json")["examples"][0]
     common = ("--use_attention", "-dataset", "ucm", "-data_dir", data_dir, "-runs_dir", trained, "-threads", "1")
     process = run_here("hw2-q3-captioning.py", *common, "--caption", example["image"], tmp_path)
     assert process.returncode == 0, process.stderr
@@ -340,7 +388,7 @@ def test_seeds_are_compared_and_pooled(trained, data_dir, tmp_path):
         script.main([*common, "--use_attention"])
     child = experiment_.single(0.001, 42)
     pooled = child.pooled([child, child])
-    greedy = runs.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]["differences"]
+    greedy = files.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]["differences"]
     for name, figure in greedy.items():
         assert pooled[f"mean BLEU-4 minus {name}, paired"]["value"] == pytest.approx(figure["value"])
 
@@ -351,7 +399,7 @@ def test_an_early_stop_keeps_the_best_epoch(data_dir, tmp_path, capsys, monkeypa
     common = [*TINY, "-epochs", "9", "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(tmp_path)]
     script.main([*common, "--patience", "2", "--skip_test"])
     assert "stopped early" in capsys.readouterr().out
-    result = runs.read_json(folder_of(tmp_path, False) / "result.json")
+    result = files.read_json(folder_of(tmp_path, False) / "result.json")
     assert (len(result["history"]), result["best_epoch"]) == (4, 2)
 
 

@@ -1,4 +1,4 @@
-"""LJ Speech 1.1, the recordings of Question 3 of 2023-24: where they are, how they are verified, what becomes of them.
+"""LJ Speech 1.1, the recordings of Question 3 of 2023-24: where they are, how they are verified and stored.
 
 13,100 clips of one reader, about 24 hours, by Keith Ito and Linda Johnson (public domain).
 """
@@ -23,7 +23,7 @@ ARCHIVE_SHA256 = "be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8a
 UNPACKED_BYTES = 3_840_000_000
 N_CLIPS = 13_100
 METADATA, README, WAVS = "metadata.csv", "README", "wavs"
-PARTIAL_NAME = f"{ARCHIVE_NAME}.part"  # what has come of the archive, in the data folder
+PARTIAL_NAME = f"{ARCHIVE_NAME}.part"  # the part of the archive that has been fetched, in the data folder
 
 SOURCE_HELP = (
     f"the published {ARCHIVE_NAME}, or an unpacked {FOLDER_NAME} with all of its {N_CLIPS:,} clips; "
@@ -125,7 +125,7 @@ def copy(source, folder):
 
 
 def check(folder, advice):
-    """Bytes of all clips; raises `UserError`, which ends in `advice`, unless metadata.csv and all clips are there."""
+    """The size of all clips; raises `UserError` with this `advice` unless metadata.csv and all clips are there."""
     try:
         lines = files.read_bytes(folder / METADATA).splitlines()
         with os.scandir(folder / WAVS) as entries:
