@@ -19,7 +19,7 @@ setup: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
 
-# 50,000 damaged files, each of which must end in a value or in one line.
+# 30,000 damaged files, each of which must end in a value or in one line.
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz
 

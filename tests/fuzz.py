@@ -47,7 +47,7 @@ import utils
 from data import captions, images, sources, speech, text, translation
 from data.fetch import download, image_sets, ljspeech, rs_captions, tatoeba
 
-N_INPUTS = 50_000
+N_INPUTS = 30_000
 SECONDS, GRACE = 5.0, 60
 MEMORY = 3 * 2**29  # bytes: what a reader may take by its own limit, 1 GiB unpacked, and half as much again
 ADDRESSES = 6 * 2**30  # bytes of address space; what asks for more gets a `MemoryError`, and the machine stays well
