@@ -125,6 +125,8 @@ def summarise(experiment, children, entries):
     finished = [entry for entry in entries if entry["error"] is None]
     if not finished:
         raise UserError(f"no run could be made: {entries[0]['error'].split(': error: ')[-1]}")
+    if finished[0][score] is None:
+        raise UserError("without validation examples nothing tells which run is better")
     rates = dict.fromkeys(entry["learning_rate"] for entry in finished)
     of_rate = {rate: [entry for entry in finished if entry["learning_rate"] == rate] for rate in rates}
     values = [{"learning_rate": rate} | spread([e[score] for e in of_rate[rate]]) for rate in rates]

@@ -28,6 +28,11 @@ N_EXAMPLES = 8  # of the test set, listed in the result
 SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
 
 
+def searched(**scores):
+    """The scores of each search on the test set, as the result has them: None for a search that was not made."""
+    return dict.fromkeys(SEARCH_NAMES) | scores
+
+
 class Experiment:
     """One question with its options and its data; a subclass says what is the question's own.
 
@@ -127,12 +132,13 @@ class SequenceExperiment(Experiment):
 
     def differences(self, hyps_a, hyps_b):
         """The paired differences a - b of the scores of two lists of texts for the test set, a dict."""
-        return {self.measure.name: self.measure.difference(hyps_a, hyps_b, self.refs("test"))}
+        return self.measure.differences(hyps_a, hyps_b, self.refs("test"))
 
     def search_differences(self, hyps, others):
         """The paired differences of the texts of a search from those of others, a dict from a search to its texts."""
+        measure, refs = self.measure, self.refs("test")
         differences = {
-            f"{other} minus this": self.measure.difference(texts, hyps, self.refs("test"))
+            f"{other} minus this": measure.differences(texts, hyps, refs)[measure.name]
             for other, texts in others.items()
         }
         return {"difference": differences["greedy minus this"], "differences": differences}

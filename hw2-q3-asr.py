@@ -30,18 +30,16 @@ def parse_args(argv=None):
     parser.add_option("hidden_size", type=options.even_int, default=200, help="default: %(default)s")
     parser.add_option("n_heads", type=options.positive_int, default=2, help="default: %(default)s")
     parser.add_option("n_layers", type=options.positive_int, default=4, help="blocks of the encoder (default: 4)")
-    help = "x + Module(LayerNorm(x)), as in the course's skeleton (which has --n_layers 2), in place of the statement's"
-    parser.add_option("skeleton_blocks", action="store_true", help=help)
+    parser.add_option("skeleton_blocks", action="store_true", help="blocks as in the course's skeleton")
     help = "symbols of a training text, start and stop included; longer ones are cut (default: %(default)s)"
     parser.add_option("max_text_length", type=options.whole(3, options.MAX_COUNT), default=200, help=help)
     help = "numbers of the clips for training, validation and test (default: the course's proportions)"
     parser.add_option("split", type=options.whole(0, options.MAX_COUNT), nargs=3, metavar="N", help=help)
     # Beyond the handout, all off by default.
     parser.add_option("spec_augment", action="store_true", help="mask bands and stretches of the training spectrograms")
-    help = "share of an auxiliary CTC loss on the encoder's output (not reproducible on CUDA)"
-    parser.add_option("ctc_weight", type=options.probability, default=0.0, help=help)
-    help = "weight of a loss that keeps the attention near the diagonal of text and sound; for texts that are not cut"
-    parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, metavar="WEIGHT", help=help)
+    parser.add_option("ctc_weight", type=options.probability, default=0.0, help="share of an auxiliary CTC loss")
+    help = "weight of a loss that keeps the attention near the diagonal of text and sound"
+    parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, help=help)
     options.add_search_options(parser)
     help = "spectrograms that take more memory, such as 500MB, are read from the disk for each batch (default: 1GB)"
     parser.add_option("memory_budget", type=options.byte_size, default=options.MEMORY_BUDGET, metavar="SIZE", help=help)
@@ -78,8 +76,6 @@ def main(argv=None):
     if args.transcribe:
         return transcribe(args)
     data = speech.load(args.data, args.data_dir, args.split, args.scale == "quick", args.memory_budget)
-    if not data.ids["val"] and comparisons.compared_options(args):
-        raise options.UserError("only validation clips can compare several values; give their number in -split")
     task = comparisons.single(Recognition(args, parse_args(["-scale", args.scale]), data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None
@@ -184,9 +180,6 @@ class Recognition(experiment.SequenceExperiment):
         of_each = zip(texts, found.weights, max_steps, (n_frames + 1) // 2)  # a text that was cut has no stop symbol
         return [(hyp, alpha[: min(len(hyp) + 1, n), :, :n_positions].cpu()) for hyp, alpha, n, n_positions in of_each]
 
-    def differences(self, hyps_a, hyps_b):
-        return metrics.transcription_differences(hyps_a, hyps_b, self.data.texts["test"])
-
     def draw(self, history, folder):
         title = utils.data_title(self.data)
         if self.data.ids["val"]:
@@ -210,11 +203,7 @@ class Recognition(experiment.SequenceExperiment):
         train_rows, train_refs = zip(*clips)
         train_hyps, alphas = zip(*self.transcribe(model, train_rows, return_weights=True))
         return {
-            "test": {
-                "greedy": self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")},
-                "beam": None,
-                "mbr": None,
-            },
+            "test": experiment.searched(greedy=self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")}),
             "examples": experiment.write_predictions(folder, ids, refs, hyps),
             "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
             "unrelated": {name: values.mean() for name, values in unrelated.items()},

@@ -168,7 +168,7 @@ class Translation(experiment.SequenceExperiment):
                 self.draw_attention(folder / f"attention_{i}.pdf", model, sentence, heading)
         trivial = baselines.translate(self.data.pairs["train"], sentences)
         return {
-            "test": {"greedy": self.test_scores(hyps), "beam": None, "mbr": None},
+            "test": experiment.searched(greedy=self.test_scores(hyps)),
             "examples": experiment.write_predictions(folder, sentences, refs, hyps),
             "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
         }

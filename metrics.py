@@ -136,9 +136,9 @@ def error_rate(hyps, refs):
     return mean(error_rates(hyps, refs))
 
 
-def error_rate_difference(hyps_a, hyps_b, refs):
+def translation_differences(hyps_a, hyps_b, refs):
     """The mean error rate of a minus that of b, paired."""
-    return paired_difference(error_rates(hyps_a, refs), error_rates(hyps_b, refs))
+    return {"err_rate": paired_difference(error_rates(hyps_a, refs), error_rates(hyps_b, refs))}
 
 
 def by_length(lengths, rates, at_least):
@@ -399,9 +399,9 @@ def bleu(hyps, refs):
     return mean_bleu(refs, [hyps])
 
 
-def bleu_difference(hyps_a, hyps_b, refs):
+def captioning_differences(hyps_a, hyps_b, refs):
     """The BLEU-4 of a minus that of b, paired."""
-    return mean_bleu(refs, [hyps_a], [hyps_b])
+    return {"bleu4": mean_bleu(refs, [hyps_a], [hyps_b])}
 
 
 def captioning(hyps, refs, others=()):
@@ -441,16 +441,16 @@ class Measure(NamedTuple):
     Attributes:
         name: the score by which runs are compared, among the names of `scores`.
         score: (hyps, refs) -> that score with its interval.
-        difference: (hyps_a, hyps_b, refs) -> the score of a minus that of b, paired.
         scores: (hyps, refs, ...) -> all scores, a dict.
+        differences: (hyps_a, hyps_b, refs) -> the scores of a minus those of b, paired, a dict.
     """
 
     name: str
     score: Callable
-    difference: Callable
     scores: Callable
+    differences: Callable
 
 
-TRANSLATION = Measure("err_rate", error_rate, error_rate_difference, translation)
-TRANSCRIPTION = Measure("cer", cer, cer_difference, transcription)
-CAPTIONING = Measure("bleu4", bleu, bleu_difference, captioning)
+TRANSLATION = Measure("err_rate", error_rate, translation, translation_differences)
+TRANSCRIPTION = Measure("cer", cer, transcription, transcription_differences)
+CAPTIONING = Measure("bleu4", bleu, captioning, captioning_differences)

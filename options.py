@@ -25,7 +25,7 @@ USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 LEAST_PYTHON = (3, 11)
 # What the training scripts import beside the standard library.
 PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "jiwer")
-PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL")
+PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL", "pooch")
 
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
 
