@@ -16,13 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import files
+import metrics
 import options
 import runs
 import utils
+from data import images
 from experiment import PREDICTION_COLUMNS, PREDICTIONS
 from metrics import format_interval
 from options import SEVERAL, Interrupted, UserError, command_line
 
+CLASSES = "test_predictions.npz"  # true and predicted classes of the test images
 LABELS = {"learning_rate": "lr", "seed": "seed"}  # of the compared options, on screen and in figures
 
 
@@ -244,6 +247,19 @@ def counterpart(experiment, **changes):
     shown = ", ".join(f"{name} {value}" for name, value in changes.items())
     print(f"not compared with the network with {shown}: it is not tested yet on these data")
     return None
+
+
+def mcnemar(experiment, correct, **changes):
+    """McNemar's test of the network whose options differ in these alone against this one; None if it is not tested yet.
+
+    correct: one boolean for each test image, whether this network has its class right.
+    """
+    other = counterpart(experiment, **changes)
+    if other is None:
+        return None
+    theirs = images.read_correct(other.folder / CLASSES, len(correct))
+    tested = {"run": other.folder.name, "acc": experiment.test_score(other.result)}
+    return metrics.mcnemar(theirs, correct) | tested
 
 
 def minus_counterpart(experiment, sources, hyps, run, **changes):
