@@ -42,7 +42,9 @@ def paired_difference(a, b):
 
 
 def format_interval(figure, sign=""):
-    """A figure with its 95 % interval, for the screen."""
+    """A score with its 95 % interval, or a mere number, for the screen."""
+    if not isinstance(figure, dict):
+        return f"{figure:{sign}.4f}"
     return f"{figure['value']:{sign}.4f} (95 % interval {figure['low']:{sign}.4f} to {figure['high']:{sign}.4f})"
 
 
@@ -127,7 +129,7 @@ def distances(hyps, refs):
 
 
 def error_rates(hyps, refs):
-    """Levenshtein distance over the reference's length, one for each sentence (the handout's error rate before the mean)."""
+    """Levenshtein distance over the reference's length, for each sentence (the handout's error rate)."""
     return distances(hyps, refs) / np.array([len(ref) for ref in refs])
 
 
@@ -136,13 +138,13 @@ def error_rate(hyps, refs):
     return mean(error_rates(hyps, refs))
 
 
-def error_rate_difference(hyps_a, hyps_b, refs):
+def translation_differences(hyps_a, hyps_b, refs):
     """The mean error rate of a minus that of b, paired."""
-    return paired_difference(error_rates(hyps_a, refs), error_rates(hyps_b, refs))
+    return {"err_rate": paired_difference(error_rates(hyps_a, refs), error_rates(hyps_b, refs))}
 
 
 def by_length(lengths, rates, at_least):
-    """The mean rate of the sentences of each length, a dict from length to figure, for lengths of `at_least` sentences."""
+    """The mean rate of the sentences of each length that `at_least` so many have: a dict from length to score."""
     lengths, rates = np.asarray(lengths), np.asarray(rates)
     return {n: mean(rates[lengths == n]) for n in sorted(set(lengths.tolist())) if (lengths == n).sum() >= at_least}
 
@@ -154,9 +156,9 @@ def translation(hyps, refs, seen=()):
         hyps, refs: strings, a sentence each; no reference is empty.
         seen: the target sentences of the training set.
 
-    Returns err_rate (the mean error rate of a sentence, with its interval), cer (all edits over all characters), exact (share
-    of sentences without an error), chrf (Popovic, 2015; from 0 to 100), and err_rate_seen / err_rate_unseen, the error rate
-    of the sentences whose reference is, or is not, in `seen`; None where there are none.
+    Returns err_rate (the mean error rate of a sentence, with its interval), cer (all edits over all characters), exact
+    (share of sentences without an error), chrf (Popovic, 2015; from 0 to 100), and err_rate_seen / err_rate_unseen, the
+    error rate of the sentences whose reference is, or is not, in `seen`; None where there are none.
     """
     import sacrebleu  # slow to import
 
@@ -176,8 +178,8 @@ def translation(hyps, refs, seen=()):
 def ratio(parts, wholes):
     """A ratio of sums over examples, such as all edits over all characters, with the interval of its linearisation.
 
-    sum(parts) / sum(wholes), whose standard error is that of the mean of parts - ratio * wholes, divided by the mean of wholes
-    (Cochran, Sampling Techniques, 1977, Chapter 6): {"value", "low", "high", "n"}.
+    sum(parts) / sum(wholes), whose standard error is that of the mean of parts - ratio * wholes, divided by the mean of
+    wholes (Cochran, Sampling Techniques, 1977, Chapter 6): {"value", "low", "high", "n"}.
     """
     parts, wholes = np.asarray(parts, dtype=np.float64), np.asarray(wholes, dtype=np.float64)
     value = float(parts.sum() / wholes.sum())
@@ -202,7 +204,7 @@ def cer_difference(hyps_a, hyps_b, refs):
 
 
 def spearman(values):
-    """Spearman's rank correlation of values with their place in the list; equal values share their mean rank, and if all are equal it is 0."""
+    """Spearman's rank correlation of values with their place; equal ones share their mean rank; 0 if all are equal."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     if len(counts) == 1:
         return 0.0
@@ -211,7 +213,7 @@ def spearman(values):
 
 
 def jaccard(hyp, ref):
-    """|A n B| / |A u B| of the multisets of the characters of two strings, as textdistance has it; 1 for two empty ones."""
+    """|A n B| / |A u B| of the multisets of the characters, as textdistance has it; 1 for two empty strings."""
     common, union = _multisets(hyp, ref)
     return common / union if union else 1.0
 
@@ -233,8 +235,8 @@ def _multisets(a, b):
 def damerau_levenshtein(hyp, ref):
     """1 - d / length of the longer string; 1 for two empty ones.
 
-    d is the optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours, no substring being
-    edited twice, so that "ca" and "abc" are 3 apart.
+    d is the optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours, no
+    substring being edited twice, so that "ca" and "abc" are 3 apart.
     """
     return OSA.normalized_similarity(hyp, ref)
 
@@ -252,10 +254,11 @@ def similarities(hyps, refs):
     return {name: np.array([similarity(*pair) for pair in pairs]) for name, similarity in SIMILARITIES.items()}
 
 
-def differing(hyps, refs, n_examples):
+def differing(hyps, refs, n_examples=4):
     """The pairs in which Jaccard and Damerau-Levenshtein differ most, with all similarities.
 
-    In turn a pair in which Jaccard is higher, and one in which it is lower; where no pair is left of one kind, of the other.
+    In turn a pair in which Jaccard is higher, and one in which it is lower; where no pair is left of one kind, of the
+    other.
     """
     values = similarities(hyps, refs)
     excess = (values["jaccard"] - values["damerau_levenshtein"]).round(9)  # 2 / 3 may be computed in two ways
@@ -266,7 +269,7 @@ def differing(hyps, refs, n_examples):
 
 
 def word_edits(hyps, refs):
-    """The word edits between each text and its reference, and the references' numbers of words, by jiwer; no reference is empty."""
+    """The word edits of each text and the number of words of its reference, which is not empty, by jiwer."""
     import jiwer  # slow to import
 
     alignments = jiwer.process_words(list(refs), list(hyps)).alignments
@@ -286,11 +289,12 @@ def attention_report(hyps, refs, weights):
 
     Args:
         hyps, refs: strings, one a clip; the text of another clip is that of the clip before.
-        weights: arrays (n_symbols, n_heads, n_positions), the attention to the positions of each clip at each symbol of its text.
+        weights: arrays (n_symbols, n_heads, n_positions), the attention to the positions of each clip at each symbol of
+            its text.
 
-    Returns cer, shuffled_cer and spearman: the rank correlation of a letter's place in the text and the mean place in the sound
-    that is attended to for it, the mean over the clips with two letters or more; None without any. The weights are the mean of
-    the heads; spearman_heads is a list with the same figure of each head alone.
+    Returns cer, shuffled_cer and spearman: the rank correlation of a letter's place in the text and the mean place in
+    the sound that is attended to for it, the mean over the clips with two letters or more; None without any. The
+    weights are the mean of the heads; spearman_heads is a list with the same figure of each head alone.
     """
     attended = [alpha @ np.arange(alpha.shape[2]) for alpha in weights]  # (n_symbols, n_heads)
     attended = [times[: len(hyp)] for times, hyp in zip(attended, hyps, strict=True) if len(hyp) > 1]
@@ -306,8 +310,8 @@ def attention_report(hyps, refs, weights):
 def transcription(hyps, refs):
     """Figures of free-running transcriptions; JSON values.
 
-    Returns cer and wer (all edits over all characters or words of the references), exact (share of texts without an error), and the
-    mean similarities, each with its interval.
+    Returns cer and wer (all edits over all characters or words of the references), exact (share of texts without an
+    error), and the mean similarities, each with its interval.
     """
     return {
         "cer": cer(hyps, refs),
@@ -372,8 +376,8 @@ def paired_bleu(ours, others=()):
     Args:
         ours, others: lists of `Bleu`, for instance one a seed; without others the mean of `ours` itself.
 
-    The interval holds the middle 95 % of the values on samples of the images with replacement (Koehn, 2004, EMNLP); all sets
-    are scored on the same samples. Returns {"value", "low", "high", "n"}; an interval without 0 is a difference.
+    The interval holds the middle 95 % of the values on samples of the images with replacement (Koehn, 2004, EMNLP); all
+    sets are scored on the same samples. Returns {"value", "low", "high", "n"}; an interval without 0 is a difference.
     """
     n = len(ours[0].stats)
 
@@ -397,9 +401,9 @@ def bleu(hyps, refs):
     return mean_bleu(refs, [hyps])
 
 
-def bleu_difference(hyps_a, hyps_b, refs):
+def captioning_differences(hyps_a, hyps_b, refs):
     """The BLEU-4 of a minus that of b, paired."""
-    return mean_bleu(refs, [hyps_a], [hyps_b])
+    return {"bleu4": mean_bleu(refs, [hyps_a], [hyps_b])}
 
 
 def captioning(hyps, refs, others=()):
@@ -409,8 +413,8 @@ def captioning(hyps, refs, others=()):
         hyps, refs: of `Bleu`.
         others: dict from a name to lists of other captions of the same images.
 
-    Returns bleu4 with its interval, bleu1 to bleu3 (0 to 1), chrf (0 to 100), sacrebleu's signature, and differences, from
-    the name of others to the BLEU-4 of `hyps` minus their mean, paired.
+    Returns bleu4 with its interval, bleu1 to bleu3 (0 to 1), chrf (0 to 100), sacrebleu's signature, and differences,
+    from the name of others to the BLEU-4 of `hyps` minus their mean, paired.
     """
     import sacrebleu  # slow to import
 
@@ -439,16 +443,16 @@ class Measure(NamedTuple):
     Attributes:
         name: the score by which runs are compared, among the names of `scores`.
         score: (hyps, refs) -> that score with its interval.
-        difference: (hyps_a, hyps_b, refs) -> the score of a minus that of b, paired.
         scores: (hyps, refs, ...) -> all scores, a dict.
+        differences: (hyps_a, hyps_b, refs) -> the scores of a minus those of b, paired, a dict.
     """
 
     name: str
     score: Callable
-    difference: Callable
     scores: Callable
+    differences: Callable
 
 
-TRANSLATION = Measure("err_rate", error_rate, error_rate_difference, translation)
-TRANSCRIPTION = Measure("cer", cer, cer_difference, transcription)
-CAPTIONING = Measure("bleu4", bleu, bleu_difference, captioning)
+TRANSLATION = Measure("err_rate", error_rate, translation, translation_differences)
+TRANSCRIPTION = Measure("cer", cer, transcription, transcription_differences)
+CAPTIONING = Measure("bleu4", bleu, captioning, captioning_differences)

@@ -11,9 +11,9 @@ MAX_PRODUCT_ERROR = 1e-4  # of that product in float32; with factors in bfloat16
 def use_where_precise():
     """Let oneDNN multiply, not MKL, torch's own choice; oneDNN only where it is as precise.
 
-    On processors of AMD MKL does not use AVX-512, and oneDNN takes half the time. It compiles a kernel for each new shape,
-    which takes milliseconds. torch hands products to oneDNN only with the permission to round their factors to bfloat16.
-    oneDNN makes use of the permission on processors with AMX, and there MKL stays.
+    On processors of AMD MKL does not use AVX-512, and oneDNN takes half the time. It compiles a kernel for each new
+    shape, which takes milliseconds. torch hands products to oneDNN only with the permission to round their factors to
+    bfloat16. oneDNN makes use of the permission on processors with AMX, and there MKL stays.
     """
     torch.backends.mkldnn.matmul.fp32_precision = "bf16" if is_precise() else "ieee"
 

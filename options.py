@@ -25,7 +25,7 @@ USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 LEAST_PYTHON = (3, 11)
 # What the training scripts import beside the standard library.
 PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "jiwer")
-PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL")
+PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL", "pooch")
 
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
 
@@ -68,8 +68,8 @@ class Options(argparse.Namespace):
 class Parser(argparse.ArgumentParser):
     """An `argparse` parser that accepts the handouts' spellings and reports an error in one line.
 
-    The handouts write `-learning_rate` and `--use_attn`, and sometimes the same option both ways: one dash or two, and `-`
-    or `_` inside a name are the same here.
+    The handouts write `-learning_rate` and `--use_attn`, and sometimes the same option both ways: one dash or two, and
+    `-` or `_` inside a name are the same here.
     """
 
     def __init__(self, description, **kwargs):
@@ -123,8 +123,8 @@ def command_line(args):
 def before_imports(parse_args):
     """Call `parse_args()` before a script imports torch, so that `--help` and a wrong option answer at once.
 
-    Also sets what has to be set before torch is imported, and ends with one line where a package is missing. Ctrl-C and SIGTERM
-    end the process at once until `run_script` takes over.
+    Also sets what has to be set before torch is imported, and ends with one line where a package is missing. Ctrl-C and
+    SIGTERM end the process at once until `run_script` takes over.
     """
     if sys.version_info < LEAST_PYTHON:
         sys.exit(f"{Path(sys.argv[0]).name}: error: this needs Python {'.'.join(map(str, LEAST_PYTHON))} or later")
@@ -159,7 +159,8 @@ def is_installed(name):
 def run_script(main):
     """Call `main()`. A `UserError`, or memory that is not enough, becomes one line on stderr and exit code 2.
 
-    Ctrl-C and SIGTERM end with one line and the exit codes 130 and 143; a reader that went away (`| head`) ends silently.
+    Ctrl-C and SIGTERM end with one line and the exit codes 130 and 143; a reader that went away (`| head`) ends
+    silently.
     """
     _prepare_streams()
     signal.signal(signal.SIGTERM, _on_sigterm)
@@ -189,7 +190,7 @@ def run_script(main):
 
 
 def _prepare_streams():
-    """Every name can be printed; a stream that is closed swallows what is printed, and so does that of a rank above 0."""
+    """Make every name printable; a closed stream, and that of a rank above 0, swallows what is printed."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or (rank() > 0 and name == "stdout"):
@@ -199,7 +200,7 @@ def _prepare_streams():
 
 
 def _is_out_of_memory(error):
-    """Whether an error means that memory was not enough: Python's own, or torch's, which has no type for that of the CPU."""
+    """Whether an error means that memory was not enough; torch has no type for that of the CPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -282,7 +283,7 @@ def run_name(text):
 
 
 def printable(message):
-    """A message on one line: line breaks and what else a terminal would obey are escaped, and the middle of a long one is cut."""
+    """A message on one line: what a terminal would obey is escaped, and the middle of a long one is cut."""
     text = str(message)
     if len(text) > MAX_MESSAGE:
         text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
@@ -313,7 +314,8 @@ def add_report_options(parser, output_dir):
 def add_training_options(parser, **defaults):
     """How the weights are learned; `utils.Optimization` and `utils.fit` read these.
 
-    defaults: default of each option. The script fills in epochs, batch_size, learning_rate, dropout or optimizer if it is missing
+    defaults: default of each option. The script fills in epochs, batch_size, learning_rate, dropout or optimizer if it
+    is missing
         here. With label_smoothing the option of that name is there as well.
     """
 

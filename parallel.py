@@ -2,9 +2,9 @@
 
 $ torchrun --nproc_per_node=2 hw2-q3.py --use_attn
 
-torchrun starts the processes and tells each its rank. They speak through `torch.distributed`: gloo between CPUs, NCCL between
-GPUs. All of them train and hold the same weights. Rank 0 alone validates, tests, draws and writes while the others wait.
-A script that runs alone is rank 0 of 1, and nothing here does anything.
+torchrun starts the processes and tells each its rank. They speak through `torch.distributed`: gloo between CPUs, NCCL
+between GPUs. All of them train and hold the same weights. Rank 0 alone validates, tests, draws and writes while the
+others wait. A script that runs alone is rank 0 of 1, and nothing here does anything.
 """
 
 import atexit
@@ -39,7 +39,7 @@ def share(rows):
 
 
 def average_gradients(params, n_terms):
-    """Replace the gradients, means over the `n_terms` terms of this process, by the mean over those of all processes."""
+    """Replace the gradients, means over the `n_terms` terms of this process, by the mean over all processes'."""
     if world_size() > 1:
         grads = [torch.zeros_like(param) if param.grad is None else param.grad for param in params]
         *sums, n_all = sum_of(*(grad * n_terms for grad in grads), n_terms)

@@ -101,8 +101,8 @@ def options_of(config):
 def folder_of(config, runs_dir, base, run_name=None):
     """The folder of the run with this config.
 
-    It is `run_name`, or named for people: `base`, then the options that differ from the defaults. A folder that holds another
-    run, of other data for instance, is left to it: the name then ends in a few digits of the config's hash.
+    It is `run_name`, or named for people: `base`, then the options that differ from the defaults. A folder that holds
+    another run, of other data for instance, is left to it: the name then ends in a few digits of the config's hash.
     """
     parent = Path(runs_dir) / config["question"]
     if run_name:
@@ -226,9 +226,9 @@ def load_weights(model, path):
 class Run:
     """One run and its folder; `open_run` makes it.
 
-    The history (one dict an epoch) lives in `last.pt`; `metrics.jsonl` is written anew from it. Each epoch writes, in this
-    order and each file whole or not at all: `best.pt` if the epoch is the best so far, `last.pt`, `metrics.jsonl`. So a
-    resumed run repeats whatever a kill cut off, with the same numbers.
+    The history (one dict an epoch) lives in `last.pt`; `metrics.jsonl` is written anew from it. Each epoch writes, in
+    this order and each file whole or not at all: `best.pt` if the epoch is the best so far, `last.pt`, `metrics.jsonl`.
+    So a resumed run repeats whatever a kill cut off, with the same numbers.
 
     Attributes:
         is_new: there is no checkpoint of this run yet; the folder may hold another run's files.

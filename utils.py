@@ -59,8 +59,8 @@ def configure_torch(seed, device, threads=None, max_threads=1):
 class Batches:
     """The shuffled batches of a training set.
 
-    Without `lengths` an epoch is a permutation of the rows, cut into batches. With them the rows are sorted by length, and each
-    batch holds rows of about one length, so that little is padded; the batches then come in a random order.
+    Without `lengths` an epoch is a permutation of the rows, cut into batches. With them the rows are sorted by length,
+    and each batch holds rows of about one length, so that little is padded; the batches then come in a random order.
 
     Args:
         n_examples: how many rows there are.
@@ -82,7 +82,7 @@ class Batches:
         return math.ceil(self.n_examples / self.batch_size)
 
     def epoch(self, generator):
-        """The batches of one epoch, in an order drawn from `generator`; of several processes each has its share of a batch."""
+        """The batches of one epoch, in an order drawn from `generator`; each process has its share of a batch."""
         for rows in self.rows(generator):
             yield self.gather(parallel.share(rows))
 
@@ -160,14 +160,14 @@ class Optimization:
 
 
 def linear_schedule(step, n_steps, n_warmup):
-    """The factor of the learning rate at a step, 0 at first: it rises evenly for `n_warmup` steps, then falls evenly to 0."""
+    """The factor of the learning rate at a step from 0: a rise for `n_warmup` steps, then an even fall to 0."""
     if step < n_warmup:
         return (step + 1) / n_warmup
     return max(0.0, (n_steps - step) / max(1, n_steps - n_warmup))
 
 
 def without_compiler(optimizer_class):
-    """`optimizer_class` without its decorators for `torch.compile`, which import the compiler and take a second for it."""
+    """`optimizer_class` without its decorators for `torch.compile`, which take a second to import the compiler."""
     names = ("add_param_group", "state_dict", "load_state_dict", "zero_grad", "step")
     methods = {name: inspect.unwrap(getattr(optimizer_class, name)) for name in names}
     methods["step"] = torch.no_grad()(methods["step"])
@@ -177,8 +177,8 @@ def without_compiler(optimizer_class):
 def fit(model, batches, batch_loss, evaluate, run, args, *, score, maximize=True, settings=None, patience=None):
     """Train a model, keep its best and its last checkpoint in `run`, and leave it with the best weights.
 
-    A run that has a checkpoint goes on from it and ends with the same numbers, bit for bit, as if it had never stopped. Of several
-    processes all train, and rank 0 alone evaluates, writes and prints.
+    A run that has a checkpoint goes on from it and ends with the same numbers, bit for bit, as if it had never stopped.
+    Of several processes all train, and rank 0 alone evaluates, writes and prints.
 
     Args:
         batches: a `Batches`.
@@ -236,7 +236,7 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1):
 
 
 def train_step(optimization, batch_loss, batch):
-    """Change the weights by the mean loss over the terms of one batch; returns the sum of the losses, and their number."""
+    """Change the weights by the mean loss over the terms of a batch; returns the losses' sum and number."""
     optimization.zero_grad()
     with optimization.precision:
         loss, n_terms = batch_loss(optimization.model, batch)
@@ -333,7 +333,7 @@ def restore(state, optimization, order):
 
 
 def stop_unless_finite(value, epoch, step=None):
-    """Raise `UserError` for nan and infinity: in the sum of the losses up to a step, or in a validation score without one.
+    """Raise `UserError` for nan and infinity in the sum of the losses up to a step, or in a validation score.
 
     The message names the steps since the last look, which was `CHECK_EVERY` steps ago or at the epoch's start.
     """
