@@ -207,11 +207,7 @@ def run_side_by_side(commands, jobs):
                     processes.append(process)
                 for line in process.stdout:
                     lines.put(f"{label:<{width}}  {line}")
-                outcomes[label] = None
-                if process.wait() != 0:
-                    errors.seek(0)
-                    said = [line.strip() for line in errors if line.strip() and not line.startswith("warning:")]
-                    outcomes[label] = said[-1] if said and process.returncode > 0 else "it was killed"
+                outcomes[label] = failure_of(process, errors)
         except OSError as error:
             outcomes[label] = f"it could not be started ({error.strerror})"
         finally:
@@ -237,6 +233,15 @@ def run_side_by_side(commands, jobs):
                 raise Interrupted("the same command with -resume goes on where each run stopped") from None
             raise
     return outcomes
+
+
+def failure_of(process, errors):
+    """What a process that failed wrote last to the file `errors`, when it has ended; None if it did not fail."""
+    if process.wait() == 0:
+        return None
+    errors.seek(0)
+    said = [line.strip() for line in errors if line.strip() and not line.startswith("warning:")]
+    return said[-1] if said and process.returncode > 0 else "it was killed"
 
 
 def counterpart(experiment, **changes):
