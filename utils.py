@@ -322,13 +322,13 @@ def restore(state, optimization, order):
             part.load_state_dict(state[name])
         order.set_state(state["order"])
         history, random = list(state["history"]), state["random"]
+        if parallel.rank() < len(random):  # a process more than the run had keeps the state that it has
+            torch.set_rng_state(random[parallel.rank()]["cpu"])
+            for name, module in accelerators().items():
+                if name in random[parallel.rank()]:  # the run may come from a machine without one
+                    module.set_rng_state(random[parallel.rank()][name])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError("last.pt is the checkpoint of another network; start anew without -resume") from error
-    if parallel.rank() < len(random):  # a process more than the run had keeps the state that it has
-        torch.set_rng_state(random[parallel.rank()]["cpu"])
-        for name, module in accelerators().items():
-            if name in random[parallel.rank()]:  # the run may come from a machine without one
-                module.set_rng_state(random[parallel.rank()][name])
     return history
 
 
