@@ -1,0 +1,199 @@
+"""Executes what a student's files define: imports, classes, functions and constants, never a training.
+
+A module that is neither torch's nor the standard library's may be missing here. Its name then belongs to a `StandIn`, which fails
+only when it is used; so does the name of an assignment that fails.
+"""
+
+import __future__
+
+import ast
+import builtins
+import inspect
+import json
+import re
+import sys
+import types
+from pathlib import Path
+
+SUFFIXES = (".py", ".ipynb")
+REAL_PACKAGES = {"torch", "numpy", "einops"}  # the last two are used if they are there
+# An assignment may call these, and nothing that the student wrote: `model = train(...)` is no constant.
+PURE_PACKAGES = {"torch", "numpy", "math", "collections", "types", "string", "builtins"}
+IMPURE_BUILTINS = {"open", "exec", "eval", "compile", "__import__", "input", "print", "exit", "quit", "breakpoint"}
+CELL_LANGUAGES = re.compile(r"%%(bash|sh|script|html|javascript|writefile|latex|svg|perl|ruby)")
+MAGIC = re.compile(r"(?m)^([ \t]*)(?:\w+ *= *)?(?:[!%?].*|\w+\?+[ \t]*)$")  # lines for the shell or the notebook
+FUTURE_ANNOTATIONS = __future__.annotations.compiler_flag  # type hints stay text, so that they cannot fail
+
+
+class LoadError(Exception):
+    """A file that cannot be read as Python; the message is one line."""
+
+
+class StandInUsed(Exception):
+    """Something was used that is not there while a solution is checked."""
+
+
+class StandIn:
+    """Stands in for what is missing. Its attributes are stand-ins as well; it fails when it is called."""
+
+    def __init__(self, name, reason):
+        self._name, self._reason = name, reason
+
+    def __getattr__(self, attribute):
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return StandIn(f"{self._name}.{attribute}", self._reason)
+
+    def __call__(self, *args, **kwargs):
+        if len(args) == 1 and not kwargs and (inspect.isfunction(args[0]) or inspect.isclass(args[0])):
+            return args[0]  # as a decorator it changes nothing
+        raise StandInUsed(f"{self._name} is used, but {self._reason}")
+
+    def __mro_entries__(self, bases):
+        return ()
+
+
+class Code:
+    """The definitions of a student's files.
+
+    Args:
+        files: {name shown to the user: source text}, of .py files and .ipynb notebooks.
+    """
+
+    def __init__(self, files):
+        self.cells = {name: list(split_cells(name, text)) for name, text in files.items()}
+        self.filenames = {cell for cells in self.cells.values() for cell, _ in cells}
+        self.modules, self.failed = {}, {}
+        for name in files:
+            self.load(name)
+
+    def __getitem__(self, name):
+        """The class or function of this name, or None; of several the last that is defined."""
+        found = [vars(module).get(name) for module in self.modules.values()]
+        found = [obj for obj in found if obj is not None and getattr(obj, "__module__", None) in self.modules]
+        return found[-1] if found else None
+
+    def load(self, name):
+        if name not in self.modules:
+            module = self.modules[name] = types.ModuleType(name)
+            students_builtins = {"__import__": self.import_module, "input": refuse_input}
+            module.__builtins__ = vars(builtins) | students_builtins
+            for cell, tree in self.cells[name]:
+                for node in tree.body:
+                    self.execute(node, module, cell)
+        return self.modules[name]
+
+    def import_module(self, name, globals=None, locals=None, fromlist=(), level=0):
+        """`__import__` for the student's files: their own modules, real ones, and stand-ins for all others."""
+        own = {Path(file).stem: file for file in reversed(self.cells)}
+        last, top = name.rpartition(".")[2], name.partition(".")[0]
+        if not level and (top in REAL_PACKAGES or (top in sys.stdlib_module_names and top not in own)):
+            return __import__(name, globals, locals, fromlist)
+        if last in own and (fromlist or last == name):
+            return self.load(own[last])
+        package = StandIn(name if fromlist else top, f"the module {top or 'beside it'} is not here")
+        for item in fromlist or ():
+            if item in own:
+                setattr(package, item, self.load(own[item]))
+        return package
+
+    def execute(self, node, module, cell):
+        """Execute one statement if it is a definition; a definition that fails leaves a stand-in."""
+        if isinstance(node, ast.If | ast.Try):
+            for inner in self.branch(node, vars(module), cell):
+                self.execute(inner, module, cell)
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            reason = f"its assignment ({cell}, line {node.lineno}) is not executed by the check or fails in it"
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if node.value is None or not (is_constant(node.value, vars(module)) and run(node, vars(module), cell)):
+                for target in targets:
+                    for name in ast.walk(target):
+                        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                            vars(module)[name.id] = StandIn(name.id, reason)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            self.failed.pop(node.name, None)
+            if not run(node, vars(module), cell):
+                node.decorator_list = []
+                problem = []
+                if not run(node, vars(module), cell, problem):
+                    self.failed[node.name] = (f"{cell}, line {node.lineno}", problem[0])
+        elif isinstance(node, ast.Import | ast.ImportFrom) and not run(node, vars(module), cell):
+            for alias in node.names:
+                name = alias.asname or alias.name.partition(".")[0]
+                vars(module)[name] = StandIn(name, "its import failed")
+
+    @staticmethod
+    def branch(node, namespace, cell):
+        """The statements of an `if` or `try` at the top of a file; none of what only a script does."""
+        if isinstance(node, ast.Try):
+            return node.body
+        if "__name__" in ast.unparse(node.test) or not is_constant(node.test, namespace):
+            return []
+        try:
+            test = eval(compile(ast.Expression(node.test), cell, "eval"), namespace)
+        except Exception:
+            return []
+        return node.body if test else node.orelse
+
+
+def run(node, namespace, cell, problem=None):
+    """Whether the statement could be executed; if not, what went wrong is appended to `problem`."""
+    try:
+        exec(compile(ast.Module([node], []), cell, "exec", FUTURE_ANNOTATIONS, True), namespace)
+        return True
+    except Exception as error:
+        if problem is not None:
+            problem.append(f"{type(error).__name__}: {error}")
+        return False
+
+
+def is_constant(expression, namespace):
+    """Whether the expression calls nothing but harmless functions of Python and torch."""
+    for node in ast.walk(expression):
+        if isinstance(node, ast.Call):
+            root = node.func
+            while isinstance(root, ast.Attribute | ast.Subscript | ast.Call):
+                root = root.func if isinstance(root, ast.Call) else root.value
+            if not isinstance(root, ast.Name):
+                continue  # a method of a literal
+            value = namespace.get(root.id, vars(builtins).get(root.id))
+            home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", type(value).__module__)
+            if root.id in IMPURE_BUILTINS or not (
+                isinstance(value, StandIn) or (home or "builtins").partition(".")[0] in PURE_PACKAGES
+            ):
+                return False
+    return True
+
+
+def refuse_input(prompt=""):
+    raise EOFError("the code asks for input, and a check has nobody to answer")
+
+
+def split_cells(name, text):
+    """The (file name, syntax tree) of a file, or of each code cell of a notebook."""
+    if not name.endswith(".ipynb"):
+        yield name, parse(text, name)
+        return
+    try:
+        cells = json.loads(text)["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError):
+        raise LoadError(f"{name} is no notebook that can be read; save it again as .ipynb or .py") from None
+    for number, source in enumerate(sources, start=1):
+        if not CELL_LANGUAGES.match(source.lstrip()):
+            yield f"{name}, cell {number}", parse_cell(source, f"{name}, cell {number}")
+
+
+def parse_cell(source, name):
+    try:
+        return parse(source, name)
+    except LoadError:  # a line for the shell or the notebook becomes `pass`, so that its block keeps a statement
+        return parse(MAGIC.sub(r"\1pass", source), name)
+
+
+def parse(text, name):
+    try:
+        return ast.parse(text, name)
+    except (SyntaxError, ValueError) as error:
+        message, line = getattr(error, "msg", str(error)), getattr(error, "lineno", None)
+        raise LoadError(f"{name}, line {line}: {message}; mend this first") from None
