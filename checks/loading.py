@@ -61,6 +61,7 @@ class Code:
     """
 
     def __init__(self, files):
+        self.texts = list(files.values())
         self.cells = {name: list(split_cells(name, text)) for name, text in files.items()}
         self.filenames = {cell for cells in self.cells.values() for cell, _ in cells}
         self.modules, self.failed = {}, {}

@@ -1,5 +1,6 @@
 """The engine of the check: it runs a student's class and looks for the equations whose numbers equal its own."""
 
+import inspect
 import itertools
 import math
 import sys
@@ -51,13 +52,13 @@ dropout-probability; dropout; dropout; the dropout probability is {found}, and m
 """
 
 
-def marked(x, by_channel=False):
+def marked(x):
     """What stands in for dropout in training: each feature times a known factor between 0.5 and 1.5.
 
     A factor depends on the feature alone, so a loop over the steps sees the factors that one call for all steps sees. The
-    features of a map (batch_size, channels, height, width) are its channels, or with `by_channel` not, its cells.
+    features of a map (batch_size, channels, height, width) are its channels and cells.
     """
-    shape = (x.shape[1], 1, 1) if by_channel and x.dim() == 4 else x.shape[1:] if x.dim() == 4 else x.shape[-1:]
+    shape = x.shape[1:] if x.dim() == 4 else x.shape[-1:]
     factors = 0.5 + (GOLDEN * torch.arange(1, math.prod(shape) + 1)) % 1
     return x * factors.view(shape).to(x)
 
@@ -66,9 +67,16 @@ def unchanged(x):
     return x
 
 
+def dropped(x, place, m, drop):
+    """x with dropout, unless m says that dropout is missing in this place or applied twice."""
+    x = x if f"{place}-dropout" in m else drop(x)
+    return drop(x) if f"dropout-twice/{place}" in m else x
+
+
 class Call(NamedTuple):
     """A call of a torch function in the student's code."""
 
+    function: object
     name: str
     line: str
     args: tuple
@@ -78,6 +86,10 @@ class Call(NamedTuple):
     def arguments(self, *names, **defaults):
         """Its arguments by name, where `names` are those that may come without one."""
         return defaults | dict(zip(names, self.args)) | self.kwargs
+
+    def repeat(self, x):
+        """The same call with another first argument."""
+        return self.function(x, *self.args[1:], **{key: value for key, value in self.kwargs.items() if key != "input"})
 
 
 class Recorder(TorchFunctionMode):
@@ -89,14 +101,15 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, getattr(func, "__name__", "").rstrip("_")
-        result = self.dropout(name, *args, **kwargs) if name in DROPOUTS else func(*args, **kwargs)
-        self.calls.append(Call(name, self.line(), args, kwargs, result))
+        result = self.dropout(*args, **kwargs) if name in DROPOUTS else func(*args, **kwargs)
+        self.calls.append(Call(func, name, self.line(), args, kwargs, result))
         return result
 
-    def dropout(self, name, input, p=0.5, training=True, inplace=False, train=True):
+    @staticmethod
+    def dropout(input, p=0.5, training=True, inplace=False, train=True):
         if not (training and train and p):
             return input
-        result = marked(input, by_channel=name == "dropout2d")
+        result = marked(input)
         return input.copy_(result) if inplace else result
 
     def line(self):
@@ -193,7 +206,8 @@ class Question:
     right as well, and `drop`, what dropout does in this mode.
     """
 
-    number = name = equation = says = ""
+    number = name = target = equation = says = ""  # target: the student's class or function
+    n_required = None  # arguments of __init__ without default, where another edition has a class of the same name
     known = {}  # form: Mistake
     variants = {}  # what is right in another way: the note that says so
     modes = MODES
@@ -203,6 +217,14 @@ class Question:
         self.code, self.edition = code, edition
         self.calls, self.notes, self.found = [], [], []  # found: (mistake, its text)
         self.module = None
+
+    @classmethod
+    def fits(cls, code):
+        """Whether the student's files have this class, with this edition's signature."""
+        if not code[cls.target] or cls.n_required is None:
+            return bool(code[cls.target])
+        parameters = inspect.signature(code[cls.target]).parameters.values()
+        return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) == cls.n_required
 
     def build(self, name, *args, **kwargs):
         """An instance of the student's class with random weights."""
@@ -223,6 +245,11 @@ class Question:
             raise explain(error, self.code.filenames) from error
         self.calls += recorder.calls
         return result
+
+    def block(self, function, *args):
+        """A part of the student's own code that the equations take as it is."""
+        with Recorder(self.code.filenames):
+            return function(*args)
 
     def prepare(self):
         """Build the student's module; a subclass adds here what it finds by reading layers."""
@@ -342,17 +369,19 @@ class Question:
         for call in reversed(self.calls):
             if call.name in names and call.line:
                 return call.line
-        target = self.code[self.name.partition(" ")[0]]
+        target = self.code[self.target]
         code = getattr(getattr(target, "forward", target), "__code__", None)
         return f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
 
     def result(self, status=None, where="", lines=()):
         keys = [mistake.key for mistake, _ in self.found]
-        result = {"number": self.number, "name": self.name, "edition": self.edition, "says": self.says, "mistakes": []}
+        result = {"number": self.number, "name": self.name, "edition": self.edition, "says": self.says}
+        result |= {"mistakes": [], "equation": self.equation}
         if self.found and status is None:
             status = "WRONG"
             lines = [text for text in (self.evidence(keys) or self.difference,) if text]
             result["mistakes"] = [
-                mistake._asdict() | {"text": text, "where": self.line_of(mistake.calls)} for mistake, text in self.found
+                mistake._asdict() | {"text": text, "where": self.line_of(mistake.calls), "numeric": text == mistake.text}
+                for mistake, text in self.found
             ]
         return result | {"status": status or "ok", "where": where, "lines": list(lines), "notes": self.notes}

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from checks.probe import DROPOUT_MISTAKES, Failure, Question, layers, mistakes, numbers, randomize, the_layer
+from checks.probe import DROPOUT_MISTAKES, Failure, Question, dropped, layers, mistakes, numbers, randomize, the_layer
 
 PAD, HIDDEN, SRC_VOCAB, TGT_VOCAB, DROPOUT = 0, 8, 11, 13, 0.3
 SRC = torch.tensor([[4, 5, 6, PAD, PAD], [7, 8, 9, 10, 4], [6, 5, 8, 7, PAD]])
@@ -26,34 +26,36 @@ def join(state, m=frozenset()):
     return tuple(torch.cat([part[order[0]], part[order[1]]], dim=-1).unsqueeze(0) for part in state)
 
 
-STATE_MISTAKES = """
-state-view; final state; view reshape; the two directions are joined by view or reshape, which mixes the sentences of the batch
+RECURRENT_MISTAKES = (
+    DROPOUT_MISTAKES
+    + """
+embedding-dropout; embeddings; embedding; the embeddings have no dropout
+    emb = self.dropout(self.embedding(src))
+output-dropout; outputs; _pad_packed_sequence lstm tanh; the final outputs have no dropout
+    outputs = self.dropout(outputs), in the decoder after the attention if there is one
+dropout-twice/embedding,output; dropout; dropout; there is a second dropout, which the statement does not have
+    call self.dropout once for the embeddings and once for the outputs
+state-dropout/h,both; state; dropout; dropout is applied to the state that the next step, or the decoder, starts from
+    output, dec_state = self.lstm(emb, dec_state), then dropout on another name than dec_state
+state-view; state; view reshape; the two directions are joined by view or reshape, which mixes the sentences of the batch
     torch.cat([h[0], h[1]], dim=-1).unsqueeze(0), and c likewise
 """
+)
 SWAPPED = {"directions swapped": "the backward direction's state comes first; the decoder learns either order"}
 
 
 class Encoder(Question):
     """h_1 .. h_n = drop(BiLSTM(drop(E x_1) .. drop(E x_n))), where padding is not read; final_hidden has no dropout."""
 
-    number, name, equation = "3.1a", "Encoder", "the Encoder's forward()"
+    number, name, target, n_required, equation = "3.1a", "Encoder", "Encoder", 4, "the Encoder's forward()"
     says = "dropout, BiLSTM over the real characters, dropout; final state"
     dropout = DROPOUT
     variants = SWAPPED
     known = mistakes(
-        DROPOUT_MISTAKES
-        + STATE_MISTAKES
+        RECURRENT_MISTAKES
         + """
 encoder-not-packed; BiLSTM; lstm; the LSTM also reads the padding, where its backward direction starts
     pack_padded_sequence(emb, lengths.cpu(), batch_first=True, enforce_sorted=False)
-encoder-embedding-dropout; embeddings; embedding; the embeddings have no dropout
-    emb = self.dropout(self.embedding(src))
-encoder-output-dropout; enc_output; _pad_packed_sequence lstm; the outputs of the LSTM have no dropout
-    enc_output = self.dropout(enc_output)
-encoder-state-dropout/h,both; final state; dropout; dropout is applied to the final state, which the decoder starts from
-    return self.dropout(enc_output), final_hidden
-encoder-dropout-twice/embeddings,outputs; dropout; dropout; dropout is applied twice to the same values
-    call self.dropout once for the embeddings and once for the outputs
 encoder-one-direction; BiLSTM; lstm; the LSTM has one direction{found}, and must have two
     nn.LSTM(hidden_size, hidden_size // 2, bidirectional=True, batch_first=True)
 """
@@ -81,20 +83,14 @@ encoder-one-direction; BiLSTM; lstm; the LSTM has one direction{found}, and must
         return {"enc_output": enc_output[back] * REAL.unsqueeze(2), "h": h[:, back], "c": c[:, back]}
 
     def equations(self, m, drop, mode):
-        emb = F.embedding(SRC, self.embedding.weight)
-        emb = emb if "encoder-embedding-dropout" in m else drop(emb)
-        emb = drop(emb) if "encoder-dropout-twice/embeddings" in m else emb
-        outputs, (h, c) = self.read(emb, LENGTHS if "encoder-not-packed" not in m else LENGTHS * 0 + SRC.shape[1])
-        enc_output = outputs if "encoder-output-dropout" in m else drop(outputs)
-        enc_output = drop(enc_output) if "encoder-dropout-twice/outputs" in m else enc_output
-        h = drop(h) if "encoder-state-dropout/h" in m or "encoder-state-dropout/both" in m else h
-        c = drop(c) if "encoder-state-dropout/both" in m else c
+        emb = dropped(self.embedding.weight[SRC], "embedding", m, drop)
+        lengths = LENGTHS if "encoder-not-packed" not in m else torch.full_like(LENGTHS, SRC.shape[1])
+        packed, (h, c) = self.lstm(pack_padded_sequence(emb, lengths, batch_first=True, enforce_sorted=False))
+        enc_output = dropped(pad_packed_sequence(packed, batch_first=True)[0], "output", m, drop)
+        h = drop(h) if {"state-dropout/h", "state-dropout/both"} & m else h
+        c = drop(c) if "state-dropout/both" in m else c
         h, c = (part.reshape(len(SRC), 2, -1).transpose(0, 1) for part in join((h, c), m))
         return {"enc_output": enc_output * REAL.unsqueeze(2), "h": h, "c": c}
-
-    def read(self, emb, lengths):
-        packed, state = self.lstm(pack_padded_sequence(emb, lengths, batch_first=True, enforce_sorted=False))
-        return pad_packed_sequence(packed, batch_first=True)[0], state
 
     def batch_dim(self, part):
         return 0 if part == "enc_output" else 1
@@ -103,7 +99,7 @@ encoder-one-direction; BiLSTM; lstm; the LSTM has one direction{found}, and must
 class Attention(Question):
     """p = softmax(s) (1), s_i = z^T h_i, z = W_q^T q (2), c = sum_i p_i h_i (3), a_o = tanh(W_o^T [q; c]) (4)."""
 
-    number, name, equation = "3.1b", "Attention", "equations (1) to (4)"
+    number, name, target, n_required, equation = "3.1b", "Attention", "Attention", 1, "equations (1) to (4)"
     says = "z = W_q q, s = z h, p = softmax(s) over the real characters, c = p h, a_o = tanh(W_o [q; c])"
     variants = {
         "[c; q]": "you concatenate [c; q]; the order is a matter of the weights",
@@ -211,23 +207,14 @@ class BilinearAttention(nn.Module):
 class Decoder(Question):
     """q_t = LSTM(drop(E y_t-1)), out_t = drop(q_t); the next step reads the state without dropout."""
 
-    number, name, equation = "3.1a", "Decoder", "the Decoder's forward()"
+    number, name, target, n_required, equation = "3.1a", "Decoder", "Decoder", 5, "the Decoder's forward()"
     says = "dropout, LSTM from the encoder's state, dropout; the state from call to call"
     attention = None
     dropout = DROPOUT
     variants = SWAPPED
     table = (
-        DROPOUT_MISTAKES
-        + STATE_MISTAKES
+        RECURRENT_MISTAKES
         + """
-decoder-embedding-dropout; embeddings; embedding; the embeddings have no dropout
-    emb = self.dropout(self.embedding(tgt))
-decoder-output-dropout; outputs; lstm attn tanh; the final outputs have no dropout
-    outputs = self.dropout(outputs), after the attention if there is one
-decoder-dropout-twice/embeddings,outputs; outputs; dropout; dropout is applied twice to the same values
-    call self.dropout once for the embeddings and once for the outputs
-decoder-state-dropout/h,both; state; dropout; dropout is applied to the state that the next step starts from
-    output, dec_state = self.lstm(emb, dec_state), then self.dropout(output) under another name
 state-not-passed; state; lstm; every step starts from the same state instead of the state of the step before
     output, dec_state = self.lstm(emb, dec_state)
 state-not-returned; state; lstm; the state that is returned is not the one after the last symbol
@@ -312,16 +299,13 @@ last-symbol-in-evaluation; target; __getitem__ cat; in evaluation the only symbo
                 y = (steps[-1] @ self.embedding.weight.T).argmax(dim=-1).squeeze(1)
             if t and mode == "training" and "own-argmax/outputs" in m:
                 y = steps[-1].argmax(dim=-1).squeeze(1)
-            emb = self.embedding.weight[y].unsqueeze(1)  # (batch_size, 1, hidden_size)
-            emb = emb if "decoder-embedding-dropout" in m else drop(emb)
-            emb = drop(emb) if "decoder-dropout-twice/embeddings" in m else emb
+            emb = dropped(self.embedding.weight[y].unsqueeze(1), "embedding", m, drop)  # (batch_size, 1, hidden_size)
             q, (h, c) = self.advance(emb, start if lost else state)
             output = self.attend(q, m, drop)
             h = output.transpose(0, 1) if "attention-fed-back" in m else h
-            h = drop(h) if {"decoder-state-dropout/h", "decoder-state-dropout/both"} & m else h
-            state = (h, drop(c) if "decoder-state-dropout/both" in m else c)
-            output = output if {"decoder-output-dropout", "dropout-before-attention/only"} & m else drop(output)
-            steps.append(drop(output) if "decoder-dropout-twice/outputs" in m else output)
+            h = drop(h) if {"state-dropout/h", "state-dropout/both"} & m else h
+            state = (h, drop(c) if "state-dropout/both" in m else c)
+            steps.append(output if "dropout-before-attention/only" in m else dropped(output, "output", m, drop))
         return {"outputs": torch.cat(steps, dim=1)}
 
     def advance(self, emb, state):
@@ -358,14 +342,14 @@ attention-fed-back; state; lstm; the output of the attention replaces the hidden
         if "attention-unused" in m:
             return q
         q = drop(q) if {"dropout-before-attention/only", "dropout-before-attention/both"} & m else q
-        a_o = self.attention(q, ENC_OUTPUT, LENGTHS)
+        a_o = self.block(self.attention, q, ENC_OUTPUT, LENGTHS)
         return (a_o[0] if isinstance(a_o, tuple) else a_o).reshape(q.shape)
 
 
 class Seq2Seq(Question):
     """logits = W_g Decoder(tgt, final_hidden, enc_output) + b, where W_g is the decoder's embedding."""
 
-    number, name, equation = "3.1", "Seq2Seq", "the skeleton's Seq2Seq"
+    number, name, target, n_required, equation = "3.1", "Seq2Seq", "Seq2Seq", 2, "the skeleton's Seq2Seq"
     says = "decoder from the encoder's final state; generator"
     variants = {
         "untied": "the generator has a weight of its own; the skeleton ties it to the decoder's embedding",
@@ -399,13 +383,13 @@ given-state-ignored; state; decoder; the state that the caller gives as dec_hidd
 
     def equations(self, m, drop, mode):
         tgt = TGT if mode == "training" else TGT[:, :1]
-        enc_output, final_hidden = self.call(self.encoder, SRC, LENGTHS)
+        enc_output, final_hidden = self.block(self.encoder, SRC, LENGTHS)
         first = tuple(torch.zeros_like(part) for part in final_hidden) if "encoder-state-unused" in m else final_hidden
         given = first if "given-state-ignored" in m else self.given
         weight = self.generator.weight if "untied" in m else self.embedding.weight
         parts = {}
         for part, state in (("logits", first), ("logits from a given state", given)):
-            outputs = self.call(self.decoder, tgt, state, enc_output, LENGTHS)[0]
+            outputs = self.block(self.decoder, tgt, state, enc_output, LENGTHS)[0]
             logits = F.linear(outputs, weight, self.generator.bias)
             logits = logits.softmax(dim=-1) if "logits-softmax" in m else logits
             parts[part] = logits.log_softmax(dim=-1) if "log_softmax" in m else logits

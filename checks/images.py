@@ -1,0 +1,256 @@
+"""Question 2 of all editions: the convolutional network, with and without max pooling, and the count of its parameters."""
+
+import inspect
+import itertools
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from checks.probe import DROPOUT_MISTAKES, Failure, Question, mistakes, numbers
+
+SIDE, BATCH_SIZE = 28, 3  # pixels; images of the check
+POOLS = ("max_pool2d", "avg_pool2d")
+ACTIVATIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "gelu": F.gelu, "elu": F.elu, "leaky_relu": F.leaky_relu}
+
+
+class Network(NamedTuple):
+    """What a statement asks for; a convolution is (output channels, kernel, stride, padding)."""
+
+    convs: tuple
+    affine: tuple  # output features
+    dropout: float | None  # None: of the student's choice
+    pooling: str = "max_pool2d 2x2 stride 2"  # behind each convolution
+
+    def n_parameters(self):
+        inputs, total, side = 1, 0, 6  # both networks end in maps of 6x6 cells
+        for outputs, kernel, _, _ in self.convs:
+            inputs, total = outputs, total + outputs * (inputs * kernel**2 + 1)
+        inputs *= side**2
+        for outputs in self.affine:
+            inputs, total = outputs, total + outputs * (inputs + 1)
+        return total
+
+
+NETWORKS = {
+    "2021-22": Network(((16, 3, 1, 1), (32, 3, 1, 0)), (600, 120, 10), None),
+    "2022-23": Network(((8, 5, 1, 2), (16, 3, 1, 0)), (600, 120, 10), 0.3),
+    "2023-24": Network(((8, 3, 1, 1), (16, 3, 1, 0)), (320, 120, 4), 0.7),
+}
+NO_MAXPOOL = NETWORKS["2023-24"]._replace(convs=((8, 3, 2, 1), (16, 3, 2, 0)), pooling="no pooling")
+
+
+def single(value):
+    """A size that torch takes as a number or as a pair; the two numbers of a pair are equal in these networks."""
+    return value[0] if isinstance(value, tuple | list) and len(set(value)) == 1 else value
+
+
+def conv_shape(call):
+    """(output channels, kernel, stride, padding) of a recorded convolution."""
+    given = call.arguments("input", "weight", "bias", "stride", "padding", stride=1, padding=0)
+    kernel, padding = single(tuple(given["weight"].shape[2:])), single(given["padding"])
+    padding = {"same": (kernel - 1) // 2, "valid": 0}.get(padding, padding)
+    return len(given["weight"]), kernel, single(given["stride"]), padding
+
+
+def pool_shape(call):
+    given = call.arguments("input", "kernel_size", "stride")
+    kernel = single(given["kernel_size"])
+    return f"{call.name} {kernel}x{kernel} stride {single(given.get('stride') or kernel)}"
+
+
+class CNN(Question):
+    """Two times convolution, ReLU and max pooling, then affine, ReLU, dropout, affine, ReLU, affine, log-softmax."""
+
+    number, name, target, equation = "2.4", "CNN", "CNN", "the list of layers"
+    known = mistakes(
+        DROPOUT_MISTAKES
+        + """
+conv-channels; {layer}; conv2d; {layer} has {found} output channels, and must have {right}
+    the second argument of nn.Conv2d
+conv-kernel; {layer}; conv2d; {layer} has kernels of size {found}, and must have {right}
+    nn.Conv2d(..., kernel_size=...)
+conv-stride; {layer}; conv2d; {layer} has a stride of {found}, and must have {right}
+    nn.Conv2d(..., stride=...)
+conv-padding; {layer}; conv2d; {layer} has a padding of {found}, and must have {right}
+    nn.Conv2d(..., padding=...); a kernel of size k keeps the image size with (k - 1) // 2
+conv1-name; conv1; conv2d; the first convolution is not called conv1, which the script reads{found}
+    self.conv1 = nn.Conv2d(...)
+pooling; pooling; max_pool2d avg_pool2d conv2d; behind the convolutions stands {found}, and must stand {right}
+    nn.MaxPool2d(kernel_size=2, stride=2) behind each ReLU of a convolution
+no-maxpool-ignored; no_maxpool; max_pool2d; no_maxpool=True changes nothing{found}
+    build other convolutions and skip the pooling if no_maxpool
+layer-number; layers; conv2d linear; there are {found}, and must be {right}
+    the statement's list of layers
+affine-size; affine; linear; an affine layer has {found} outputs, and must have {right}
+    the second argument of nn.Linear
+relu-missing/1,2,3,4; ReLU; conv2d linear; a ReLU is missing
+    x = F.relu(self.conv1(x)), and so after every layer but the last
+relu-on-output; output; relu; there is a ReLU behind the last affine layer
+    F.log_softmax(self.fc3(x), dim=1)
+activation/tanh,sigmoid,gelu,elu,leaky_relu; ReLU; tanh sigmoid gelu elu leaky_relu; another activation stands in place of ReLU
+    F.relu
+dropout-missing; dropout; linear; there is no dropout
+    x = self.drop(F.relu(self.fc1(x)))
+dropout-place/conv1,conv2,fc2,fc3; dropout; dropout dropout2d; the dropout is not between the first two affine layers
+    x = self.drop(F.relu(self.fc1(x)))
+dropout-twice/conv1,conv2,fc1,fc2,fc3; dropout; dropout dropout2d; there is a second dropout, which the statement does not have
+    x = self.drop(F.relu(self.fc1(x))) only
+log-softmax-missing; log-softmax; linear; the outputs are scores, without the log-softmax
+    return F.log_softmax(x, dim=1)
+softmax-without-log; log-softmax; softmax; the outputs are probabilities, not their logarithms
+    return F.log_softmax(x, dim=1)
+log-softmax-dimension; log-softmax; log_softmax softmax; the log-softmax is over the images of the batch, not over the classes
+    return F.log_softmax(x, dim=1), or dim=-1
+"""
+    )
+    keywords = {}
+
+    def prepare(self):
+        self.dropout = self.network.dropout
+        self.x = numbers(BATCH_SIZE, 1, SIDE, SIDE)
+        self.module = build_network(self, **self.keywords).train()
+        try:
+            self.call(self.module, self.x)
+        except Failure as failure:
+            self.x = self.x.flatten(1)  # as some loaders give it
+            try:
+                self.call(self.module, self.x)
+            except Failure:
+                raise failure from None
+        self.layers = []  # (place, call, the pooling behind it), in the order of the student's forward
+        for call in self.calls:
+            if call.name in ("conv2d", "linear"):
+                n = sum(other.name == call.name for _, other, _ in self.layers) + 1
+                self.layers.append((f"{'conv' if call.name == 'conv2d' else 'fc'}{n}", call, []))
+            elif call.name in POOLS and self.layers:
+                self.layers[-1][2].append(call)
+        self.calls.clear()
+        self.read_layers()
+
+    @property
+    def network(self):
+        return NETWORKS[self.edition]
+
+    def read_layers(self):
+        """Compare the layers that forward calls with the statement's, and write `says`."""
+        convs = [(conv_shape(call), pools) for place, call, pools in self.layers if call.name == "conv2d"]
+        affine = [call.result.shape[-1] for place, call, _ in self.layers if call.name == "linear"]
+        counts = "{} convolutions and {} affine layers"
+        if (len(convs), len(affine)) != (2, 3):
+            self.name_mistake("layer-number", found=counts.format(len(convs), len(affine)), right=counts.format(2, 3))
+            return
+        for n, ((shape, pools), right) in enumerate(zip(convs, self.network.convs), start=1):
+            for key, found, wanted in zip(("channels", "kernel", "stride", "padding"), shape, right):
+                if found != wanted:
+                    self.name_mistake(f"conv-{key}", layer=f"conv{n}", found=found, right=wanted)
+            pooling = " and ".join(map(pool_shape, pools)) or "no pooling"
+            if pooling != self.network.pooling:
+                self.name_mistake("pooling", found=pooling, right=self.network.pooling)
+        for found, right in zip(affine, self.network.affine):
+            if found != right:
+                self.name_mistake("affine-size", found=found, right=right)
+        if self.edition != "2021-22" and not isinstance(getattr(self.module, "conv1", None), nn.Conv2d):
+            self.name_mistake("conv1-name", found="")
+        self.says = " · ".join("{}@{}x{} stride {} padding {}".format(*shape[:2], *shape[1:]) for shape, _ in convs)
+        n_parameters = sum(parameter.numel() for parameter in self.module.parameters())
+        self.says += f" · {n_parameters:,} parameters · forward"
+        if not self.found and n_parameters != self.network.n_parameters():
+            note = f"{n_parameters:,} parameters; the statement's network has {self.network.n_parameters():,}"
+            self.notes = [f"{note}: is there a layer that forward does not use, or one without bias?"]
+
+    def outputs(self, mode):
+        return {"log p": self.call(self.module, self.x)}
+
+    def equations(self, m, drop, mode):
+        """The student's layers in the student's order, with ReLU, dropout and log-softmax where the statement has them."""
+        activation = next((function for name, function in ACTIVATIONS.items() if f"activation/{name}" in m), torch.relu)
+        given = [form.partition("/")[2] for form in m if form.startswith(("dropout-place/", "dropout-twice/"))]
+        moved = any(form.startswith("dropout-place/") for form in m)
+        places = given if moved or "dropout-missing" in m else ["fc1", *given]
+        x, parts = self.x.reshape(-1, 1, SIDE, SIDE), {}
+        for n, (place, layer, pools) in enumerate(self.layers, start=1):
+            x = layer.repeat(x.flatten(1) if layer.name == "linear" else x)
+            x = activation(x) if n < len(self.layers) and f"relu-missing/{n}" not in m else x
+            for pool in pools:
+                x = pool.repeat(x)
+            for _ in range(places.count(place)):
+                x = drop(x)
+            parts[place] = x
+        x = x.relu() if "relu-on-output" in m else x
+        log_p = x.log_softmax(dim=0 if "log-softmax-dimension" in m else 1)
+        log_p = x if "log-softmax-missing" in m else x.softmax(dim=1) if "softmax-without-log" in m else log_p
+        return parts | {"log p": log_p}
+
+
+class CNNWithoutMaxPool(CNN):
+    """The network of 2023-24, Question 2.2: strides of 2 in place of the pooling."""
+
+    number, name, keywords = "2.2", "CNN no_maxpool", {"no_maxpool": True}
+    network = NO_MAXPOOL
+
+    @classmethod
+    def fits(cls, code):
+        return bool(code["CNN"]) and "no_maxpool" in inspect.signature(code["CNN"]).parameters
+
+    def read_layers(self):
+        super().read_layers()
+        if {"conv-stride", "pooling"} <= {mistake.key for mistake, _ in self.found}:
+            self.found = []
+            self.name_mistake("no-maxpool-ignored", found="")
+
+
+class CNN2023(CNN):
+    number = "2.1"
+
+
+class CNN2021(CNN):
+    number = "2.2"
+
+
+class ParameterCount(Question):
+    """get_number_trainable_params(model): the number of elements of the parameters that have a gradient."""
+
+    number, name, target = "2.3", "get_number_trainable_params", "get_number_trainable_params"
+    equation, says, modes = "get_number_trainable_params", "trainable parameters only", ("training",)
+    known = mistakes("""
+count-frozen; count; numel; parameters that are not trained are counted as well
+    sum(p.numel() for p in model.parameters() if p.requires_grad)
+count-tensors; count; len; the tensors are counted, not their elements
+    sum(p.numel() for p in model.parameters() if p.requires_grad)
+count-without-biases; count; numel; the biases are not counted
+    sum(p.numel() for p in model.parameters() if p.requires_grad)
+""")
+
+    def outputs(self, mode):
+        self.model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 5), nn.Linear(5, 6).requires_grad_(False))
+        count = self.call(self.code["get_number_trainable_params"], self.model)
+        if count is None:
+            raise Failure("get_number_trainable_params returns nothing; it must return the number")
+        return {"number": torch.as_tensor(count, dtype=torch.float32)}
+
+    def equations(self, m, drop, mode):
+        counted = [p for p in self.model.parameters() if p.requires_grad or "count-frozen" in m]
+        counted = [p for p in counted if p.dim() > 1 or "count-without-biases" not in m]
+        return {"number": torch.tensor(float(sum(1 if "count-tensors" in m else p.numel() for p in counted)))}
+
+
+def build_network(question, **keywords):
+    """The student's CNN, with a dropout probability if it takes one."""
+    names = [name for name in inspect.signature(question.code["CNN"]).parameters if name != "no_maxpool"]
+    return question.build("CNN", *[question.dropout or 0.5][: len(names)], **keywords)
+
+
+def distances(code):
+    """{edition: number of sizes in which the student's layers differ from the statement's}."""
+    network = build_network(CNN(code, "2022-23"))
+    convs = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    affine = [layer.out_features for layer in network.modules() if isinstance(layer, nn.Linear)]
+    sizes = [(conv.out_channels, single(conv.kernel_size)) for conv in convs] + affine
+    rights = {edition: [*(conv[:2] for conv in right.convs), *right.affine] for edition, right in NETWORKS.items()}
+    return {edition: sum(a != b for a, b in itertools.zip_longest(sizes, right)) for edition, right in rights.items()}
+
+
+QUESTIONS_2021_22, QUESTIONS_2022_23 = [CNN2021], [CNN]
+QUESTIONS_2023_24 = [CNN2023, CNNWithoutMaxPool, ParameterCount]
