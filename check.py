@@ -38,7 +38,9 @@ class UserError(Exception):
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files, a folder, or a folder of submissions")
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="files, a folder, or a folder of submissions"
+    )
     parser.add_argument("--edition", choices=EDITIONS, help="by default found from the signatures and shapes")
     parser.add_argument("--only", metavar="CLASS", help="check this class or function only")
     parser.add_argument("--hint", type=int, choices=(0, 1, 2), default=1, help="how much is said (default: 1)")
@@ -83,7 +85,13 @@ def check_submission(files, args):
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copy)
         names = [name.as_posix() for _, name in files]
-        request = {"files": names, "edition": args.edition, "only": args.only, "seconds": CLASS_SECONDS, "memory": MEMORY}
+        request = {
+            "files": names,
+            "edition": args.edition,
+            "only": args.only,
+            "seconds": CLASS_SECONDS,
+            "memory": MEMORY,
+        }
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": folder}
         environment["PYTHONUSERBASE"] = site.getuserbase()  # torch may be installed below the real home
         process = subprocess.Popen(

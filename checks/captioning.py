@@ -26,11 +26,9 @@ energy-activation; e = v f(..); linear; the relu or tanh before full_att is miss
     self.full_att(self.relu(att1 + att2.unsqueeze(1)))
 energy-without-state; e = v f(..); linear; the decoder's state has no part in the scores
     self.relu(self.encoder_att(encoder_out) + self.decoder_att(decoder_hidden).unsqueeze(1))
-energy-without-regions; e = v f(..); linear; the regions have no part in the scores
-    self.relu(self.encoder_att(encoder_out) + self.decoder_att(decoder_hidden).unsqueeze(1))
 context-mean; context; mean; the context is a mean over the regions, and must be their weighted sum
     context = (encoder_out * alpha.unsqueeze(2)).sum(dim=1)
-context-unweighted; context; sum mean; the context is the mean of the regions, without the weights
+context-unweighted; context; sum mean; the context is the mean of the regions: the weights are not used, or are all equal
     context = (encoder_out * alpha.unsqueeze(2)).sum(dim=1)
 """)
 
@@ -46,7 +44,7 @@ context-unweighted; context; sum mean; the context is the mean of the regions, w
 
     def equations(self, m, drop, mode):
         from_state, from_regions = self.decoder_att(STATE[0]).unsqueeze(1), self.encoder_att(REGIONS)
-        energy = from_state * ("energy-without-state" not in m) + from_regions * ("energy-without-regions" not in m)
+        energy = from_state * ("energy-without-state" not in m) + from_regions
         f = torch.tanh if "tanh" in m else torch.relu
         e = self.full_att(energy if "energy-activation" in m else f(energy))  # (batch_size, n_regions, 1)
         dim = 2 if "region-softmax-dimension/one" in m else 0 if "region-softmax-dimension/batch" in m else 1
@@ -83,7 +81,9 @@ state-ignored; state; lstm_cell; the LSTM cell starts from zeros instead of the 
 """
     )
     known = mistakes(table)
-    variants = {"log_softmax": "it returns log-probabilities; the cross-entropy takes them for scores, with equal result"}
+    variants = {
+        "log_softmax": "it returns log-probabilities; the cross-entropy takes them for scores, with equal result"
+    }
 
     def prepare(self):
         self.module = self.build(self.target, *self.sizes)
@@ -132,7 +132,9 @@ class DecoderWithAttention(Decoder):
     equation = "the hint: the embedding concatenated with the attention vector"
     says = "context from h, LSTM cell on [embedding; context], dropout, fc"
     sizes = (ATTENTION, *Decoder.sizes)
-    variants = Decoder.variants | {"[context; emb]": "you concatenate [context; embedding]; the weights learn either order"}
+    variants = Decoder.variants | {
+        "[context; emb]": "you concatenate [context; embedding]; the weights learn either order"
+    }
     known = mistakes(
         Decoder.table
         + """

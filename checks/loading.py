@@ -106,11 +106,13 @@ class Code:
         elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
             reason = f"its assignment ({cell}, line {node.lineno}) is not executed by the check or fails in it"
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [name for target in targets for name in ast.walk(target)]
+            if any(isinstance(name, ast.Attribute | ast.Subscript) for name in names):
+                return  # it would change something that is defined elsewhere
             if node.value is None or not (is_constant(node.value, vars(module)) and run(node, vars(module), cell)):
-                for target in targets:
-                    for name in ast.walk(target):
-                        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
-                            vars(module)[name.id] = StandIn(name.id, reason)
+                for name in names:
+                    if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                        vars(module)[name.id] = StandIn(name.id, reason)
         elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             self.failed.pop(node.name, None)
             if not run(node, vars(module), cell):

@@ -45,7 +45,7 @@ def mistakes(table):
 
 
 DROPOUT_MISTAKES = """
-dropout-in-evaluation; dropout; dropout; dropout is still active in evaluation, after model.eval()
+dropout-in-evaluation; dropout; dropout; dropout is still active in evaluation, after model.eval(){found}
     self.dropout = nn.Dropout(p), or F.dropout(x, p, training=self.training)
 dropout-probability; dropout; dropout; the dropout probability is {found}, and must be {right}
     self.dropout = nn.Dropout(dropout), with the argument of __init__
@@ -82,6 +82,7 @@ class Call(NamedTuple):
     args: tuple
     kwargs: dict
     result: object
+    mode: str
 
     def arguments(self, *names, **defaults):
         """Its arguments by name, where `names` are those that may come without one."""
@@ -95,14 +96,14 @@ class Call(NamedTuple):
 class Recorder(TorchFunctionMode):
     """Replaces dropout by `marked` and remembers every call of a torch function, with the student's line."""
 
-    def __init__(self, filenames):
+    def __init__(self, filenames, mode=""):
         super().__init__()
-        self.filenames, self.calls = filenames, []
+        self.filenames, self.mode, self.calls = filenames, mode, []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, getattr(func, "__name__", "").rstrip("_")
         result = self.dropout(*args, **kwargs) if name in DROPOUTS else func(*args, **kwargs)
-        self.calls.append(Call(func, name, self.line(), args, kwargs, result))
+        self.calls.append(Call(func, name, self.line(), args, kwargs, result, self.mode))
         return result
 
     @staticmethod
@@ -151,7 +152,9 @@ def explain(error, filenames):
         return Failure("the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()", line)
     if isinstance(error, StandInUsed | EOFError | PermissionError):
         return Failure(text, line)
-    text = text.replace("'StandIn'", "something that is not here while the code is checked (a missing module or constant)")
+    text = text.replace(
+        "'StandIn'", "something that is not here while the code is checked (a missing module or constant)"
+    )
     return Failure(f"{type(error).__name__}: {text}", line)
 
 
@@ -237,7 +240,7 @@ class Question:
 
     def call(self, function, *args, **kwargs):
         """Call the student's code with marked dropout; an exception becomes a `Failure`."""
-        recorder = Recorder(self.code.filenames)
+        recorder = Recorder(self.code.filenames, self.mode)
         try:
             with torch.no_grad(), recorder:
                 result = function(*args, **kwargs)
@@ -288,11 +291,15 @@ class Question:
             return self.result(status=failure.status, where=line, lines=[str(failure)])
 
     def check_dropout(self):
-        """Name a dropout probability that is not the one of the statement."""
-        dropouts = [call.arguments("input", "p", p=0.5)["p"] for call in self.calls if call.name in DROPOUTS]
-        wrong = [p for p in dropouts if p and p != self.dropout]
-        if self.dropout and wrong:
-            self.name_mistake("dropout-probability", found=wrong[0], right=self.dropout)
+        """Name a dropout that is active in evaluation, and a probability that is not the one of the statement."""
+        for call in self.calls:
+            if call.name in DROPOUTS and "dropout-probability" in self.known:
+                p = call.arguments("input", "p", p=0.5)["p"]
+                if call.mode == "evaluation" and call.result is not call.args[0]:
+                    self.name_mistake("dropout-in-evaluation", found="")
+                    self.modes = ("training",)  # its other numbers are as in training
+                elif p and self.dropout and p != self.dropout:
+                    self.name_mistake("dropout-probability", found=p, right=self.dropout)
 
     def search(self, observed):
         """Find the hypothesis with the fewest mistakes that has the observed numbers."""
@@ -314,15 +321,17 @@ class Question:
     def numeric_forms(self):
         return [form for form, mistake in self.known.items() if "{" not in mistake.text]
 
+    mode = ""
+
     def set_mode(self, mode):
+        self.mode = mode
         if self.module is not None:
             self.module.train(mode == "training")
 
     def expected(self, m, mode):
         self.set_mode(mode)
-        drop = marked if mode == "training" or "dropout-in-evaluation" in m else unchanged
         with torch.no_grad():
-            return self.equations(frozenset(m), drop, mode)
+            return self.equations(frozenset(m), marked if mode == "training" else unchanged, mode)
 
     def agrees(self, observed, m):
         try:
@@ -381,7 +390,8 @@ class Question:
             status = "WRONG"
             lines = [text for text in (self.evidence(keys) or self.difference,) if text]
             result["mistakes"] = [
-                mistake._asdict() | {"text": text, "where": self.line_of(mistake.calls), "numeric": text == mistake.text}
+                mistake._asdict()
+                | {"text": text, "where": self.line_of(mistake.calls), "numeric": text == mistake.text}
                 for mistake, text in self.found
             ]
         return result | {"status": status or "ok", "where": where, "lines": list(lines), "notes": self.notes}

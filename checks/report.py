@@ -5,7 +5,9 @@ import io
 import json
 import textwrap
 
-STRANGERS_CODE = "The submissions' code is executed on this computer, with limits of time and memory but with your rights."
+STRANGERS_CODE = (
+    "The submissions' code is executed on this computer, with limits of time and memory but with your rights."
+)
 NO_MARK = "Nothing was trained: this is what can be checked, not a mark."
 INDENT, WIDTH = 6, 110
 BAD = ("WRONG", "ERROR", "not written", "not run")  # what makes the exit code 1; "not recognised" does not
@@ -85,7 +87,9 @@ def details(result, hint):
     if hint >= 1 and mistakes:
         paragraphs.append(f"{statement(result)} {MORE}{', #'.join(mistake['key'] for mistake in mistakes)}")
     paragraphs += [f"Note: {note}." for note in result.get("notes", [])]
-    wrap = textwrap.TextWrapper(WIDTH, initial_indent=" " * INDENT, subsequent_indent=" " * INDENT, break_long_words=False)
+    wrap = textwrap.TextWrapper(
+        WIDTH, initial_indent=" " * INDENT, subsequent_indent=" " * INDENT, break_long_words=False
+    )
     return [line for paragraph in paragraphs if paragraph for line in wrap.wrap(paragraph)]
 
 
@@ -106,7 +110,9 @@ def csv_text(checked):
             for r in submission.results
         }
         counts = [submission.n_right, len(submission.results)]
-        writer.writerow([name, submission.edition, *counts, *(cells.get(key, "") for key in names), submission.error or ""])
+        writer.writerow(
+            [name, submission.edition, *counts, *(cells.get(key, "") for key in names), submission.error or ""]
+        )
     return output.getvalue()
 
 
@@ -129,4 +135,6 @@ def gradescope(submission, hint):
 def gradescope_text(checked, hint):
     """Of one submission its results.json, of several these by name."""
     results = {name: gradescope(submission, hint) for name, submission in checked.items()}
-    return json.dumps(results if len(results) > 1 else next(iter(results.values())), indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps(results if len(results) > 1 else next(iter(results.values())), indent=2, ensure_ascii=False) + "\n"
+    )

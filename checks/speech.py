@@ -25,7 +25,9 @@ logits-reshaped; logits; view reshape; view or reshape brings the logits into th
 logits-softmax; logits; softmax; the outputs are probabilities, and the cross-entropy applies a second softmax
     return self._classifier(x).transpose(1, 2)
 """
-LOG_SOFTMAX = {"log_softmax": "it returns log-probabilities; the cross-entropy takes them for logits, with equal result"}
+LOG_SOFTMAX = {
+    "log_softmax": "it returns log-probabilities; the cross-entropy takes them for logits, with equal result"
+}
 
 
 class TextDecoder(Question):
@@ -96,7 +98,10 @@ class TextDecoderTransformer(TextDecoder):
     """x = MaskedAttention(E y_t + P_t), logits = W LayerNorm(CrossAttention(x, latent)) + b."""
 
     number, name, target = "3.2", "TextDecoderTransformer", "TextDecoderTransformer"
-    equation, says = "steps 1 to 6", "positions, causal mask, self-attention, cross-attention, norm, classifier, transposed"
+    equation, says = (
+        "steps 1 to 6",
+        "positions, causal mask, self-attention, cross-attention, norm, classifier, transposed",
+    )
     known = mistakes(
         COMMON_MISTAKES
         + """

@@ -129,7 +129,10 @@ accuracy-count; accuracy; sum; the number of right labels is returned, and must 
         if not self.network.training and not any(".train(" in text for text in self.code.texts):
             self.name_mistake("left-in-evaluation-mode", found="")
         accuracies = [value for value in values if abs(value - self.right_share()) < 1e-6] or values
-        return {"accuracy": torch.tensor(accuracies[0]), "in training mode": torch.tensor(float(any(self.network.modes)))}
+        return {
+            "accuracy": torch.tensor(accuracies[0]),
+            "in training mode": torch.tensor(float(any(self.network.modes))),
+        }
 
     def right_share(self):
         return (self.network.fc(X[0]).argmax(dim=1) == Y[0]).float().mean().item()

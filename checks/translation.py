@@ -15,11 +15,13 @@ TGT = torch.tensor([[1, 4, 5, 6, 2], [1, 8, 2, PAD, PAD], [1, 5, 10, 2, PAD]])  
 N_STEPS = TGT.shape[1] - 1  # the last symbol is only predicted
 N_SINGLE = 2  # symbols that the decoder reads one at a time in evaluation
 STATE = tuple(numbers(2, len(SRC), HIDDEN // 2, seed=seed) for seed in (1, 2))  # as the encoder returns it
-ENC_OUTPUT = numbers(*SRC.shape, HIDDEN, seed=3) * REAL.unsqueeze(2)
+ENC_OUTPUT = numbers(*SRC.shape, HIDDEN, seed=3)  # not 0 at the padding, so that a missing mask shows
 
 
 def join(state, m=frozenset()):
     """h and c, each (1, batch_size, hidden_size), from the two directions of the encoder."""
+    if len(state[0]) == 1:
+        return state
     if "state-view" in m:
         return tuple(part.reshape(1, -1, HIDDEN) for part in state)
     order = (1, 0) if "directions swapped" in m else (0, 1)
@@ -291,7 +293,7 @@ last-symbol-in-evaluation; target; __getitem__ cat; in evaluation the only symbo
     def equations(self, m, drop, mode):
         start = join(STATE, m)
         start = tuple(torch.zeros_like(part) for part in start) if "state-ignored" in m else start
-        lost = "state-not-passed" in m if mode == "training" else "state-not-returned" in m
+        lost = {"state-not-passed"} & m if mode == "training" else {"state-not-returned", "state-ignored"} & m
         state, q, steps = start, None, []
         for t in range(N_STEPS if mode == "training" else N_SINGLE):
             y = TGT[:, t + ("target-shifted" in m and mode == "training")]
@@ -351,6 +353,7 @@ class Seq2Seq(Question):
 
     number, name, target, n_required, equation = "3.1", "Seq2Seq", "Seq2Seq", 2, "the skeleton's Seq2Seq"
     says = "decoder from the encoder's final state; generator"
+    modes = ("training",)
     variants = {
         "untied": "the generator has a weight of its own; the skeleton ties it to the decoder's embedding",
         "log_softmax": "it returns log-probabilities; the cross-entropy of the script takes them for logits, with equal result",
@@ -377,19 +380,17 @@ given-state-ignored; state; decoder; the state that the caller gives as dec_hidd
         self.given = tuple(part.flip(-1) for part in join(STATE))
 
     def outputs(self, mode):
-        tgt = TGT if mode == "training" else TGT[:, :1]
-        results = [self.call(self.module, SRC, LENGTHS, tgt), self.call(self.module, SRC, LENGTHS, tgt, self.given)]
+        results = [self.call(self.module, SRC, LENGTHS, TGT), self.call(self.module, SRC, LENGTHS, TGT, self.given)]
         return {part: result[0] for part, result in zip(("logits", "logits from a given state"), results)}
 
     def equations(self, m, drop, mode):
-        tgt = TGT if mode == "training" else TGT[:, :1]
         enc_output, final_hidden = self.block(self.encoder, SRC, LENGTHS)
         first = tuple(torch.zeros_like(part) for part in final_hidden) if "encoder-state-unused" in m else final_hidden
         given = first if "given-state-ignored" in m else self.given
         weight = self.generator.weight if "untied" in m else self.embedding.weight
         parts = {}
         for part, state in (("logits", first), ("logits from a given state", given)):
-            outputs = self.block(self.decoder, tgt, state, enc_output, LENGTHS)[0]
+            outputs = self.block(self.decoder, TGT, state, enc_output, LENGTHS)[0]
             logits = F.linear(outputs, weight, self.generator.bias)
             logits = logits.softmax(dim=-1) if "logits-softmax" in m else logits
             parts[part] = logits.log_softmax(dim=-1) if "log_softmax" in m else logits

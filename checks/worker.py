@@ -55,10 +55,14 @@ def plan(code, edition, only):
     edition = edition or edition_of(code)
     questions = [question for question in EDITIONS[edition] if code[question.target] or question.target in code.failed]
     if only:
-        chosen = [question for question in questions if only.lower() in (question.name.lower(), question.target.lower())]
+        chosen = [
+            question for question in questions if only.lower() in (question.name.lower(), question.target.lower())
+        ]
         if not chosen:
             names = dict.fromkeys(question.target for question in questions)
-            raise CallError(f"--only {only}: there is no such check of {edition} here; choose one of {', '.join(names)}")
+            raise CallError(
+                f"--only {only}: there is no such check of {edition} here; choose one of {', '.join(names)}"
+            )
         questions = chosen
     return edition, questions
 

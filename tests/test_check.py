@@ -1,0 +1,561 @@
+"""`check.py`: it names every mistake that is planted in a right solution, and calls no right variant wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from checks import captioning, images, speech, training, translation
+from checks.worker import EDITIONS, check_files
+
+SOLUTIONS = Path(__file__).parent / "check_solutions"
+CNN, MODELS, CAPTIONING = "q2_2022_23.py", "models_2022_23.py", "captioning_2021_22.py"
+CNN_2021, CNN_2023, SPEECH = "q2_2021_22.py", "q2_2023_24.py", "speech_2023_24.py"
+DECODERS = ("Decoder", "Decoder with attention")
+POOLED = "x = self.pool(F.relu(self.conv1(x)))"
+
+
+def check(text, edition=None, only=None):
+    """{question: (status, keys of its mistakes, whole result)}"""
+    results = [result for result in check_files({"my.py": text}, edition, only) if "status" in result]
+    return {result["name"]: (result["status"], [m["key"] for m in result["mistakes"]], result) for result in results}
+
+
+def plant(solution, *replacements):
+    text = (SOLUTIONS / solution).read_text(encoding="utf-8")
+    for old, new in replacements:
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {solution}"
+        text = text.replace(old, new)
+    return text
+
+
+# (key, questions that have the mistake, solution, old text, new text, ...)
+PLANTED = [
+    # 2022-23, 2.4
+    ("conv-channels", ["CNN"], CNN, "(1, 8, 5", "(1, 6, 5", "(8, 16, 3", "(6, 16, 3"),
+    ("conv-kernel", ["CNN"], CNN, "(1, 8, 5, padding=2)", "(1, 8, 3, padding=2)", "(576, 600)", "(16 * 6 * 6, 600)"),
+    ("conv-padding", ["CNN"], CNN, "(1, 8, 5, padding=2)", "(1, 8, 5)", "(576, 600)", "(400, 600)"),
+    ("conv-stride", ["CNN"], CNN, "(8, 16, 3)", "(8, 16, 3, stride=2)", "(576, 600)", "(144, 600)"),
+    ("conv1-name", ["CNN"], CNN, "self.conv1 =", "self.first =", "self.conv1(", "self.first("),
+    ("pooling", ["CNN"], CNN, "nn.MaxPool2d(2, 2)", "nn.AvgPool2d(2, 2)"),
+    ("pooling", ["CNN"], CNN, "nn.MaxPool2d(2, 2)", "nn.MaxPool2d(3, 2, padding=1)", "(576, 600)", "(16 * 36, 600)"),
+    ("pooling", ["CNN"], CNN, "self.pool(F.relu(self.conv2(x)))", "F.relu(self.conv2(x))", "(576, 600)", "(2304, 600)"),
+    (
+        "layer-number",
+        ["CNN"],
+        CNN,
+        "F.relu(self.fc2(x))",
+        "F.relu(self.fc2(x))\n        x = F.relu(self.fc4(x))",
+        "self.pool =",
+        "self.fc4 = nn.Linear(120, 120)\n        self.pool =",
+    ),
+    ("affine-size", ["CNN"], CNN, "(576, 600)", "(576, 500)", "(600, 120)", "(500, 120)"),
+    ("relu-missing", ["CNN"], CNN, POOLED, "x = self.pool(self.conv1(x))"),
+    ("relu-missing", ["CNN"], CNN, "x = self.pool(F.relu(self.conv2(x)))", "x = self.pool(self.conv2(x))"),
+    ("relu-missing", ["CNN"], CNN, "self.drop(F.relu(self.fc1(x)))", "self.drop(self.fc1(x))"),
+    ("relu-missing", ["CNN"], CNN, "F.relu(self.fc2(x))", "self.fc2(x)"),
+    ("relu-on-output", ["CNN"], CNN, "F.log_softmax(self.fc3(x), dim=1)", "F.log_softmax(F.relu(self.fc3(x)), dim=1)"),
+    (
+        "activation",
+        ["CNN"],
+        CNN,
+        "F.relu(self.conv1(",
+        "F.tanh(self.conv1(",
+        "F.relu(self.conv2(",
+        "F.tanh(self.conv2(",
+        "F.relu(self.fc1(",
+        "F.tanh(self.fc1(",
+        "F.relu(self.fc2(",
+        "F.tanh(self.fc2(",
+    ),
+    ("dropout-missing", ["CNN"], CNN, "self.drop(F.relu(self.fc1(x)))", "F.relu(self.fc1(x))"),
+    (
+        "dropout-place",
+        ["CNN"],
+        CNN,
+        "self.drop(F.relu(self.fc1(x)))",
+        "F.relu(self.fc1(x))",
+        POOLED,
+        f"{POOLED}\n        x = self.drop(x)",
+    ),
+    (
+        "dropout-place",
+        ["CNN"],
+        CNN,
+        "self.drop(F.relu(self.fc1(x)))",
+        "F.relu(self.fc1(x))",
+        "x = F.relu(self.fc2(x))",
+        "x = self.drop(F.relu(self.fc2(x)))",
+    ),
+    ("dropout-twice", ["CNN"], CNN, "x = F.relu(self.fc2(x))", "x = self.drop(F.relu(self.fc2(x)))"),
+    ("dropout-probability", ["CNN"], CNN, "nn.Dropout(dropout_prob)", "nn.Dropout(0.8)"),
+    ("dropout-in-evaluation", ["CNN"], CNN, "self.drop(F.relu(self.fc1(x)))", "F.dropout(F.relu(self.fc1(x)), 0.3)"),
+    ("log-softmax-missing", ["CNN"], CNN, "F.log_softmax(self.fc3(x), dim=1)", "self.fc3(x)"),
+    ("softmax-without-log", ["CNN"], CNN, "F.log_softmax(self.fc3(x), dim=1)", "F.softmax(self.fc3(x), dim=1)"),
+    ("log-softmax-dimension", ["CNN"], CNN, "F.log_softmax(self.fc3(x), dim=1)", "F.log_softmax(self.fc3(x), dim=0)"),
+    # train_batch, predict, evaluate
+    ("gradients-not-zeroed", ["train_batch"], CNN, "    optimizer.zero_grad()\n", ""),
+    ("no-step", ["train_batch"], CNN, "    optimizer.step()\n", ""),
+    ("no-step", ["train_batch"], CNN, "    loss.backward()\n", "    loss.backward()\n    optimizer.zero_grad()\n"),
+    ("loss-not-mean", ["train_batch"], CNN, "return loss.item()", "return loss.item() * len(y)"),
+    ("predict-dimension", ["predict", "evaluate"], CNN, "scores.argmax(dim=-1)", "scores.argmax(dim=0)"),
+    ("predict-values", ["predict", "evaluate"], CNN, "scores.argmax(dim=-1)", "scores.max(dim=-1).values"),
+    ("evaluate-in-training-mode", ["evaluate"], CNN, "    model.eval()\n", ""),
+    ("left-in-evaluation-mode", ["evaluate"], CNN, "    model.train()\n", ""),
+    ("accuracy-count", ["evaluate"], CNN, "return n_correct / n_possible", "return n_correct"),
+    # 2023-24, Question 2
+    (
+        "no-maxpool-ignored",
+        ["CNN no_maxpool"],
+        CNN_2023,
+        "self.no_maxpool = no_maxpool",
+        "self.no_maxpool = no_maxpool = False",
+    ),
+    (
+        "pooling",
+        ["CNN no_maxpool"],
+        CNN_2023,
+        "self.no_maxpool = no_maxpool",
+        "self.no_maxpool = False",
+        "nn.Linear(576, 320)",
+        "nn.Linear(16 if no_maxpool else 576, 320)",
+    ),
+    (
+        "conv-padding",
+        ["CNN no_maxpool"],
+        CNN_2023,
+        "stride=2, padding=0",
+        "stride=2, padding=1",
+        "nn.Linear(576, 320)",
+        "nn.Linear(16 * 49 if no_maxpool else 576, 320)",
+    ),
+    ("count-frozen", ["get_number_trainable_params"], CNN_2023, " if p.requires_grad", ""),
+    ("count-tensors", ["get_number_trainable_params"], CNN_2023, "sum(p.numel()", "sum(1"),
+    (
+        "count-without-biases",
+        ["get_number_trainable_params"],
+        CNN_2023,
+        "if p.requires_grad",
+        "if p.requires_grad and p.dim() > 1",
+    ),
+    # 2021-22, Question 2
+    (
+        "conv-padding",
+        ["CNN"],
+        CNN_2021,
+        "nn.Conv2d(1, 16, 3, padding=1)",
+        "nn.Conv2d(1, 16, 3)",
+        "32 * 6 * 6",
+        "32 * 5 * 5",
+    ),
+    ("log-softmax-missing", ["CNN"], CNN_2021, "            nn.LogSoftmax(dim=1),\n", ""),
+    # 2022-23, 3.1a
+    (
+        "encoder-not-packed",
+        ["Encoder"],
+        MODELS,
+        "packed, final_hidden = self.lstm(packed)",
+        "packed, final_hidden = self.lstm(emb)",
+        "enc_output, _ = pad_packed_sequence(packed, batch_first=True)",
+        "enc_output = packed",
+    ),
+    ("encoder-one-direction", ["Encoder"], MODELS, "self.hidden_size, bidirectional=True", "hidden_size"),
+    ("embedding-dropout", ["Encoder"], MODELS, "emb = self.dropout(self.embedding(src))", "emb = self.embedding(src)"),
+    ("output-dropout", ["Encoder"], MODELS, "        enc_output = self.dropout(enc_output)\n", ""),
+    (
+        "dropout-twice",
+        ["Encoder"],
+        MODELS,
+        "enc_output = self.dropout(enc_output)",
+        "enc_output = self.dropout(self.dropout(enc_output))",
+    ),
+    (
+        "state-dropout",
+        ["Encoder"],
+        MODELS,
+        "enc_output = self.dropout(enc_output)",
+        "enc_output = self.dropout(enc_output)\n        final_hidden = tuple(self.dropout(part) for part in final_hidden)",
+    ),
+    (
+        "state-view",
+        ["Encoder"],
+        MODELS,
+        "enc_output = self.dropout(enc_output)",
+        "enc_output = self.dropout(enc_output)\n        final_hidden = tuple(part.view(1, len(src), -1) for part in final_hidden)",
+    ),
+    (
+        "dropout-probability",
+        DECODERS,
+        MODELS,
+        "self.dropout = nn.Dropout(dropout)\n        self.lstm = nn.LSTM(hidden_size, hidden_size, b",
+        "self.dropout = nn.Dropout(0.5)\n        self.lstm = nn.LSTM(hidden_size, hidden_size, b",
+    ),
+    (
+        "dropout-in-evaluation",
+        ["Encoder"],
+        MODELS,
+        "enc_output = self.dropout(enc_output)",
+        "enc_output = nn.functional.dropout(enc_output, 0.3)",
+    ),
+    ("embedding-dropout", DECODERS, MODELS, "emb = self.dropout(self.embedding(tgt))", "emb = self.embedding(tgt)"),
+    ("output-dropout", DECODERS, MODELS, "            output = self.dropout(output)\n", ""),
+    (
+        "dropout-twice",
+        DECODERS,
+        MODELS,
+        "outputs = torch.cat(outputs, dim=1)",
+        "outputs = self.dropout(torch.cat(outputs, dim=1))",
+    ),
+    (
+        "state-dropout",
+        DECODERS,
+        MODELS,
+        "            if self.attn is not None:\n",
+        "            dec_state = (self.dropout(dec_state[0]), dec_state[1])\n            if self.attn is not None:\n",
+    ),
+    (
+        "state-dropout",
+        DECODERS,
+        MODELS,
+        "            if self.attn is not None:\n",
+        "            dec_state = tuple(self.dropout(part) for part in dec_state)\n            if self.attn is not None:\n",
+    ),
+    (
+        "state-view",
+        DECODERS,
+        MODELS,
+        "dec_state = reshape_state(dec_state)",
+        "dec_state = tuple(part.reshape(1, tgt.shape[0], -1) for part in dec_state)",
+    ),
+    (
+        "state-not-passed",
+        DECODERS,
+        MODELS,
+        "output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)",
+        "output, new_state = self.lstm(emb[:, t : t + 1], dec_state)",
+        "return outputs, dec_state",
+        "return outputs, new_state",
+    ),
+    (
+        "state-not-returned",
+        DECODERS,
+        MODELS,
+        "        outputs = []\n",
+        "        outputs, old_state = [], dec_state\n",
+        "return outputs, dec_state",
+        "return outputs, old_state",
+    ),
+    (
+        "state-ignored",
+        DECODERS,
+        MODELS,
+        "        outputs = []\n",
+        "        outputs, dec_state = [], tuple(torch.zeros_like(part) for part in dec_state)\n",
+    ),
+    ("target-shifted", DECODERS, MODELS, "tgt = tgt[:, :-1]", "tgt = tgt[:, 1:]"),
+    (
+        "own-argmax",
+        DECODERS,
+        MODELS,
+        "output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)",
+        "if t and self.training:\n                emb[:, t] = self.dropout(self.embedding((output @ self.embedding.weight.T).argmax(-1)))[:, 0]\n"
+        "            output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)",
+    ),
+    (
+        "last-symbol-in-evaluation",
+        DECODERS,
+        MODELS,
+        "        if self.training:\n            tgt = tgt[:, :-1]",
+        "        tgt = tgt[:, :-1]",
+    ),
+    # 2022-23, 3.1b
+    ("mask", ["Attention"], MODELS, "scores = scores.masked_fill(", "scores.masked_fill("),
+    ("mask-inverted", ["Attention"], MODELS, "~self.sequence_mask(", "self.sequence_mask("),
+    ("mask-value", ["Attention"], MODELS, 'float("-inf")', "1e-9"),
+    (
+        "mask-after-softmax",
+        ["Attention"],
+        MODELS,
+        "scores = scores.masked_fill(",
+        "filled = scores.masked_fill(",
+        "p = torch.softmax(scores, dim=-1)",
+        "p = torch.softmax(scores, dim=-1).masked_fill(src_seq_mask.unsqueeze(1), 0)",
+    ),
+    ("softmax-dimension", ["Attention"], MODELS, "torch.softmax(scores, dim=-1)", "torch.softmax(scores, dim=1)"),
+    ("softmax-dimension", ["Attention"], MODELS, "torch.softmax(scores, dim=-1)", "torch.softmax(scores, dim=0)"),
+    ("no-softmax", ["Attention"], MODELS, "torch.softmax(scores, dim=-1)", "scores"),
+    ("no-projection", ["Attention"], MODELS, "z = self.linear_in(query)", "z = query"),
+    (
+        "scaled-scores",
+        ["Attention"],
+        MODELS,
+        "scores = torch.bmm(z, encoder_outputs.transpose(1, 2))",
+        "scores = torch.bmm(z, encoder_outputs.transpose(1, 2)) / z.shape[-1] ** 0.5",
+    ),
+    (
+        "values-projected",
+        ["Attention"],
+        MODELS,
+        "c = torch.bmm(p, encoder_outputs)",
+        "c = torch.bmm(p, self.linear_in(encoder_outputs))",
+    ),
+    (
+        "attention-dropout",
+        ["Attention"],
+        MODELS,
+        "p = torch.softmax(scores, dim=-1)",
+        "p = nn.functional.dropout(torch.softmax(scores, dim=-1), 0.3, self.training)",
+    ),
+    ("projected-query", ["Attention"], MODELS, "z = self.linear_in(query)", "z = query = self.linear_in(query)"),
+    (
+        "no-tanh",
+        ["Attention"],
+        MODELS,
+        "torch.tanh(self.linear_out(torch.cat([query, c], dim=-1)))",
+        "self.linear_out(torch.cat([query, c], dim=-1))",
+    ),
+    ("context-only", ["Attention"], MODELS, "return attn_out", "return c"),
+    (
+        "additive-attention",
+        ["Attention"],
+        MODELS,
+        "scores = torch.bmm(z, encoder_outputs.transpose(1, 2))",
+        "scores = self.v(torch.tanh(z + encoder_outputs)).transpose(1, 2)",
+        "self.linear_in = ",
+        "self.v = nn.Linear(hidden_size, 1)\n        self.linear_in = ",
+    ),
+    (
+        "dropout-before-attention",
+        DECODERS[1:],
+        MODELS,
+        "                output = self.attn(output, encoder_outputs, src_lengths)\n"
+        "            output = self.dropout(output)\n",
+        "                output = self.attn(self.dropout(output), encoder_outputs, src_lengths)\n"
+        "            else:\n                output = self.dropout(output)\n",
+    ),
+    ("dropout-before-attention", DECODERS[1:], MODELS, "self.attn(output, enc", "self.attn(self.dropout(output), enc"),
+    ("attention-unused", DECODERS[1:], MODELS, "output = self.attn(output", "attn_out = self.attn(output"),
+    (
+        "attention-fed-back",
+        DECODERS[1:],
+        MODELS,
+        "                output = self.attn(output, encoder_outputs, src_lengths)\n",
+        "                output = self.attn(output, encoder_outputs, src_lengths)\n"
+        "                dec_state = (output.transpose(0, 1).contiguous(), dec_state[1])\n",
+    ),
+    (
+        "logits-softmax",
+        ["Seq2Seq"],
+        MODELS,
+        "return self.generator(output), dec_hidden",
+        "return self.generator(output).softmax(dim=-1), dec_hidden",
+    ),
+    (
+        "encoder-state-unused",
+        ["Seq2Seq"],
+        MODELS,
+        "dec_hidden = final_hidden",
+        "dec_hidden = tuple(0 * part for part in final_hidden)",
+    ),
+    (
+        "given-state-ignored",
+        ["Seq2Seq"],
+        MODELS,
+        "        if dec_hidden is None:\n            dec_hidden = final_hidden",
+        "        dec_hidden = final_hidden",
+    ),
+    # 2023-24, Question 3
+    (
+        "cross-attention-missing",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "        x = self._att(x, self._mask)\n        x = self._cross_att(x, latent)\n",
+        "        x = self._att(x, self._mask)\n",
+    ),
+    (
+        "second-residual",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "x = self._att(x, self._mask)",
+        "x = x + self._att(x, self._mask)",
+    ),
+    (
+        "output-norm",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "        x = self._out_norm(x)\n        logits",
+        "        logits",
+    ),
+    (
+        "logits-not-transposed",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "return self._classifier(x).transpose(1, 2)",
+        "return self._classifier(x)",
+    ),
+    (
+        "logits-reshaped",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "logits = self._classifier(x).transpose(1, 2)",
+        "logits = self._classifier(x).reshape(x.shape[0], -1, x.shape[1])",
+    ),
+    (
+        "logits-softmax",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "return self._classifier(x).transpose(1, 2)",
+        "return self._classifier(x).transpose(1, 2).softmax(dim=1)",
+    ),
+    ("embedding-norm", ["TextDecoderRecurrent"], SPEECH, "x = self._rnn_norm(self._embed(x))", "x = self._embed(x)"),
+    (
+        "embedding-norm",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "x = self._rnn_norm(self._embed(x))",
+        "x = self._embed(x)",
+        "x, state = self._rnn(x, state)",
+        "x, state = self._rnn(x, state)\n        x = self._rnn_norm(x)",
+    ),
+    ("lstm-state-ignored", ["TextDecoderRecurrent"], SPEECH, "self._rnn(x, state)", "self._rnn(x)"),
+    (
+        "lstm-state-not-returned",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "x, state = self._rnn(x, state)",
+        "x, _ = self._rnn(x, state)",
+    ),
+    ("causal-mask", ["TextDecoderTransformer"], SPEECH, "self._att(x, self._mask)", "self._att(x)"),
+    ("causal-mask", ["TextDecoderTransformer"], SPEECH, "self._att(x, self._mask)", "self._att(x, self._mask.T)"),
+    ("positions", ["TextDecoderTransformer"], SPEECH, " + self._pos_embed[: x.shape[1]]", ""),
+    (
+        "positions",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "self._pos_embed[: x.shape[1]]",
+        "self._pos_embed[1 : x.shape[1] + 1]",
+    ),
+    (
+        "positions",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "self._pos_embed[: x.shape[1]]",
+        "self._pos_embed[x.shape[1] - 1]",
+    ),
+    ("self-attention-missing", ["TextDecoderTransformer"], SPEECH, "        x = self._att(x, self._mask)\n", ""),
+    (
+        "block-order",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "        x = self._att(x, self._mask)\n        x = self._cross_att(x, latent)\n",
+        "        x = self._cross_att(x, latent)\n        x = self._att(x, self._mask)\n",
+    ),
+    # 2021-22, Question 3
+    ("output-dropout", ["Decoder"], CAPTIONING, "self.fc(self.dropout(h))", "self.fc(h)"),
+    (
+        "dropout-on-embedding",
+        ["DecoderWithAttention"],
+        CAPTIONING,
+        "torch.cat([embeddings, context]",
+        "torch.cat([self.dropout(embeddings), context]",
+    ),
+    (
+        "state-dropout",
+        ["Decoder"],
+        CAPTIONING,
+        "scores = self.fc(self.dropout(h))",
+        "h = self.dropout(h)\n        scores = self.fc(h)",
+    ),
+    (
+        "dropout-in-evaluation",
+        ["Decoder"],
+        CAPTIONING,
+        "self.fc(self.dropout(h))",
+        "self.fc(nn.functional.dropout(h, 0.5))",
+    ),
+    (
+        "dropout-probability",
+        ["DecoderWithAttention"],
+        CAPTIONING,
+        "self.fc(self.dropout(new_h))",
+        "self.fc(nn.functional.dropout(new_h, 0.3, self.training))",
+    ),
+    (
+        "scores-from-cell",
+        ["DecoderWithAttention"],
+        CAPTIONING,
+        "self.fc(self.dropout(new_h))",
+        "self.fc(self.dropout(new_c))",
+    ),
+    ("scores-softmax", ["Decoder"], CAPTIONING, "return scores, h, c", "return scores.softmax(dim=1), h, c"),
+    (
+        "state-not-returned",
+        ["Decoder"],
+        CAPTIONING,
+        "return scores, h, c",
+        "return scores, decoder_hidden_state, decoder_cell_state",
+    ),
+    (
+        "state-ignored",
+        ["Decoder"],
+        CAPTIONING,
+        "self.decode_step(embeddings, (decoder_hidden_state, decoder_cell_state))",
+        "self.decode_step(embeddings)",
+    ),
+    (
+        "attends-with-cell",
+        ["DecoderWithAttention"],
+        CAPTIONING,
+        "self.attention(encoder_out, decoder_hidden_state)",
+        "self.attention(encoder_out, decoder_cell_state)",
+    ),
+    (
+        "context-unattended",
+        ["DecoderWithAttention"],
+        CAPTIONING,
+        "torch.cat([embeddings, context]",
+        "torch.cat([embeddings, encoder_out.mean(1)]",
+    ),
+    (
+        "region-softmax-dimension",
+        ["Attention"],
+        CAPTIONING,
+        "att = self.full_att(energy).squeeze(2)",
+        "att = self.full_att(energy)",
+        "nn.Softmax(dim=1)",
+        "nn.Softmax(dim=2)",
+        "alpha.unsqueeze(2)",
+        "alpha",
+    ),
+    ("region-softmax-dimension", ["Attention"], CAPTIONING, "nn.Softmax(dim=1)", "nn.Softmax(dim=0)"),
+    ("region-softmax-missing", ["Attention"], CAPTIONING, "alpha = self.softmax(att)", "alpha = att"),
+    ("energy-activation", ["Attention"], CAPTIONING, "self.relu(att1 + att2.unsqueeze(1))", "att1 + att2.unsqueeze(1)"),
+    ("energy-without-state", ["Attention"], CAPTIONING, "self.relu(att1 + att2.unsqueeze(1))", "self.relu(att1)"),
+    (
+        "context-unweighted",
+        ["Attention"],
+        CAPTIONING,
+        "self.relu(att1 + att2.unsqueeze(1))",
+        "self.relu(0 * att1 + att2.unsqueeze(1))",
+    ),
+    ("context-mean", ["Attention"], CAPTIONING, "alpha.unsqueeze(2)).sum(dim=1)", "alpha.unsqueeze(2)).mean(dim=1)"),
+    (
+        "context-unweighted",
+        ["Attention"],
+        CAPTIONING,
+        "(encoder_out * alpha.unsqueeze(2)).sum(dim=1)",
+        "encoder_out.mean(dim=1)",
+    ),
+]
+NAMES = [f"{number}-{case[0]}" for number, case in enumerate(PLANTED)]
+
+
+@pytest.mark.parametrize("case", PLANTED, ids=NAMES)
+def test_planted_mistake_is_named_exactly(case):
+    key, questions, solution, *texts = case
+    results = check(plant(solution, *zip(texts[::2], texts[1::2])))
+    for name, (status, keys, result) in results.items():
+        wrong = name in questions and not (key.startswith("predict") and name == "evaluate")
+        if wrong:
+            assert (status, keys) == ("WRONG", [key]), result
+        elif name not in questions:
+            assert status == "ok", result
