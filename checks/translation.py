@@ -377,20 +377,22 @@ given-state-ignored; state; decoder; the state that the caller gives as dec_hidd
         self.encoder, self.decoder = encoder, decoder
         self.generator = the_layer(self.module, nn.Linear, (TGT_VOCAB, HIDDEN), "generator")
         self.embedding = the_layer(decoder, nn.Embedding, name="embedding")
+        order = LENGTHS.argsort(descending=True)  # some encoders read sorted batches only
+        self.batch = SRC[order], LENGTHS[order]
         self.given = tuple(part.flip(-1) for part in join(STATE))
 
     def outputs(self, mode):
-        results = [self.call(self.module, SRC, LENGTHS, TGT), self.call(self.module, SRC, LENGTHS, TGT, self.given)]
+        results = [self.call(self.module, *self.batch, TGT), self.call(self.module, *self.batch, TGT, self.given)]
         return {part: result[0] for part, result in zip(("logits", "logits from a given state"), results)}
 
     def equations(self, m, drop, mode):
-        enc_output, final_hidden = self.block(self.encoder, SRC, LENGTHS)
+        enc_output, final_hidden = self.block(self.encoder, *self.batch)
         first = tuple(torch.zeros_like(part) for part in final_hidden) if "encoder-state-unused" in m else final_hidden
         given = first if "given-state-ignored" in m else self.given
         weight = self.generator.weight if "untied" in m else self.embedding.weight
         parts = {}
         for part, state in (("logits", first), ("logits from a given state", given)):
-            outputs = self.block(self.decoder, TGT, state, enc_output, LENGTHS)[0]
+            outputs = self.block(self.decoder, TGT, state, enc_output, self.batch[1])[0]
             logits = F.linear(outputs, weight, self.generator.bias)
             logits = logits.softmax(dim=-1) if "logits-softmax" in m else logits
             parts[part] = logits.log_softmax(dim=-1) if "log_softmax" in m else logits

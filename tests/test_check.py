@@ -559,3 +559,149 @@ def test_planted_mistake_is_named_exactly(case):
             assert (status, keys) == ("WRONG", [key]), result
         elif name not in questions:
             assert status == "ok", result
+
+
+TANH = "attn_out = torch.tanh(self.linear_out(torch.cat([query, c], dim=-1)))"
+SCORES = "scores = torch.bmm(z, encoder_outputs.transpose(1, 2))"
+MASKED = 'scores = scores.masked_fill(src_seq_mask.unsqueeze(1), float("-inf"))'
+LOOP = """        outputs = []
+        for t in range(emb.shape[1]):
+            output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)
+            if self.attn is not None:
+                output = self.attn(output, encoder_outputs, src_lengths)
+            output = self.dropout(output)
+            outputs.append(output)
+        outputs = torch.cat(outputs, dim=1)
+"""
+ONE_CALL = """        outputs, dec_state = self.lstm(emb, dec_state)
+        if self.attn is not None:
+            outputs = self.attn(outputs, encoder_outputs, src_lengths)
+        outputs = self.dropout(outputs)
+"""
+CUT = "        if self.training:\n            tgt = tgt[:, :-1]\n"
+JOIN = "        if dec_state[0].shape[0] == 2:\n            dec_state = reshape_state(dec_state)\n"
+ENC_DROPOUT = "enc_output = self.dropout(enc_output)"
+FORWARD_2022 = """        x = self.pool(F.relu(self.conv1(x)))
+        x = self.pool(F.relu(self.conv2(x)))
+        x = x.view(x.shape[0], -1)
+"""
+ENERGY = "energy = self.relu(att1 + att2.unsqueeze(1))"
+STEP_2021 = "h, c = self.decode_step(embeddings, (decoder_hidden_state, decoder_cell_state))"
+
+# (what is different, solution, old text, new text, ...)
+RIGHT = [
+    ("as it is", CNN),
+    ("as it is", MODELS),
+    ("as it is", CNN_2023),
+    ("as it is", CNN_2021),
+    ("as it is", SPEECH),
+    ("as it is", CAPTIONING),
+    # 2022-23, 2.4
+    ("ReLU behind the pooling", CNN, "self.pool(F.relu(self.conv1(x)))", "F.relu(self.pool(self.conv1(x)))"),
+    ("dropout before ReLU", CNN, "self.drop(F.relu(self.fc1(x)))", "F.relu(self.drop(self.fc1(x)))"),
+    ("functional layers", CNN, "self.drop(F.relu(self.fc1(x)))", "F.dropout(self.fc1(x).relu(), 0.3, self.training)",
+     "self.pool(F.relu(self.conv2(x)))", "F.max_pool2d(F.relu_(self.conv2(x)), 2)"),
+    ("modules", CNN, "F.log_softmax(self.fc3(x), dim=1)", "nn.LogSoftmax(dim=-1)(self.fc3(nn.ReLU(inplace=True)(x)))"),
+    ("flattened images", CNN, FORWARD_2022, "        x = x.view(-1, 784)\n        x = x.view(-1, 1, 28, 28)\n" + FORWARD_2022),
+    ("flattened images only", CNN, FORWARD_2022, "        assert x.dim() == 2\n        x = x.view(-1, 1, 28, 28)\n" + FORWARD_2022),
+    ("padding='same'", CNN, "padding=2", "padding='same'"),
+    ("dropout under if self.training", CNN, "x = self.drop(F.relu(self.fc1(x)))",
+     "x = F.relu(self.fc1(x))\n        if self.training:\n            x = self.drop(x)"),
+    ("dropout with a fixed probability", CNN, "nn.Dropout(dropout_prob)", "nn.Dropout(p=0.3, inplace=True)"),
+    ("logarithm of the softmax", CNN, "F.log_softmax(self.fc3(x), dim=1)", "torch.log(torch.softmax(self.fc3(x), dim=1))"),
+    ("log-softmax twice", CNN, "F.log_softmax(self.fc3(x), dim=1)", "F.log_softmax(F.log_softmax(self.fc3(x), 1), 1)"),
+    ("other names", CNN, "self.conv2 =", "self.second =", "self.conv2(", "self.second(", "self.fc1 =", "self.a =", "self.fc1(", "self.a("),
+    ("classifier in nn.Sequential", CNN, "self.fc1 = nn.Linear(576, 600)",
+     "self.fc1 = nn.Sequential(nn.Linear(576, 600), nn.ReLU(), nn.Dropout(dropout_prob))",
+     "self.drop(F.relu(self.fc1(x)))", "self.fc1(x)"),
+    # train_batch, predict, evaluate
+    ("gradients zeroed at the end", CNN, "    optimizer.zero_grad()\n", "", "    optimizer.step()\n", "    optimizer.step()\n    optimizer.zero_grad()\n"),
+    ("gradients of the model zeroed", CNN, "optimizer.zero_grad()", "model.zero_grad()"),
+    ("the loss as a tensor", CNN, "return loss.item()", "return loss.detach()"),
+    ("the values of the maximum left out", CNN, "scores.argmax(dim=-1)", "torch.max(scores, 1)[1]"),
+    ("labels and scores", CNN, "return scores.argmax(dim=-1)", "return scores.argmax(dim=-1), scores",
+     "y_hat = predict(model, X)", "y_hat, _ = predict(model, X)"),
+    ("train() in train_batch", CNN, "    optimizer.zero_grad()\n", "    model.train()\n    optimizer.zero_grad()\n", "    model.train()\n    return n", "    return n"),
+    ("a loss beside the accuracy", CNN, "return n_correct / n_possible", "return 0.25, n_correct / n_possible"),
+    ("no_grad", CNN, "    model.eval()\n    y_hat = predict(model, X)", "    model.eval()\n    with torch.no_grad():\n        y_hat = predict(model, X)"),
+    ("a criterion for the evaluation", CNN, "def evaluate(model, X, y):", "def evaluate(model, X, y, criterion):"),
+    # 2022-23, 3.1a
+    ("joined state", MODELS, ENC_DROPOUT, ENC_DROPOUT + "\n        final_hidden = reshape_state(final_hidden)"),
+    ("joined state with the backward direction first", MODELS, ENC_DROPOUT,
+     ENC_DROPOUT + "\n        final_hidden = tuple(torch.cat([p[1], p[0]], -1).unsqueeze(0) for p in final_hidden)"),
+    ("dropout under if self.training", MODELS, ENC_DROPOUT, "if self.training:\n            " + ENC_DROPOUT),
+    ("functional dropout", MODELS, ENC_DROPOUT, "enc_output = nn.functional.dropout(enc_output, 0.3, training=self.training)"),
+    ("sorted batches", MODELS, ", enforce_sorted=False", ""),
+    ("time first", MODELS, "bidirectional=True, batch_first=True", "bidirectional=True",
+     "packed = pack_padded_sequence(emb, lengths.cpu(), batch_first=True, enforce_sorted=False)",
+     "packed = pack_padded_sequence(emb.transpose(0, 1), lengths.cpu(), enforce_sorted=False)",
+     "enc_output, _ = pad_packed_sequence(packed, batch_first=True)", "enc_output = pad_packed_sequence(packed)[0].transpose(0, 1)"),
+    ("other names", MODELS, "        self.embedding = nn.Embedding(src_vocab_size", "        self.table = nn.Embedding(src_vocab_size",
+     "self.embedding(src)", "self.table(src)"),
+    ("one call", MODELS, LOOP, ONE_CALL),
+    ("cut if longer than one", MODELS, LOOP, ONE_CALL, "if self.training:", "if tgt.size(1) > 1:"),
+    ("cut after the LSTM", MODELS, CUT, "", LOOP, ONE_CALL.replace("        if self", "        if self.training:\n            outputs = outputs[:, :-1]\n        if self")),
+    ("cut in the loop", MODELS, CUT, "", "range(emb.shape[1])", "range(emb.shape[1] - self.training)"),
+    ("cut by the script", MODELS, CUT, ""),
+    ("joined state only", MODELS, JOIN, "", ENC_DROPOUT, ENC_DROPOUT + "\n        final_hidden = reshape_state(final_hidden)"),
+    ("directions swapped", MODELS, "torch.cat([h_state[:-1], h_state[1:]], dim=2)", "torch.cat([h_state[1:], h_state[:-1]], dim=2)",
+     "torch.cat([c_state[:-1], c_state[1:]], dim=2)", "torch.cat([c_state[1:], c_state[:-1]], dim=2)"),
+    ("outputs made before the loop", MODELS, "outputs = []", "outputs = torch.ones(tgt.shape[0], tgt.shape[1], self.hidden_size)",
+     "outputs.append(output)", "outputs[:, t, :] = output.squeeze(1)", "        outputs = torch.cat(outputs, dim=1)\n", ""),
+    ("embedding and its dropout in the loop", MODELS, "emb = self.dropout(self.embedding(tgt))", "emb = tgt",
+     "self.lstm(emb[:, t : t + 1], dec_state)", "self.lstm(self.dropout(self.embedding(emb[:, t].unsqueeze(1))), dec_state)"),
+    ("dropout at the end", MODELS, "            output = self.dropout(output)\n", "",
+     "outputs = torch.cat(outputs, dim=1)", "outputs = self.dropout(torch.cat(outputs, dim=1))"),
+    # 2022-23, 3.1b
+    ("[c; q]", MODELS, "torch.cat([query, c], dim=-1)", "torch.cat((c, query), 2)"),
+    ("W_q transposed", MODELS, "z = self.linear_in(query)", "z = query @ self.linear_in.weight"),
+    ("W_q on the other side", MODELS, "z = self.linear_in(query)", "z = query",
+     "torch.bmm(z, encoder_outputs.transpose(1, 2))", "torch.bmm(z, self.linear_in(encoder_outputs).transpose(1, 2))"),
+    ("no bias", MODELS, TANH, "attn_out = torch.tanh(torch.cat([query, c], dim=-1) @ self.linear_out.weight.T)"),
+    ("W_q transposed, [c; q] and no bias", MODELS, "z = self.linear_in(query)", "z = query @ self.linear_in.weight",
+     TANH, "attn_out = torch.tanh(torch.cat([c, query], dim=-1) @ self.linear_out.weight.T)"),
+    ("masked in place", MODELS, MASKED, 'scores.masked_fill_(src_seq_mask.unsqueeze(1), float("-inf"))'),
+    ("masked by an index", MODELS, MASKED, "scores[src_seq_mask.unsqueeze(1)] = -torch.inf"),
+    ("masked by where", MODELS, MASKED, "scores = torch.where(src_seq_mask.unsqueeze(1), -1e9, scores)"),
+    ("masked by an addition", MODELS, MASKED, "scores = scores + src_seq_mask.unsqueeze(1) * -1e10"),
+    ("einsum", MODELS, SCORES, "scores = torch.einsum('bqh,bsh->bqs', z, encoder_outputs)",
+     "c = torch.bmm(p, encoder_outputs)", "c = torch.einsum('bqs,bsh->bqh', p, encoder_outputs)"),
+    ("other names", MODELS, "self.linear_in = ", "self.W_q = ", "self.linear_in(", "self.W_q(", "self.linear_out = ", "self.W_o = ",
+     "self.linear_out(", "self.W_o("),
+    ("module activations", MODELS, "torch.softmax(scores, dim=-1)", "nn.Softmax(dim=2)(scores)", "torch.tanh(", "nn.Tanh()("),
+    ("output without the axis of the step", MODELS, "return attn_out", "return attn_out.squeeze(1)",
+     "output = self.attn(output, encoder_outputs, src_lengths)",
+     "output = self.attn(output, encoder_outputs, src_lengths).reshape(output.shape)"),
+    ("attention that returns its weights", MODELS, "return attn_out", "return attn_out, p",
+     "output = self.attn(output, encoder_outputs, src_lengths)", "output, _ = self.attn(output, encoder_outputs, src_lengths)"),
+    ("generator of its own", MODELS, "        self.generator.weight = self.decoder.embedding.weight\n", ""),
+    ("log-probabilities", MODELS, "return self.generator(output), dec_hidden", "return self.generator(output).log_softmax(-1), dec_hidden"),
+    # 2023-24
+    ("sliced mask", SPEECH, "self._att(x, self._mask)", "self._att(x, self._mask[: x.shape[1], : x.shape[1]])"),
+    ("mask made here", SPEECH, "self._att(x, self._mask)", "self._att(x, torch.full((x.shape[1],) * 2, -torch.inf).triu(1))"),
+    ("permute", SPEECH, "return self._classifier(x).transpose(1, 2)", "return self._classifier(x).permute(0, 2, 1)"),
+    ("log-probabilities", SPEECH, "logits = self._classifier(x).transpose(1, 2)",
+     "logits = self._classifier(x).transpose(1, 2).log_softmax(dim=1)"),
+    ("state without default", SPEECH, "state=None", "state", "self._forward(x, latent)", "self._forward(x, latent, None)"),
+    ("two layers", SPEECH, "n_layers=1", "n_layers=2"),
+    ("parameters counted by filter", CNN_2023, "sum(p.numel() for p in model.parameters() if p.requires_grad)",
+     "sum(map(torch.numel, filter(lambda p: p.requires_grad, model.parameters())))"),
+    # 2021-22
+    ("no argument", CNN_2021, "self, dropout_prob", "self", "nn.Dropout(dropout_prob)", "nn.Dropout(0.1)"),
+    ("tanh", CAPTIONING, ENERGY, "energy = torch.tanh(att1 + att2.unsqueeze(1))"),
+    ("[context; embedding]", CAPTIONING, "torch.cat([embeddings, context], dim=1)", "torch.cat([context, embeddings], dim=1)"),
+    ("context alone", CAPTIONING, "return context, alpha", "return context", "context, alpha = self.att", "context = self.att"),
+    ("bmm", CAPTIONING, "context = (encoder_out * alpha.unsqueeze(2)).sum(dim=1)",
+     "context = torch.bmm(alpha.unsqueeze(1), encoder_out).squeeze(1)"),
+    ("weights returned as well", CAPTIONING, "return scores, new_h, new_c", "return scores, new_h, new_c, alpha"),
+    ("words as a column", CAPTIONING, STEP_2021, "h, c = self.decode_step(embeddings.squeeze(1), (decoder_hidden_state, decoder_cell_state))"),
+]
+
+
+@pytest.mark.parametrize("case", RIGHT, ids=[f"{number}-{case[0]}" for number, case in enumerate(RIGHT)])
+def test_right_in_another_way_is_right(case):
+    _, solution, *texts = case
+    results = check(plant(solution, *zip(texts[::2], texts[1::2])))
+    assert results
+    for status, _, result in results.values():
+        assert status == "ok", result
