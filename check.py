@@ -1,9 +1,9 @@
 """Check your own solution of a homework: which equation is right, and which known mistake is in the other.
 
-$ python check.py my_models.py                          # a .py file, an .ipynb notebook, or a folder with several of them
+$ python check.py my_models.py                          # a .py file, an .ipynb notebook, or a folder with several
 $ python check.py hw2-q2.py models.py                   # the files of one homework
 $ python check.py --edition 2022-23 --only Attention my_models.py
-$ python check.py --hint 2 my_models.py                 # 0: where it is, 1: and what it is, 2: and the code that is right
+$ python check.py --hint 2 my_models.py                 # 0: where it is, 1: and what it is, 2: and the right code
 $ python check.py submissions/ --csv checks.csv         # the folders in it are submissions; also --json results.json
 
 The code that you check is executed on this computer, in a process with limits of time and memory, but with your rights.
@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import site
 import subprocess
 import sys
@@ -38,9 +37,7 @@ class UserError(Exception):
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="files, a folder, or a folder of submissions"
-    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files, a folder, a folder of submissions")
     parser.add_argument("--edition", choices=EDITIONS, help="by default found from the signatures and shapes")
     parser.add_argument("--only", metavar="CLASS", help="check this class or function only")
     parser.add_argument("--hint", type=int, choices=(0, 1, 2), default=1, help="how much is said (default: 1)")
@@ -49,96 +46,70 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def code_files(folder):
-    """The files with code in a folder and below it."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-    return [path for path in paths if not SKIPPED_FOLDERS & set(path.relative_to(folder).parts)]
+def code_files(path):
+    """[(file, name of its copy)] for a file, or for all files with code in a folder and below it."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give the file or folder with your code")
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = [(file, file.relative_to(path if path.is_dir() else path.parent)) for file in files if file.is_file()]
+    return [(file, name) for file, name in files if file.suffix in SUFFIXES and not SKIPPED_FOLDERS & set(name.parts)]
 
 
-def submissions(args):
-    """{name: [(file, name of its copy)]}, with one entry unless the path is a folder of submissions."""
-    for path in args.paths:
-        if not path.exists():
-            raise UserError(f"{path} does not exist; give the file or folder with your code")
-        if path.is_file() and path.suffix not in SUFFIXES:
-            raise UserError(f"{path} is neither a .py file nor an .ipynb notebook; give one of these or a folder")
-    folder = args.paths[0]
-    if len(args.paths) == 1 and folder.is_dir():
-        within = {sub.name: code_files(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()}
-        within = {name: files for name, files in within.items() if files and name not in SKIPPED_FOLDERS}
-        own = [path for path in folder.iterdir() if path.suffix in SUFFIXES]
-        if not own and len(within) > (0 if args.csv else 1):
-            return {name: [(file, file.relative_to(folder / name)) for file in files] for name, files in within.items()}
-    files = []
-    for path in args.paths:
-        files += [(path, Path(path.name))] if path.is_file() else [(f, f.relative_to(path)) for f in code_files(path)]
+def submissions(paths, for_class):
+    """{name: files}; several if the path is a folder of submissions, with no code beside its sub-folders."""
+    files = [file for path in paths for file in code_files(path)]
     if not files:
-        raise UserError(f"{folder} holds neither .py files nor .ipynb notebooks; give the folder with your code")
-    return {folder.name or str(folder): files}
+        raise UserError(f"{paths[0]} holds neither a .py file nor an .ipynb notebook; give the one with your code")
+    folder = paths[0]
+    if len(paths) == 1 and folder.is_dir() and all(len(name.parts) > 1 for _, name in files):
+        within = {name.parts[0]: code_files(folder / name.parts[0]) for _, name in files}
+        if for_class or len(within) > 1:
+            return within
+    return {folder.resolve().name: files}
 
 
 def check_submission(files, args):
-    """Check the files of one submission in a process of its own; returns what the worker answered, and what it lacked."""
+    """Check the files of one submission in a process of its own."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for source, name in files:
-            copy = Path(folder, name)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-        names = [name.as_posix() for _, name in files]
-        request = {
-            "files": names,
-            "edition": args.edition,
-            "only": args.only,
-            "seconds": CLASS_SECONDS,
-            "memory": MEMORY,
-        }
+            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, Path(folder, name))
+        request = {"files": [name.as_posix() for _, name in files], "seconds": CLASS_SECONDS, "memory": MEMORY}
+        command = [
+            sys.executable,
+            "-B",
+            str(WORKER),
+            json.dumps(request | {"edition": args.edition, "only": args.only}),
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": folder}
         environment["PYTHONUSERBASE"] = site.getuserbase()  # torch may be installed below the real home
-        process = subprocess.Popen(
-            [sys.executable, "-B", str(WORKER), json.dumps(request)],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=os.name == "posix",
-        )
         try:
-            output, errors = process.communicate(timeout=PROCESS_SECONDS)
+            process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=PROCESS_SECONDS)
+            output, errors = process.stdout, process.stderr.decode(errors="replace").split("\n")
             ending = f"the code ended the process (exit code {process.returncode})"
-        except subprocess.TimeoutExpired:
-            kill(process)
-            output, errors = process.communicate()
+        except subprocess.TimeoutExpired as late:
+            output, errors = late.stdout or b"", []
             ending = f"stopped after {PROCESS_SECONDS} s; is there a loop that does not end?"
-        finally:
-            kill(process)
-    answers = [json.loads(line) for line in output.decode("utf-8", "replace").splitlines() if line.startswith("{")]
+    answers = [json.loads(line) for line in output.decode().splitlines()]
     if not answers:
-        raise UserError(report.last_line(errors.decode("utf-8", "replace")) or ending)
+        raise UserError(next((line for line in reversed(errors) if line.strip()), ending))
     return report.Submission(answers, ending)
-
-
-def kill(process):
-    """Stop the worker and whatever the student's code has started."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def main(argv=None):
     args = parse_args(argv)
     try:
-        found = submissions(args)
-        checked = {}
+        found, checked = submissions(args.paths, args.csv), {}
+        if len(found) > 1:
+            print(report.STRANGERS_CODE)
         for name, files in found.items():
-            if len(found) > 1:
-                print(f"\n== {name}" if checked else f"{report.STRANGERS_CODE}\n\n== {name}")
             begin = time.monotonic()
             checked[name] = check_submission(files, args)
-            if checked[name].error and len(found) == 1:
+            if len(found) > 1:
+                print(f"\n== {name}")
+            elif checked[name].error:
                 raise UserError(checked[name].error)
-            print(checked[name].text(args.hint, time.monotonic() - begin))
+            print(checked[name].text(args.hint, time.monotonic() - begin), flush=True)
         if args.csv:
             args.csv.write_text(report.csv_text(checked), encoding="utf-8")
         if args.json:

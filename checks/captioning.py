@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from checks.probe import DROPOUT_MISTAKES, Failure, Question, dropped, mistakes, numbers, the_layer
+from checks.probe import DROPOUT_MISTAKES, LOG_PROBABILITIES, Failure, Question, dropped, mistakes, numbers, the_layer
 
 ENCODER, DECODER, EMBEDDING, ATTENTION, VOCAB, DROPOUT = 5, 6, 4, 7, 11, 0.5
 REGIONS = numbers(3, 9, ENCODER)  # (batch_size, n_regions, encoder_dim)
@@ -18,25 +18,22 @@ class Attention(Question):
     says = "alpha = softmax(v f(W_1 h + W_2 s)) over the regions, context = alpha s"
     variants = {"tanh": "f is tanh, as in the lecture; the skeleton has relu, and both are right"}
     known = mistakes("""
-region-softmax-dimension/one,batch; alpha = softmax(e); softmax; the softmax is not over the regions of the image
-    alpha = self.softmax(scores), over dimension 1 of (batch_size, n_regions)
-region-softmax-missing; alpha = softmax(e); mul bmm; the scores are used as weights without a softmax
-    alpha = self.softmax(scores)
-energy-activation; e = v f(..); linear; the relu or tanh before full_att is missing, so that the state has no influence
-    self.full_att(self.relu(att1 + att2.unsqueeze(1)))
-energy-without-state; e = v f(..); linear; the decoder's state has no part in the scores
-    self.relu(self.encoder_att(encoder_out) + self.decoder_att(decoder_hidden).unsqueeze(1))
-context-mean; context; mean; the context is a mean over the regions, and must be their weighted sum
-    context = (encoder_out * alpha.unsqueeze(2)).sum(dim=1)
-context-unweighted; context; sum mean; the context is the mean of the regions: the weights are not used, or are all equal
-    context = (encoder_out * alpha.unsqueeze(2)).sum(dim=1)
+alpha = softmax(e) | alpha = self.softmax(scores), over dimension 1 of (batch_size, n_regions)
+    region-softmax-dimension/one,batch; softmax; the softmax is not over the regions of the image
+    region-softmax-missing; mul bmm; the scores are used as weights without a softmax
+e = v f(..) | self.full_att(self.relu(self.encoder_att(encoder_out) + self.decoder_att(decoder_hidden).unsqueeze(1)))
+    energy-activation; linear; the relu or tanh before full_att is missing, so that the state has no influence
+    energy-without-state; linear; the decoder's state has no part in the scores
+context | context = (encoder_out * alpha.unsqueeze(2)).sum(dim=1)
+    context-mean; mean; the context is a mean over the regions, and must be their weighted sum
+    context-unweighted; sum mean; the context is the mean of the regions: the weights are not used, or are all equal
 """)
 
     def prepare(self):
         self.module = self.build("Attention", ENCODER, DECODER, ATTENTION)
-        self.encoder_att = the_layer(self.module, nn.Linear, (ATTENTION, ENCODER), "encoder_att")
-        self.decoder_att = the_layer(self.module, nn.Linear, (ATTENTION, DECODER), "decoder_att")
-        self.full_att = the_layer(self.module, nn.Linear, (1, ATTENTION), "full_att")
+        self.encoder_att = the_layer(self.module, nn.Linear, "encoder_att", (ATTENTION, ENCODER))
+        self.decoder_att = the_layer(self.module, nn.Linear, "decoder_att", (ATTENTION, DECODER))
+        self.full_att = the_layer(self.module, nn.Linear, "full_att", (1, ATTENTION))
 
     def outputs(self, mode):
         result = self.call(self.module, REGIONS, STATE[0])
@@ -59,37 +56,25 @@ class Decoder(Question):
 
     number, name, target, n_required, equation = "3.1a", "Decoder", "Decoder", 3, "the hint: decode_step, dropout, fc"
     says = "embedding, LSTM cell, dropout, fc; the state from step to step"
-    sizes, attention = (DECODER, EMBEDDING, VOCAB, ENCODER, DROPOUT), None
-    dropout = DROPOUT
-    table = (
-        DROPOUT_MISTAKES
-        + """
-output-dropout; scores; linear; there is no dropout between the hidden state and fc
-    scores = self.fc(self.dropout(h))
-dropout-on-embedding; embedding; dropout; the embedding has a dropout, which the hint does not have
-    embeddings = self.embedding(word)
-state-dropout/h,both; state; dropout; dropout is applied to the state that the next step starts from
-    scores = self.fc(self.dropout(h)), and return h itself
-scores-from-cell; scores; linear; the scores are read from the cell state c
-    scores = self.fc(self.dropout(h))
-scores-softmax; scores; softmax; the scores are probabilities, and the cross-entropy applies a second softmax
-    return scores, h, c
-state-not-returned; state; lstm_cell; the state that is returned is the old one
-    h, c = self.decode_step(embeddings, (h, c))
-state-ignored; state; lstm_cell; the LSTM cell starts from zeros instead of the state that forward is given
-    h, c = self.decode_step(embeddings, (h, c))
-"""
-    )
-    known = mistakes(table)
-    variants = {
-        "log_softmax": "it returns log-probabilities; the cross-entropy takes them for scores, with equal result"
-    }
+    sizes = (DECODER, EMBEDDING, VOCAB, ENCODER, DROPOUT)
+    dropout, variants = DROPOUT, LOG_PROBABILITIES
+    known = DROPOUT_MISTAKES | mistakes("""
+scores | scores = self.fc(self.dropout(h)), and return scores, h, c
+    output-dropout; linear; there is no dropout between the hidden state and fc
+    dropout-on-embedding; dropout; the embedding has a dropout, which the hint does not have
+    state-dropout/h,both; dropout; dropout is applied to the state that the next step starts from
+    scores-from-cell; linear; the scores are read from the cell state c
+    scores-softmax; softmax; the scores are probabilities, and the cross-entropy applies a second softmax
+state | h, c = self.decode_step(embeddings, (h, c))
+    state-not-returned; lstm_cell; the state that is returned is the old one
+    state-ignored; lstm_cell; the LSTM cell starts from zeros instead of the state that forward is given
+""")
 
     def prepare(self):
         self.module = self.build(self.target, *self.sizes)
-        self.embedding = the_layer(self.module, nn.Embedding, name="embedding")
-        self.cell = the_layer(self.module, nn.LSTMCell, name="decode_step")
-        self.fc = the_layer(self.module, nn.Linear, (VOCAB, DECODER), "fc")
+        self.embedding = the_layer(self.module, nn.Embedding, "embedding")
+        self.cell = the_layer(self.module, nn.LSTMCell, "decode_step")
+        self.fc = the_layer(self.module, nn.Linear, "fc", (VOCAB, DECODER))
 
     def outputs(self, mode):
         steps, (h, c) = [], STATE
@@ -97,7 +82,7 @@ state-ignored; state; lstm_cell; the LSTM cell starts from zeros instead of the 
             try:
                 result = self.call(self.module, words, h, c, REGIONS)
             except Failure as failure:
-                if "dimension" not in str(failure).lower() and "size" not in str(failure).lower():
+                if "dim" not in str(failure) and "size" not in str(failure):
                     raise
                 result = self.call(self.module, words.unsqueeze(1), h, c, REGIONS)
             if not isinstance(result, tuple) or len(result) < 3:
@@ -135,15 +120,12 @@ class DecoderWithAttention(Decoder):
     variants = Decoder.variants | {
         "[context; emb]": "you concatenate [context; embedding]; the weights learn either order"
     }
-    known = mistakes(
-        Decoder.table
-        + """
-attends-with-cell; context; linear; the attention is asked with the cell state c in place of h
-    context, alpha = self.attention(encoder_out, decoder_hidden_state)
-context-unattended; context; mean sum; the cell reads the mean of the regions in place of the attention's context
-    self.decode_step(torch.cat([embeddings, context], dim=1), (h, c))
-"""
-    )
+    known = Decoder.known | mistakes("""
+context | context, alpha = self.attention(encoder_out, decoder_hidden_state)
+    attends-with-cell; linear; the attention is asked with the cell state c in place of h
+context | self.decode_step(torch.cat([embeddings, context], dim=1), (h, c))
+    context-unattended; mean sum; the cell reads the mean of the regions in place of the attention's context
+""")
 
     def inputs(self, emb, state, m):
         context = self.block(self.module.attention, REGIONS, state["attends-with-cell" in m])

@@ -1,4 +1,4 @@
-"""Question 2 of all editions: the convolutional network, with and without max pooling, and the count of its parameters."""
+"""Question 2 of all editions: the convolutional network, with and without max pooling, and the number of parameters."""
 
 import inspect
 import itertools
@@ -12,33 +12,26 @@ from checks.probe import DROPOUT_MISTAKES, Failure, Question, mistakes, numbers
 
 SIDE, BATCH_SIZE = 28, 3  # pixels; images of the check
 POOLS = ("max_pool2d", "avg_pool2d")
-ACTIVATIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "gelu": F.gelu, "elu": F.elu, "leaky_relu": F.leaky_relu}
+ACTIVATIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "gelu": F.gelu, "leaky_relu": F.leaky_relu}
 
 
 class Network(NamedTuple):
     """What a statement asks for; a convolution is (output channels, kernel, stride, padding)."""
 
+    number: str  # of the question
     convs: tuple
     affine: tuple  # output features
     dropout: float | None  # None: of the student's choice
+    n_parameters: int
     pooling: str = "max_pool2d 2x2 stride 2"  # behind each convolution
-
-    def n_parameters(self):
-        inputs, total, side = 1, 0, 6  # both networks end in maps of 6x6 cells
-        for outputs, kernel, _, _ in self.convs:
-            inputs, total = outputs, total + outputs * (inputs * kernel**2 + 1)
-        inputs *= side**2
-        for outputs in self.affine:
-            inputs, total = outputs, total + outputs * (inputs + 1)
-        return total
 
 
 NETWORKS = {
-    "2021-22": Network(((16, 3, 1, 1), (32, 3, 1, 0)), (600, 120, 10), None),
-    "2022-23": Network(((8, 5, 1, 2), (16, 3, 1, 0)), (600, 120, 10), 0.3),
-    "2023-24": Network(((8, 3, 1, 1), (16, 3, 1, 0)), (320, 120, 4), 0.7),
+    "2021-22": Network("2.2", ((16, 3, 1, 1), (32, 3, 1, 0)), (600, 120, 10), None, 769_930),
+    "2022-23": Network("2.4", ((8, 5, 1, 2), (16, 3, 1, 0)), (600, 120, 10), 0.3, 420_906),
+    "2023-24": Network("2.1", ((8, 3, 1, 1), (16, 3, 1, 0)), (320, 120, 4), 0.7, 224_892),
+    "no_maxpool": Network("2.2", ((8, 3, 2, 1), (16, 3, 2, 0)), (320, 120, 4), 0.7, 224_892, "no pooling"),
 }
-NO_MAXPOOL = NETWORKS["2023-24"]._replace(convs=((8, 3, 2, 1), (16, 3, 2, 0)), pooling="no pooling")
 
 
 def single(value):
@@ -55,60 +48,48 @@ def conv_shape(call):
 
 
 def pool_shape(call):
-    given = call.arguments("input", "kernel_size", "stride")
+    given = call.arguments("input", "kernel_size", "stride", stride=None)
     kernel = single(given["kernel_size"])
-    return f"{call.name} {kernel}x{kernel} stride {single(given.get('stride') or kernel)}"
+    return f"{call.name} {kernel}x{kernel} stride {single(given['stride'] or kernel)}"
 
 
 class CNN(Question):
     """Two times convolution, ReLU and max pooling, then affine, ReLU, dropout, affine, ReLU, affine, log-softmax."""
 
-    number, name, target, equation = "2.4", "CNN", "CNN", "the list of layers"
-    known = mistakes(
-        DROPOUT_MISTAKES
-        + """
-conv-channels; {layer}; conv2d; {layer} has {found} output channels, and must have {right}
-    the second argument of nn.Conv2d
-conv-kernel; {layer}; conv2d; {layer} has kernels of size {found}, and must have {right}
-    nn.Conv2d(..., kernel_size=...)
-conv-stride; {layer}; conv2d; {layer} has a stride of {found}, and must have {right}
-    nn.Conv2d(..., stride=...)
-conv-padding; {layer}; conv2d; {layer} has a padding of {found}, and must have {right}
-    nn.Conv2d(..., padding=...); a kernel of size k keeps the image size with (k - 1) // 2
-conv1-name; conv1; conv2d; the first convolution is not called conv1, which the script reads{found}
-    self.conv1 = nn.Conv2d(...)
-pooling; pooling; max_pool2d avg_pool2d conv2d; behind the convolutions stands {found}, and must stand {right}
-    nn.MaxPool2d(kernel_size=2, stride=2) behind each ReLU of a convolution
-no-maxpool-ignored; no_maxpool; max_pool2d; no_maxpool=True changes nothing{found}
-    build other convolutions and skip the pooling if no_maxpool
-layer-number; layers; conv2d linear; there are {found}, and must be {right}
-    the statement's list of layers
-affine-size; affine; linear; an affine layer has {found} outputs, and must have {right}
-    the second argument of nn.Linear
-relu-missing/1,2,3,4; ReLU; conv2d linear; a ReLU is missing
-    x = F.relu(self.conv1(x)), and so after every layer but the last
-relu-on-output; output; relu; there is a ReLU behind the last affine layer
-    F.log_softmax(self.fc3(x), dim=1)
-activation/tanh,sigmoid,gelu,elu,leaky_relu; ReLU; tanh sigmoid gelu elu leaky_relu; another activation stands in place of ReLU
-    F.relu
-dropout-missing; dropout; linear; there is no dropout
-    x = self.drop(F.relu(self.fc1(x)))
-dropout-place/conv1,conv2,fc2,fc3; dropout; dropout dropout2d; the dropout is not between the first two affine layers
-    x = self.drop(F.relu(self.fc1(x)))
-dropout-twice/conv1,conv2,fc1,fc2,fc3; dropout; dropout dropout2d; there is a second dropout, which the statement does not have
-    x = self.drop(F.relu(self.fc1(x))) only
-log-softmax-missing; log-softmax; linear; the outputs are scores, without the log-softmax
-    return F.log_softmax(x, dim=1)
-softmax-without-log; log-softmax; softmax; the outputs are probabilities, not their logarithms
-    return F.log_softmax(x, dim=1)
-log-softmax-dimension; log-softmax; log_softmax softmax; the log-softmax is over the images of the batch, not over the classes
-    return F.log_softmax(x, dim=1), or dim=-1
-"""
-    )
+    name = target = "CNN"
+    equation = "the list of layers"
+    known = DROPOUT_MISTAKES | mistakes("""
+convolutions | nn.Conv2d(channels, output channels, kernel_size=..., stride=..., padding=...) as the statement has it
+    conv-channels; conv2d; {layer} has {found} output channels, and must have {right}
+    conv-kernel; conv2d; {layer} has kernels of size {found}, and must have {right}
+    conv-stride; conv2d; {layer} has a stride of {found}, and must have {right}
+    conv-padding; conv2d; {layer} has a padding of {found}, and must have {right}
+    conv1-name; conv2d; the first convolution is not called self.conv1, which the statement asks for{found}
+pooling | nn.MaxPool2d(kernel_size=2, stride=2) behind each ReLU of a convolution
+    pooling; max_pool2d avg_pool2d conv2d; behind the convolutions stands {found}, and must stand {right}
+no_maxpool | other convolutions in __init__ and no pooling in forward, if no_maxpool
+    no-maxpool-ignored; max_pool2d; no_maxpool=True changes nothing{found}
+layers | the statement's list of layers
+    layer-number; conv2d linear; there are {found}, and must be {right}
+    affine-size; linear; an affine layer has {found} outputs, and must have {right}
+ReLU | x = F.relu(self.fc1(x)), and so behind every layer but the last
+    relu-missing/1,2,3,4; conv2d linear; a ReLU is missing
+    relu-on-output; relu; there is a ReLU behind the last affine layer
+    activation/tanh,sigmoid,gelu,leaky_relu; tanh sigmoid gelu leaky_relu; another activation stands in place of ReLU
+dropout | x = self.drop(F.relu(self.fc1(x))), and nowhere else
+    dropout-missing; linear; there is no dropout
+    dropout-place/conv1,conv2,fc2,fc3; dropout dropout2d; the dropout is not between the first two affine layers
+    dropout-twice/conv1,conv2,fc1,fc2,fc3; dropout dropout2d; there is a second dropout
+log-softmax | return F.log_softmax(x, dim=1)
+    log-softmax-missing; linear; the outputs are scores, without the log-softmax
+    softmax-without-log; softmax; the outputs are probabilities, not their logarithms
+    log-softmax-dimension; log_softmax softmax; the log-softmax is over the images of the batch, not over the classes
+""")
     keywords = {}
 
     def prepare(self):
-        self.dropout = self.network.dropout
+        self.network = NETWORKS["no_maxpool" if self.keywords else self.edition]
+        self.number, self.dropout = self.network.number, self.network.dropout
         self.x = numbers(BATCH_SIZE, 1, SIDE, SIDE)
         self.module = build_network(self, **self.keywords).train()
         try:
@@ -126,21 +107,16 @@ log-softmax-dimension; log-softmax; log_softmax softmax; the log-softmax is over
                 self.layers.append((f"{'conv' if call.name == 'conv2d' else 'fc'}{n}", call, []))
             elif call.name in POOLS and self.layers:
                 self.layers[-1][2].append(call)
-        self.calls.clear()
         self.read_layers()
-
-    @property
-    def network(self):
-        return NETWORKS[self.edition]
+        self.calls.clear()
 
     def read_layers(self):
         """Compare the layers that forward calls with the statement's, and write `says`."""
         convs = [(conv_shape(call), pools) for place, call, pools in self.layers if call.name == "conv2d"]
         affine = [call.result.shape[-1] for place, call, _ in self.layers if call.name == "linear"]
-        counts = "{} convolutions and {} affine layers"
         if (len(convs), len(affine)) != (2, 3):
-            self.name_mistake("layer-number", found=counts.format(len(convs), len(affine)), right=counts.format(2, 3))
-            return
+            counts = f"{len(convs)} convolutions and {len(affine)} affine layers"
+            return self.name_mistake("layer-number", found=counts, right="2 convolutions and 3 affine layers")
         for n, ((shape, pools), right) in enumerate(zip(convs, self.network.convs), start=1):
             for key, found, wanted in zip(("channels", "kernel", "stride", "padding"), shape, right):
                 if found != wanted:
@@ -153,22 +129,22 @@ log-softmax-dimension; log-softmax; log_softmax softmax; the log-softmax is over
                 self.name_mistake("affine-size", found=found, right=right)
         if self.edition != "2021-22" and not isinstance(getattr(self.module, "conv1", None), nn.Conv2d):
             self.name_mistake("conv1-name", found="")
-        self.says = " · ".join("{}@{}x{} stride {} padding {}".format(*shape[:2], *shape[1:]) for shape, _ in convs)
-        n_parameters = sum(parameter.numel() for parameter in self.module.parameters())
+        n_parameters, right = sum(p.numel() for p in self.module.parameters()), self.network.n_parameters
+        self.says = " · ".join(f"{c}@{k}x{k} stride {s} padding {p}" for (c, k, s, p), _ in convs)
         self.says += f" · {n_parameters:,} parameters · forward"
-        if not self.found and n_parameters != self.network.n_parameters():
-            note = f"{n_parameters:,} parameters; the statement's network has {self.network.n_parameters():,}"
+        if not self.found and n_parameters != right:
+            note = f"{n_parameters:,} parameters; the statement's network has {right:,}"
             self.notes = [f"{note}: is there a layer that forward does not use, or one without bias?"]
 
     def outputs(self, mode):
         return {"log p": self.call(self.module, self.x)}
 
     def equations(self, m, drop, mode):
-        """The student's layers in the student's order, with ReLU, dropout and log-softmax where the statement has them."""
+        """The student's layers in their order, with ReLU, dropout and log-softmax where the statement has them."""
         activation = next((function for name, function in ACTIVATIONS.items() if f"activation/{name}" in m), torch.relu)
         given = [form.partition("/")[2] for form in m if form.startswith(("dropout-place/", "dropout-twice/"))]
-        moved = any(form.startswith("dropout-place/") for form in m)
-        places = given if moved or "dropout-missing" in m else ["fc1", *given]
+        moved = any(form.startswith(("dropout-place/", "dropout-missing")) for form in m)
+        places = given if moved else ["fc1", *given]
         x, parts = self.x.reshape(-1, 1, SIDE, SIDE), {}
         for n, (place, layer, pools) in enumerate(self.layers, start=1):
             x = layer.repeat(x.flatten(1) if layer.name == "linear" else x)
@@ -187,8 +163,7 @@ log-softmax-dimension; log-softmax; log_softmax softmax; the log-softmax is over
 class CNNWithoutMaxPool(CNN):
     """The network of 2023-24, Question 2.2: strides of 2 in place of the pooling."""
 
-    number, name, keywords = "2.2", "CNN no_maxpool", {"no_maxpool": True}
-    network = NO_MAXPOOL
+    name, keywords = "CNN no_maxpool", {"no_maxpool": True}
 
     @classmethod
     def fits(cls, code):
@@ -201,33 +176,23 @@ class CNNWithoutMaxPool(CNN):
             self.name_mistake("no-maxpool-ignored", found="")
 
 
-class CNN2023(CNN):
-    number = "2.1"
-
-
-class CNN2021(CNN):
-    number = "2.2"
-
-
 class ParameterCount(Question):
     """get_number_trainable_params(model): the number of elements of the parameters that have a gradient."""
 
     number, name, target = "2.3", "get_number_trainable_params", "get_number_trainable_params"
     equation, says, modes = "get_number_trainable_params", "trainable parameters only", ("training",)
     known = mistakes("""
-count-frozen; count; numel; parameters that are not trained are counted as well
-    sum(p.numel() for p in model.parameters() if p.requires_grad)
-count-tensors; count; len; the tensors are counted, not their elements
-    sum(p.numel() for p in model.parameters() if p.requires_grad)
-count-without-biases; count; numel; the biases are not counted
-    sum(p.numel() for p in model.parameters() if p.requires_grad)
+count | return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    count-frozen; numel; parameters that are not trained are counted as well
+    count-tensors; len; the tensors are counted, not their elements
+    count-without-biases; numel; the biases are not counted
 """)
 
     def outputs(self, mode):
         self.model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 5), nn.Linear(5, 6).requires_grad_(False))
-        count = self.call(self.code["get_number_trainable_params"], self.model)
+        count = self.call(self.code[self.target], self.model)
         if count is None:
-            raise Failure("get_number_trainable_params returns nothing; it must return the number")
+            raise Failure("it returns nothing; it must return the number")
         return {"number": torch.as_tensor(count, dtype=torch.float32)}
 
     def equations(self, m, drop, mode):
@@ -244,13 +209,8 @@ def build_network(question, **keywords):
 
 def distances(code):
     """{edition: number of sizes in which the student's layers differ from the statement's}."""
-    network = build_network(CNN(code, "2022-23"))
-    convs = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    affine = [layer.out_features for layer in network.modules() if isinstance(layer, nn.Linear)]
-    sizes = [(conv.out_channels, single(conv.kernel_size)) for conv in convs] + affine
+    layers = list(build_network(CNN(code, "")).modules())
+    sizes = [(layer.out_channels, single(layer.kernel_size)) for layer in layers if isinstance(layer, nn.Conv2d)]
+    sizes += [layer.out_features for layer in layers if isinstance(layer, nn.Linear)]
     rights = {edition: [*(conv[:2] for conv in right.convs), *right.affine] for edition, right in NETWORKS.items()}
     return {edition: sum(a != b for a, b in itertools.zip_longest(sizes, right)) for edition, right in rights.items()}
-
-
-QUESTIONS_2021_22, QUESTIONS_2022_23 = [CNN2021], [CNN]
-QUESTIONS_2023_24 = [CNN2023, CNNWithoutMaxPool, ParameterCount]

@@ -1,7 +1,7 @@
 """Executes what a student's files define: imports, classes, functions and constants, never a training.
 
-A module that is neither torch's nor the standard library's may be missing here. Its name then belongs to a `StandIn`, which fails
-only when it is used; so does the name of an assignment that fails.
+A module that is neither torch's nor the standard library's may be missing here. Its name then belongs to a `StandIn`, which
+fails only when it is used; so does the name of an assignment that fails.
 """
 
 import __future__
@@ -15,12 +15,10 @@ import sys
 import types
 from pathlib import Path
 
-SUFFIXES = (".py", ".ipynb")
 REAL_PACKAGES = {"torch", "numpy", "einops"}  # the last two are used if they are there
 # An assignment may call these, and nothing that the student wrote: `model = train(...)` is no constant.
 PURE_PACKAGES = {"torch", "numpy", "math", "collections", "types", "string", "builtins"}
 IMPURE_BUILTINS = {"open", "exec", "eval", "compile", "__import__", "input", "print", "exit", "quit", "breakpoint"}
-CELL_LANGUAGES = re.compile(r"%%(bash|sh|script|html|javascript|writefile|latex|svg|perl|ruby)")
 MAGIC = re.compile(r"(?m)^([ \t]*)(?:\w+ *= *)?(?:[!%?].*|\w+\?+[ \t]*)$")  # lines for the shell or the notebook
 FUTURE_ANNOTATIONS = __future__.annotations.compiler_flag  # type hints stay text, so that they cannot fail
 
@@ -64,7 +62,7 @@ class Code:
         self.texts = list(files.values())
         self.cells = {name: list(split_cells(name, text)) for name, text in files.items()}
         self.filenames = {cell for cells in self.cells.values() for cell, _ in cells}
-        self.modules, self.failed = {}, {}
+        self.modules, self.failed = {}, {}  # failed: {class: (problem, line)}
         for name in files:
             self.load(name)
 
@@ -77,8 +75,7 @@ class Code:
     def load(self, name):
         if name not in self.modules:
             module = self.modules[name] = types.ModuleType(name)
-            students_builtins = {"__import__": self.import_module, "input": refuse_input}
-            module.__builtins__ = vars(builtins) | students_builtins
+            module.__builtins__ = vars(builtins) | {"__import__": self.import_module, "input": refuse_input}
             for cell, tree in self.cells[name]:
                 for node in tree.body:
                     self.execute(node, module, cell)
@@ -93,77 +90,54 @@ class Code:
         if last in own and (fromlist or last == name):
             return self.load(own[last])
         package = StandIn(name if fromlist else top, f"the module {top or 'beside it'} is not here")
-        for item in fromlist or ():
-            if item in own:
-                setattr(package, item, self.load(own[item]))
+        for item in own.keys() & (fromlist or ()):
+            setattr(package, item, self.load(own[item]))
         return package
 
     def execute(self, node, module, cell):
-        """Execute one statement if it is a definition; a definition that fails leaves a stand-in."""
-        if isinstance(node, ast.If | ast.Try):
-            for inner in self.branch(node, vars(module), cell):
+        """Execute one statement if it is a definition; an assignment or import that fails leaves a stand-in."""
+        definitions, names = vars(module), []
+        if isinstance(node, ast.If) and is_constant(node.test, definitions):
+            is_false = run(ast.copy_location(ast.Assert(node.test), node), definitions, cell)
+            for inner in node.orelse if is_false else node.body:
                 self.execute(inner, module, cell)
-        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
-            reason = f"its assignment ({cell}, line {node.lineno}) is not executed by the check or fails in it"
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [name for target in targets for name in ast.walk(target)]
-            if any(isinstance(name, ast.Attribute | ast.Subscript) for name in names):
-                return  # it would change something that is defined elsewhere
-            if node.value is None or not (is_constant(node.value, vars(module)) and run(node, vars(module), cell)):
-                for name in names:
-                    if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
-                        vars(module)[name.id] = StandIn(name.id, reason)
+        elif isinstance(node, ast.Try):
+            for inner in node.body:
+                self.execute(inner, module, cell)
         elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            self.failed.pop(node.name, None)
-            if not run(node, vars(module), cell):
-                node.decorator_list = []
-                problem = []
-                if not run(node, vars(module), cell, problem):
-                    self.failed[node.name] = (f"{cell}, line {node.lineno}", problem[0])
-        elif isinstance(node, ast.Import | ast.ImportFrom) and not run(node, vars(module), cell):
-            for alias in node.names:
-                name = alias.asname or alias.name.partition(".")[0]
-                vars(module)[name] = StandIn(name, "its import failed")
-
-    @staticmethod
-    def branch(node, namespace, cell):
-        """The statements of an `if` or `try` at the top of a file; none of what only a script does."""
-        if isinstance(node, ast.Try):
-            return node.body
-        if "__name__" in ast.unparse(node.test) or not is_constant(node.test, namespace):
-            return []
-        try:
-            test = eval(compile(ast.Expression(node.test), cell, "eval"), namespace)
-        except Exception:
-            return []
-        return node.body if test else node.orelse
+            problem = run(node, definitions, cell)
+            self.failed |= {node.name: (problem, f"{cell}, line {node.lineno}")} if problem else {}
+        elif isinstance(node, ast.Import | ast.ImportFrom) and run(node, definitions, cell):
+            names = [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            parts = [part for target in getattr(node, "targets", None) or [node.target] for part in ast.walk(target)]
+            if any(isinstance(part, ast.Attribute | ast.Subscript) for part in parts):
+                return  # it would change something that is defined elsewhere
+            if node.value is None or not is_constant(node.value, definitions) or run(node, definitions, cell):
+                names = [part.id for part in parts if isinstance(part, ast.Name)]
+        for name in names:
+            definitions[name] = StandIn(name, f"{cell}, line {node.lineno} fails or is not executed in the check")
 
 
-def run(node, namespace, cell, problem=None):
-    """Whether the statement could be executed; if not, what went wrong is appended to `problem`."""
+def run(node, namespace, cell):
+    """Execute a statement; returns what went wrong, or None."""
     try:
         exec(compile(ast.Module([node], []), cell, "exec", FUTURE_ANNOTATIONS, True), namespace)
-        return True
-    except Exception as error:
-        if problem is not None:
-            problem.append(f"{type(error).__name__}: {error}")
-        return False
+    except (Exception, SystemExit) as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def is_constant(expression, namespace):
     """Whether the expression calls nothing but harmless functions of Python and torch."""
     for node in ast.walk(expression):
-        if isinstance(node, ast.Call):
-            root = node.func
-            while isinstance(root, ast.Attribute | ast.Subscript | ast.Call):
-                root = root.func if isinstance(root, ast.Call) else root.value
-            if not isinstance(root, ast.Name):
-                continue  # a method of a literal
+        root = node.func if isinstance(node, ast.Call) else None
+        while isinstance(root, ast.Attribute | ast.Subscript | ast.Call):
+            root = root.func if isinstance(root, ast.Call) else root.value
+        if isinstance(root, ast.Name):
             value = namespace.get(root.id, vars(builtins).get(root.id))
             home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", type(value).__module__)
-            if root.id in IMPURE_BUILTINS or not (
-                isinstance(value, StandIn) or (home or "builtins").partition(".")[0] in PURE_PACKAGES
-            ):
+            is_pure = root.id not in IMPURE_BUILTINS and (home or "builtins").partition(".")[0] in PURE_PACKAGES
+            if not is_pure and not isinstance(value, StandIn):
                 return False
     return True
 
@@ -178,25 +152,21 @@ def split_cells(name, text):
         yield name, parse(text, name)
         return
     try:
-        cells = json.loads(text)["cells"]
-        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        sources = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError):
         raise LoadError(f"{name} is no notebook that can be read; save it again as .ipynb or .py") from None
     for number, source in enumerate(sources, start=1):
-        if not CELL_LANGUAGES.match(source.lstrip()):
-            yield f"{name}, cell {number}", parse_cell(source, f"{name}, cell {number}")
-
-
-def parse_cell(source, name):
-    try:
-        return parse(source, name)
-    except LoadError:  # a line for the shell or the notebook becomes `pass`, so that its block keeps a statement
-        return parse(MAGIC.sub(r"\1pass", source), name)
+        cell = f"{name}, cell {number}"
+        try:
+            yield cell, parse(source, cell)
+        except LoadError:  # a line for the shell or the notebook becomes `pass`, so that its block keeps a statement
+            if not source.lstrip().startswith(("%%bash", "%%sh", "%%html", "%%javascript", "%%writefile", "%%latex")):
+                yield cell, parse(MAGIC.sub(r"\1pass", source), cell)
 
 
 def parse(text, name):
     try:
         return ast.parse(text, name)
     except (SyntaxError, ValueError) as error:
-        message, line = getattr(error, "msg", str(error)), getattr(error, "lineno", None)
-        raise LoadError(f"{name}, line {line}: {message}; mend this first") from None
+        message = f"{name}, line {getattr(error, 'lineno', None)}: {getattr(error, 'msg', error)}"
+        raise LoadError(f"{message}; mend this first") from None

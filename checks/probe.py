@@ -24,32 +24,38 @@ class Mistake(NamedTuple):
     """A known mistake. `calls` are the functions of torch in whose line it is, `mend` is the line of code that is right."""
 
     key: str
-    forms: tuple
     part: str
-    calls: tuple
+    calls: list
     text: str
     mend: str
 
 
 def mistakes(table):
-    """{form: Mistake} of a table with two lines a mistake: `key/form,form; part; calls; text`, then the mend."""
-    lines = [line.strip() for line in table.splitlines() if line.strip()]
+    """{form: Mistake}, from a table that says what is right, and below that the mistakes in its place.
+
+    part | the line of code that is right
+        key/form,form; functions of torch in whose line the mistake is; what the mistake is
+    """
     found = {}
-    for head, mend in zip(lines[::2], lines[1::2]):
-        name, part, calls, text = (field.strip() for field in head.split(";", 3))
-        key, _, forms = name.partition("/")
-        forms = tuple(f"{key}/{form}" for form in forms.split(",")) if forms else (key,)
-        for form in forms:
-            found[form] = Mistake(key, forms, part, tuple(calls.split()), text, mend)
+    for line in filter(None, table.splitlines()):
+        if not line.startswith(" "):
+            part, mend = line.split(" | ")
+            continue
+        names, calls, text = line.strip().split("; ", 2)
+        key, _, forms = names.partition("/")
+        for form in forms.split(","):
+            found[f"{key}/{form}" if form else key] = Mistake(key, part, calls.split(), text, mend)
     return found
 
 
-DROPOUT_MISTAKES = """
-dropout-in-evaluation; dropout; dropout; dropout is still active in evaluation, after model.eval(){found}
-    self.dropout = nn.Dropout(p), or F.dropout(x, p, training=self.training)
-dropout-probability; dropout; dropout; the dropout probability is {found}, and must be {right}
-    self.dropout = nn.Dropout(dropout), with the argument of __init__
-"""
+LOG_PROBABILITIES = {
+    "log_softmax": "it returns log-probabilities; the cross-entropy takes them for logits, with equal result"
+}
+DROPOUT_MISTAKES = mistakes("""
+dropout | self.dropout = nn.Dropout(dropout), with the argument of __init__; or F.dropout(x, p, training=self.training)
+    dropout-in-evaluation; dropout; dropout is still active in evaluation, after model.eval(){found}
+    dropout-probability; dropout; the dropout probability is {found}, and must be {right}
+""")
 
 
 def marked(x):
@@ -61,10 +67,6 @@ def marked(x):
     shape = x.shape[1:] if x.dim() == 4 else x.shape[-1:]
     factors = 0.5 + (GOLDEN * torch.arange(1, math.prod(shape) + 1)) % 1
     return x * factors.view(shape).to(x)
-
-
-def unchanged(x):
-    return x
 
 
 def dropped(x, place, m, drop):
@@ -79,10 +81,10 @@ class Call(NamedTuple):
     function: object
     name: str
     line: str
+    mode: str
     args: tuple
     kwargs: dict
     result: object
-    mode: str
 
     def arguments(self, *names, **defaults):
         """Its arguments by name, where `names` are those that may come without one."""
@@ -90,7 +92,9 @@ class Call(NamedTuple):
 
     def repeat(self, x):
         """The same call with another first argument."""
-        return self.function(x, *self.args[1:], **{key: value for key, value in self.kwargs.items() if key != "input"})
+        return self.function(
+            x, *self.args[1:], **{name: value for name, value in self.kwargs.items() if name != "input"}
+        )
 
 
 class Recorder(TorchFunctionMode):
@@ -101,23 +105,19 @@ class Recorder(TorchFunctionMode):
         self.filenames, self.mode, self.calls = filenames, mode, []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs, name = kwargs or {}, getattr(func, "__name__", "").rstrip("_")
+        kwargs, name, frame = kwargs or {}, getattr(func, "__name__", "").rstrip("_"), sys._getframe(1)
         result = self.dropout(*args, **kwargs) if name in DROPOUTS else func(*args, **kwargs)
-        self.calls.append(Call(func, name, self.line(), args, kwargs, result, self.mode))
+        while frame and frame.f_code.co_filename not in self.filenames:
+            frame = frame.f_back
+        line = f"{frame.f_code.co_filename}, line {frame.f_lineno}" if frame else ""
+        self.calls.append(Call(func, name, line, self.mode, args, kwargs, result))
         return result
 
     @staticmethod
     def dropout(input, p=0.5, training=True, inplace=False, train=True):
         if not (training and train and p):
             return input
-        result = marked(input)
-        return input.copy_(result) if inplace else result
-
-    def line(self):
-        frame = sys._getframe(2)
-        while frame and frame.f_code.co_filename not in self.filenames:
-            frame = frame.f_back
-        return f"{frame.f_code.co_filename}, line {frame.f_lineno}" if frame else ""
+        return input.copy_(marked(input)) if inplace else marked(input)
 
 
 class Failure(Exception):
@@ -140,52 +140,45 @@ def explain(error, filenames):
             line = f"{frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno}"
         frame = frame.tb_next
     text = " ".join(str(error).split())[:300]
+    missing = "something that is missing while the code is checked (a module, or a constant that is not executed)"
+    message = f"{type(error).__name__}: {text}".replace("'StandIn'", missing)
     if isinstance(error, NotImplementedError):
         return Failure("not written yet", line, "not written")
-    if isinstance(error, SystemExit):
-        return Failure("the code calls exit(); return the result instead", line)
-    if isinstance(error, TooLong):
-        return Failure("stopped at the time limit; is there a loop that does not end?", line)
-    if isinstance(error, MemoryError) or "alloc" in text or "not enough memory" in text:
-        return Failure("stopped at the memory limit; is a tensor of the wrong shape?", line)
-    if "CUDA" in text or "NVIDIA" in text:
-        return Failure("the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()", line)
     if isinstance(error, StandInUsed | EOFError | PermissionError):
-        return Failure(text, line)
-    text = text.replace(
-        "'StandIn'", "something that is not here while the code is checked (a missing module or constant)"
-    )
-    return Failure(f"{type(error).__name__}: {text}", line)
+        message = text
+    elif isinstance(error, SystemExit):
+        message = "the code calls exit(); return the result instead"
+    elif isinstance(error, TooLong):
+        message = "stopped at the time limit; is there a loop that does not end?"
+    elif isinstance(error, MemoryError) or "alloc" in text:
+        message = "stopped at the memory limit; is a tensor of the wrong shape?"
+    elif "CUDA" in text or "NVIDIA" in text:
+        message = "the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()"
+    return Failure(message, line)
 
 
 def randomize(module):
     """Give every parameter a random value, so that no bias is 0 and no norm the identity; ties between layers stay."""
     generator = torch.Generator().manual_seed(SEED)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / min(fan_in, 100) ** 0.5)
+    for parameter in module.parameters() if isinstance(module, nn.Module) else ():
+        fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) / min(fan_in, 100) ** 0.5)
     return module
-
-
-def layers(module, kind, shape=None, name=None):
-    """The layers of this kind in a module, those of another weight shape left out, the one called `name` first."""
-    found = [(key, layer) for key, layer in module.named_modules() if isinstance(layer, kind)]
-    found = [(key, layer) for key, layer in found if shape is None or tuple(layer.weight.shape) == tuple(shape)]
-    return [layer for key, layer in sorted(found, key=lambda item: item[0] != name)]
-
-
-def the_layer(module, kind, shape=None, name=None):
-    found = layers(module, kind, shape, name)
-    if not found or (len(found) > 1 and getattr(module, name or "", None) is not found[0]):
-        what = f"{kind.__name__} {'x'.join(map(str, shape)) if shape else ''}".strip()
-        number = "no layer" if not found else f"{len(found)} layers"
-        raise Failure(f"{number} {what} found that could be the skeleton's `{name}`", status="not recognised")
-    return found[0]
 
 
 def numbers(*shape, seed=SEED):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def the_layer(module, kind, name, shape=None):
+    """The layer of this kind, and of this weight shape if one is given; of several the one with the skeleton's name."""
+    found = [layer for layer in module.modules() if isinstance(layer, kind)]
+    found = [layer for layer in found if shape is None or layer.weight.shape == shape]
+    named = [layer for layer in found if layer is getattr(module, name, None)]
+    if not named and len(found) != 1:
+        what = f"{len(found) or 'no'} layers {kind.__name__} {shape or ''}"
+        raise Failure(f"{what} found that could be `{name}` of the skeleton", status="not recognised")
+    return (named or found)[0]
 
 
 def same(actual, right):
@@ -195,10 +188,6 @@ def same(actual, right):
     actual, right = actual.squeeze().float(), right.squeeze().float()
     scale = right[right.isfinite()].abs().max().item() if right.isfinite().any() else math.nan
     return torch.allclose(actual, right, rtol=RELATIVE, atol=ABSOLUTE * scale, equal_nan=True)
-
-
-def subsets(items):
-    return itertools.chain.from_iterable(itertools.combinations(items, n) for n in range(len(items) + 1))
 
 
 class Question:
@@ -215,11 +204,11 @@ class Question:
     variants = {}  # what is right in another way: the note that says so
     modes = MODES
     dropout = None  # the statement's probability; None if it gives none
+    mode = difference = ""
 
     def __init__(self, code, edition):
-        self.code, self.edition = code, edition
+        self.code, self.edition, self.module = code, edition, None
         self.calls, self.notes, self.found = [], [], []  # found: (mistake, its text)
-        self.module = None
 
     @classmethod
     def fits(cls, code):
@@ -231,12 +220,11 @@ class Question:
 
     def build(self, name, *args, **kwargs):
         """An instance of the student's class with random weights."""
-        if name in self.code.failed and self.code[name] is None:
-            line, problem = self.code.failed[name]
-            raise Failure(problem, line)
-        made = self.call(self.code[name], *args, **kwargs)
+        if self.code[name] is None:
+            raise Failure(*self.code.failed.get(name, (f"there is no class {name} in these files",)))
+        made = randomize(self.call(self.code[name], *args, **kwargs))
         self.calls.clear()  # of __init__
-        return randomize(made) if isinstance(made, nn.Module) else made
+        return made
 
     def call(self, function, *args, **kwargs):
         """Call the student's code with marked dropout; an exception becomes a `Failure`."""
@@ -256,12 +244,6 @@ class Question:
 
     def prepare(self):
         """Build the student's module; a subclass adds here what it finds by reading layers."""
-
-    def outputs(self, mode):
-        raise NotImplementedError
-
-    def equations(self, m, drop, mode):
-        raise NotImplementedError
 
     def diagnose(self):
         """Name a mistake by other means than numbers, for numbers that no hypothesis has."""
@@ -285,10 +267,20 @@ class Question:
                 observed[mode] = self.outputs(mode)
             self.check_dropout()
             self.search(observed)
-            return self.result()
         except Failure as failure:
-            line = failure.line or self.line_of(())
-            return self.result(status=failure.status, where=line, lines=[str(failure)])
+            lines, status, where = [str(failure)], failure.status, failure.line or self.line_of(())
+            return self.head() | {"status": status, "where": where, "lines": lines}
+        keys = [mistake.key for mistake, _ in self.found]
+        lines = [self.evidence(keys) or self.difference] if keys else []
+        found = [
+            mistake._asdict() | {"text": text, "where": self.line_of(mistake.calls), "numeric": text == mistake.text}
+            for mistake, text in self.found
+        ]
+        return self.head() | {"status": "WRONG" if found else "ok", "where": "", "lines": lines, "mistakes": found}
+
+    def head(self):
+        names = ("number", "name", "edition", "equation", "says", "notes")
+        return {name: getattr(self, name) for name in names} | {"mistakes": []}
 
     def check_dropout(self):
         """Name a dropout that is active in evaluation, and a probability that is not the one of the statement."""
@@ -303,25 +295,24 @@ class Question:
 
     def search(self, observed):
         """Find the hypothesis with the fewest mistakes that has the observed numbers."""
-        for n_mistakes in range(MAX_MISTAKES + 1):
-            for forms in itertools.combinations(self.numeric_forms(), n_mistakes):
-                if len({self.known[form].key for form in forms}) < n_mistakes:
-                    continue
-                for variant in subsets(self.variants):
-                    if self.agrees(observed, {*forms, *variant}):
-                        self.notes += [self.variants[flag] for flag in variant]
-                        for form in forms:
-                            self.name_mistake(form)
-                        return self.compare(observed) if forms else None
-        self.diagnose()
-        self.compare(observed)
-        if not self.found:
+        forms = [form for form, mistake in self.known.items() if "{" not in mistake.text]
+        hypotheses = itertools.chain(*(itertools.combinations(forms, n) for n in range(MAX_MISTAKES + 1)))
+        rights = [
+            set(flags) for n in range(len(self.variants) + 1) for flags in itertools.combinations(self.variants, n)
+        ]
+        for hypothesis, right in itertools.product(hypotheses, rights):
+            if self.agrees(observed, right.union(hypothesis)):
+                break
+        else:
+            hypothesis, right = None, ()
+            self.diagnose()
+        self.notes += [self.variants[flag] for flag in right]
+        for form in hypothesis or ():
+            self.name_mistake(form)
+        if self.found or hypothesis is None:
+            self.compare(observed)
+        if hypothesis is None and not self.found:
             raise Failure(self.difference + self.agreement(), status="not recognised")
-
-    def numeric_forms(self):
-        return [form for form, mistake in self.known.items() if "{" not in mistake.text]
-
-    mode = ""
 
     def set_mode(self, mode):
         self.mode = mode
@@ -331,67 +322,48 @@ class Question:
     def expected(self, m, mode):
         self.set_mode(mode)
         with torch.no_grad():
-            return self.equations(frozenset(m), marked if mode == "training" else unchanged, mode)
+            return self.equations(frozenset(m), marked if mode == "training" else lambda x: x, mode)
 
     def agrees(self, observed, m):
         try:
-            for mode in self.modes:
-                expected = self.expected(m, mode)
-                if not all(same(value, expected[part]) for part, value in observed[mode].items()):
-                    return False
+            return all(
+                all(same(value, expected[part]) for part, value in observed[mode].items())
+                for mode in self.modes
+                for expected in [self.expected(m, mode)]
+            )
         except (RuntimeError, IndexError, ValueError, TypeError, LookupError):
             return False  # a mistake that is impossible with these shapes
-        return True
-
-    difference = ""
 
     def compare(self, observed):
         """Say where the student's numbers differ most from the right ones."""
-        largest = -1
-        for mode, part in ((mode, part) for mode in self.modes for part in observed[mode]):
+        largest = 0
+        for mode, part in [(mode, part) for mode in self.modes for part in observed[mode]]:
             value, right = observed[mode][part], self.expected((), mode)[part]
             if value.squeeze().shape != right.squeeze().shape:
                 shapes = f"{tuple(value.shape)}, and must have {tuple(right.shape)}"
                 self.difference = f"In {mode}, {part} has the shape {shapes}."
                 return
-            gaps, dim = (value.reshape(right.shape) - right).abs().nan_to_num(math.inf), self.batch_dim(part)
+            gaps = torch.atleast_1d((value.reshape(right.shape) - right).abs().nan_to_num(math.inf))
             if gaps.max() > largest:
-                largest = gaps.max().item()
-                examples = gaps.amax([i for i in range(gaps.dim()) if i != dim]) if gaps.dim() > 1 else gaps
+                largest, example = gaps.max().item(), (gaps == gaps.max()).nonzero()[0][self.batch_dim(part)] + 1
                 size = f"{largest:.2g}" if largest < math.inf else "no number (nan)"
-                place = f"in {mode}, example {examples.argmax() + 1}"
-                self.difference = f"The largest difference from the right {part} is {size}, {place}."
+                self.difference = (
+                    f"The largest difference from the right {part} is {size}, in {mode}, example {example}."
+                )
 
     def batch_dim(self, part):
         return 0
 
     def agreement(self):
         """Which of the intermediate parts occur among the results of the student's calls."""
-        results = [call.result for call in self.calls]
         parts = self.expected((), self.modes[0])
-        right = [part for part, value in parts.items() if any(same(result, value) for result in results)]
+        right = [part for part, value in parts.items() if any(same(call.result, value) for call in self.calls)]
         wrong = [part for part in parts if part not in right]
         return f" Found in your code as it should be: {', '.join(right) or 'nothing'}; not found: {', '.join(wrong)}."
 
     def line_of(self, names):
         """The student's last line that calls one of these functions, or the line where `forward` begins."""
-        for call in reversed(self.calls):
-            if call.name in names and call.line:
-                return call.line
         target = self.code[self.target]
         code = getattr(getattr(target, "forward", target), "__code__", None)
-        return f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
-
-    def result(self, status=None, where="", lines=()):
-        keys = [mistake.key for mistake, _ in self.found]
-        result = {"number": self.number, "name": self.name, "edition": self.edition, "says": self.says}
-        result |= {"mistakes": [], "equation": self.equation}
-        if self.found and status is None:
-            status = "WRONG"
-            lines = [text for text in (self.evidence(keys) or self.difference,) if text]
-            result["mistakes"] = [
-                mistake._asdict()
-                | {"text": text, "where": self.line_of(mistake.calls), "numeric": text == mistake.text}
-                for mistake, text in self.found
-            ]
-        return result | {"status": status or "ok", "where": where, "lines": list(lines), "notes": self.notes}
+        lines = [call.line for call in self.calls if call.name in names and call.line]
+        return lines[-1] if lines else f"{code.co_filename}, line {code.co_firstlineno}" if code else ""

@@ -1,40 +1,33 @@
-"""2023-24, Question 3: the two text decoders of the speech recogniser, out of the student's own building blocks."""
+"""2023-24, Question 3: the text decoders of the speech recogniser, made of the student's own building blocks."""
 
 import inspect
 
 import torch
 
-from checks.probe import Question, mistakes, numbers
+from checks.probe import LOG_PROBABILITIES, Question, mistakes, numbers
 
 SIZES = {"freq_dim": 7, "time_dim": 9, "hidden_dim": 8, "n_heads": 2, "feed_fwd_dim": 12}  # the names of the skeleton
 TEXT = torch.tensor([[1, 4, 2, 6, 3], [1, 5, 5, 3, 2], [1, 2, 6, 4, 4]])
 N_READ = 3  # symbols of the first call of the recurrent decoder; the next call reads the others
 N_AUDIO = 6  # positions of the encoder's output
 
-COMMON_MISTAKES = """
-cross-attention-missing; cross-attention; linear; the text does not attend to the audio
-    x = self._cross_att(x, latent)
-second-residual/self,cross; residual; add; x is added to the output of a block that has a residual connection already
-    x = self._cross_att(x, latent)
-output-norm/missing,early; output norm; linear layer_norm; the last normalisation is missing or before the cross-attention
-    x = self._out_norm(self._cross_att(x, latent))
-logits-not-transposed; logits; linear; the logits are (batch, n_text, 35), and the loss takes (batch, 35, n_text)
-    return self._classifier(x).transpose(1, 2)
-logits-reshaped; logits; view reshape; view or reshape brings the logits into the right shape, with the numbers in a wrong place
-    return self._classifier(x).transpose(1, 2)
-logits-softmax; logits; softmax; the outputs are probabilities, and the cross-entropy applies a second softmax
-    return self._classifier(x).transpose(1, 2)
-"""
-LOG_SOFTMAX = {
-    "log_softmax": "it returns log-probabilities; the cross-entropy takes them for logits, with equal result"
-}
+COMMON_MISTAKES = mistakes("""
+cross-attention | x = self._cross_att(x, latent)
+    cross-attention-missing; linear; the text does not attend to the audio
+    second-residual/self,cross; add; x is added to the output of a block that has a residual connection already
+output norm | x = self._out_norm(self._cross_att(x, latent))
+    output-norm/missing,early; linear layer_norm; the last normalisation is missing or before the cross-attention
+logits | return self._classifier(x).transpose(1, 2)
+    logits-not-transposed; linear; the logits are (batch, n_text, 35), and the loss takes (batch, 35, n_text)
+    logits-reshaped; view reshape; view or reshape gives the logits the right shape, with the numbers in a wrong place
+    logits-softmax; softmax; the outputs are probabilities, and the cross-entropy applies a second softmax
+""")
 
 
 class TextDecoder(Question):
     """What both decoders have: embedding, cross-attention to the audio, normalisation, classifier."""
 
-    modes = ("evaluation",)
-    variants = LOG_SOFTMAX
+    modes, variants = ("evaluation",), LOG_PROBABILITIES
 
     def prepare(self):
         decoder = self.code[self.target]
@@ -62,17 +55,14 @@ class TextDecoderRecurrent(TextDecoder):
 
     number, name, target = "3.1", "TextDecoderRecurrent", "TextDecoderRecurrent"
     equation, says = "steps 1 to 5", "norm, LSTM with its state, cross-attention, norm, classifier, transposed"
-    known = mistakes(
-        COMMON_MISTAKES
-        + """
-embedding-norm/missing,after; embedding norm; lstm; the embeddings are not normalised before the LSTM
-    x, state = self._rnn(self._rnn_norm(self._embed(x)), state)
-lstm-state-ignored; state; lstm; the LSTM does not start from the state that _forward is given
-    x, state = self._rnn(x, state)
-lstm-state-not-returned; state; lstm; _forward does not return the LSTM's new state, so generate starts anew at each symbol
-    return logits, state, with the state that self._rnn returned
-"""
-    )
+    known = COMMON_MISTAKES | mistakes("""
+embedding norm | x, state = self._rnn(self._rnn_norm(self._embed(x)), state)
+    embedding-norm/missing,after; lstm; the embeddings are not normalised before the LSTM
+state | x, state = self._rnn(x, state)
+    lstm-state-ignored; lstm; the LSTM does not start from the state that _forward is given
+state | return logits, state, with the state that self._rnn returned
+    lstm-state-not-returned; lstm; _forward does not return the LSTM's new state, so generate starts anew at each symbol
+""")
 
     def outputs(self, mode):
         forward = getattr(self.module, "_forward", self.module.forward)
@@ -98,23 +88,16 @@ class TextDecoderTransformer(TextDecoder):
     """x = MaskedAttention(E y_t + P_t), logits = W LayerNorm(CrossAttention(x, latent)) + b."""
 
     number, name, target = "3.2", "TextDecoderTransformer", "TextDecoderTransformer"
-    equation, says = (
-        "steps 1 to 6",
-        "positions, causal mask, self-attention, cross-attention, norm, classifier, transposed",
-    )
-    known = mistakes(
-        COMMON_MISTAKES
-        + """
-causal-mask/none,transposed; mask; softmax scaled_dot_product_attention; a symbol attends to later ones: the mask is missing
-    x = self._att(x, self._mask[:n_text, :n_text])
-positions/missing,shifted,last; positions; add embedding; the position embeddings are missing, or not those of 0 to n_text - 1
-    x = self._embed(x) + self._pos_embed[: x.shape[1]]
-self-attention-missing; self-attention; linear; the self-attention layer is not used
-    x = self._att(x, self._mask[:n_text, :n_text])
-block-order; order; linear; the cross-attention comes before the self-attention
-    x = self._cross_att(self._att(x, mask), latent)
-"""
-    )
+    equation = "steps 1 to 6"
+    says = "positions, causal mask, self-attention, cross-attention, norm, classifier, transposed"
+    known = COMMON_MISTAKES | mistakes("""
+self-attention | x = self._att(x, self._mask[:n_text, :n_text]), and then x = self._cross_att(x, latent)
+    causal-mask/none,transposed; softmax; a symbol attends to later ones: the mask is missing or transposed
+    self-attention-missing; linear; the self-attention layer is not used
+    block-order; linear; the cross-attention comes before the self-attention
+positions | x = self._embed(x) + self._pos_embed[: x.shape[1]]
+    positions/missing,shifted,last; add embedding; the position embeddings are missing, or are not those of 0 to n - 1
+""")
 
     def outputs(self, mode):
         return {"logits": self.call(self.module, TEXT, self.latent)}

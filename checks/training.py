@@ -17,8 +17,7 @@ class Watched(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.fc = nn.Linear(N_FEATURES, N_CLASSES)
-        self.modes = []
+        self.fc, self.modes = nn.Linear(N_FEATURES, N_CLASSES), []
 
     def forward(self, x, **kwargs):
         self.modes.append(self.training)
@@ -35,17 +34,17 @@ class Helper(Question):
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=RATE)
 
     def use(self, x, y):
+        """What the student's function returns, in a list."""
         given = {"model": self.network, "X": x, "y": y, "optimizer": self.optimizer, "criterion": nn.NLLLoss()}
         names = inspect.signature(self.code[self.target]).parameters
-        missing = [name for name, p in names.items() if name not in given and p.default is p.empty and p.kind < 2]
-        if missing:
-            raise Failure(f"it takes {missing[0]}, which the skeleton does not have", status="not recognised")
-        with torch.enable_grad():
-            return self.call(with_gradients(self.code[self.target]), **{n: given[n] for n in names if n in given})
-
-
-def with_gradients(function):
-    return torch.enable_grad()(function)
+        unknown = [name for name, p in names.items() if name not in given and p.default is p.empty and p.kind < 2]
+        if unknown:
+            raise Failure(f"it takes {unknown[0]}, which the skeleton does not have", status="not recognised")
+        function = torch.enable_grad()(self.code[self.target])
+        result = self.call(function, **{name: given[name] for name in names if name in given})
+        if result is None:
+            raise Failure("it returns nothing")
+        return result if isinstance(result, tuple) else [result]
 
 
 class TrainBatch(Helper):
@@ -54,19 +53,14 @@ class TrainBatch(Helper):
     name = target = "train_batch"
     says = "gradients zeroed, loss, backward, step; the mean loss is returned"
     known = mistakes("""
-gradients-not-zeroed; gradients; backward; the gradients of the batches add up, since they are never set to zero
-    optimizer.zero_grad() before loss.backward()
-no-step; step; backward; the weights do not change
-    loss.backward(), then optimizer.step()
-loss-not-mean; loss; item; the loss is multiplied by the number of examples, and must be their mean
-    return loss.item()
+step | optimizer.zero_grad(), loss.backward(), optimizer.step(), return loss.item()
+    gradients-not-zeroed; backward; the gradients of the batches add up, since they are never set to zero
+    no-step; backward; the weights do not change
+    loss-not-mean; item; the loss is multiplied by the number of examples, and must be their mean
 """)
 
     def outputs(self, mode):
-        losses = [self.use(x, y) for x, y in zip(X, Y)]
-        if losses[0] is None:
-            raise Failure("it returns nothing; it must return loss.item()")
-        losses = torch.tensor([float(loss[0] if isinstance(loss, tuple) else loss) for loss in losses])
+        losses = torch.tensor([float(self.use(x, y)[0]) for x, y in zip(X, Y)])
         return {"loss": losses, "weights": self.network.fc.weight.detach().clone()}
 
     def equations(self, m, drop, mode):
@@ -78,8 +72,8 @@ loss-not-mean; loss; item; the loss is multiplied by the number of examples, and
             error = (log_p.exp() - nn.functional.one_hot(y, N_CLASSES)) / len(y)  # the gradient of the mean loss
             gradients = error.T @ x + old[0], error.sum(dim=0) + old[1]
             old = gradients if "gradients-not-zeroed" in m else old
-            if "no-step" not in m:
-                weight, bias = weight - RATE * gradients[0], bias - RATE * gradients[1]
+            rate = 0 if "no-step" in m else RATE
+            weight, bias = weight - rate * gradients[0], bias - rate * gradients[1]
         return {"loss": torch.stack(losses), "weights": weight}
 
 
@@ -89,16 +83,13 @@ class Predict(Helper):
     name = target = "predict"
     says = "argmax over the classes"
     known = mistakes("""
-predict-dimension; labels; argmax max; the maximum is over the examples, and must be over the classes
-    return scores.argmax(dim=-1)
-predict-values; labels; max; the largest scores are returned, and must be their classes
-    return scores.argmax(dim=-1), or scores.max(dim=-1).indices
+labels | return scores.argmax(dim=-1)
+    predict-dimension; argmax max; the maximum is over the examples, and must be over the classes
+    predict-values; max; the largest scores are returned, and must be their classes
 """)
 
     def outputs(self, mode):
-        result = self.use(X[0], Y[0])
-        result = result[0] if isinstance(result, tuple) else result
-        return {"labels": torch.as_tensor(result)}
+        return {"labels": torch.as_tensor(self.use(X[0], Y[0])[0])}
 
     def equations(self, m, drop, mode):
         scores = self.network.fc(X[0]).log_softmax(dim=1)
@@ -112,35 +103,25 @@ class Evaluate(Helper):
     name = target = "evaluate"
     says = "eval(), the share of right labels, train() again"
     known = mistakes("""
-evaluate-in-training-mode; eval(); eval; the network is evaluated in training mode, so that dropout is active
-    model.eval() at the beginning
-left-in-evaluation-mode; train(); eval; after the first evaluation nothing calls model.train(){found}: training goes on without dropout
-    model.train() at the end, or at the beginning of train_batch
-accuracy-count; accuracy; sum; the number of right labels is returned, and must be divided by the number of examples
-    return n_correct / len(y)
+mode | model.eval() at the beginning, and model.train() at the end or at the beginning of train_batch
+    evaluate-in-training-mode; eval; the network is evaluated in training mode, so that dropout is active
+    left-in-evaluation-mode; eval; after model.eval() nothing calls model.train(){found}: dropout stays off in training
+accuracy | return n_correct / len(y)
+    accuracy-count; sum; the number of right labels is returned, and must be divided by the number of examples
 """)
 
     def outputs(self, mode):
-        self.network.train()
-        result = self.use(X[0], Y[0])
-        values = [float(value) for value in (result if isinstance(result, tuple) else (result,)) if value is not None]
-        if not values:
-            raise Failure("it returns nothing; it must return the accuracy")
+        values = [float(value) for value in self.use(X[0], Y[0]) if value is not None]
         if not self.network.training and not any(".train(" in text for text in self.code.texts):
             self.name_mistake("left-in-evaluation-mode", found="")
-        accuracies = [value for value in values if abs(value - self.right_share()) < 1e-6] or values
-        return {
-            "accuracy": torch.tensor(accuracies[0]),
-            "in training mode": torch.tensor(float(any(self.network.modes))),
-        }
-
-    def right_share(self):
-        return (self.network.fc(X[0]).argmax(dim=1) == Y[0]).float().mean().item()
+        right = self.equations((), None, mode)["accuracy"]  # some return the loss as well
+        accuracy = min(values, key=lambda value: abs(value - right)) if values else torch.nan
+        return {"accuracy": torch.tensor(accuracy), "training": torch.tensor(float(any(self.network.modes)))}
 
     def equations(self, m, drop, mode):
-        accuracy = torch.tensor(self.right_share() * (len(Y[0]) if "accuracy-count" in m else 1))
-        return {"accuracy": accuracy, "in training mode": torch.tensor(float("evaluate-in-training-mode" in m))}
+        n_correct = (self.network.fc(X[0]).argmax(dim=1) == Y[0]).sum()
+        accuracy = n_correct / (1 if "accuracy-count" in m else len(Y[0]))
+        return {"accuracy": accuracy, "training": torch.tensor(float("evaluate-in-training-mode" in m))}
 
 
 QUESTIONS = [TrainBatch, Predict, Evaluate]
-NAMES = [question.name for question in QUESTIONS]

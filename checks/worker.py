@@ -21,10 +21,11 @@ try:
 except ImportError as missing:
     sys.exit(f"{missing}; install torch 2.2 or later first: pip install torch")
 
+SPEECH = [images.CNNWithoutMaxPool, images.ParameterCount, *speech.QUESTIONS]
 EDITIONS = {
-    "2021-22": [*images.QUESTIONS_2021_22, *captioning.QUESTIONS, *training.QUESTIONS],
-    "2022-23": [*images.QUESTIONS_2022_23, *translation.QUESTIONS, *training.QUESTIONS],
-    "2023-24": [*images.QUESTIONS_2023_24, *speech.QUESTIONS, *training.QUESTIONS],
+    "2021-22": [images.CNN, *captioning.QUESTIONS, *training.QUESTIONS],
+    "2022-23": [images.CNN, *translation.QUESTIONS, *training.QUESTIONS],
+    "2023-24": [images.CNN, *SPEECH, *training.QUESTIONS],
 }
 
 
@@ -34,10 +35,7 @@ class CallError(Exception):
 
 def edition_of(code):
     """The edition whose signatures the student's code has; with a CNN alone, the one with the nearest shapes."""
-    scores = {
-        edition: sum(question.fits(code) for question in questions if question.name not in training.NAMES)
-        for edition, questions in EDITIONS.items()
-    }
+    scores = {edition: sum(question.fits(code) for question in EDITIONS[edition]) for edition in EDITIONS}
     best = [edition for edition, score in scores.items() if score == max(scores.values())]
     if len(best) > 1 and code["CNN"]:
         distances = images.distances(code)
@@ -47,26 +45,6 @@ def edition_of(code):
     return best[0]
 
 
-def plan(code, edition, only):
-    """The edition, and its questions for which the student has code."""
-    known = {question.target: None for questions in EDITIONS.values() for question in questions}
-    if not any(code[name] or name in code.failed for name in known):
-        raise CallError(f"none of the homework's classes was found: {', '.join(known)}; name the file that defines one")
-    edition = edition or edition_of(code)
-    questions = [question for question in EDITIONS[edition] if code[question.target] or question.target in code.failed]
-    if only:
-        chosen = [
-            question for question in questions if only.lower() in (question.name.lower(), question.target.lower())
-        ]
-        if not chosen:
-            names = dict.fromkeys(question.target for question in questions)
-            raise CallError(
-                f"--only {only}: there is no such check of {edition} here; choose one of {', '.join(names)}"
-            )
-        questions = chosen
-    return edition, questions
-
-
 def check_files(files, edition=None, only=None, start=lambda: None):
     """Check a student's files {name: text}: yields the plan, then a dictionary for each result.
 
@@ -74,20 +52,33 @@ def check_files(files, edition=None, only=None, start=lambda: None):
     """
     start()
     code = Code(files)
-    taken, questions = plan(code, edition, only)
-    yield {"edition": taken, "guessed": edition is None, "plan": [[q.number, q.name] for q in questions]}
+    targets = dict.fromkeys(question.target for questions in EDITIONS.values() for question in questions)
+    if not any(code[name] or name in code.failed for name in targets):
+        raise CallError(
+            f"none of the homework's classes was found: {', '.join(targets)}; name the file that defines one"
+        )
+    taken = edition or edition_of(code)
+    questions = [question for question in EDITIONS[taken] if code[question.target] or question.target in code.failed]
+    names = ", ".join(dict.fromkeys(question.target for question in questions))
+    questions = [question for question in questions if only in (None, question.target, question.name)]
+    if not questions:
+        raise CallError(f"--only {only}: there is no such check of {taken} for these files; choose one of {names}")
+    yield {"edition": taken, "guessed": edition is None, "plan": [question.name for question in questions]}
     for question in questions:
         start()
         yield question(code, taken).check()
 
 
 def confine(request):
-    """Limit time and memory, and take the network away; returns what cannot be limited here, and how to start the clock."""
-    lacking = []
+    """Limit time and memory, and take the network away; returns what cannot be limited, and how to start the clock."""
 
     def refuse(*args, **kwargs):
         raise PermissionError("the code uses the network, and the check has none")
 
+    def stop(*args):
+        raise TooLong
+
+    lacking = []
     socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
     try:
         import resource
@@ -98,10 +89,6 @@ def confine(request):
         lacking.append("memory")
     if not hasattr(signal, "setitimer"):
         return [*lacking, "time of a single class"], lambda: None
-
-    def stop(*args):
-        raise TooLong
-
     signal.signal(signal.SIGALRM, stop)
     return lacking, lambda: signal.setitimer(signal.ITIMER_REAL, request["seconds"], 1)
 
@@ -115,19 +102,15 @@ def main():
         os.dup2(nowhere, stream)
     torch.set_num_threads(1)
     lacking, start = confine(request)
-
-    def answer(**values):
-        print(json.dumps(values), file=answers, flush=True)
-
-    answer(lacking=lacking)
-    filenames = set()
+    print(json.dumps({"lacking": lacking}), file=answers, flush=True)
     try:
         for result in check_files(files, request["edition"], request["only"], start):
-            answer(**result)
+            print(json.dumps(result), file=answers, flush=True)
     except (LoadError, CallError) as error:
-        answer(error=str(error))
+        print(json.dumps({"error": str(error)}), file=answers, flush=True)
     except BaseException as error:
-        answer(error=f"the definitions cannot be executed: {explain(error, filenames)}")
+        message = f"the definitions cannot be executed: {explain(error, files)}"
+        print(json.dumps({"error": message}), file=answers, flush=True)
     os._exit(0)  # whatever the student's code has left running
 
 
