@@ -1,11 +1,21 @@
 """`check.py`: it names every mistake that is planted in a right solution, and calls no right variant wrong."""
 
+import ast
+import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from checks.worker import check_files
+import check as command
+import models
 
+from checks import captioning, speech
+from checks.worker import EDITIONS, check_files
+
+ROOT = Path(__file__).resolve().parents[1]
 SOLUTIONS = Path(__file__).parent / "check_solutions"
 CNN, MODELS, CAPTIONING = "q2_2022_23.py", "models_2022_23.py", "captioning_2021_22.py"
 CNN_2021, CNN_2023, SPEECH = "q2_2021_22.py", "q2_2023_24.py", "speech_2023_24.py"
@@ -13,7 +23,7 @@ DECODERS = ("Decoder", "Decoder with attention")
 POOLED = "x = self.pool(F.relu(self.conv1(x)))"
 
 
-def check(text, edition=None, only=None):
+def check_text(text, edition=None, only=None):
     """{question: (status, keys of its mistakes, whole result)}"""
     results = [result for result in check_files({"my.py": text}, edition, only) if "status" in result]
     return {result["name"]: (result["status"], [m["key"] for m in result["mistakes"]], result) for result in results}
@@ -551,7 +561,7 @@ NAMES = [f"{number}-{case[0]}" for number, case in enumerate(PLANTED)]
 @pytest.mark.parametrize("case", PLANTED, ids=NAMES)
 def test_planted_mistake_is_named_exactly(case):
     key, questions, solution, *texts = case
-    results = check(plant(solution, *zip(texts[::2], texts[1::2])))
+    results = check_text(plant(solution, *zip(texts[::2], texts[1::2])))
     for name, (status, keys, result) in results.items():
         wrong = name in questions and not (key.startswith("predict") and name == "evaluate")
         if wrong:
@@ -921,7 +931,72 @@ RIGHT = [
 @pytest.mark.parametrize("case", RIGHT, ids=[f"{number}-{case[0]}" for number, case in enumerate(RIGHT)])
 def test_right_in_another_way_is_right(case):
     _, solution, *texts = case
-    results = check(plant(solution, *zip(texts[::2], texts[1::2])))
+    results = check_text(plant(solution, *zip(texts[::2], texts[1::2])))
     assert results
     for status, _, result in results.values():
         assert status == "ok", result
+
+
+KNOWN = {mistake.key for questions in EDITIONS.values() for question in questions for mistake in question.known.values()}
+
+
+def test_every_known_mistake_is_planted():
+    assert {case[0] for case in PLANTED} == KNOWN
+
+
+def test_every_known_mistake_has_its_paragraph_in_the_page():
+    page = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
+    paragraphs = dict(re.findall(r"^### (\S+)\n\n(.+?)\n(?:\n|$)", page, flags=re.M | re.S))
+    assert set(paragraphs) == KNOWN
+    for key, paragraph in paragraphs.items():
+        assert re.search(r"20\d\d-\d\d, ", paragraph), f"{key} names no edition and question"
+        assert "Mend: " in paragraph, key
+
+
+def test_two_mistakes_at_once_are_both_named():
+    text = plant(MODELS, ("scores = scores.masked_fill(", "scores.masked_fill("), ("cat([query, c]", "cat([z, c]"))
+    assert check_text(text)["Attention"][:2] == ("WRONG", ["mask", "projected-query"])
+
+
+def test_numbers_of_no_known_mistake_are_not_recognised():
+    status, keys, result = check_text(plant(MODELS, ("c = torch.bmm(p, encoder_outputs)", "c = torch.bmm(p, encoder_outputs) ** 3")))["Attention"]
+    assert (status, keys) == ("not recognised", [])
+    assert "Found in your code as it should be: s, p; not found: c, a_o" in result["lines"][0]
+
+
+def test_notes_say_what_is_right_in_another_way():
+    assert "the script must cut" in check_text(plant(MODELS, (CUT, "")))["Decoder"][2]["notes"][0]
+    assert "[c; q]" in check_text(plant(MODELS, ("[query, c]", "[c, query]")))["Attention"][2]["notes"][0]
+
+
+@pytest.mark.parametrize("solution", [CNN, MODELS, CNN_2021, CNN_2023, SPEECH, CAPTIONING])
+def test_edition_is_found(solution):
+    plan = next(check_files({solution: plant(solution)}))
+    assert plan["guessed"] and plan["edition"].replace("-", "_") in solution
+
+
+class Project(dict):
+    """This project's networks, in the place of a student's `Code`."""
+
+    failed, filenames, texts, __missing__ = {}, set(), [], lambda self, name: None
+
+
+# The adapters of the networks whose interface is wider than the skeleton's.
+class Recurrent(models.TextDecoderRecurrent):
+    def _forward(self, x, latent, state=None):  # the state is h, and the text that was read before
+        text = x if state is None else torch.cat([state[1], x], dim=1)
+        logits = self.forward(text, latent, torch.full((len(x),), latent.shape[1]))[:, -x.shape[1] :]
+        return logits.transpose(1, 2), (self.lstm(self.emb_norm(self.embedding(text)))[1][0], text)
+
+
+class Transformer(models.TextDecoderTransformer):
+    def _forward(self, x, latent):
+        return self.forward(x, latent, torch.full((len(x),), latent.shape[1])).transpose(1, 2)
+
+
+class Additive(models.AdditiveAttention):
+    def forward(self, regions, h, keys=None):
+        z, alpha = super().forward(regions, h if h.dim() == 3 else h.unsqueeze(1), keys)
+        return (z, alpha) if h.dim() == 3 else (z.squeeze(1), alpha)
+
+
