@@ -5,11 +5,19 @@ $ python download_fashion_mnist.py -source ~/fashion      # a folder with the fo
 """
 
 import options
-from data.fetch import image_script
+from data.fetch import download
+
+
+def parse_args(argv=None):
+    source = "a folder with the four IDX files, or an .npz in MedMNIST's layout"
+    return download.parse_args("Fetch the images, verify them and write data/fashion_mnist.npz.", source, argv)
 
 
 def main(argv=None):
-    image_script.install("fashion_mnist", "a folder with the four IDX files, or an .npz in MedMNIST's layout", argv)
+    args = parse_args(argv)
+    from data.fetch import image_sets  # after parsing: --help answers at once
+
+    image_sets.install(image_sets.FASHION_MNIST, args)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,17 @@ import options
 from data.fetch import download, ljspeech
 
 
-def main(argv=None):
+def parse_args(argv=None):
     description = (
         f"Fetch LJ Speech ({download.gigabytes(ljspeech.ARCHIVE_BYTES)}), verify it and unpack it "
         f"({download.gigabytes(ljspeech.UNPACKED_BYTES)}) to data/{ljspeech.FOLDER_NAME}. A transfer that was cut goes "
         "on where it stopped when the command is given again."
     )
-    ljspeech.install(download.parse_args(description, ljspeech.SOURCE_HELP, argv))
+    return download.parse_args(description, ljspeech.SOURCE_HELP, argv)
+
+
+def main(argv=None):
+    ljspeech.install(parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,19 @@ $ python download_octmnist.py -source ~/octmnist.npz      # the file that MedMNI
 """
 
 import options
-from data.fetch import image_script
+from data.fetch import download
+
+
+def parse_args(argv=None):
+    source = "the published octmnist.npz, or its folder"
+    return download.parse_args("Fetch the images, verify them and write data/octmnist.npz.", source, argv)
 
 
 def main(argv=None):
-    image_script.install("octmnist", "the published octmnist.npz, or its folder", argv)
+    args = parse_args(argv)
+    from data.fetch import image_sets  # after parsing: --help answers at once
+
+    image_sets.install(image_sets.OCTMNIST, args)
 
 
 if __name__ == "__main__":

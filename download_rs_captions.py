@@ -1,4 +1,4 @@
-"""Check a copy of Sydney-Captions or UCM-Captions for Question 3 of 2021-22 and put it in place as data/sydney/ or data/ucm/.
+"""Check a copy of Sydney-Captions or UCM-Captions for Question 3 of 2021-22 and put it at data/sydney/ or data/ucm/.
 
 $ python download_rs_captions.py -source ~/Sydney_captions       # a folder or a zip with dataset.json and the images
 $ python download_rs_captions.py -source ~/UCMerced_LandUse.zip  # UC Merced's own images, beside data/ucm/dataset.json
@@ -13,9 +13,8 @@ def parse_args(argv=None):
     parser = options.Parser("Check a copy of Sydney-Captions or UCM-Captions and put it into the data folder.")
     help = "a folder or a zip with dataset.json and the images"
     parser.add_option("source", type=Path, required=True, metavar="PATH", help=help)
-    parser.add_option(
-        "data_dir", type=Path, default=options.DATA_DIR, metavar="DIR", help="data folder (default: data)"
-    )
+    help = "data folder (default: data)"
+    parser.add_option("data_dir", type=Path, default=options.DATA_DIR, metavar="DIR", help=help)
     parser.add_option("force", action="store_true", help="replace the set if it is there")
     return parser.parse_args(argv)
 

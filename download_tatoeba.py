@@ -1,4 +1,4 @@
-"""Fetch Tatoeba's English-Spanish pairs for Question 3 of 2022-23, write data/spa.txt and the course's three files of it.
+"""Fetch Tatoeba's English-Spanish pairs for Question 3 of 2022-23 and write data/spa.txt and its three splits.
 
 $ python download_tatoeba.py
 $ python download_tatoeba.py -source ~/spa-eng.zip      # a local copy, the zip or the spa.txt inside it
@@ -8,12 +8,14 @@ import options
 from data.fetch import download
 
 
+def parse_args(argv=None):
+    description = "Fetch Tatoeba's English-Spanish pairs, verify them and write data/spa.txt and its three splits."
+    source = "spa-eng.zip of manythings.org/anki, or a text file of english<TAB>spanish lines"
+    return download.parse_args(description, source, argv)
+
+
 def main(argv=None):
-    args = download.parse_args(
-        "Fetch Tatoeba's English-Spanish sentence pairs, verify them and write data/spa.txt and the three splits of it.",
-        "spa-eng.zip of manythings.org/anki, or a text file of english<TAB>spanish lines",
-        argv,
-    )
+    args = parse_args(argv)
     from data.fetch import tatoeba  # after parsing: --help answers at once
 
     tatoeba.install(args)

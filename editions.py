@@ -13,6 +13,7 @@ class Edition:
     Attributes:
         year: the edition of the course.
         question: the number of the question in that year's statement.
+        dataset: the data set that the statement asks for, as options and file names write it.
         title: the data set's name as its authors write it.
         class_names: in the order of the labels.
         channels: output channels of the two convolutions.
@@ -24,6 +25,7 @@ class Edition:
 
     year: str
     question: str
+    dataset: str
     title: str
     class_names: tuple[str, ...]
     channels: tuple[int, int]
@@ -40,9 +42,10 @@ class Edition:
 
 
 EDITIONS = {
-    "kuzushiji_mnist": Edition(
+    "2022-23": Edition(
         year="2022-23",
         question="2.4",
+        dataset="kuzushiji_mnist",
         title="Kuzushiji-MNIST",
         class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
         channels=(8, 16),
@@ -53,9 +56,10 @@ EDITIONS = {
         epochs=20,
         learning_rates=(0.00001, 0.0005, 0.01),
     ),
-    "octmnist": Edition(
+    "2023-24": Edition(
         year="2023-24",
         question="2.1",
+        dataset="octmnist",
         title="OCTMNIST",
         class_names=("CNV", "DME", "drusen", "normal"),
         channels=(8, 16),
@@ -66,9 +70,10 @@ EDITIONS = {
         epochs=15,
         learning_rates=(0.1, 0.01, 0.001),
     ),
-    "fashion_mnist": Edition(
+    "2021-22": Edition(
         year="2021-22",
         question="2.2",
+        dataset="fashion_mnist",
         title="Fashion-MNIST",
         class_names=(
             "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -83,5 +88,11 @@ EDITIONS = {
     ),
 }  # fmt: skip
 
-DEFAULT_EDITION = "kuzushiji_mnist"
+DATASETS = {edition.dataset: edition for edition in EDITIONS.values()}
+DEFAULT_EDITION = "2022-23"
 BATCH_SIZE = 8  # in every edition
+
+
+def find(name):
+    """The `Edition` of a year, or of a data set that an edition asks for; raises `KeyError` for another name."""
+    return EDITIONS[name] if name in EDITIONS else DATASETS[name]

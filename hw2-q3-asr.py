@@ -7,17 +7,16 @@ $ python hw2-q3-asr.py --decoder transformer --init RUN                 # start 
 """
 
 import os
-from pathlib import Path
 
 import options
 
 N_EPOCHS, QUICK_EPOCHS = 15, 6
 EVAL_BATCH_SIZE = 64  # clips
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
-LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # a transcription is cut at so many letters for each second, and so many more
-N_LISTENED = 200  # training clips on which the attention is looked at
-N_DIFFERING = 4  # test clips in which the similarities differ most, listed
-LETTERS_DRAWN = 30  # the attention is drawn for the test clip whose text has about so many letters
+LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # longest text: LETTERS_A_SECOND * seconds + MORE_LETTERS letters
+N_TRAIN_CLIPS = 200  # training clips on which the attention is examined
+N_DIFFERING = 4  # listed test clips, those in which the similarities differ most
+LETTERS_DRAWN = 30  # the attention is drawn for the test clip with the text nearest to this length
 DECODERS = ("recurrent", "transformer")
 SCORES = ("jaccard", "cosine", "damerau_levenshtein", "wer", "cer")  # of free decoding, on validation in each epoch
 
@@ -28,10 +27,9 @@ def parse_args(argv=None):
     usual = {"batch_size": 64, "learning_rate": [0.001], "dropout": 0.0, "optimizer": "adamw", "l2_decay": 0.01}
     usual |= {"schedule": "linear", "warmup": 0.15, "label_smoothing": 0.1}
     options.add_training_options(parser, **usual)
-    positive = options.positive_int
     parser.add_option("hidden_size", type=options.even_int, default=200, help="default: %(default)s")
-    parser.add_option("n_heads", type=positive, default=2, help="default: %(default)s")
-    parser.add_option("n_layers", type=positive, default=4, help="blocks of the encoder (default: %(default)s)")
+    parser.add_option("n_heads", type=options.positive_int, default=2, help="default: %(default)s")
+    parser.add_option("n_layers", type=options.positive_int, default=4, help="blocks of the encoder (default: 4)")
     help = "x + Module(LayerNorm(x)), as in the course's skeleton (which has --n_layers 2), in place of the statement's"
     parser.add_option("skeleton_blocks", action="store_true", help=help)
     help = "symbols of a training text, start and stop included; longer ones are cut (default: %(default)s)"
@@ -45,8 +43,10 @@ def parse_args(argv=None):
     help = "weight of a loss that keeps the attention near the diagonal of text and sound; for texts that are not cut"
     parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, metavar="WEIGHT", help=help)
     options.add_search_options(parser)
-    options.add_memory_option(parser)
-    parser.add_option("transcribe", type=Path, nargs="+", metavar="WAV", help="transcribe sound files; no training")
+    help = "spectrograms that take more memory, such as 500MB, are read from the disk for each batch (default: 1GB)"
+    parser.add_option("memory_budget", type=options.byte_size, default=options.MEMORY_BUDGET, metavar="SIZE", help=help)
+    help = "transcribe sound files, or all of a folder; no training"
+    parser.add_option("transcribe", type=options.path, nargs="+", metavar="WAV", help=help)
     args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
     if args.hidden_size % args.n_heads:
         parser.error("argument --hidden_size: must be a multiple of --n_heads")
@@ -58,16 +58,19 @@ if __name__ == "__main__":
     # oneDNN keeps memory for each shape of a convolution, and nearly every batch of clips has a shape of its own.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
 
-import torch  # noqa: E402
+import torch
 
-import baselines  # noqa: E402
-import decoding  # noqa: E402
-import experiment  # noqa: E402
-import metrics  # noqa: E402
-import models  # noqa: E402
-import utils  # noqa: E402
-from data import speech, text  # noqa: E402
-from data.speech import PADDING_IDX, SEARCH_SYMBOLS  # noqa: E402
+import baselines
+import comparisons
+import decoding
+import experiment
+import losses
+import metrics
+import models
+import parallel
+import utils
+from data import speech, text
+from data.speech import PADDING_IDX, SEARCH_SYMBOLS
 
 
 def main(argv=None):
@@ -75,11 +78,24 @@ def main(argv=None):
     if args.transcribe:
         return transcribe(args)
     data = speech.load(args.data, args.data_dir, args.split, args.scale == "quick", args.memory_budget)
-    if not data.ids["val"]:
-        if max(len(args.learning_rate), len(args.seed)) > 1:
-            raise options.UserError("only validation clips can compare several values; give their number in -split")
-        options.warn("no validation clips: the last epoch is kept")
-    experiment.run(Recognition(args, parse_args(["-scale", args.scale]), data))
+    if not data.ids["val"] and comparisons.compared_options(args):
+        raise options.UserError("only validation clips can compare several values; give their number in -split")
+    task = comparisons.single(Recognition(args, parse_args(["-scale", args.scale]), data))
+    if task is None:  # several learning rates or seeds, which are compared and tested
+        return None
+    with experiment.open_run(task) as run:
+        model = task.build().to(run.device)
+        history = experiment.train(task, model, run)  # None if the run was finished before
+        if not parallel.is_main():  # rank 0 does the rest
+            return None
+        if history is not None:
+            task.draw(history, run.folder)
+            run.finish(**experiment.describe(task, model, history))
+        if run.result["test"] is None and not args.skip_test:
+            run.finish(**task.test(model, run))  # the test set, once
+        comparisons.search(task, model, run)  # with a beam, or with samples
+        experiment.report(task, run)
+    return None
 
 
 class Recognition(experiment.SequenceExperiment):
@@ -87,9 +103,17 @@ class Recognition(experiment.SequenceExperiment):
 
     question, base_name = "q3-asr", "ljspeech"
     score, score_name, judged, maximize = "val_cer", "CER", "cer", False
-    decoding_options = (*options.SEARCH, "transcribe")
+    free_options = (*options.SEARCH, "transcribe")
     loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
     max_threads = 4
+
+    def __init__(self, args, defaults, data, settings=None):
+        super().__init__(args, defaults, data)  # the symbols are fixed, so there are no settings
+
+    def facts(self):
+        sizes = {split: len(ids) for split, ids in self.data.ids.items()}
+        n_cut = sum(len(ref) > self.args.max_text_length - 2 for ref in self.data.texts["test"])  # start and stop count
+        return {"decoder": self.args.decoder, "n_examples": sizes, "n_cut": n_cut}
 
     def build(self):
         args, vocab_size = self.args, len(speech.SYMBOLS)
@@ -110,62 +134,47 @@ class Recognition(experiment.SequenceExperiment):
         return utils.Batches(len(n_frames), batch_size, gather, [n_frames], noise=FRAME_NOISE)
 
     def batch_loss(self, model, batch):
-        """The cross-entropy of the letters, each predicted from the true ones before it; in training also what the options add."""
-        mels, n_frames, tgt = batch
+        """The cross-entropy of the letters, each predicted from the true ones before it; in training also the options' terms."""
+        args, (mels, n_frames, tgt) = self.args, batch
         tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]  # read < w_1 .. w_n, predict w_1 .. w_n >
         enc_output, n_positions = model.encoder(mels, n_frames)
-        if model.training and self.args.guided_attention:
-            logits, alpha = model.decoder.forward_with_weights(tgt_in, enc_output, n_positions)
-            guided_loss = utils.guided_attention_loss(alpha, (tgt_out != PADDING_IDX).sum(dim=1), n_positions)
+        if model.training and args.guided_attention:
+            logits, alpha = model.decoder(tgt_in, enc_output, n_positions, need_weights=True)
+            guided_loss = losses.guided_attention_loss(alpha, (tgt_out != PADDING_IDX).sum(dim=1), n_positions)
         else:
             logits, guided_loss = model.decoder(tgt_in, enc_output, n_positions), 0.0
-        smoothing = self.args.label_smoothing if model.training else 0.0
-        loss, n_letters = utils.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
-        loss = loss + self.args.guided_attention * guided_loss
+        smoothing = args.label_smoothing if model.training else 0.0
+        loss, n_letters = losses.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
+        loss = loss + args.guided_attention * guided_loss
         if model.training and model.ctc is not None:
-            ctc_loss = utils.ctc_loss(model.ctc(enc_output), n_positions, tgt_out, PADDING_IDX)
-            loss = (1 - self.args.ctc_weight) * loss + self.args.ctc_weight * ctc_loss
+            ctc_loss = losses.ctc_loss(model.ctc(enc_output), n_positions, tgt_out, PADDING_IDX)
+            loss = (1 - args.ctc_weight) * loss + args.ctc_weight * ctc_loss
         return loss, n_letters
 
     def evaluate(self, model):
         if not self.data.ids["val"]:
             return {}
-        figures = metrics.transcription(self.decode(model, "val"), self.data.texts["val"])
-        return {"val_loss": self.loss(model, "val")} | {f"val_{name}": figures[name]["value"] for name in SCORES}
+        scores = metrics.transcription(self.decode(model, "val"), self.data.texts["val"])
+        val_loss = self.mean_loss(model, "val")
+        return {"val_loss": val_loss} | {f"val_{name}": scores[name] for name in SCORES}
 
-    def judge(self, hyps, split):
-        refs = self.data.texts[split]
-        return metrics.cer(hyps, refs) if refs else None
+    def mean_loss(self, model, split):
+        return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
 
-    def difference(self, hyps_a, hyps_b):
-        return metrics.cer_difference(hyps_a, hyps_b, self.data.texts["test"])
+    def decode(self, model, split, **search):
+        return [hyp for hyp, _ in self.transcribe(model, self.data.rows[split].tolist(), **search)]
 
-    def differences(self, hyps_a, hyps_b):
-        return metrics.transcription_differences(hyps_a, hyps_b, self.data.texts["test"])
-
-    def figures(self, hyps):
-        return metrics.transcription(hyps, self.data.texts["test"])
-
-    def figure_lines(self, figures):
-        return metrics.transcription_lines(figures)
-
-    def inputs(self, split):
-        return self.data.rows[split].tolist()
-
-    def write(self, model, rows, **search):
-        return [hyp for hyp, _ in self.listen(model, rows, **search)]
-
-    def listen(self, model, rows, **search):
-        """`hear` for the clips of these rows, of which the spectrograms of one batch at a time are in memory."""
+    def transcribe(self, model, rows, **search):
+        """`decode_mels` for the clips of these rows; the spectrograms of one batch at a time are in memory."""
 
         def decode(places):
-            return self.hear(model, [self.data.mels(rows[i]) for i in places], **search)
+            return self.decode_mels(model, [self.data.mels(rows[i]) for i in places], **search)
 
         return decoding.in_batches(self.data.n_frames[list(rows)].tolist(), EVAL_BATCH_SIZE, decode)
 
     @torch.no_grad()
-    def hear(self, model, mels, **search):
-        """The text of each spectrogram of a batch, and its attention weights (n_symbols, n_heads, n_positions) if they are asked for."""
+    def decode_mels(self, model, mels, **search):
+        """The text of each spectrogram, and its attention weights (n_symbols, n_heads, n_positions) if they are asked for."""
         model.eval()
         device = next(model.parameters()).device
         mels, n_frames = speech.pad_mels(mels)
@@ -179,71 +188,80 @@ class Recognition(experiment.SequenceExperiment):
         of_each = zip(texts, found.weights, max_steps, (n_frames + 1) // 2)  # a text that was cut has no stop symbol
         return [(hyp, alpha[: min(len(hyp) + 1, n), :, :n_positions].cpu()) for hyp, alpha, n, n_positions in of_each]
 
-    def facts(self):
-        sizes = {split: len(ids) for split, ids in self.data.ids.items()}
-        n_cut = sum(len(ref) > self.args.max_text_length - 2 for ref in self.data.texts["test"])  # start and stop count
-        return {"decoder": self.args.decoder, "n_examples": sizes, "n_cut": n_cut}
+    def score_of(self, hyps, split):
+        refs = self.data.texts[split]
+        return metrics.cer(hyps, refs) if refs else None
 
-    def draw(self, model, history, folder):
+    def difference(self, hyps_a, hyps_b):
+        return metrics.cer_difference(hyps_a, hyps_b, self.data.texts["test"])
+
+    def differences(self, hyps_a, hyps_b):
+        return metrics.transcription_differences(hyps_a, hyps_b, self.data.texts["test"])
+
+    def draw(self, history, folder):
         title = utils.data_title(self.data)
         if self.data.ids["val"]:
-            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title, self.loss_extras())
+            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title, self.loss_weights())
             similarities = {f"val_{name}": name.replace("_", "-").title() for name in metrics.SIMILARITIES}
             utils.plot_scores(folder / "similarities.pdf", history, similarities, "Validation similarity", title)
             rates = {"val_cer": "CER", "val_wer": "WER"}
             utils.plot_scores(folder / "error_rates.pdf", history, rates, "Validation error rate", title)
-        row, heading = self.inputs("train")[0], f"{title}\n{self.data.texts['train'][0]}"
+        row, heading = int(self.data.rows["train"][0]), f"{title}\n{self.data.texts['train'][0]}"
         utils.plot_log_mel(folder / "log_mel.pdf", self.data.mels(row), self.data.seconds(row), heading)
 
-    def test(self, model, folder):
-        """Figures of greedy decoding of the test set, of a recogniser without training, and of where the decoder listens."""
-        data, (ids, refs) = self.data, (self.data.ids["test"], self.data.texts["test"])
+    def test(self, model, run):
+        """Scores of greedy decoding of the test set, of a recogniser without training, and of where the decoder listens."""
+        data, (ids, refs), folder = self.data, (self.data.ids["test"], self.data.texts["test"]), run.folder
         hyps = self.decode(model, "test")
-        row, ref = min(zip(self.inputs("test"), refs), key=lambda clip: abs(len(clip[1]) - LETTERS_DRAWN))
-        ((hyp, alpha),) = self.listen(model, [row], return_weights=True)
-        letters, heading = [*hyp, speech.STOP][: len(alpha)], f"{utils.data_title(data)}\nreference: {ref}"
-        how = (data.seconds(row), "Letter", "Weight", letters, heading)
-        utils.plot_over_time(folder / "attention.pdf", alpha.mean(dim=1), *how)
+        self.draw_attention(model, folder)
         trivial = baselines.transcribe(data.clips("train"), data.clips("test"))
         unrelated = metrics.similarities(refs[1:] + refs[:1], refs)
-        result = self.tested(ids, refs, hyps, folder)
-        result["test"]["greedy"]["loss"] = self.loss(model, "test")
-        return result | {
-            "baselines": {name: self.judge(texts, "test") for name, texts in trivial.items()},
+        other = DECODERS[self.args.decoder == DECODERS[0]]
+        clips = text.at_equal_distances(list(zip(data.rows["train"].tolist(), data.texts["train"])), N_TRAIN_CLIPS)
+        train_rows, train_refs = zip(*clips)
+        train_hyps, alphas = zip(*self.transcribe(model, train_rows, return_weights=True))
+        return {
+            "test": {
+                "greedy": self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")},
+                "beam": None,
+                "mbr": None,
+            },
+            "examples": experiment.write_predictions(folder, ids, refs, hyps),
+            "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
             "unrelated": {name: values.mean() for name, values in unrelated.items()},
             "differing": metrics.differing(hyps, refs, N_DIFFERING),
-            "train_clips": self.listening(model),
-            "other": self.against(ids, hyps, folder, decoder=DECODERS[self.args.decoder == DECODERS[0]]),
+            "train_clips": metrics.attention_report(train_hyps, train_refs, [alpha.numpy() for alpha in alphas]),
+            "other": comparisons.minus_counterpart(self, ids, hyps, run, decoder=other),
         }
 
-    def listening(self, model):
-        """`metrics.listening` on some of the training clips."""
-        clips = list(zip(self.inputs("train"), self.data.texts["train"]))
-        rows, refs = zip(*text.at_equal_distances(clips, N_LISTENED))
-        hyps, alphas = zip(*self.listen(model, rows, return_weights=True))
-        return metrics.listening(hyps, refs, [alpha.numpy() for alpha in alphas])
+    def draw_attention(self, model, folder):
+        """The attention of a test clip whose text has about `LETTERS_DRAWN` letters, a row for each letter."""
+        clips = zip(self.data.rows["test"].tolist(), self.data.texts["test"])
+        row, ref = min(clips, key=lambda clip: abs(len(clip[1]) - LETTERS_DRAWN))
+        ((hyp, alpha),) = self.transcribe(model, [row], return_weights=True)
+        letters, heading = [*hyp, speech.STOP][: len(alpha)], f"{utils.data_title(self.data)}\nreference: {ref}"
+        shown = (self.data.seconds(row), "Letter", "Weight", letters, heading)
+        utils.plot_over_time(folder / "attention.pdf", alpha.mean(dim=1), *shown)
+
+    def test_scores(self, hyps):
+        return metrics.transcription(hyps, self.data.texts["test"])
+
+    def score_lines(self, scores):
+        return metrics.transcription_lines(scores)
 
     def report(self, result):
         super().report(result)
-        bundled = " (bundled data)" if result["bundled"] else ""
-        truncated = f" (truncated: {result['n_cut']} texts are cut)" if result["n_cut"] else ""
-        print(f"Final Test loss{truncated}: {result['test']['greedy']['loss']:.4f}{bundled}")
-        differing, clips = result["differing"], result["train_clips"]
-        print(*metrics.differing_lines(differing), *metrics.listening_lines(clips, bundled), sep="\n")
-        if result["other"]:
-            how = f"{result['other']['decoder']} minus {result['decoder']}, paired{bundled}:"
-            print(how, *metrics.difference_lines(result["other"]), sep="\n")
+        print(*metrics.speech_lines(result), sep="\n")
 
 
 def transcribe(args):
     """Print the text of each sound file, with the best weights of the latest run of these options."""
-    defaults = parse_args([])
-    defaults.decoder = None  # the decoder always says which run is meant, the default one too
-    recogniser, model = experiment.restore(Recognition, args, defaults)
-    for path in args.transcribe:
-        mels = speech.log_mel(speech.read_sound(path, any_rate=True))
-        ((hyp, _),) = recogniser.hear(model, [mels], **options.search_of(args))
-        print(hyp, flush=True)
+    args.given.add("decoder")  # it says which run is meant also where it is the default
+    task, model, _ = experiment.restore(Recognition, args, parse_args([]))
+    are_several = len(args.transcribe) > 1 or args.transcribe[0].is_dir()
+    for name, samples in speech.open_sounds(args.transcribe):
+        ((hyp, _),) = task.decode_mels(model, [speech.log_mel(samples)], **options.search_of(args))
+        print(f"{name}: {hyp}" if are_several else hyp, flush=True)
 
 
 if __name__ == "__main__":

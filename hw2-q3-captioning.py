@@ -6,7 +6,6 @@ $ python hw2-q3-captioning.py --use_attention --beam_size 3 --resume            
 $ python hw2-q3-captioning.py --use_attention --caption 219.tif 357.tif 540.tif  # 3.1c, with the last such weights
 """
 
-import argparse
 from pathlib import Path
 
 import options
@@ -17,6 +16,7 @@ RECIPE |= {"label_smoothing": 0.0}
 N_EPOCHS, QUICK_EPOCHS, PATIENCE = 60, 25, 20
 EVAL_BATCH_SIZE = 256  # images
 MAX_WORDS = 30  # of a written caption; the longest reference of both published sets has 22
+SETS = ("sydney", "ucm")
 ASKED = ("219.tif", "540.tif", "357.tif")  # the images of 3.1c, in the statement's order
 PLAIN = "the decoder without attention"
 
@@ -25,11 +25,12 @@ def parse_args(argv=None):
     parser = options.Parser("Train and test the caption decoder of Question 3.", prog="hw2-q3-captioning.py")
     positive = options.positive_int
     parser.add_option("use_attention", action="store_true", help="additive attention over the regions of the image")
-    parser.add_option("dataset", default="sydney", metavar="NAME", help="sydney (default), ucm, or a folder")
+    help = "sydney (default), ucm, or a folder"
+    parser.add_option("dataset", type=options.name_or_path(*SETS), default="sydney", metavar="NAME", help=help)
     help = "the frozen network; auto (default): resnet18 if its weights can be had, else efficientnet_lite0"
     parser.add_option("encoder", choices=["auto", "resnet18", "efficientnet_lite0"], default="auto", help=help)
     help = "imagenet (default), random, or a state dict"
-    parser.add_option("encoder_weights", default="imagenet", metavar="WHICH", help=help)
+    parser.add_option("encoder_weights", type=options.name_or_path("imagenet", "random"), default="imagenet", help=help)
     options.add_training_options(parser, **RECIPE)
     parser.add_option("hidden_size", type=positive, default=256, help="units (default: %(default)s)")
     parser.add_option("attention_activation", choices=["tanh", "relu"], default="tanh", help="default: %(default)s")
@@ -44,19 +45,21 @@ def parse_args(argv=None):
 if __name__ == "__main__":
     options.before_imports(parse_args)
 
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
+import torch
+import torch.nn.functional as F
 
-import baselines  # noqa: E402
-import decoding  # noqa: E402
-import encoders  # noqa: E402
-import experiment  # noqa: E402
-import metrics  # noqa: E402
-import models  # noqa: E402
-import runs  # noqa: E402
-import utils  # noqa: E402
-from data import captions, text  # noqa: E402
-from data.text import PAD_IDX, SYMBOLS  # noqa: E402
+import baselines
+import comparisons
+import decoding
+import encoders
+import experiment
+import metrics
+import models
+import parallel
+import runs
+import utils
+from data import captions, text
+from data.text import PAD_IDX, SYMBOLS
 
 
 def main(argv=None):
@@ -69,23 +72,49 @@ def main(argv=None):
     device = utils.configure_torch(args.seed[0], args.device, args.threads, max_threads=runs.n_cpus())
     data = encoders.encode(data, encoder, device)
     defaults = parse_args(["-dataset", args.dataset, "-encoder", args.encoder, "-scale", args.scale])
-    experiment.run(Captioning(args, defaults, data, encoder))
+    task = comparisons.single(Captioning(args, defaults, data, encoder=encoder))
+    if task is None:  # several learning rates or seeds, which are compared and tested
+        return None
+    with experiment.open_run(task) as run:
+        model = task.build().to(run.device)
+        history = experiment.train(task, model, run)  # None if the run was finished before
+        if not parallel.is_main():  # rank 0 does the rest
+            return None
+        if history is not None:
+            task.draw(history, run.folder)
+            run.finish(**experiment.describe(task, model, history))
+        if run.result["test"] is None and not args.skip_test:
+            run.finish(**task.test(model, run.folder))  # the test set, once
+        if texts := comparisons.search(task, model, run):  # with a beam, or with samples
+            task.write_captions(run.folder, texts)
+        experiment.report(task, run)
+    return None
 
 
 class Captioning(experiment.SequenceExperiment):
     """Images to captions: the decoder, its loss, its validation and its test."""
 
     question, score, score_name, judged = "q3-captioning", "val_bleu4", "BLEU-4", "bleu4"
-    decoding_options = (*options.SEARCH, "caption")
-    max_threads = 2  # more do not pay at this batch size
+    free_options = (*options.SEARCH, "caption")
+    setting_names = ("words", "encoder_digest", "calibration")
+    max_threads = 2  # more are not faster at this batch size
     onednn = True  # 1.4 times as fast on an AMD EPYC
 
-    def __init__(self, args, defaults, data, encoder, vocab=None):
+    def __init__(self, args, defaults, data, settings=None, encoder=None):
         super().__init__(args, defaults, data)
-        self.encoder, self.vocab = encoder, vocab or captions.vocabulary(data, args.min_count)
-        self.regions = {split: self.as_read(part) for split, part in (data.regions or {}).items()}
-        for split in self.regions.keys() - {"train"}:  # read in every epoch, and fewer: floats at once
-            self.regions[split] = self.regions[split].float()
+        if settings is None:
+            self.encoder, self.vocab = encoder, captions.vocabulary(data, args.min_count)
+            self.regions = {split: self.as_read(part) for split, part in data.regions.items()}
+            for split in self.regions.keys() - {"train"}:  # read in every epoch, and fewer: floats at once
+                self.regions[split] = self.regions[split].float()
+        else:
+            weights = settings["calibration"], settings["encoder_digest"]
+            self.encoder = encoders.Encoder(args.encoder, args.encoder_weights, *weights)
+            self.vocab, self.regions = text.WordVocabulary(settings["words"]), {}
+
+    def settings(self):
+        calibration = {name: torch.as_tensor(array) for name, array in self.encoder.calibration.items()}
+        return {"words": self.vocab.symbols, "encoder_digest": self.encoder.digest, "calibration": calibration}
 
     @property
     def base_name(self):
@@ -95,18 +124,25 @@ class Captioning(experiment.SequenceExperiment):
     def patience(self):
         return None if "val" in self.data.stand_ins else self.args.patience
 
+    def facts(self):
+        sizes = {split: len(part) for split, part in self.data.examples.items()}
+        facts = {"encoder": self.encoder.title, "n_examples": sizes, "n_words": len(self.vocab.symbols)}
+        return facts | {"use_attention": self.args.use_attention, "stand_ins": list(self.data.stand_ins)}
+
     def build(self):
         args, n_channels = self.args, encoders.NETWORKS[self.args.encoder].N_CHANNELS
-        make = models.CaptionDecoderWithAttention if args.use_attention else models.CaptionDecoder
-        how = (args.attention_activation,) if args.use_attention else ()
-        model = make(len(self.vocab), n_channels, args.hidden_size, PAD_IDX, args.dropout, *how)
+        sizes = len(self.vocab), n_channels, args.hidden_size, PAD_IDX, args.dropout
+        if args.use_attention:
+            model = models.CaptionDecoderWithAttention(*sizes, args.attention_activation)
+        else:
+            model = models.CaptionDecoder(*sizes)
         if self.regions:  # else the statistics come with the weights
             model.set_statistics(self.regions["train"])
         return model
 
-    def batches(self, device):
-        tensor = captions.to_tensor(self.data["train"], self.vocab)
-        gather = captions.gatherer(self.regions["train"], tensor, device)
+    def batches(self, device, split="train"):
+        tensor = captions.to_tensor(self.data[split], self.vocab)
+        gather = captions.gatherer(self.regions[split], tensor, device)
         return utils.Batches(len(tensor), self.args.batch_size, gather)
 
     def batch_loss(self, model, batch):
@@ -115,8 +151,8 @@ class Captioning(experiment.SequenceExperiment):
         words_in, words_out = tensor[..., :-1], tensor[..., 1:]
         is_read = words_out != PAD_IDX  # the end symbol is predicted and not read
         logits = model(regions, words_in.where(is_read, PAD_IDX))  # (n_images, n_captions, max_len - 1, vocab_size)
-        how = {"label_smoothing": self.args.label_smoothing, "reduction": "sum"}
-        loss = F.cross_entropy(logits[is_read], words_out[is_read], **how)
+        smoothing = self.args.label_smoothing
+        loss = F.cross_entropy(logits[is_read], words_out[is_read], label_smoothing=smoothing, reduction="sum")
         return loss, is_read.sum()
 
     def as_read(self, regions):
@@ -124,29 +160,11 @@ class Captioning(experiment.SequenceExperiment):
         return regions if self.args.use_attention else regions.mean(dim=1, keepdim=True, dtype=torch.float32)
 
     def evaluate(self, model):
-        return {"val_bleu4": metrics.Bleu(self.decode(model, "val"), self.data.refs("val")).score()}
+        return {"val_bleu4": self.score_of(self.decode(model, "val"), "val")}
 
-    def judge(self, hyps, split):
-        return metrics.mean_bleu(self.data.refs(split), [hyps])
-
-    def figures(self, hyps):
-        return metrics.captioning(hyps, self.data.refs("test"), self.others())
-
-    def compared(self, hyps, tested):
-        others = {name: [texts] for name, texts in tested.items()} | self.baselines()
-        refs = self.data.refs("test")
-        return {"differences": {name: metrics.mean_bleu(refs, [hyps], lists) for name, lists in others.items()}}
-
-    def keep(self, tested, folder):
-        captions.write_generated(folder, self.args.use_attention, utils.data_title(self.data), self.data, **tested)
-
-    def inputs(self, split):
-        return self.regions[split]
-
-    def write(self, model, regions, **search):
-        """The captions of images by `decoding.search`, strings."""
+    def decode(self, model, split, **search):
         hyps = []
-        for batch in regions.split(EVAL_BATCH_SIZE):
+        for batch in self.regions[split].split(EVAL_BATCH_SIZE):
             hyps += map(self.vocab.decode, self.search(model, batch, **search).symbols.tolist())
         return hyps
 
@@ -158,45 +176,48 @@ class Captioning(experiment.SequenceExperiment):
         max_steps = torch.full((len(regions),), MAX_WORDS, device=regions.device)
         return decoding.search(model.step, *model.start(regions), max_steps=max_steps, **search, **SYMBOLS)
 
-    def facts(self):
-        sizes = {split: len(part) for split, part in self.data.examples.items()}
-        facts = {"encoder": self.encoder.title, "n_examples": sizes, "n_words": len(self.vocab.symbols)}
-        return facts | {"use_attention": self.args.use_attention, "stand_ins": list(self.data.stand_ins)}
+    def score_of(self, hyps, split):
+        return metrics.mean_bleu(self.data.refs(split), [hyps])
 
-    def extra(self):
-        calibration = {name: torch.as_tensor(array) for name, array in self.encoder.calibration.items()}
-        return {"words": self.vocab.symbols, "encoder_digest": self.encoder.digest, "calibration": calibration}
+    def test_scores(self, hyps):
+        return metrics.captioning(hyps, self.data.refs("test"), self.others())
 
-    @classmethod
-    def restored(cls, args, path):
-        forms = {"words": [str], "encoder_digest": str, "calibration": {str: torch.Tensor}}
-        words, digest, calibration = (runs.part_of_checkpoint(path, name, of=form) for name, form in forms.items())
-        encoder = encoders.Encoder(args.encoder, args.encoder_weights, calibration, digest)
-        found = runs.Found(path.parent)
-        data = argparse.Namespace(title=found.result["title"], bundled=found.bundled, regions=None)
-        captioner = cls(args, None, data, encoder, text.WordVocabulary(words))
-        captioner.trained_in = path.parent
-        return captioner
+    def search_differences(self, hyps, others):
+        others = {name: [texts] for name, texts in others.items()} | self.baselines()
+        refs = self.data.refs("test")
+        return {"differences": {name: metrics.mean_bleu(refs, [hyps], lists) for name, lists in others.items()}}
 
-    def draw(self, model, history, folder):
+    def draw(self, history, folder):
         title = utils.data_title(self.data)
         utils.plot_scores(folder / "train_loss.pdf", history, {"train_loss": ""}, "Training loss (nats a word)", title)
         utils.plot_scores(folder / "val_bleu4.pdf", history, {"val_bleu4": ""}, "Validation BLEU-4", title)
 
     def test(self, model, folder):
-        """Figures of greedy decoding of the test set, and of captions without training; captions and drawings."""
+        """Scores of greedy decoding of the test set, and of captions without training; captions and drawings."""
         hyps, refs = self.decode(model, "test"), self.data.refs("test")
         rows = {e.filename: {"hyp": hyp, "refs": r} for e, hyp, r in zip(self.data["test"], hyps, refs, strict=True)}
         asked = [name for name in ASKED if name in rows] or text.at_equal_distances(list(rows), len(ASKED))
         for name in asked:
-            self.draw_caption(model, name, self.data.open_image(name), folder)
-        self.keep({"greedy": hyps}, folder)
+            self.draw_caption(model, name, self.data.open_image(name), folder, utils.data_title(self.data))
+        self.write_captions(folder, {"greedy": hyps})
         return {
-            "test": {"greedy": self.figures(hyps), "beam": None, "mbr": None},
+            "test": {"greedy": self.test_scores(hyps), "beam": None, "mbr": None},
             "baselines": {name: metrics.mean_bleu(refs, lists) for name, lists in self.baselines().items()},
             "leave_one_out": metrics.leave_one_out_bleu(refs),
             "examples": [{"image": name, "row": list(rows).index(name)} | rows[name] for name in asked],
         }
+
+    def draw_caption(self, model, name, image, folder, title, **search):
+        """Draw an image beside its caption and, with attention, the weights of each word; returns the caption."""
+        regions = self.as_read(self.encoder.regions([image]).half())
+        found = self.search(model, regions, return_weights=True, **search)
+        hyp = self.vocab.decode(found.symbols[0].tolist())
+        utils.plot_captioned(folder, name, image, hyp.split(), found.weights, title)
+        return hyp
+
+    def write_captions(self, folder, texts):
+        """Write the captions of the test images, a list for each search."""
+        captions.write_generated(folder, self.args.use_attention, utils.data_title(self.data), self.data, **texts)
 
     def baselines(self):
         """Captions of the test images without training: a dict from name to lists of captions."""
@@ -206,26 +227,21 @@ class Captioning(experiment.SequenceExperiment):
 
     def others(self):
         """What this run is compared with: the baselines and, of a run with attention, the same run without."""
-        plain = self.counterpart(use_attention=False) if self.args.use_attention else None
-        return self.baselines() | ({PLAIN: [captions.read_generated(plain.folder, False)["greedy"]]} if plain else {})
+        others = self.baselines()
+        plain = comparisons.counterpart(self, use_attention=False) if self.args.use_attention else None
+        if plain:
+            others[PLAIN] = [captions.read_generated(plain.folder, False)["greedy"]]
+        return others
 
     def pooled(self, children):
         ours = [captions.read_generated(child.folder(), self.args.use_attention)["greedy"] for child in children]
-        found, refs = [child.others() for child in children], self.data.refs("test")
-        theirs = {name: [others[name] for others in found if name in others] for name in found[0]}
-        return {
-            f"mean BLEU-4 minus {name}, paired": metrics.mean_bleu(refs, ours, sum(lists, []))
-            for name, lists in theirs.items()
-            if len(lists) == len(children)
-        }
-
-    def draw_caption(self, model, name, image, folder, **search):
-        """Draw an image beside its caption and, with attention, the weights of each word; returns the caption."""
-        regions = self.as_read(self.encoder.regions([image]).half())
-        found = self.search(model, regions, return_weights=True, **search)
-        hyp = self.vocab.decode(found.symbols[0].tolist())
-        utils.plot_captioned(folder, name, image, hyp.split(), found.weights, utils.data_title(self.data))
-        return hyp
+        of_children, differences = [child.others() for child in children], {}
+        for name in of_children[0]:
+            if all(name in others for others in of_children):
+                theirs = [texts for others in of_children for texts in others[name]]
+                difference = metrics.mean_bleu(self.data.refs("test"), ours, theirs)
+                differences[f"mean BLEU-4 minus {name}, paired"] = difference
+        return differences
 
     def report(self, result):
         print(*metrics.captioning_lines(result), sep="\n")
@@ -233,12 +249,13 @@ class Captioning(experiment.SequenceExperiment):
 
 def caption(args):
     """Print the caption of each image and draw it, with the best weights of the latest run of these options."""
-    found = experiment.latest(Captioning.question, args, parse_args([]), Captioning.decoding_options)
+    found = experiment.latest(Captioning, args, parse_args([]))
     mode = "bundled" if found.bundled else "real"
     images = list(captions.open_images(args.caption, found.options["dataset"], mode, args.data_dir))
-    captioner, model = experiment.restore(Captioning, args, parse_args([]))
+    task, model, folder = experiment.restore(Captioning, args, parse_args([]))
+    title = f"{found.result['title']} (bundled)" if found.bundled else found.result["title"]
     for name, image in images:
-        hyp = captioner.draw_caption(model, name, image, captioner.trained_in, **options.search_of(args))
+        hyp = task.draw_caption(model, name, image, folder, title, **options.search_of(args))
         print(f"{name}: {hyp}", flush=True)
 
 

@@ -9,8 +9,8 @@ $ python hw2-q3.py --use_attn --translate "no tengo hambre." "¿dónde estás?" 
 import options
 
 N_EPOCHS, QUICK_EPOCHS = 50, 20
-EVAL_BATCH_SIZE, SAMPLING_BATCH_SIZE = 512, 32  # sentences; the latter where each has many samples
-MAX_GROWTH, MAX_EXTRA = 2, 10  # a translation is cut at so many times its source's length and so many characters more
+EVAL_BATCH_SIZE, SAMPLING_BATCH_SIZE = 512, 32  # sentences; fewer where each has many samples
+MAX_GROWTH, MAX_EXTRA = 2, 10  # longest translation: MAX_GROWTH * source length + MAX_EXTRA characters
 TGT_NOISE = 3  # characters; the sentences of one source length are sorted by target length plus such noise
 N_HEAT_MAPS = 4  # sentences of the test set that are drawn
 MIN_SENTENCES = 10  # of one length, for a point in the figure of error by length
@@ -34,26 +34,42 @@ def parse_args(argv=None):
 if __name__ == "__main__":
     options.before_imports(parse_args)
 
-import torch  # noqa: E402
+import torch
 
-import baselines  # noqa: E402
-import decoding  # noqa: E402
-import experiment  # noqa: E402
-import metrics  # noqa: E402
-import models  # noqa: E402
-import runs  # noqa: E402
-import utils  # noqa: E402
-from data import text, translation  # noqa: E402
-from data.text import PAD_IDX, SYMBOLS  # noqa: E402
+import baselines
+import comparisons
+import decoding
+import experiment
+import losses
+import metrics
+import models
+import parallel
+import utils
+from data import text, translation
+from data.text import PAD_IDX, SYMBOLS
 
 
 def main(argv=None):
     args = parse_args(argv)
     if args.translate:
-        translate(args)
-        return
+        return translate(args)
     data = translation.load(args.data, args.data_dir, args.max_length, quick=args.scale == "quick")
-    experiment.run(Translation(args, parse_args(["-scale", args.scale]), data))
+    task = comparisons.single(Translation(args, parse_args(["-scale", args.scale]), data))
+    if task is None:  # several learning rates or seeds, which are compared and tested
+        return None
+    with experiment.open_run(task) as run:
+        model = task.build().to(run.device)
+        history = experiment.train(task, model, run)  # None if the run was finished before
+        if not parallel.is_main():  # rank 0 does the rest
+            return None
+        if history is not None:
+            task.draw(history, run.folder)
+            run.finish(**experiment.describe(task, model, history))
+        if run.result["test"] is None and not args.skip_test:
+            run.finish(**task.test(model, run.folder))  # the test set, once
+        comparisons.search(task, model, run)  # with a beam, or with samples
+        experiment.report(task, run)
+    return None
 
 
 class Translation(experiment.SequenceExperiment):
@@ -61,24 +77,33 @@ class Translation(experiment.SequenceExperiment):
 
     question, base_name = "q3", "tatoeba"
     score, score_name, judged, maximize = "val_err_rate", "error rate", "err_rate", False
-    decoding_options = (*options.SEARCH, "translate")
-    max_threads = 4  # more do not pay at this batch size
+    free_options = (*options.SEARCH, "translate")
+    setting_names = ("chars",)
+    max_threads = 4  # more are not faster at this batch size
 
-    def __init__(self, args, defaults, data, vocabs=None):
+    def __init__(self, args, defaults, data, settings=None):
         super().__init__(args, defaults, data)
-        # Of the source and of the target; the training sentences alone decide.
-        self.vocabs = vocabs or [text.Vocabulary("".join(side)) for side in zip(*data.pairs["train"])][::-1]
-        self.seen = {english for english, _ in data.pairs["train"]} if data else set()
+        if settings is None:  # the training sentences alone decide
+            english, spanish = zip(*data.pairs["train"])
+            settings = {"chars": ["".join(spanish), "".join(english)]}
+        self.src_vocab, self.tgt_vocab = map(text.Vocabulary, settings["chars"])
+
+    def settings(self):
+        return {"chars": [self.src_vocab.chars, self.tgt_vocab.chars]}
+
+    def facts(self):
+        sizes = {split: len(pairs) for split, pairs in self.data.pairs.items()}
+        return {"use_attn": self.args.use_attn, "n_examples": sizes}
 
     def build(self):
-        args, (src_vocab, tgt_vocab) = self.args, self.vocabs
-        encoder = models.Encoder(len(src_vocab), args.hidden_size, PAD_IDX, args.dropout)
+        args = self.args
+        encoder = models.Encoder(len(self.src_vocab), args.hidden_size, PAD_IDX, args.dropout)
         attn = models.Attention(args.hidden_size) if args.use_attn else None
-        decoder = models.Decoder(args.hidden_size, len(tgt_vocab), attn, PAD_IDX, args.dropout)
+        decoder = models.Decoder(args.hidden_size, len(self.tgt_vocab), attn, PAD_IDX, args.dropout)
         return models.Seq2Seq(encoder, decoder)
 
     def batches(self, device, split="train"):
-        src, tgt = translation.to_tensors(self.data.pairs[split], *self.vocabs)
+        src, tgt = translation.to_tensors(self.data.pairs[split], self.src_vocab, self.tgt_vocab)
         lengths = [(part != PAD_IDX).sum(dim=1) for part in (src, tgt)]
         gather = translation.gatherer(src.to(device), tgt.to(device), *lengths)
         batch_size = self.args.batch_size if split == "train" else EVAL_BATCH_SIZE
@@ -91,36 +116,22 @@ class Translation(experiment.SequenceExperiment):
         tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]
         logits, _ = model(src, src_lengths, tgt_in)  # (batch_size, max_tgt_len - 1, tgt_vocab_size)
         smoothing = self.args.label_smoothing if model.training else 0.0
-        return utils.sequence_loss(logits, tgt_out, PAD_IDX, smoothing)
+        return losses.sequence_loss(logits, tgt_out, PAD_IDX, smoothing)
 
     def evaluate(self, model):
-        return {"val_loss": self.loss(model, "val"), "val_err_rate": self.validated(model)["value"]}
+        val_loss = utils.mean_loss(model, self.batches(next(model.parameters()).device, "val"), self.batch_loss)
+        return {"val_loss": val_loss, "val_err_rate": self.score_of(self.decode(model, "val"), "val")}
 
-    def judge(self, hyps, split):
-        return metrics.mean(self.error_rates(hyps, split))
+    def decode(self, model, split, **search):
+        return self.translate(model, [spanish for _, spanish in self.data.pairs[split]], **search)
 
-    def difference(self, hyps_a, hyps_b):
-        return metrics.paired_difference(self.error_rates(hyps_a, "test"), self.error_rates(hyps_b, "test"))
-
-    def error_rates(self, hyps, split):
-        return metrics.error_rates(hyps, [english for english, _ in self.data.pairs[split]])
-
-    def figures(self, hyps):
-        return metrics.translation(hyps, [english for english, _ in self.data.pairs["test"]], self.seen)
-
-    def figure_lines(self, figures):
-        return metrics.translation_lines(figures)
-
-    def inputs(self, split):
-        return [spanish for _, spanish in self.data.pairs[split]]
-
-    def write(self, model, sentences, **search):
+    def translate(self, model, sentences, **search):
         """Translations of normalised sentences, in their order; an empty one stays empty."""
         batch_size = SAMPLING_BATCH_SIZE if search.get("n_samples") else EVAL_BATCH_SIZE
 
         def decode(rows):
             found = self.search(model, [sentences[i] for i in rows], **search)
-            return [self.vocabs[1].decode(symbols) for symbols in found.symbols.tolist()]
+            return [self.tgt_vocab.decode(symbols) for symbols in found.symbols.tolist()]
 
         hyps = decoding.in_batches(list(map(len, sentences)), batch_size, decode)
         return [hyp or "" for hyp in hyps]
@@ -130,59 +141,66 @@ class Translation(experiment.SequenceExperiment):
         """The `decoding.Decoded` symbols of a batch of sentences."""
         model.eval()
         device = next(model.parameters()).device
-        src = text.pad([self.vocabs[0].encode(sentence) for sentence in sentences]).to(device)
+        src = text.pad([self.src_vocab.encode(sentence) for sentence in sentences]).to(device)
         lengths = torch.tensor([len(sentence) for sentence in sentences])
         search |= {"max_steps": (MAX_GROWTH * lengths + MAX_EXTRA).to(device)} | SYMBOLS
         return decoding.search(model.step, *model.start(src, lengths), **search)
 
-    def facts(self):
-        sizes = {split: len(pairs) for split, pairs in self.data.pairs.items()}
-        return {"use_attn": self.args.use_attn, "n_examples": sizes}
+    def score_of(self, hyps, split):
+        return metrics.mean(self.error_rates(hyps, split))
 
-    def extra(self):
-        return {"chars": [vocab.chars for vocab in self.vocabs]}
+    def difference(self, hyps_a, hyps_b):
+        return metrics.paired_difference(self.error_rates(hyps_a, "test"), self.error_rates(hyps_b, "test"))
 
-    @classmethod
-    def restored(cls, args, path):
-        return cls(
-            args,
-            None,
-            None,
-            [text.Vocabulary(chars) for chars in runs.part_of_checkpoint(path, "chars", of=(str, str))],
-        )
+    def error_rates(self, hyps, split):
+        return metrics.error_rates(hyps, [english for english, _ in self.data.pairs[split]])
 
-    def draw(self, model, history, folder):
+    def draw(self, history, folder):
         title = utils.data_title(self.data)
         name = f"attn_{self.args.use_attn}_err_rate.pdf"  # the course's own name
         utils.plot_scores(folder / name, history, {"val_err_rate": ""}, "Validation error rate", title)
-        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats a character)", title, self.loss_extras())
+        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats a character)", title, self.loss_weights())
 
     def test(self, model, folder):
-        """Figures of greedy decoding of the test set, and of translators without training; predictions and drawings."""
+        """Scores of greedy decoding of the test set, and of translators without training; predictions and drawings."""
         refs, sentences = zip(*self.data.pairs["test"])
         hyps = self.decode(model, "test")
-        rates, title = metrics.error_rates(hyps, refs), utils.data_title(self.data)
-        points = metrics.by_length(list(map(len, sentences)), rates, MIN_SENTENCES)
-        path = folder / "err_by_length.pdf"
+        points = metrics.by_length(list(map(len, sentences)), metrics.error_rates(hyps, refs), MIN_SENTENCES)
+        path, title = folder / "err_by_length.pdf", utils.data_title(self.data)
         utils.plot_intervals(path, points, "Source length (characters)", "Test error rate", title)
         if self.args.use_attn:  # the longest sentences show most of where the decoder looks
             longest = sorted(dict.fromkeys(sentences), key=len, reverse=True)[:N_HEAT_MAPS]
             for i, sentence in enumerate(longest, start=1):
-                found = self.search(model, [sentence], return_weights=True)
-                hyp = self.vocabs[1].decode(found.symbols[0].tolist())
-                alpha = found.weights[0, : len(hyp) + 1].cpu()
                 heading = f"{title}\nreference: {refs[sentences.index(sentence)]}"
-                utils.plot_attention(folder / f"attention_{i}.pdf", alpha, sentence, [*hyp, "</s>"], heading)
+                self.draw_attention(folder / f"attention_{i}.pdf", model, sentence, heading)
         trivial = baselines.translate(self.data.pairs["train"], sentences)
-        judged = {name: self.judge(texts, "test") for name, texts in trivial.items()}
-        return self.tested(sentences, refs, hyps, folder) | {"baselines": judged}
+        return {
+            "test": {"greedy": self.test_scores(hyps), "beam": None, "mbr": None},
+            "examples": experiment.write_predictions(folder, sentences, refs, hyps),
+            "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
+        }
+
+    def draw_attention(self, path, model, sentence, heading):
+        """A row for each character of the translation and for </s>, which a translation that was cut has not."""
+        found = self.search(model, [sentence], return_weights=True)
+        hyp = self.tgt_vocab.decode(found.symbols[0].tolist())
+        limit = MAX_GROWTH * len(sentence) + MAX_EXTRA
+        labels = [*hyp, "</s>"][:limit]
+        utils.plot_attention(path, found.weights[0, : len(labels)].cpu(), sentence, labels, heading)
+
+    def test_scores(self, hyps):
+        seen = {english for english, _ in self.data.pairs["train"]}
+        return metrics.translation(hyps, [english for english, _ in self.data.pairs["test"]], seen)
+
+    def score_lines(self, scores):
+        return metrics.translation_lines(scores)
 
 
 def translate(args):
     """Print the translation of each sentence, with the best weights of the latest run of these options."""
-    translator, model = experiment.restore(Translation, args, parse_args([]))
+    task, model, _ = experiment.restore(Translation, args, parse_args([]))
     for line in text.read_lines(args.translate):
-        print(*translator.write(model, [text.normalize(line)], **options.search_of(args)), flush=True)
+        print(*task.translate(model, [text.normalize(line)], **options.search_of(args)), flush=True)
 
 
 if __name__ == "__main__":

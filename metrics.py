@@ -112,6 +112,29 @@ def classification(y, log_probs):
     }
 
 
+TEST_NAMES = {"official": "the official set", "course_529": "the course's subset"}
+BASELINE_NAMES = {"majority": "the most frequent class", "nearest_centroid": "the nearest class mean"}
+
+
+def image_lines(result):
+    """The result of an image classifier as lines for the screen."""
+    bundled = " (bundled data)" if result["bundled"] else ""
+    for name, scores in result["test"].items():
+        which = f", {TEST_NAMES[name]}, {scores['acc']['n']} images" if len(result["test"]) > 1 else ""
+        yield f"Final Test acc{which}: {format_interval(scores['acc'])}{bundled}"
+        yield from classification_lines(scores, result["class_names"])
+    shown = ", ".join(f"{BASELINE_NAMES[name]} {acc:.4f}" for name, acc in result["baselines"].items())
+    yield f"For comparison, test acc of {shown}{bundled}"
+    pixels = [point["pixels"] for point in result["shifted_acc"]]
+    shown = ", ".join(f"{point['acc']['value']:.4f}" for point in result["shifted_acc"])
+    yield f"Test acc after a shift of {pixels[0]} to {pixels[-1]} pixels: {shown}{bundled}"
+    if "equivariance" in result:
+        shown = ", ".join(f"{name} {error:.1e}" for name, error in result["equivariance"].items())
+        yield f"Relative error of the equivariance of conv1: {shown}"
+    if result.get("pooled"):
+        yield mcnemar_line(result["pooled"], "pooled", "strided")
+
+
 def classification_lines(figures, class_names):
     """The figures of `classification` after the first as lines for the screen."""
     by_class = zip(class_names, figures["per_class_acc"], strict=True)
@@ -285,8 +308,8 @@ def word_edits(hyps, refs):
     return np.array(edits), np.array([len(ref.split()) for ref in refs])
 
 
-def listening(hyps, refs, weights):
-    """Whether a recogniser listens: its CER, the CER against another clip's text, and how the attended time rises with the letter.
+def attention_report(hyps, refs, weights):
+    """Does the decoder use the sound? CER, CER against a wrong clip, and how the attended time rises with the letter.
 
     Args:
         hyps, refs: strings, one a clip; the text of another clip is that of the clip before.
@@ -307,8 +330,8 @@ def listening(hyps, refs, weights):
     }
 
 
-def listening_lines(figures, bundled=""):
-    """The figures of `listening` as lines for the screen."""
+def attention_lines(figures, bundled=""):
+    """The scores of `attention_report` as lines for the screen."""
     yield f"On training clips, CER: {format_interval(figures['cer'])}{bundled}"
     yield f"  against the text of another clip: {format_interval(figures['shuffled_cer'])}"
     rises = "  rank correlation of the attended time with the letter: "
@@ -357,6 +380,18 @@ def difference_lines(figures):
         yield f"  {name.upper()} {format_interval(figures[name], sign='+')}"
     for name in SIMILARITIES:
         yield f"  {name.replace('_', '-')} similarity {format_interval(figures[name], sign='+')}"
+
+
+def speech_lines(result):
+    """What the result of a recogniser says beside the scores of its searches, as lines for the screen."""
+    bundled = " (bundled data)" if result["bundled"] else ""
+    truncated = f" (truncated: {result['n_cut']} texts are cut)" if result["n_cut"] else ""
+    yield f"Final Test loss{truncated}: {result['test']['greedy']['loss']:.4f}{bundled}"
+    yield from differing_lines(result["differing"])
+    yield from attention_lines(result["train_clips"], bundled)
+    if result["other"]:
+        yield f"{result['other']['decoder']} minus {result['decoder']}, paired{bundled}:"
+        yield from difference_lines(result["other"])
 
 
 class Bleu:

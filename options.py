@@ -3,7 +3,6 @@
 Standard library only, so that `--help` and a wrong option answer at once: the scripts import torch after parsing.
 """
 
-import _thread
 import argparse
 import errno
 import importlib.util
@@ -12,9 +11,6 @@ import os
 import re
 import signal
 import sys
-import threading
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -28,8 +24,10 @@ MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-ONCE_MORE = 0.05  # seconds after which an interrupt that could not be raised is repeated
-SAME_REQUEST = 2.0  # seconds; torchrun passes on to its processes a Ctrl-C that they have received already
+LEAST_PYTHON = (3, 11)
+# What the training scripts import beside the standard library.
+PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "jiwer")
+PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL")
 
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
 
@@ -48,14 +46,25 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM. The message says what is left of the work and how to go on."""
 
 
-def rank():
-    """The rank of this process among those that torchrun started, 0 without it."""
-    return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
+def is_launched():
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def world_size():
     """How many processes torchrun started, 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
+
+
+def rank():
+    """The rank of this process among those that torchrun started, 0 without it."""
+    return int(os.environ["RANK"]) if is_launched() else 0
+
+
+class Options(argparse.Namespace):
+    """Parsed options. `given` holds the names of those that stand on the command line; it is no option itself."""
+
+    __slots__ = ("given",)
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,6 +80,17 @@ class Parser(argparse.ArgumentParser):
     def add_option(self, *names, **kwargs):
         """Add one option; `names` come without dashes, the first one names the attribute."""
         return self.add_argument(*(f"--{name}" for name in names), dest=names[0], **kwargs)
+
+    def parse_args(self, args=None, namespace=None):
+        """The options as an `Options`."""
+        values = super().parse_args(args, namespace or Options())
+        defaults = {action: action.default for action in self._actions}
+        for action in self._actions:  # what a parser without defaults finds was given
+            action.default = argparse.SUPPRESS
+        values.given = set(vars(super().parse_args(args)))
+        for action, default in defaults.items():
+            action.default = default
+        return values
 
     def parse_known_args(self, args=None, namespace=None):
         args = sys.argv[1:] if args is None else args
@@ -93,32 +113,49 @@ def command_line(args):
     """The arguments that parse to these options."""
     arguments = []
     for name, value in vars(args).items():
-        if value is True:
+        if isinstance(value, list):
+            arguments += [f"--{name}", *value]
+        elif value is True:
             arguments.append(f"--{name}")
         elif value is not None and value is not False:
-            arguments += [f"--{name}", *(value if isinstance(value, list) else [value])]
+            arguments.append(f"--{name}={value}")  # the value may begin with a dash
     return arguments
 
 
 def before_imports(parse_args):
     """Call `parse_args()` before a script imports torch, so that `--help` and a wrong option answer at once.
 
-    Ends with one line if torch is not installed for the Python that runs the script, and on Ctrl-C or SIGTERM during the
-    imports.
+    Also sets what has to be set before torch is imported, and ends with one line where a package is missing. Ctrl-C and SIGTERM
+    end the process at once until `run_script` takes over.
     """
+    if sys.version_info < LEAST_PYTHON:
+        sys.exit(f"{Path(sys.argv[0]).name}: error: this needs Python {'.'.join(map(str, LEAST_PYTHON))} or later")
     parse_args()
-    signal.signal(signal.SIGTERM, _end_at_once)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
-        signal.signal(signal.SIGINT, _end_at_once)
-    _require_packages()
+    # OpenMP's threads spin while they wait for each other. Beside other programs that makes a step ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(signum) != signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
+            signal.signal(signum, signal.SIG_DFL)
+    require_packages()
 
 
-def _require_packages():
-    """End with one line if torch, and so the rest, is not installed for the Python that runs the script."""
-    if importlib.util.find_spec("torch") is None:
+def require_packages():
+    """End with one line if a package is not installed for the Python that runs the script."""
+    missing = [name for name in PACKAGES if not is_installed(name)]
+    if missing:
         python = Path(".venv") / ("Scripts" if os.name == "nt" else "bin") / "python"
-        advice = f"run {python} {sys.argv[0]}" if (ROOT / python).exists() else "run make setup first, it makes .venv"
-        sys.exit(_error_line(f"this Python has no torch; {advice}", USER_ERROR))
+        advice = (
+            f"run {python} {sys.argv[0]}, or install them with " if (ROOT / python).exists() else "install them with "
+        )
+        advice += "python -m pip install -r requirements.txt"
+        sys.exit(_error_line(f"this Python has no {', '.join(missing)}; {advice}", USER_ERROR))
+
+
+def is_installed(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of an import hook
+        return False
 
 
 def run_script(main):
@@ -126,41 +163,52 @@ def run_script(main):
 
     Ctrl-C and SIGTERM end with one line and the exit codes 130 and 143; a reader that went away (`| head`) ends silently.
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
-    sys.unraisablehook = _interrupt_once_more
+    _prepare_streams()
     signal.signal(signal.SIGTERM, _on_sigterm)
-    if signal.getsignal(signal.SIGINT) is _end_at_once:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if rank() > 0:  # rank 0 prints; errors are shown all the same
-        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
     try:
         code = main()
         sys.stdout.flush()
         sys.exit(code)
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
-    except ModuleNotFoundError:
-        _require_packages()
-        raise
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or "memory" in str(error)):
+        if not _is_out_of_memory(error):
             raise
         advice = "try smaller values of the options, for instance -batch_size, -hidden_size, -beam_size or -n_samples"
         sys.exit(_error_line(f"there is not enough memory for this; {advice}", USER_ERROR))
     except KeyboardInterrupt as error:
-        code = TERMINATED if _terminated else INTERRUPTED
-        what = "terminated" if _terminated else "interrupted"
+        what, code = ("terminated", TERMINATED) if _is_terminated else ("interrupted", INTERRUPTED)
         print("; ".join([what, *map(str, error.args)]), file=sys.stderr)
         sys.exit(code)
     except BrokenPipeError:
         _close_output()
         sys.exit(BROKEN_PIPE)
-    except OSError as error:  # of `print`: `atomic_path` names its file
+    except OSError as error:  # of `print`: `files.writing` names its file
         if error.errno not in NO_ROOM:
             raise
         _close_output()
         sys.exit(_error_line(f"the output cannot be written ({error.strerror}); make room where it goes", USER_ERROR))
+
+
+def _prepare_streams():
+    """Every name can be printed; a stream that is closed swallows what is printed, and so does that of a rank above 0."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or (rank() > 0 and name == "stdout"):
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):  # a notebook's has not
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
+
+
+def _is_out_of_memory(error):
+    """Whether an error means that memory was not enough: Python's own, or torch's, which has no type for that of the CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: " in str(error)
+    )
 
 
 def _close_output():
@@ -168,69 +216,19 @@ def _close_output():
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_terminated = False
-
-
-def _end_at_once(signum, frame):
-    """End during the imports, when nothing has been started; an exception here would become a traceback inside torch."""
-    what, code = ("terminated", TERMINATED) if signum == signal.SIGTERM else ("interrupted", INTERRUPTED)
-    os.write(sys.stderr.fileno(), f"{what}\n".encode())
-    os._exit(code)
-
-
-def _interrupt_once_more(unraisable):
-    """Repeat an interrupt that came where Python can raise nothing: in a `__del__` or the callback of a weak reference.
-
-    matplotlib's figures leave so many of these that Ctrl-C while they are drawn would often be lost.
-    """
-    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(unraisable)
-        return
-    signum = signal.SIGTERM if _terminated else signal.SIGINT
-    timer = threading.Timer(ONCE_MORE, _thread.interrupt_main, [signum])
-    timer.daemon = True  # a process that ends need not wait for it
-    timer.start()
+_is_terminated = False
 
 
 def _on_sigterm(signum, frame):
-    global _terminated
-    _terminated = True
+    global _is_terminated
+    _is_terminated = True
     raise Interrupted
-
-
-@contextmanager
-def deferred_interrupts():
-    """Inside the block the first Ctrl-C or SIGTERM is only noted; a second one of its kind raises `KeyboardInterrupt` at once.
-
-    Yields a function that says whether one was noted. If so, the block's end raises `Interrupted`.
-    """
-    noted, previous = {}, {}
-
-    def note(signum, frame):
-        global _terminated
-        _terminated |= signum == signal.SIGTERM  # the block may raise `Interrupted` itself
-        is_launched = "TORCHELASTIC_RUN_ID" in os.environ
-        if signum in noted and not (is_launched and time.monotonic() < noted[signum] + SAME_REQUEST):
-            raise KeyboardInterrupt  # not `Interrupted`: nobody may take this moment for the end of a step
-        noted.setdefault(signum, time.monotonic())
-
-    if threading.current_thread() is threading.main_thread():
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            if callable(signal.getsignal(signum)):
-                previous[signum] = signal.signal(signum, note)
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-    if noted:
-        raise Interrupted
 
 
 def _error_line(message, code):
     """Print the one line of an error; returns the exit code."""
     script = f"{Path(sys.argv[0]).name}: " + (f"rank {rank()}: " if rank() > 0 else "")
-    print(f"{script}error: {message}", file=sys.__stderr__ if rank() > 0 else sys.stderr)
+    print(f"{script}error: {message}", file=sys.stderr)
     return code
 
 
@@ -262,17 +260,29 @@ seed = _number(int, lambda n: 0 <= n <= MAX_SEED, "a whole number from 0 to belo
 probability = _number(float, lambda p: 0 <= p < 1, "a number from 0 to below 1")
 
 
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # of a size in bytes
-
-
-def _n_bytes(text):
-    match = re.fullmatch(rf"(\d{{1,20}}(?:\.\d+)?) ?([{''.join(UNITS)}]?)B?", text, re.ASCII | re.IGNORECASE)
+def byte_size(text):
+    """An argparse type: a size such as 500MB or 1GB, in bytes."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?([KMGT]?)B?", text, re.ASCII | re.IGNORECASE)
     if match is None:
-        raise ValueError
-    return round(float(match[1]) * UNITS[match[2].upper()])
+        raise argparse.ArgumentTypeError(f"must be a size such as 500MB or 1GB, got {text!r}")
+    return round(float(match[1]) * 1000 ** ("KMGT".find(match[2].upper() or " ") + 1))
 
 
-byte_size = _number(_n_bytes, lambda n: n < 2**63, "a size such as 500MB or 1GB")
+def path(text):
+    """An argparse type: an absolute path, so that the same file is the same option; ~ is the home folder."""
+    return Path(text).expanduser().absolute()
+
+
+def folder(text):
+    """An argparse type: a folder that is there."""
+    if not path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"must be a folder that is there, got {text!r}")
+    return path(text)
+
+
+def name_or_path(*names):
+    """An argparse type: one of `names` as it is, anything else as an absolute path; both are strings."""
+    return lambda text: text if text in names else str(path(text))
 
 
 def run_name(text):
@@ -299,70 +309,48 @@ def warn(message):
 
 def add_data_options(parser):
     """Which data, and where they are; `data.sources` reads these."""
-    parser.add_option(
-        "data",
-        choices=["auto", "real", "bundled"],
-        default="auto",
-        help="real data, the bundled data that this project generates, or (auto, the default) real if they are there",
-    )
-    parser.add_option("data_dir", type=Path, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
-
-
-def add_memory_option(parser):
-    """How much of the features is held in memory; the data module reads this."""
-    help = "features that take more memory, such as 500MB, are read from the disk for each batch (default: 1GB)"
-    parser.add_option("memory_budget", type=byte_size, default=MEMORY_BUDGET, metavar="SIZE", help=help)
+    help = "real data, the bundled data that this project generates, or (auto, the default) real if they are there"
+    parser.add_option("data", choices=["auto", "real", "bundled"], default="auto", help=help)
+    parser.add_option("data_dir", type=folder, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
 
 
 def add_report_options(parser, output_dir):
     """Where the runs are, and where what is made of them goes."""
-    parser.add_option("runs_dir", type=Path, default=RUNS_DIR, metavar="DIR", help="results (default: report/runs)")
+    parser.add_option("runs_dir", type=path, default=RUNS_DIR, metavar="DIR", help="results (default: report/runs)")
     help = f"what is written goes there (default: {output_dir.relative_to(ROOT)})"
-    parser.add_option("output_dir", type=Path, default=output_dir, metavar="DIR", help=help)
+    parser.add_option("output_dir", type=path, default=output_dir, metavar="DIR", help=help)
 
 
 def add_training_options(parser, **defaults):
     """How the weights are learned; `utils.Optimization` and `utils.fit` read these.
 
-    defaults: what the question has by default, by the option's name; of epochs, batch_size, learning_rate, dropout and optimizer one
-        that is missing is filled in by the script. With label_smoothing the option of that name is there as well.
+    defaults: default of each option. The script fills in epochs, batch_size, learning_rate, dropout or optimizer if it is missing
+        here. With label_smoothing the option of that name is there as well.
     """
 
     def add(*names, help, default=None, **kwargs):
         default = defaults.get(names[0], default)
+        shown = default[0] if isinstance(default, list) and len(default) == 1 else default
         shown = (
-            ""
-            if default is None
-            else f" (default: {default:g})"
-            if isinstance(default, float)
-            else f" (default: {default})"
+            "" if shown is None else f" (default: {shown:g})" if isinstance(shown, float) else f" (default: {shown})"
         )
         parser.add_option(*names, default=default, help=help + shown, **kwargs)
 
     add("epochs", "n_epochs", type=positive_int, help="passes over the training set")
     add("batch_size", type=positive_int, help="training examples of one step")
-    add(
-        "learning_rate",
-        "lr",
-        type=positive_float,
-        nargs="+",
-        metavar="RATE",
-        help="one, or several to compare on validation",
-    )
+    rates = {"type": positive_float, "nargs": "+", "metavar": "RATE"}
+    add("learning_rate", "lr", help="one, or several to compare on validation", **rates)
     add("dropout", type=probability, help="dropout probability")
     add("optimizer", choices=["sgd", "adam", "adamw"], help="how the gradient changes the weights")
     # What the handouts do not ask for is off by default.
     add("l2_decay", type=non_negative_float, default=0.0, help="weight decay")
     add("momentum", type=probability, default=0.0, help="of SGD")
     add("schedule", choices=["constant", "cosine", "linear"], default="constant", help="of the learning rate")
-    add(
-        "warmup", type=probability, default=0.0, help="share of the steps in which the learning rate rises to its value"
-    )
+    add("warmup", type=probability, default=0.0, help="share of the steps in which the learning rate rises")
     add("max_grad_norm", type=positive_float, help="clip the gradient to this norm")
     add("ema_decay", type=probability, default=0.0, help="evaluate the exponential moving average of the weights")
-    add("accumulate", type=positive_int, default=1, help="parts of a batch that are computed one after the other")
     add("amp", action="store_true", default=False, help="bfloat16 where it suffices, torch.autocast")
-    add("init", type=Path, metavar="RUN", help="start from the best weights of this run's folder")
+    add("init", type=path, metavar="RUN", help="start from the best weights of this run's folder")
     if "label_smoothing" in defaults:
         add("label_smoothing", type=probability, help="share of the target's probability that all symbols get evenly")
 
@@ -372,53 +360,44 @@ LENGTH_PENALTY = 0.0  # for translation none of 0.25, 0.5 and 1 was better on va
 
 
 def add_search_options(parser):
-    """How a network that writes texts is decoded beside greedily; `experiment.SequenceExperiment` reads these."""
+    """How a network that writes texts is decoded beside greedily; `searches` reads these."""
     parser.add_option("beam_size", type=positive_int, default=1, help="also test a beam search (default: no)")
     help = f"log p / length^this scores a beam; of several the best on validation (default: {LENGTH_PENALTY})"
     parser.add_option("length_penalty", type=non_negative_float, nargs="+", default=[LENGTH_PENALTY], help=help)
     parser.add_option("n_samples", type=positive_int, help="also test minimum-risk decoding of so many samples")
 
 
+def searches(args):
+    """The searches that the options ask for beside the greedy one: a dict from name to the settings to choose from."""
+    found = {}
+    if args.beam_size > 1:
+        found["beam"] = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
+    if args.n_samples is not None:
+        found["mbr"] = [{"n_samples": args.n_samples, "seed": args.seed}]
+    return found
+
+
 def search_of(args):
     """The arguments of `decoding.search` that the options ask for where one search is wanted."""
-    return {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0], "n_samples": args.n_samples}
+    search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0]}
+    return search | {"n_samples": args.n_samples, "seed": args.seed[0]}
 
 
 def add_run_options(parser):
     """Where and how to run; `runs.open_run` and `utils.configure_torch` read these."""
-    parser.add_option(
-        "scale",
-        choices=["quick", "full"],
-        default="full",
-        help="full: the handout's own setting (default); quick: fewer epochs and examples, for a first look",
-    )
-    parser.add_option(
-        "seed",
-        type=seed,
-        nargs="+",
-        default=[DEFAULT_SEED],
-        help=f"one, or several to compare (default: {DEFAULT_SEED})",
-    )
-    parser.add_option(
-        "device",
-        choices=["auto", "cpu", "cuda", "mps"],
-        default="auto",
-        help="auto (the default) takes a GPU if there is one",
-    )
-    parser.add_option(
-        "threads", type=whole(1, MAX_THREADS), help="CPU threads (default: chosen by the size of the work)"
-    )
-    parser.add_option("runs_dir", type=Path, default=RUNS_DIR, metavar="DIR", help="results (default: report/runs)")
-    parser.add_option(
-        "run_name", type=run_name, metavar="NAME", help="name of the run's folder (default: made from the options)"
-    )
-    parser.add_option(
-        "resume",
-        nargs="?",
-        const="must",
-        choices=["must", "auto"],
-        help="go on with the interrupted run of these options; with auto start it if there is none",
-    )
+    help = "full: the handout's own setting (default); quick: fewer epochs and examples, for a first look"
+    parser.add_option("scale", choices=["quick", "full"], default="full", help=help)
+    help = f"one, or several to compare (default: {DEFAULT_SEED})"
+    parser.add_option("seed", type=seed, nargs="+", default=[DEFAULT_SEED], help=help)
+    help = "auto (the default) takes a CUDA GPU if there is one"
+    parser.add_option("device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help=help)
+    help = "CPU threads (default: chosen by the size of the work)"
+    parser.add_option("threads", type=whole(1, MAX_THREADS), help=help)
+    parser.add_option("runs_dir", type=path, default=RUNS_DIR, metavar="DIR", help="results (default: report/runs)")
+    help = "name of the run's folder (default: made from the options)"
+    parser.add_option("run_name", type=run_name, metavar="NAME", help=help)
+    help = "go on with the interrupted run of these options; with auto start it if there is none"
+    parser.add_option("resume", nargs="?", const="must", choices=["must", "auto"], help=help)
     parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")
 
 

@@ -5,8 +5,8 @@ A set is a folder in the layout of Qu et al. (2016), in which Sydney-Captions an
     <set>/dataset.json    images[i].filename, .split, .sentences[j].tokens and .raw
     <set>/images/         TIFF, PNG or JPEG
 
-The tokens are taken as they are, typing errors included; a sentence without tokens is split at its blanks. `encoders` turns the
-images into features.
+The tokens are taken as they are, typing errors included. A sentence without tokens is split at its blanks. Images of
+the split "restval" of Karpathy's files are training images. `encoders` turns the images into features.
 """
 
 import hashlib
@@ -20,13 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-import runs
-import safe_io
+import files
 from data import sources
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, WordVocabulary, at_equal_distances
 from options import DATA_DIR, UserError, warn
 
 SPLITS = ("train", "val", "test")
+# Karpathy's files call images that were left over from validation "restval"; they are trained on.
+SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 TITLES = {"sydney": "Sydney-Captions", "ucm": "UCM-Captions"}
 JSON_NAME, IMAGES_NAME = "dataset.json", "images"
@@ -36,6 +37,7 @@ DOWNLOAD_COMMAND = "python download_rs_captions.py -source PATH"
 MIN_SIDE = 8  # pixels; a smaller image shows nothing
 MAX_PIXELS = 50_000_000  # of an image; decoded it has 150 MB, and 200 MB more while it is converted
 IMAGE_FORMATS = ("TIFF", "PNG", "JPEG")
+UNREADABLE = "unreadable"  # in place of the digest of a file
 QUICK_SIZES = {"train": 240, "val": 58, "test": 58}
 MAX_LISTED = 5  # file names in a message
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
@@ -54,7 +56,8 @@ class CaptionedImages:
     """A set of captioned images.
 
     Attributes:
-        title: name to show, with "N of M images" if some are missing; `bundled` says whether this project drew the images.
+        title: name to show, with "N of M images" if some are missing.
+        bundled: whether this project drew the images.
         examples: dict from split to a list of `Example`, the images that are there.
         fingerprint: SHA-256 of the captions and of the images.
         digests: dict from a file's name to the SHA-256 of what it shows.
@@ -98,7 +101,7 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, quick=False):
 
     Args:
         dataset: "sydney", "ucm", or the path of a folder with `dataset.json` and `images/`.
-        mode: "auto", "real" or "bundled"; a path is real. "auto" takes only a complete set, "real" the images that are there.
+        mode: "auto", "real" or "bundled"; a path is real. "auto" takes only a complete set, "real" the images it finds.
         quick: only some hundred images.
 
     Raises `UserError` for a file that is missing or damaged, and if no training image is there.
@@ -118,12 +121,14 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, quick=False):
 def find_folder(dataset, mode, data_dir):
     """The folder of a set, or None for the bundled one."""
     if dataset not in TITLES:
-        if not (Path(dataset) / JSON_NAME).is_file():
+        sources.refuse_archive(dataset, "-dataset")
+        if not os.path.isfile(Path(dataset) / JSON_NAME):
             named = f"{', '.join(TITLES)} or a folder with {JSON_NAME} and {IMAGES_NAME}/"
             raise UserError(f"{dataset} has no {JSON_NAME}; -dataset takes {named}")
         return Path(dataset)
     folder = Path(data_dir) / dataset
-    found = sources.choose(mode, [(folder / JSON_NAME, folder / IMAGES_NAME)], TITLES[dataset], DOWNLOAD_COMMAND)
+    paths = folder / JSON_NAME, folder / IMAGES_NAME
+    found = sources.choose(mode, data_dir, [paths], TITLES[dataset], DOWNLOAD_COMMAND)
     return found and folder
 
 
@@ -133,23 +138,17 @@ def read_folder(folder, title, complete=False):
     complete: stop if one is missing, instead of counting them in the title and in a warning.
     """
     examples = read_json(folder / JSON_NAME)
+    images = folder / IMAGES_NAME
     names = [example.filename for part in examples.values() for example in part]
-    digests, missing = {}, []
-    for name in names:
-        path = folder / IMAGES_NAME / name
-        if os.path.isfile(path):  # False, and no exception, for a name that no file can have
-            digests[name] = _file_digest(path)
-        else:
-            missing.append(name)
+    digests = {name: _file_digest(images / name) for name in names}
+    missing = [name for name in names if digests[name] is None]
     if missing:
-        what = (
-            f"{len(missing):,} of the {len(names):,} images that {folder / JSON_NAME} names are not in {IMAGES_NAME}/"
-        )
+        named = f"the {len(names):,} images that {folder / JSON_NAME} names"
+        what = f"{len(missing):,} of {named} are not in {IMAGES_NAME}/"
         if complete:
             advice = f"bring them with {DOWNLOAD_COMMAND}, or use what is there with -data real"
             raise UserError(f"{what} ({shortened(missing)}); {advice}, or -data bundled")
         warn(f"{what}; they are left out")
-    images = folder / IMAGES_NAME
     data = CaptionedImages(
         title, False, examples, "", digests, lambda name: read_image(images / name), len(names), complete
     )
@@ -189,10 +188,10 @@ def read_json(path):
     without words.
     """
     try:
-        content = json.loads(safe_io.read_bytes(path))
+        content = json.loads(files.read_bytes(path))
         json.dumps(
             content, ensure_ascii=False
-        ).encode()  # fails for half a character, as \ud800, which no file can hold
+        ).encode()  # fails for half a character, such as \ud800, that no file can hold
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {DOWNLOAD_COMMAND} brings it") from None
     except (ValueError, RecursionError) as error:
@@ -215,21 +214,28 @@ def _read_example(image, where):
     if not isinstance(name, str) or Path(name).name != name or not name.isprintable() or name in ("", "..", "."):
         raise UserError(f"{where}: its filename {name!r} is not the name of a file; mend the file")
     where = f"{where} ({name})"
-    if image.get("split") not in SPLITS:
-        raise UserError(f"{where}: its split is {image.get('split')!r}, not one of {', '.join(SPLITS)}; mend the file")
+    split = SPLIT_OF.get(image["split"]) if isinstance(image.get("split"), str) else None
+    if split is None:
+        raise UserError(
+            f"{where}: its split is {image.get('split')!r}, not one of {', '.join(SPLIT_OF)}; mend the file"
+        )
     sentences = image.get("sentences")
     if not isinstance(sentences, list) or not sentences:
         raise UserError(f"{where}: it has no sentences; mend the file")
-    captions = []
-    for sentence in sentences:
-        tokens = sentence.get("tokens", sentence.get("raw")) if isinstance(sentence, dict) else None
-        tokens = tokens.split() if isinstance(tokens, str) else tokens
-        is_list = isinstance(tokens, list) and all(isinstance(word, str) for word in tokens)
-        words = tuple(word for text in tokens for word in text.split()) if is_list else ()
-        if not words:
-            raise UserError(f"{where}: its caption {len(captions)} has no words; mend the file")
-        captions.append(words)
-    return image["split"], Example(name, tuple(captions))
+    captions = tuple(map(_words_of, sentences))
+    if () in captions:
+        raise UserError(f"{where}: its caption {captions.index(())} has no words; mend the file")
+    return split, Example(name, captions)
+
+
+def _words_of(sentence):
+    """The words of one caption: its tokens, or where it has none its raw text split at blanks; () if there are none."""
+    sentence = sentence if isinstance(sentence, dict) else {}
+    tokens = sentence.get("tokens") or sentence.get("raw")
+    tokens = [tokens] if isinstance(tokens, str) else tokens
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        return ()
+    return tuple(word for token in tokens for word in token.split())
 
 
 def read_image(path):
@@ -241,7 +247,7 @@ def read_image(path):
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # the error says it
     try:
-        safe_io.require_regular(path)
+        files.require_regular(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of large images
             # Pillow reads many more formats, one of them by a program of its own (EPS by Ghostscript).
@@ -253,29 +259,29 @@ def read_image(path):
     except FileNotFoundError:
         raise UserError(f"there is no image {path}; name one that is there") from None
     except Exception as error:  # Pillow raises whatever a damaged file makes it raise
-        reason = " ".join(str(error).split()).partition(": ")[0] or type(error).__name__
-        raise UserError(f"{path} is damaged or not an image ({reason}); replace it") from None
+        reason = files.reason_of(error).partition(": ")[0]
+        raise UserError(f"{path} cannot be read as an image ({reason}); give a TIFF, PNG or JPEG") from None
     height, width, _ = pixels.shape
     if min(height, width) < MIN_SIDE:
-        raise UserError(f"{path} has {width}x{height} pixels, fewer than {MIN_SIDE} a side; replace it")
+        raise UserError(f"{path} has {width}x{height} pixels, fewer than {MIN_SIDE} a side; give a larger image")
     return pixels
 
 
 def _to_rgb(image):
-    """The pixels of a Pillow image as uint8 (height, width, 3); 16-bit and 32-bit grey is scaled from 16 bits."""
-    if image.mode.startswith(("I", "F")):
-        grey = np.array(image, dtype=np.float32)  # in place from here on: it may be large
-        if image.mode == "F" and grey.size and np.nanmax(grey) <= 1:
-            grey *= 65535
-        grey /= 257
-        grey = np.nan_to_num(grey, copy=False).clip(0, 255, out=grey).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+    """The pixels of a Pillow image as uint8 (height, width, 3).
 
-
-def image_files(folder):
-    """The paths of the image files in a folder, by name."""
-    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    Satellite images often hold 10, 11 or 12 bits in 16, or floats from 0 to 1 or to 255. So white is the largest number
+    that has as many bits as the brightest pixel, at least 8 bits. For floats that do not exceed 1 white is 1.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return np.asarray(image.convert("RGB"))
+    grey = np.array(image, dtype=np.float32)  # in place from here on: it may be large
+    np.nan_to_num(grey, copy=False, posinf=0, neginf=0)
+    brightest = grey.max(initial=0)
+    white = 1 if image.mode == "F" and brightest <= 1 else 2 ** max(8, int(brightest).bit_length()) - 1
+    grey /= white / 255
+    grey = grey.clip(0, 255, out=grey).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def open_images(arguments, dataset, mode, data_dir):
@@ -286,25 +292,15 @@ def open_images(arguments, dataset, mode, data_dir):
     data = None
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
-            paths = image_files(path)
-            if not paths:
-                raise UserError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)}); name another folder")
-            for path in paths:
-                try:
-                    image = read_image(path)
-                except UserError as error:
-                    warn(f"{error}; it is skipped")
-                else:
-                    yield path.name, image
-        elif path.exists() or path.name != argument:
+        if os.path.isdir(path):
+            yield from sources.read_folder(path, IMAGE_SUFFIXES, read_image)
+        elif os.path.exists(path) or path.name != argument:
             yield path.name, read_image(path)
         else:
             data = data or load(dataset, mode, data_dir)
             if argument not in data.digests:
-                raise UserError(
-                    f"{data.title} has no image {argument}, and there is no such file; name one that is there"
-                )
+                what = f"{data.title} has no image {argument}, and there is no such file"
+                raise UserError(f"{what}; name one that is there")
             yield argument, data.open_image(argument)
 
 
@@ -316,21 +312,24 @@ def vocabulary(data, min_count=1):
 
 def write_generated(folder, use_attention, title, data, **hyps):
     """Write the captions of the test images, a list for each search, with the references of each image, as JSON."""
-    rows = [
-        {"image": example.filename} | dict(zip(hyps, written)) | {"references": refs}
-        for example, refs, *written in zip(data["test"], data.refs("test"), *hyps.values(), strict=True)
-    ]
-    runs.write_json(folder / GENERATED_NAMES[use_attention], {"title": title, "captions": rows})
+    rows = []
+    for i, (example, refs) in enumerate(zip(data["test"], data.refs("test"), strict=True)):
+        found = {name: captions[i] for name, captions in hyps.items()}
+        rows.append({"image": example.filename, **found, "references": refs})
+    files.write_json(folder / GENERATED_NAMES[use_attention], {"title": title, "captions": rows})
 
 
 def read_generated(folder, use_attention):
     """The captions of `write_generated`: a dict from the name of a search to a list."""
     path = folder / GENERATED_NAMES[use_attention]
-    rows = runs.read_json(path, "captions", of=[dict])
-    hyps = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
-    hyps = {name: texts for name, texts in hyps.items() if name not in ("image", "references")}
-    if not hyps or not safe_io.has_form(hyps, {str: [str]}):
-        raise UserError(f"{path} is not what the test wrote; delete its folder and run again")
+    rows = files.read_json(path, "captions", of=list)
+    try:
+        names = [name for name in rows[0] if name not in ("image", "references")]
+        hyps = {name: [row[name] for row in rows] for name in names}
+        if not hyps or not all(isinstance(text, str) for texts in hyps.values() for text in texts):
+            raise ValueError("it has no captions")
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not what the test wrote; {files.RETRAIN}") from error
     return hyps
 
 
@@ -355,7 +354,7 @@ def to_tensor(examples, vocab):
 
 
 def gatherer(regions, captions, device="cpu"):
-    """A function from a list of row tensors to batches: regions (batch_size, n_regions, n_channels) and captions.
+    """A function from row indices (batch_size) to a batch: regions (batch_size, n_regions, n_channels) and captions.
 
     A batch is cut to its own longest caption and sorted by the longest caption of each image, the longest first.
 
@@ -365,10 +364,9 @@ def gatherer(regions, captions, device="cpu"):
     """
     lengths = (captions != PAD_IDX).sum(dim=2).amax(dim=1)
 
-    def gather(batches):
-        for rows in batches:
-            rows = rows[lengths[rows].argsort(descending=True, stable=True)]
-            yield regions[rows].to(device).float(), captions[rows, :, : lengths[rows[0]]].to(device)
+    def gather(rows):
+        rows = rows[lengths[rows].argsort(descending=True, stable=True)]
+        return regions[rows].to(device).float(), captions[rows, :, : lengths[rows[0]]].to(device)
 
     return gather
 
@@ -379,8 +377,14 @@ def shortened(names):
 
 
 def _file_digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file; None if there is no such file, `UNREADABLE` if the system refuses it."""
+    if not os.path.isfile(path):  # False, and no exception, for a name that no file can have
+        return None
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return UNREADABLE
 
 
 def _fingerprint(examples, digests):

@@ -2,34 +2,36 @@
 
 import functools
 import hashlib
+import inspect
 import os
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
-import runs
-import safe_io
+import files
 from options import DATA_DIR, UserError, warn
 
 CACHE_DIR = DATA_DIR / "cache"
 BUNDLED = "bundled"
+ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
 
 
-def choose(mode, candidates, title, fetch_command):
+def choose(mode, data_dir, candidates, title, fetch_command):
     """The first of `candidates` (tuples of files) that is complete, or None for the bundled data.
 
     Args:
         mode: "auto", "real" or "bundled", the option `-data`.
-        candidates: each a tuple of paths that together are the real data.
+        data_dir: the folder that is searched, the option `-data_dir`.
+        candidates: each a tuple of paths in that folder, which together are the real data.
         title: the data's name for messages.
         fetch_command: what brings the real data.
 
-    Raises `UserError` in mode "real" if the data are missing, and in mode "auto" if they are incomplete. A warning says that
-    the bundled data are used.
+    Raises `UserError` if there is no such folder, in mode "real" if the data are missing, and in mode "auto" if they
+    are incomplete. A warning says that the bundled data are used.
     """
     if mode == BUNDLED:
         return None
+    if not os.path.isdir(data_dir):
+        raise UserError(f"there is no folder {data_dir}; name one that is there with -data_dir, or use -data bundled")
     for paths in candidates:
         if all(os.path.exists(path) for path in paths):
             return paths
@@ -38,6 +40,13 @@ def choose(mode, candidates, title, fetch_command):
         raise UserError(f"{missing} is missing; run {fetch_command} first, or use -data bundled")
     warn_of_bundled_data(title, fetch_command)
     return None
+
+
+def refuse_archive(path, option, is_read=()):
+    """Raise `UserError` for a file whose name is that of an archive, unless its suffix is among those that are read."""
+    suffix = Path(path).suffix.lower()
+    if suffix in ARCHIVES and suffix not in is_read and os.path.isfile(path):
+        raise UserError(f"{path} is an archive that is not read; unpack it first and give what was in it with {option}")
 
 
 @functools.cache  # once, however often the data are loaded
@@ -50,13 +59,26 @@ def fingerprint(arrays):
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def key_of(*source_files):
-    """A few digits of the SHA-256 of some files, for the name of what is made by them."""
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in source_files)).hexdigest()[:12]
+def key_of(*parts):
+    """A few digits for the name of a cache file: another key as soon as one of the parts changes.
+
+    Args:
+        parts: all that the cached data are made of. Of a `Path` the content counts, of a function or a class its source
+            code, of anything else its `repr`.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            digest.update(part.read_bytes())
+        elif callable(part):
+            digest.update(inspect.getsource(part).encode())
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()[:12]
 
 
 def folder_to_write():
@@ -77,30 +99,48 @@ def _temporary_folder():
         raise UserError(f"neither {CACHE_DIR} nor a temporary folder can be written; make room there") from error
 
 
-def cached_arrays(name, make, *source_files, fits, compress=True):
-    """Arrays that `make()` computes, kept in `data/cache/` under a key made of `name` and the code in `source_files`.
+def cached_arrays(name, make, compress=True, is_whole=lambda arrays: True):
+    """Arrays that `make()` computes, kept in `data/cache/` as `name`.npz.
 
     A cache file that is damaged is made again. Where the cache cannot be written the arrays are computed each time.
 
     Args:
-        fits: a function that tells whether arrays are what `make()` may return, by their names, types and shapes; for others it
-            may raise anything. It also looks whether another file that belongs to the arrays is as it was.
+        name: has to hold the `key_of` all code and data that the arrays are made of; else an old cache would be taken.
         compress: takes long for large arrays of floats, and gains little.
+        is_whole: whether another file that belongs to the arrays is as it was; it may raise `OSError`.
     """
-    path = CACHE_DIR / (f"{name}-{key_of(*source_files)}.npz" if source_files else f"{name}.npz")
+    path = CACHE_DIR / f"{name}.npz"
     try:
-        arrays = safe_io.read_arrays(path)
-        if not fits(arrays):
-            raise ValueError("it holds other arrays")
+        arrays = files.read_arrays(path)
+        if not is_whole(arrays):
+            raise ValueError("another file that belongs to it is not whole")
         return arrays
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except Exception:  # numpy, zipfile and zlib raise whatever a damaged file makes them raise
-        warn(f"{path} is damaged, making it again")
+    except (*files.DAMAGED, OSError) as error:
+        if os.path.exists(path):
+            warn(f"{path} is damaged ({files.reason_of(error)}), making it again")
     arrays = make()
     try:
-        with runs.atomic_path(path) as new_path, open(new_path, "wb") as file:
-            (np.savez_compressed if compress else np.savez)(file, **arrays)
+        files.write_arrays(path, arrays, compress)
     except UserError as error:
         warn(f"{error}; going on without a cache")
     return arrays
+
+
+def read_folder(folder, suffixes, read):
+    """Yield (name, `read(path)`) of each file in a folder that has one of the suffixes, by name.
+
+    A file that raises a `UserError` is told in a warning and skipped. Raises `UserError` for a folder without such a file.
+    """
+    try:
+        paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in suffixes)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions") from None
+    if not paths:
+        raise UserError(f"{folder} holds no file {', '.join(suffixes)}; name another folder")
+    for path in paths:
+        try:
+            content = read(path)
+        except UserError as error:
+            warn(f"{error}; it is skipped")
+        else:
+            yield path.name, content

@@ -5,16 +5,16 @@ The clips stand in the data folder as the data set publishes them:
     LJSpeech-1.1/metadata.csv     id|text|normalised text, a clip on each line
     LJSpeech-1.1/wavs/ID.wav      22,050 Hz
 
-The spectrograms are computed once and kept as float16 in `data/cache/`: the 24 hours of LJ Speech take 1.9 GB there. They are
-held in memory if they fit into a budget, and else each clip is read when a batch needs it. soundfile and soxr are imported where
-they are used.
+The spectrograms are computed once and kept as float16 in `data/cache/`: the 24 hours of LJ Speech take 1.9 GB there. If
+they fit into a memory budget they are read, otherwise the file is mapped, so that the system reads what a batch needs.
+soundfile and soxr are imported where they are used.
 """
 
+import functools
 import hashlib
 import os
 import subprocess
 import sys
-import zlib
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import runs
-import safe_io
+import files
 from data import sources
 from data.bundled.speech import MARKER
 from data.fetch.ljspeech import FOLDER_NAME, METADATA, N_CLIPS, TITLE, WAVS
@@ -47,8 +46,8 @@ DYNAMIC_RANGE = 8.0  # powers of ten below the loudest value
 SETTINGS = (SAMPLE_RATE, N_FFT, HOP, N_MELS, MIN_POWER, DYNAMIC_RANGE)
 FRAMES_A_SECOND = SAMPLE_RATE / HOP
 FRAME_BYTES = N_MELS * np.dtype(np.float16).itemsize  # in the cache
-CHECKED_BYTES = 2**24  # of the cache, read at once to verify it
 MIN_SECONDS, MAX_SECONDS = 0.05, 30.0  # of a clip; the longest of LJ Speech has 10.1 s
+SOUND_SUFFIXES = (".wav", ".flac")
 MAX_CHANNELS = 8  # what FLAC can have; a small WAV may claim a thousand
 SAMPLE_RATES = (8_000, 48_000)  # Hz, of a file to transcribe
 
@@ -66,7 +65,7 @@ SEARCH_SYMBOLS = {"sos": START_IDX, "eos": STOP_IDX, "pad": PADDING_IDX, "forbid
 
 
 def normalize(text):
-    """The text as the network writes it: lower-case, without blanks at its ends, and `#` for what the symbols lack."""
+    """The text as the network writes it: lower-case, stripped, with `#` for a character that is no symbol."""
     known = set(SYMBOLS) - set(SPECIALS)
     return "".join(char if char in known else UNKNOWN for char in text.lower().strip())
 
@@ -122,36 +121,27 @@ def read_sound(path, any_rate=False):
     """The samples of a PCM sound file (n_samples) at 22,050 Hz, the mean of its channels.
 
     Args:
-        any_rate: another sample rate is resampled, else refused.
+        any_rate: another sample rate is resampled; without it such a file is refused.
 
-    Raises `UserError` for a file that is missing, damaged, coded otherwise, too short or too long.
+    Raises `UserError` for a file that is missing, damaged, of another format, too short or too long.
     """
     import soundfile
 
-    if not os.path.isfile(path):
-        raise UserError(f"{path} is missing; name a WAV or FLAC file that is there")
-    if not _is_wav_or_flac(path):
-        raise UserError(f"{path} is not a sound file that can be read (no WAV or FLAC); give a WAV or FLAC")
     try:
+        files.require_regular(path)
         with soundfile.SoundFile(path) as file:
-            seconds, rate, subtype = file.frames / file.samplerate, file.samplerate, file.subtype
-            if not subtype.startswith("PCM"):
-                raise UserError(f"{path} is coded as {subtype}; convert it to PCM")
-            if file.channels > MAX_CHANNELS:
-                raise UserError(f"{path} has {file.channels} channels; give a clip of at most {MAX_CHANNELS}")
-            if not MIN_SECONDS <= seconds <= MAX_SECONDS:
-                wanted = f"from {MIN_SECONDS:g} to {MAX_SECONDS:g} s"
-                raise UserError(f"{path} is {seconds:.2f} s long; give a clip {wanted}")
-            if rate != SAMPLE_RATE and not (any_rate and SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]):
-                raise UserError(f"{path} has {rate} samples a second; convert it to {SAMPLE_RATE}")
+            rate, fault = file.samplerate, _fault_of(file, any_rate)
+            if fault:
+                raise UserError(f"{path} {fault}")
             samples = file.read(dtype="float32", always_2d=True)
-    # A name that ends in .raw makes soundfile ask for what its header would say: a TypeError.
+            is_cut = len(samples) < file.frames or _is_cut(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; name a WAV or FLAC file that is there") from None
+    # soundfile raises a TypeError for a name that ends in .raw, whose format it wants to be told.
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, ZeroDivisionError) as error:
-        raise UserError(
-            f"{path} is not a sound file that can be read ({_first_line(error)}); give a WAV or FLAC"
-        ) from error
-    if len(samples) < MIN_SECONDS * rate or _is_cut(path):
-        raise UserError(f"{path} is cut short: it has fewer bytes than its header says; fetch it again")
+        raise UserError(f"{path} cannot be read as sound ({files.reason_of(error)}); give a WAV or FLAC") from error
+    if is_cut:
+        raise UserError(f"{path} is cut short: it has fewer bytes than its header says; get the whole file")
     samples = samples.mean(axis=1)
     if rate != SAMPLE_RATE:
         import soxr
@@ -160,11 +150,27 @@ def read_sound(path, any_rate=False):
     return torch.from_numpy(samples)
 
 
-def _is_wav_or_flac(path):
-    """Whether a file starts as a WAV or a FLAC does; libsndfile would try its parsers of two dozen other formats as well."""
-    with open(path, "rb") as file:
-        head = file.read(12)
-    return head[:4] == b"fLaC" or (head[:4] in (b"RIFF", b"RIFX") and head[8:] == b"WAVE")
+def open_sounds(paths):
+    """Yield (name, samples) of sound files of any rate; of a folder all of its files, and what cannot be read is skipped."""
+    for path in paths:
+        if path.is_dir():
+            yield from sources.read_folder(path, SOUND_SUFFIXES, functools.partial(read_sound, any_rate=True))
+        else:
+            yield path.name, read_sound(path, any_rate=True)
+
+
+def _fault_of(file, any_rate):
+    """Why an open `soundfile.SoundFile` is refused before it is read, and what to do; None if it is not."""
+    seconds, rate = file.frames / file.samplerate, file.samplerate
+    if file.format not in ("WAV", "WAVEX", "FLAC") or not file.subtype.startswith("PCM"):
+        return f"is {file.format} coded as {file.subtype}; convert it to WAV or FLAC with PCM samples"
+    if file.channels > MAX_CHANNELS:
+        return f"has {file.channels} channels; give a clip of at most {MAX_CHANNELS}"
+    if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        return f"is {seconds:.2f} s long; give a clip from {MIN_SECONDS:g} to {MAX_SECONDS:g} s"
+    if rate != SAMPLE_RATE and not (any_rate and SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]):
+        return f"has {rate} samples a second; convert it to {SAMPLE_RATE}"
+    return None
 
 
 def _is_cut(path):
@@ -177,10 +183,6 @@ def _is_cut(path):
     return os.path.getsize(path) + 1 < len(head) + size  # the last byte may be padding that was left out
 
 
-def _first_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 @dataclass(frozen=True)
 class Clips:
     """The clips of the three splits with their spectrograms.
@@ -191,7 +193,7 @@ class Clips:
         rows: dict from split to the clips' rows in `n_frames` and `starts` (n_clips_of_split).
         n_frames: (n_clips), on the CPU.
         starts: (n_clips), the first frame of each clip in `frames`.
-        frames: (n_frames_of_all, N_MELS) float16, an array or `FramesOnDisk`.
+        frames: (n_frames_of_all, N_MELS) float16, an array in memory or a `numpy.memmap`.
         fingerprint: SHA-256 of the ids, the texts, the sound and the splits.
         origin: where the clips are from, and their number.
         folder: where the sound files are.
@@ -204,7 +206,7 @@ class Clips:
     rows: dict
     n_frames: torch.Tensor
     starts: torch.Tensor
-    frames: object
+    frames: np.ndarray
     fingerprint: str
     origin: str
     folder: Path
@@ -229,18 +231,18 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
 
     Args:
         mode: "auto", "real" or "bundled".
-        counts: clips of train, validation and test, the first ones of the metadata; by default the course's proportions.
+        counts: clips of train, validation and test, the first ones of the metadata; None for the course's proportions.
         quick: only a few hundred clips.
         memory_budget: bytes; larger spectrograms stay on the disk.
 
     Raises `UserError` for metadata that are damaged, or if there are too few clips.
     """
-    files = tuple(Path(data_dir) / FOLDER_NAME / name for name in (METADATA, WAVS))
-    found = sources.choose(mode, [files], TITLE, DOWNLOAD_COMMAND)
+    paths = tuple(Path(data_dir) / FOLDER_NAME / name for name in (METADATA, WAVS))
+    found = sources.choose(mode, data_dir, [paths], TITLE, DOWNLOAD_COMMAND)
     folder = bundled_folder() if found is None else found[0].parent
     bundled = (folder / MARKER).exists()  # also of other texts that eSpeak NG spoke, wherever they lie
     lines = read_metadata(folder / METADATA)
-    clips, n_silent, n_empty = usable(lines, folder)
+    clips, left_out = usable(lines, folder)
     splits = split(clips, counts, folder)
     if quick:
         splits = {name: at_equal_distances(members, QUICK_SIZES[name]) for name, members in splits.items()}
@@ -254,41 +256,31 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
         rows[name], start = torch.tensor(good, dtype=torch.int64), start + len(members)
         ids[name], texts[name] = [used[row][0] for row in good], [used[row][1] for row in good]
         if members and not good:
-            raise UserError(
-                f"no sound file of the {len(members)} {name} clips in {folder} can be read; fetch them again"
-            )
+            raise UserError(f"none of the {len(members)} {name} clips in {folder} can be used: {arrays['error']}")
     n_unread = len(used) - sum(map(len, rows.values()))
-    left_out = (
-        (n_silent, "without a sound file"),
-        (n_empty, "without a text"),
-        (n_unread, f"unreadable, such as {arrays['error']}"),
-    )
-    if any(n for n, _ in left_out):
-        shown = ", ".join(f"{n:,} {why}" for n, why in left_out if n)
+    left_out[f"unreadable, such as {str(arrays['error']).partition(';')[0]}"] = n_unread
+    if any(left_out.values()):
+        shown = ", ".join(f"{n:,} {why}" for why, n in left_out.items() if n)
         warn(f"{folder}: of {len(lines):,} clips left out: {shown}")
     digest = hashlib.sha256(str(arrays["digest"]).encode())
     digest.update(repr([(name, ids[name], texts[name]) for name in SPLITS]).encode())
+    fingerprint = digest.hexdigest()
     origin = f"{'spoken by eSpeak NG' if bundled else METADATA}, {len(clips):,} of {len(lines):,} clips"
     starts = torch.cat([n_frames.new_zeros(1), n_frames.cumsum(0)[:-1]])
-    return Clips(
-        TITLE, bundled, ids, texts, rows, n_frames, starts, frames, digest.hexdigest(), origin, folder
-    )  # fmt: skip
+    return Clips(TITLE, bundled, ids, texts, rows, n_frames, starts, frames, fingerprint, origin, folder)
 
 
 def bundled_folder():
     """The folder of the bundled clips; a fresh process speaks them if they are not there."""
-    code = sorted(Path(__file__).parent.joinpath("bundled").glob("translation*.py"))
+    code = sorted(Path(__file__).parent.glob("bundled/translation*.py"))
     code.append(Path(__file__).parent / "bundled" / "speech.py")
     parent = sources.CACHE_DIR / f"bundled-speech-{sources.key_of(*code)}"
     if not (parent / FOLDER_NAME).exists():
         parent = sources.folder_to_write() / parent.name
     folder = parent / FOLDER_NAME
     if not folder.exists():
-        often = (
-            "once"
-            if parent.parent == sources.CACHE_DIR
-            else f"for this run only: {sources.CACHE_DIR} cannot be written"
-        )
+        is_kept = parent.parent == sources.CACHE_DIR
+        often = "once" if is_kept else f"for this run only: {sources.CACHE_DIR} cannot be written"
         print(f"speaking the bundled clips, {often}", file=sys.stderr)
         command = [sys.executable, "-m", "data.bundled.speech", "-output_dir", parent]
         process = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -299,48 +291,52 @@ def bundled_folder():
 
 
 def read_metadata(path):
-    """The lines of a metadata.csv, [(id, normalised text)]; what the symbols lack stays in the texts as `#`.
+    """The lines of a metadata.csv, [(id, text)], the texts by `normalize`.
 
     Raises `UserError` for a file that cannot be read, or a line that has not three fields.
     """
+    advice = f"mend the file, or name another folder that has {FOLDER_NAME} with -data_dir"
     try:
-        text = safe_io.read_bytes(path).decode("utf-8-sig")
+        text = files.read_bytes(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({_first_line(error)}); run {DOWNLOAD_COMMAND} -force") from error
+        raise UserError(f"{path} cannot be read ({files.reason_of(error)}); {advice}") from error
     lines = []
     for number, line in enumerate(text.split("\n"), start=1):
         fields = line.rstrip("\r").split("|")
         if fields == [""]:
             continue
         if len(fields) != 3 or Path(fields[0]).name != fields[0] or not fields[0] or not fields[0].isprintable():
-            raise UserError(f"{path}, line {number}: not id|text|normalised text; run {DOWNLOAD_COMMAND} -force")
+            raise UserError(f"{path}, line {number}: not id|text|normalised text; {advice}")
         lines.append((fields[0], normalize(fields[2])))
     ids = Counter(id for id, _ in lines)
     if ids and max(ids.values()) > 1:
-        raise UserError(f"{path} has the clip {ids.most_common(1)[0][0]} more than once; run {DOWNLOAD_COMMAND} -force")
+        raise UserError(f"{path} has the clip {ids.most_common(1)[0][0]} more than once; {advice}")
     if not lines:
-        raise UserError(f"{path} is empty; run {DOWNLOAD_COMMAND} -force")
+        raise UserError(f"{path} is empty; {advice}")
     return lines
 
 
 def usable(lines, folder):
-    """The clips with a text and a sound file, and how many have no sound file, and how many no text."""
+    """The clips with a text and a sound file, and how many others there are, a dict by what they lack."""
+    advice = f"put the clips there, or name another folder that has {FOLDER_NAME} with -data_dir"
     try:
         with os.scandir(folder / WAVS) as entries:
             there = {entry.name for entry in entries if entry.is_file()}
     except OSError as error:
-        raise UserError(
-            f"{folder / 'wavs'} cannot be read ({error.strerror}); run {DOWNLOAD_COMMAND} -force"
-        ) from error
+        raise UserError(f"{folder / WAVS} cannot be read ({error.strerror}); {advice}") from error
     with_sound = [(id, text) for id, text in lines if f"{id}.wav" in there]
     clips = [(id, text) for id, text in with_sound if text]
     if not clips:
-        raise UserError(f"no clip of {folder / METADATA} has a sound file in wavs; run {DOWNLOAD_COMMAND} -force")
-    return clips, len(lines) - len(with_sound), len(with_sound) - len(clips)
+        raise UserError(f"no clip of {folder / METADATA} has a text and a sound file in {WAVS}; {advice}")
+    n_silent, n_empty = len(lines) - len(with_sound), len(with_sound) - len(clips)
+    return clips, {"without a sound file": n_silent, "without a text": n_empty}
 
 
 def split(clips, counts, folder):
-    """The clips of train, validation and test in the order of the metadata: so many, or the course's proportions."""
+    """The clips of train, validation and test in the order of the metadata.
+
+    counts: how many of each; None for the course's proportions.
+    """
     n = len(clips)
     if counts is None:
         ends = [round(n * end / N_CLIPS) for end in (TRAIN_END, VAL_END)] + [n]
@@ -358,12 +354,12 @@ def split(clips, counts, folder):
 def spectrograms(paths, memory_budget):
     """The spectrograms of sound files, from the cache if they are there.
 
-    Returns (arrays, frames): arrays has n_frames (n_files), 0 for a file that cannot be read, `error` of the first such file,
-    and `digest`, SHA-256 of the samples; frames is (sum of n_frames, N_MELS) float16, an array if it has at most `memory_budget`
-    bytes and else `FramesOnDisk`.
+    Returns (arrays, frames). arrays has n_frames (n_files), 0 for a file that cannot be read; `error`, the message of
+    the first such file; and `digest`, SHA-256 of the samples. frames is (sum of n_frames, N_MELS) float16, in memory if
+    it has at most `memory_budget` bytes, otherwise a `numpy.memmap` of the file in the cache.
     """
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    key = hashlib.sha256(repr((SETTINGS, stats)).encode()).hexdigest()[:12]
+    key = sources.key_of(read_sound, _fault_of, mel_filters, log_mel, write_spectrograms, SETTINGS, stats)
     path = sources.CACHE_DIR / f"log-mels-{key}.f16"
 
     def compute():
@@ -371,85 +367,43 @@ def spectrograms(paths, memory_budget):
         path = sources.folder_to_write() / path.name
         return write_spectrograms(paths, path)
 
-    def fits(arrays):
-        n_frames = arrays["n_frames"]
-        texts = all(arrays[name].dtype.kind == "U" and arrays[name].ndim == 0 for name in ("error", "digest"))
-        in_range = (0 <= n_frames).all() and (n_frames <= 1 + MAX_SECONDS * FRAMES_A_SECOND).all()
-        is_index = n_frames.dtype == np.int64 and n_frames.shape == (len(paths),)
-        is_shaped = texts and is_index and in_range
-        return is_shaped and checksum(path, n_frames.sum() * FRAME_BYTES) == arrays["crc32"]
+    def is_whole(arrays):
+        return os.path.getsize(path) == arrays["n_frames"].sum() * FRAME_BYTES
 
-    arrays = sources.cached_arrays(path.stem, compute, fits=fits)
-    frames = FramesOnDisk(path)
+    arrays = sources.cached_arrays(path.stem, compute, is_whole=is_whole)
     n_frames = int(arrays["n_frames"].sum())
-    return arrays, frames[:n_frames] if n_frames * FRAME_BYTES <= memory_budget else frames
+    if n_frames == 0:
+        return arrays, np.empty((0, N_MELS), np.float16)
+    if n_frames * FRAME_BYTES <= memory_budget:
+        return arrays, np.fromfile(path, np.float16).reshape(n_frames, N_MELS)
+    return arrays, np.memmap(path, np.float16, mode="r", shape=(n_frames, N_MELS))
 
 
 def write_spectrograms(paths, path):
-    """Write the spectrograms of sound files one after the other to the file `path`; returns the arrays of `spectrograms`."""
+    """Write the spectrograms of sound files one after the other to `path`; returns the arrays of `spectrograms`."""
     n_frames, digest, first_error = [], hashlib.sha256(), ""
-    with one_thread(), runs.atomic_path(path) as new_path, open(new_path, "wb") as file:
+    with one_thread(), files.atomic_path(path) as new, files.writing(path), open(new, "wb") as file:
         for sound in paths:
             try:
                 samples = read_sound(sound)
             except UserError as error:
-                first_error = first_error or str(error).partition(";")[0]
+                first_error = first_error or str(error)
                 n_frames.append(0)
                 continue
             digest.update(samples.numpy())
             frames = log_mel(samples).to(torch.float16).numpy()
             n_frames.append(len(frames))
             file.write(np.ascontiguousarray(frames))
-    arrays = {
-        "n_frames": n_frames,
-        "error": first_error,
-        "digest": digest.hexdigest(),
-        "crc32": checksum(path, os.path.getsize(path)),
+    return {
+        "n_frames": np.array(n_frames),
+        "error": np.array(first_error),
+        "digest": np.array(digest.hexdigest()),
     }
-    return {name: np.array(value) for name, value in arrays.items()}
-
-
-def checksum(path, n_bytes):
-    """The CRC-32 of a file of `n_bytes`; None if it has another size, cannot be read, or is a pipe or a device, which may never end."""
-    crc = 0
-    try:
-        safe_io.require_regular(path)
-        if os.path.getsize(path) != n_bytes:
-            return None
-        with open(path, "rb", buffering=0) as file:
-            while part := file.read(CHECKED_BYTES):
-                crc = zlib.crc32(part, crc)
-    except OSError:
-        return None
-    return crc
-
-
-class FramesOnDisk:
-    """The frames of all clips in their cache file: a slice of them is read when it is asked for, and no memory is kept.
-
-    The file is opened anew for each slice, which takes microseconds, so that there is nothing open to share with another process.
-    """
-
-    def __init__(self, path):
-        self.path = path
-
-    def __getitem__(self, rows):
-        """The frames of a slice of rows (n_frames, N_MELS) float16."""
-        start, n_values = rows.start or 0, (rows.stop - (rows.start or 0)) * N_MELS
-        try:
-            values = np.fromfile(self.path, np.float16, n_values, offset=start * FRAME_BYTES)
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be read any more ({error.strerror}); run again with -resume"
-            ) from error
-        if len(values) < n_values:
-            raise UserError(f"{self.path} has become shorter; run again with -resume")
-        return values.reshape(-1, N_MELS)
 
 
 @contextmanager
 def one_thread():
-    """torch computes on one thread inside the block: the spectrogram of one clip is too small for several."""
+    """torch computes on one thread inside the block: on two the spectrogram of one clip took ten times as long."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -465,20 +419,20 @@ def pad_mels(mels):
 
 
 def gatherer(data, split, max_text_length, device, augmented=False):
-    """A function from a list of row tensors to batches: mels (batch_size, max_frames, N_MELS), n_frames, tgt (batch_size, max_tgt_len).
+    """A function from row indices (batch_size) to a batch, padded to its own longest clip and text.
 
-    A batch is padded to its own longest clip and text; if it is `augmented`, by `spec_augment`.
+    The batch is mels (batch_size, max_frames, N_MELS), n_frames (batch_size), tgt (batch_size, max_tgt_len). If it is
+    `augmented`, `spec_augment` masks it.
     """
     targets = [torch.tensor(encode(text, max_text_length)) for text in data.texts[split]]
 
-    def gather(batches):
-        for rows in batches:
-            mels, n_frames = pad_mels([data.mels(data.rows[split][row]) for row in rows])
-            if augmented:
-                mels = spec_augment(mels, n_frames)
-            tgt = [targets[row] for row in rows]
-            tgt = torch.nn.utils.rnn.pad_sequence(tgt, batch_first=True, padding_value=PADDING_IDX)
-            yield mels.to(device), n_frames, tgt.to(device)
+    def gather(rows):
+        mels, n_frames = pad_mels([data.mels(data.rows[split][row]) for row in rows])
+        if augmented:
+            mels = spec_augment(mels, n_frames)
+        tgt = [targets[row] for row in rows]
+        tgt = torch.nn.utils.rnn.pad_sequence(tgt, batch_first=True, padding_value=PADDING_IDX)
+        return mels.to(device), n_frames, tgt.to(device)
 
     return gather
 
@@ -486,7 +440,7 @@ def gatherer(data, split, max_text_length, device, augmented=False):
 def spec_augment(mels, n_frames, max_mels=MAX_MASKED_MELS, max_frames=MAX_MASKED_FRAMES):
     """SpecAugment with one mask of each kind (Park et al., 2019): a band of channels and a stretch of frames become 0.
 
-    Their widths are drawn evenly from 0 to `max_mels` channels, and to `max_frames` frames but at most half of the clip.
+    Their widths are drawn evenly, from 0 to `max_mels` channels and from 0 to `max_frames` frames, or half of the clip.
     """
     channels, frames = torch.arange(mels.shape[2]), torch.arange(mels.shape[1])
     band = _masks(channels, torch.full_like(n_frames, mels.shape[2]), torch.full_like(n_frames, max_mels))

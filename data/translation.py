@@ -5,8 +5,8 @@ The course's three files stand in the data folder, one pair a line, `english<TAB
     train-eng-spa.txt    val-eng-spa.txt    test-eng-spa.txt
 
 `download_tatoeba.py` writes them and keeps the whole corpus beside them as `spa.txt`, which alone is enough. Validation
-and test do not depend on `max_length`, so that results stay comparable; a `max_length` above the handout's only lets longer
-sentences into the training split.
+and test do not depend on `max_length`, so that results stay comparable. A `max_length` above the handout's only lets
+longer sentences into the training split.
 
 torch is imported where tensors are made, so that the download needs not wait for it.
 """
@@ -15,9 +15,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import runs
-import safe_io
-from data import sources
+import files
+from data import sources, text
 from data.text import EOS_IDX, EVAL_MAX_LENGTH, SOS_IDX, at_equal_distances, normalize, pad, shorter_than
 from options import DATA_DIR, UserError, warn
 
@@ -27,6 +26,7 @@ CORPUS_NAME = "spa.txt"
 DOWNLOAD_COMMAND = "python download_tatoeba.py"
 TITLE = "Tatoeba, Spanish to English"
 QUICK_SIZES = {"train": 6000, "val": 500, "test": 500}
+MAX_ILLEGIBLE = 0.9  # of a file's pairs; with more of them it is in another script than Latin
 
 
 def split_of(spanish):
@@ -41,13 +41,11 @@ def split_of(spanish):
 def read_pairs(path):
     """The pairs of a file as a list of (english, spanish), both normalised, in the file's order.
 
-    A byte order mark, CRLF and blank lines are fine. A pair with a side that normalises to nothing is left out, with one
-    warning for the file. Raises `UserError` if the file cannot be read, is not UTF-8, has a line without a tab, or
-    leaves no pair.
+    Raises `UserError` if the file cannot be read, and as `parse_pairs` does.
     """
     path = Path(path)
     try:
-        content = safe_io.read_bytes(path)
+        content = files.read_bytes(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run {DOWNLOAD_COMMAND}, or put the course's file there") from None
     except OSError as error:
@@ -56,32 +54,53 @@ def read_pairs(path):
 
 
 def parse_pairs(content, name):
-    """`read_pairs` for the bytes of a file; `name` stands in the messages."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{name}, line {line}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+    """The pairs in the bytes of a file; `name` stands in the messages.
 
-    pairs, n_empty = [], 0
+    A byte order mark, CRLF and blank lines are fine. A pair with a side that normalises to nothing is left out. One
+    warning tells of such pairs, and one of pairs that lose most of their letters. Raises `UserError` if the content is
+    not UTF-8, has a line without a tab, holds no pair, or if nearly all pairs lose most of their letters.
+    """
+    pairs, n_lines, n_illegible = [], 0, 0
     # Not splitlines(): it also breaks at characters that may stand inside a sentence, such as U+2028.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_decode(content, name).split("\n"), start=1):
         line = line.rstrip("\r")
         if not line.strip(" "):
             continue
         english, tab, rest = line.partition("\t")
         if not tab:
             raise UserError(f"{name}, line {number}: no tab; a line must be english<TAB>spanish")
-        pair = normalize(english), normalize(rest.partition("\t")[0])
+        sides = english, rest.partition("\t")[0]
+        pair = tuple(map(normalize, sides))
+        n_lines += 1
+        n_illegible += any(map(_loses_most_letters, sides, pair))
         if all(pair):
             pairs.append(pair)
-        else:
-            n_empty += 1
-    if n_empty:
-        warn(f"{name}: left out {n_empty} pairs with a side without any letter or . ! ?")
+    what = f"{n_illegible:,} of the {n_lines:,} pairs lose most of their letters, since only a to z are kept"
+    if n_illegible > MAX_ILLEGIBLE * n_lines:
+        raise UserError(f"{name}: {what}; give pairs of two languages that are written in Latin letters")
+    if n_illegible:
+        warn(f"{name}: {what}")
+    if len(pairs) < n_lines:
+        warn(f"{name}: left out {n_lines - len(pairs):,} pairs with a side without any letter or . ! ?")
     if not pairs:
         raise UserError(f"{name} holds no sentence pair; each line must be english<TAB>spanish")
     return pairs
+
+
+def _decode(content, name):
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{name}, line {line}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+
+
+def _loses_most_letters(sentence, normal):
+    """Whether fewer than half of the letters of a sentence are left in its normal form."""
+    if sentence.isascii():
+        return False
+    n_letters, n_left = (sum(map(str.isalpha, side)) for side in (sentence, normal))
+    return n_left < n_letters / 2
 
 
 def split_pairs(pairs, max_length=EVAL_MAX_LENGTH):
@@ -100,12 +119,9 @@ def split_pairs(pairs, max_length=EVAL_MAX_LENGTH):
 
 def write_split(splits, folder):
     """Write the course's three files into `folder` (made if need be), each complete or not at all."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        with runs.atomic_path(folder / FILE_NAMES[split]) as path:
-            lines = [f"{english}\t{spanish}\n" for english, spanish in splits[split]]
-            Path(path).write_bytes("".join(lines).encode())  # bytes: the same line ends on every system
+        lines = [f"{english}\t{spanish}\n" for english, spanish in splits[split]]
+        files.write_text(Path(folder) / FILE_NAMES[split], "".join(lines))
 
 
 def fingerprint(splits):
@@ -147,13 +163,13 @@ def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False
     Raises `UserError` for a file that is damaged, or a split in which no pair is left.
     """
     data_dir = Path(data_dir)
-    files = tuple(data_dir / FILE_NAMES[split] for split in SPLITS)
+    paths = tuple(data_dir / FILE_NAMES[split] for split in SPLITS)
     corpus = data_dir / CORPUS_NAME
-    found = sources.choose(mode, [files, (corpus,)], TITLE, DOWNLOAD_COMMAND)
-    if found == files:
-        splits = {split: shorter_than(read_pairs(path), EVAL_MAX_LENGTH) for split, path in zip(SPLITS, files)}
-        splits["train"] = _training_pairs(files[0], corpus, splits, max_length)
-        origin = ", ".join(path.name for path in files)
+    found = sources.choose(mode, data_dir, [paths, (corpus,)], TITLE, DOWNLOAD_COMMAND)
+    if found == paths:
+        splits = {split: shorter_than(read_pairs(path), EVAL_MAX_LENGTH) for split, path in zip(SPLITS, paths)}
+        splits["train"] = _training_pairs(paths[0], corpus, splits, max_length)
+        origin = ", ".join(path.name for path in paths)
     else:
         pairs = _bundled_pairs(max(max_length, EVAL_MAX_LENGTH)) if found is None else read_pairs(corpus)
         splits = split_pairs(pairs, max_length)
@@ -172,7 +188,6 @@ def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False
 
 def _bundled_pairs(max_length):
     """The bundled pairs, from the cache if they are there."""
-    code = sorted((Path(__file__).parent / "bundled").glob("translation*.py"))
 
     def generate():
         import numpy as np
@@ -181,11 +196,13 @@ def _bundled_pairs(max_length):
 
         return {"pairs": np.array(bundled_translation.generate(max_length))}
 
-    def fits(arrays):
-        return arrays["pairs"].dtype.kind == "U" and arrays["pairs"].shape == (len(arrays["pairs"]), 2)
+    name = f"bundled-translation-{max_length}-{sources.key_of(*bundled_code())}"
+    return [tuple(pair) for pair in sources.cached_arrays(name, generate)["pairs"].tolist()]
 
-    arrays = sources.cached_arrays(f"bundled-translation-{max_length}", generate, *code, __file__, fits=fits)
-    return [tuple(pair) for pair in arrays["pairs"].tolist()]
+
+def bundled_code():
+    """The files whose code makes the bundled sentences, for the key of a cache."""
+    return sorted(Path(__file__).parent.glob("bundled/translation*.py")) + [Path(text.__file__)]
 
 
 def _training_pairs(path, corpus, splits, max_length):
@@ -208,8 +225,9 @@ def _training_pairs(path, corpus, splits, max_length):
 
 
 def to_tensors(pairs, src_vocab, tgt_vocab):
-    """`src` (n_pairs, max_src_len), the Spanish characters, and `tgt` (n_pairs, max_tgt_len), SOS, the English ones, EOS;
-    both filled up with PAD.
+    """The Spanish characters, and SOS, the English characters, EOS, both filled up with PAD.
+
+    Shapes: returns src (n_pairs, max_src_len), tgt (n_pairs, max_tgt_len)
     """
     src = pad([src_vocab.encode(spanish) for _, spanish in pairs])
     tgt = pad([[SOS_IDX, *tgt_vocab.encode(english), EOS_IDX] for english, _ in pairs])
@@ -217,15 +235,17 @@ def to_tensors(pairs, src_vocab, tgt_vocab):
 
 
 def gatherer(src, tgt, src_lengths, tgt_lengths):
-    """A function from a list of row tensors to batches: src (batch_size, max_src_len), src_lengths, tgt (batch_size, max_tgt_len).
+    """A function from row indices (batch_size) to a batch, cut to its own longest source and target.
 
-    src and tgt are padded tensors on the device and the lengths those of their rows, on the CPU. A batch is cut to its own longest
-    source and target.
+    Args:
+        src, tgt: padded tensors on the device (n_pairs, max_len).
+        src_lengths, tgt_lengths: of their rows (n_pairs), on the CPU.
+
+    The batch is src (batch_size, max_src_len), src_lengths (batch_size), tgt (batch_size, max_tgt_len).
     """
 
-    def gather(batches):
-        for rows in batches:
-            lengths, on_device = src_lengths[rows], rows.to(src.device)
-            yield src[on_device, : lengths.max()], lengths, tgt[on_device, : tgt_lengths[rows].max()]
+    def gather(rows):
+        lengths, on_device = src_lengths[rows], rows.to(src.device)
+        return src[on_device, : lengths.max()], lengths, tgt[on_device, : tgt_lengths[rows].max()]
 
     return gather

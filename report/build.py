@@ -21,10 +21,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-import options  # noqa: E402
-from editions import BATCH_SIZE, EDITIONS  # noqa: E402
+import options
+from editions import BATCH_SIZE, DATASETS, EDITIONS
 
-YEARS = sorted(edition.year for edition in EDITIONS.values())
+YEARS = sorted(EDITIONS)
 
 
 def parse_args(argv=None):
@@ -37,7 +37,8 @@ def parse_args(argv=None):
 if __name__ == "__main__":
     options.before_imports(parse_args)
 
-import runs  # noqa: E402
+import files
+import runs
 
 TIMESTAMP = 0  # nothing in a report depends on when it was compiled
 SETTINGS = [(scale, bundled) for scale in ("full", "quick") for bundled in (False, True)]  # the best first
@@ -153,7 +154,7 @@ def gather(year, runs_dir):
     A run is what `describe` returns; the others are those that no question asks for. Raises `UserError` for a result that is
     there but cannot be used.
     """
-    network = next(edition for edition in EDITIONS.values() if edition.year == year)
+    network = EDITIONS[year]
     theory = runs.Found(runs_dir / "q1" / year)
     found = {
         "theory": describe(theory if theory.is_finished else None, THEORY_KEYS, f"python hw2-q1.py --edition {year}")
@@ -199,7 +200,7 @@ def matching_runs(finished, question, name):
     """The finished runs that a report means by `name`, with any seed; for the learning rates their comparisons."""
     wanted = question.wanted[name]
     if name == RATES:
-        rates = sorted(EDITIONS[question.dataset].learning_rates)
+        rates = sorted(DATASETS[question.dataset].learning_rates)
         comparisons = [run for run in finished["comparison"] if run.changed.keys() == {"learning_rate"}]
         several = [run for run in comparisons if isinstance(run.changed["learning_rate"], list)]
         return [run for run in several if sorted(run.changed["learning_rate"]) == rates]
@@ -252,11 +253,11 @@ def best_of(comparison):
     if comparison is None:
         return None
     path = comparison.folder / runs.RESULT
-    name = runs.read_json(path, "best", "run", of=str)
+    name = files.read_json(path, "best", "run", of=str)
     try:
         best = runs.Found(comparison.folder.with_name(name))
     except ValueError as error:  # no name of one folder
-        raise options.UserError(f"{path} names no run; delete its folder and run again") from error
+        raise options.UserError(f"{path} names no run; make the run again") from error
     return best if best.is_finished else None
 
 
@@ -280,7 +281,7 @@ def read_result(run, keys):
         json.dumps(result, allow_nan=False)
     except ValueError as error:
         path = run.folder / runs.RESULT
-        raise options.UserError(f"{path} holds numbers that are not finite; delete its folder and run again") from error
+        raise options.UserError(f"{path} holds numbers that are not finite; make the run again") from error
     return result
 
 
@@ -294,14 +295,13 @@ def compile_report(year, content, output):
             shutil.copy(source, stage)
         staged = {name: stage_run(name, run, stage) for name, run in content["runs"].items()}
         others = {topic: [without_path(run) for run in listed] for topic, listed in content["others"].items()}
-        runs.write_json(stage / "content.json", content | {"runs": staged, "others": others})
+        files.write_json(stage / "content.json", content | {"runs": staged, "others": others})
         try:
             pdf = typst.compile(stage / f"hw2-{year}.typ", root=stage, ignore_system_fonts=True, timestamp=TIMESTAMP)
         except typst.TypstError as error:
             reason = f"{output.name} cannot be compiled: {error.message}"
             raise options.UserError(f"{reason}; run again what made the results of {year}") from error
-    with runs.atomic_path(output) as path:
-        path.write_bytes(pdf)
+    files.write_bytes(output, pdf)
 
 
 def stage_run(name, run, stage):

@@ -19,15 +19,14 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
-import options  # noqa: E402
+import options
 
 
 def parse_args(argv=None):
     parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_option("scale", choices=["quick", "full"], default="quick", help="default: %(default)s")
-    parser.add_option(
-        "data_dir", type=Path, default=options.DATA_DIR, metavar="DIR", help="data folder (default: data)"
-    )
+    help = "data folder (default: data)"
+    parser.add_option("data_dir", type=options.folder, default=options.DATA_DIR, metavar="DIR", help=help)
     options.add_report_options(parser, HERE)
     return parser.parse_args(argv)
 
@@ -35,10 +34,10 @@ def parse_args(argv=None):
 if __name__ == "__main__":
     options.before_imports(parse_args)
 
-import build  # noqa: E402
-from build import QUESTIONS, YEARS  # noqa: E402
+import build
+from build import QUESTIONS, YEARS
 
-import runs  # noqa: E402
+import runs
 
 GRACE = 10  # seconds that an interrupted command has to end by itself
 
@@ -64,9 +63,8 @@ def call(command):
     try:
         return process.wait()
     except KeyboardInterrupt as error:
-        if not isinstance(
-            error, options.Interrupted
-        ):  # Ctrl-C reaches the command as well, which has its own line to say
+        # Ctrl-C reaches the command as well, which has its own line to say.
+        if not isinstance(error, options.Interrupted):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
         process.terminate()
@@ -76,7 +74,7 @@ def call(command):
 
 def steps(args):
     """(command, paths), argument lists, of the steps: theory if it is not there, the runs of each question with a script."""
-    results = ["-runs_dir", args.runs_dir.absolute()]
+    results = ["-runs_dir", args.runs_dir]
     commands = []
     if not all((args.runs_dir / "q1" / year / runs.RESULT).exists() for year in YEARS):
         commands.append((["hw2-q1.py"], results))
@@ -87,7 +85,7 @@ def steps(args):
             continue
         for wanted in question.wanted.values():
             command = [script, *fixed, *wanted.flags.split(), "-scale", args.scale, "-resume", "auto"]
-            commands.append((command, ["-data_dir", args.data_dir.absolute(), *results]))
+            commands.append((command, ["-data_dir", args.data_dir, *results]))
     return commands
 
 

@@ -229,7 +229,7 @@ def read(path):
     import runs
 
     if path.suffix == ".pt":
-        return runs.load_checkpoint(path)
+        return runs.read_checkpoint(path)
     if path.suffix == ".json":
         return json.loads(path.read_text())
     if path.suffix == ".jsonl":

@@ -14,6 +14,7 @@ import torch
 from conftest import N_SPOKEN, ROOT, assert_user_error, load_script
 
 import metrics
+import files
 import runs
 from data import sources, speech
 from data.fetch.ljspeech import FOLDER_NAME, METADATA, WAVS
@@ -61,7 +62,7 @@ def folder_of(runs_dir, decoder):
 
 
 def predictions(folder):
-    return runs.read_table(folder / "test_predictions.txt", ("source", "reference", "prediction", "distance"))
+    return files.read_table(folder / "test_predictions.txt", ("source", "reference", "prediction", "distance"))
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -104,7 +105,7 @@ def test_the_predictions_file_holds_every_test_clip_the_worst_last(trained, spok
     rates = [distance / len(row["reference"]) for distance, row in zip(distances, rows)]
     assert rates == sorted(rates)
     cer = sum(distances) / sum(len(row["reference"]) for row in rows)
-    assert cer == pytest.approx(runs.read_json(folder / "result.json", "test", "greedy", "cer", "value"))
+    assert cer == pytest.approx(files.read_json(folder / "result.json", "test", "greedy", "cer", "value"))
 
 
 def load_recogniser(folder, spoken, *options_):
@@ -120,7 +121,7 @@ def load_recogniser(folder, spoken, *options_):
 def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, spoken, decoder):
     folder = folder_of(trained[0], decoder)
     recogniser, model = load_recogniser(folder, spoken, "--decoder", decoder)
-    result = runs.read_json(folder / "result.json")
+    result = files.read_json(folder / "result.json")
     assert (
         metrics.transcription(recogniser.decode(model, "val"), recogniser.data.texts["val"])["cer"] == result["val_cer"]
     )
@@ -134,7 +135,7 @@ def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, spoke
 def test_the_length_penalty_is_chosen_on_validation_and_samples_are_tested(trained):
     runs_dir, outputs = trained
     test, stdout = (
-        runs.read_json(folder_of(runs_dir, "transformer") / "result.json", "test"),
+        files.read_json(folder_of(runs_dir, "transformer") / "result.json", "test"),
         outputs["transformer"].stdout,
     )
     rates = re.findall(r"length_penalty (\d): validation CER (\d\.\d+)", stdout)
@@ -144,12 +145,12 @@ def test_the_length_penalty_is_chosen_on_validation_and_samples_are_tested(train
     for name in ("beam", "mbr"):
         expected = test["greedy"]["cer"]["value"] - test[name]["cer"]["value"]
         assert test[name]["difference"]["value"] == pytest.approx(expected)
-    assert runs.read_json(folder_of(runs_dir, "recurrent") / "result.json", "test")["beam"] is None
+    assert files.read_json(folder_of(runs_dir, "recurrent") / "result.json", "test")["beam"] is None
 
 
 def test_the_second_decoder_is_compared_with_the_first(trained):
     runs_dir, outputs = trained
-    recurrent, transformer = (runs.read_json(folder_of(runs_dir, decoder) / "result.json") for decoder in DECODERS)
+    recurrent, transformer = (files.read_json(folder_of(runs_dir, decoder) / "result.json") for decoder in DECODERS)
     assert (
         recurrent["other"] is None and "no test of the network with decoder transformer" in outputs["recurrent"].stdout
     )
@@ -190,10 +191,10 @@ def test_a_resumed_run_is_an_uninterrupted_one(decoder, spoken, tmp_path, capsys
     assert capsys.readouterr().out.count("Epoch 2/2") == 2
     folders = [folder_of(tmp_path / name, decoder) for name in ("whole", "resumed")]
     for name in ("best.pt", "last.pt"):
-        a, b = (runs.load_checkpoint(folder / name) for folder in folders)
+        a, b = (runs.read_checkpoint(folder / name) for folder in folders)
         a, b = a.get("weights", a.get("model")), b.get("weights", b.get("model"))
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-    whole, resumed = (runs.read_json(folder / "result.json", "history") for folder in folders)
+    whole, resumed = (files.read_json(folder / "result.json", "history") for folder in folders)
     timeless = [[{k: v for k, v in line.items() if k != "seconds"} for line in history] for history in (whole, resumed)]
     assert timeless[0] == timeless[1]
 
@@ -206,7 +207,7 @@ def test_a_run_starts_from_the_weights_of_another(trained, run_here, spoken, tmp
     process = run_here(*common, "-skip_test", "--init", before.name)
     assert process.returncode == 0, process.stderr
     (folder,) = (path for path in (runs_dir / "q3-asr").iterdir() if "init" in path.name)
-    first, again = (runs.read_json(path / "result.json", "history")[0]["train_loss"] for path in (before, folder))
+    first, again = (files.read_json(path / "result.json", "history")[0]["train_loss"] for path in (before, folder))
     assert again < first - 0.1
 
     names = {path.name for path in (runs_dir / "q3-asr").iterdir()}
@@ -285,10 +286,10 @@ def test_without_validation_clips_the_last_epoch_is_kept(run_here, spoken, tmp_p
     (line,) = process.stderr.splitlines()
     assert line == "warning: no validation clips: the last epoch is kept"
     (folder,) = (tmp_path / "q3-asr").iterdir()
-    result = runs.read_json(folder / "result.json")
+    result = files.read_json(folder / "result.json")
     assert result["val_cer"] is None and result["best_epoch"] == 2 and result["n_examples"]["val"] == 0
     assert result["test"]["beam"]["val_cer"] is None and result["test"]["beam"]["length_penalty"] == 0
-    last, best = runs.load_checkpoint(folder / "last.pt")["model"], weights_of(folder)
+    last, best = runs.read_checkpoint(folder / "last.pt")["model"], weights_of(folder)
     assert all(torch.equal(last[name], best[name]) for name in best)
     assert not (folder / "losses.pdf").exists() and (folder / "attention.pdf").exists()
     assert "validation CER" not in process.stdout
@@ -300,9 +301,9 @@ def test_a_batch_in_parts_is_the_batch(trained, run_here, spoken, tmp_path):
     process = run_here(*command)
     assert process.returncode == 0, process.stderr
     whole, (parts,) = folder_of(trained[0], "recurrent"), (tmp_path / "q3-asr").iterdir()
-    for a, b in zip(*(runs.read_json(folder / "result.json", "history") for folder in (whole, parts))):
+    for a, b in zip(*(files.read_json(folder / "result.json", "history") for folder in (whole, parts))):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
-    a, b = (runs.load_checkpoint(folder / "last.pt")["model"] for folder in (whole, parts))
+    a, b = (runs.read_checkpoint(folder / "last.pt")["model"] for folder in (whole, parts))
     for name in a:
         if not name.endswith("key.bias"):  # its gradient is 0 but for rounding, from which AdamW makes a step
             assert (a[name] - b[name]).abs().mean() < 1e-4, name
@@ -313,7 +314,7 @@ def test_bfloat16_trains_almost_alike(trained, run_here, spoken, tmp_path):
     process = run_here(*command)
     assert process.returncode == 0, process.stderr
     whole, (amp,) = folder_of(trained[0], "recurrent"), (tmp_path / "q3-asr").iterdir()
-    a, b = (runs.read_json(folder / "result.json", "history")[1]["train_loss"] for folder in (whole, amp))
+    a, b = (files.read_json(folder / "result.json", "history")[1]["train_loss"] for folder in (whole, amp))
     assert a != b and a == pytest.approx(b, rel=0.02)
     assert all(weight.dtype == torch.float32 for weight in weights_of(amp).values())
 
@@ -327,7 +328,7 @@ def test_spectrograms_that_stay_on_the_disk_give_the_same_run(trained, run_here,
     a, b = weights_of(in_memory), weights_of(on_disk)
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     timed = ("seconds", "peak_memory_mb", "history")
-    a, b = (runs.read_json(folder / "result.json") for folder in (in_memory, on_disk))
+    a, b = (files.read_json(folder / "result.json") for folder in (in_memory, on_disk))
     assert {k: v for k, v in a.items() if k not in timed} == {k: v for k, v in b.items() if k not in timed}
     losses = [[(line["train_loss"], line["val_loss"]) for line in result["history"]] for result in (a, b)]
     assert losses[0] == losses[1]
@@ -375,7 +376,7 @@ def test_every_option_trains_and_scores_are_against_the_whole_text(decoder, run_
     process = run_here(SCRIPT, "--decoder", decoder, *recipe, *TINY, "-data_dir", spoken, "-runs_dir", tmp_path)
     assert process.returncode == 0, process.stderr
     (folder,) = (tmp_path / "q3-asr").iterdir()
-    changed = runs.read_json(folder / "config.json", "changed")
+    changed = files.read_json(folder / "config.json", "changed")
     assert {option.strip("-") for option in recipe if option.startswith("--")} <= changed.keys()
     lines, rows = dict(speech.read_metadata(spoken / FOLDER_NAME / METADATA)), predictions(folder)
     assert all(row["reference"] == lines[row["source"]] for row in rows)
@@ -404,13 +405,13 @@ def test_two_learning_rates_are_compared_and_the_better_one_is_tested(run_here, 
     process = run_here(SCRIPT, *command, "--learning_rate", "0.00001", "0.003")
     assert process.returncode == 0, process.stderr
     (folder,) = [path.parent for path in (tmp_path / "q3-asr").glob("*/val_cer.pdf")]
-    result = runs.read_json(folder / "result.json")
+    result = files.read_json(folder / "result.json")
     values = {entry["learning_rate"]: entry["val_cer"]["value"] for entry in result["entries"]}
     assert values.keys() == {0.00001, 0.003}
     best = result["best"]["learning_rate"]
     assert values[best] == min(values.values())
     tested = [path.parent for path in (tmp_path / "q3-asr").glob("*/test_predictions.txt")]
-    assert [runs.read_json(path / "config.json", "options", "learning_rate") for path in tested] == [best]
+    assert [files.read_json(path / "config.json", "options", "learning_rate") for path in tested] == [best]
 
 
 @pytest.mark.parametrize(

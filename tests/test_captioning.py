@@ -15,7 +15,7 @@ import baselines
 import decoding
 import metrics
 import models
-import runs
+import files
 import utils
 from data import captions, sources
 from data.bundled import captions as bundled_captions
@@ -44,16 +44,17 @@ def make_batch(n_images=3):
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_attention_matches_the_formula_written_as_loops(activation):
     torch.manual_seed(0)
-    attention = models.AdditiveAttention(HIDDEN, CHANNELS, 7, activation)
+    attention = models.AdditiveAttention(CHANNELS, HIDDEN, 7, activation)
     h, regions = torch.randn(2, 3, HIDDEN), torch.randn(2, REGIONS, CHANNELS)
-    context, alpha = attention(h, regions)
-    W_1, b, W_2 = attention.state_proj.weight, attention.state_proj.bias, attention.region_proj.weight
-    v, f = attention.score.weight[0], getattr(torch, activation)
+    z, alpha = attention(regions, h)
+    W_1, b, W_2 = attention.decoder_att.weight, attention.decoder_att.bias, attention.encoder_att.weight
+    v, f = attention.full_att.weight[0], getattr(torch, activation)
     for n in range(2):
         for j in range(3):
             e = torch.stack([v @ f(W_1 @ h[n, j] + b + W_2 @ s) for s in regions[n]])
             torch.testing.assert_close(alpha[n, j], e.softmax(dim=0))
-            torch.testing.assert_close(context[n, j], e.softmax(dim=0) @ regions[n])
+            torch.testing.assert_close(z[n, j], e.softmax(dim=0) @ regions[n])
+    torch.testing.assert_close(attention(regions, h, attention.encoder_att(regions)), (z, alpha))
 
 
 @pytest.mark.parametrize("use_attention", [False, True])
@@ -61,7 +62,9 @@ def test_forward_matches_the_cell_word_by_word(use_attention):
     """The handout's loop: the cell reads the embedded word, with attention joined by the context of the state before."""
     model = make_decoder(use_attention)
     regions, words = make_batch()
+    model.set_statistics(3 * regions + 2)
     logits = model(regions, words)
+    regions = (regions - model.region_mean) / model.region_std
     for n in range(3):
         for j in range(2):
             mean = regions[n].mean(dim=0)
@@ -69,8 +72,8 @@ def test_forward_matches_the_cell_word_by_word(use_attention):
             for t in range(int((words[n, j] != PAD_IDX).sum())):
                 x = model.embedding(words[n, j, t])
                 if use_attention:
-                    context, _ = model.attention(h.view(1, 1, -1), regions[n : n + 1])
-                    x = torch.cat([x, context[0, 0]])
+                    z, _ = model.attention(regions[n : n + 1], h.view(1, 1, -1))
+                    x = torch.cat([x, z[0, 0]])
                 h, c = (part[0] for part in model.decode_step(x.unsqueeze(0), (h.unsqueeze(0), c.unsqueeze(0))))
                 torch.testing.assert_close(logits[n, j, t], model.fc(h))
 
@@ -79,7 +82,7 @@ def test_forward_matches_the_cell_word_by_word(use_attention):
 def test_decoding_steps_match_forward(use_attention):
     model = make_decoder(use_attention)
     regions, words = make_batch()
-    model.set_statistics(2 * regions + 3)  # decoding and training standardise in different places
+    model.set_statistics(2 * regions + 3)
     words = words.masked_fill(words == PAD_IDX, UNK_IDX)
     expected = model(regions, words).log_softmax(dim=-1)
     state, memory = model.start(regions)
@@ -110,10 +113,29 @@ def test_the_order_of_captions_and_images_does_not_change_the_loss(use_attention
     assert loss(regions, words) == pytest.approx(loss(regions, longer), rel=1e-5)
 
 
-def test_only_the_captions_that_go_on_are_computed():
-    model = make_decoder(True)
-    words = torch.tensor([[[4, 5, 6, 7], [4, 0, 0, 0]], [[4, 5, 0, 0], [0, 0, 0, 0]]])
-    assert model.extents(words) == [[2, 2], [2, 1], [1, 1], [1, 1]]
+@pytest.mark.parametrize("use_attention", [False, True])
+def test_the_decoder_does_not_look_ahead(use_attention):
+    model = make_decoder(use_attention)
+    regions, words = make_batch()
+    before = model(regions, words)
+    for t in range(words.shape[2]):
+        changed = words.clone()
+        changed[:, :, t] = UNK_IDX + 1 + (words[:, :, t] - UNK_IDX) % (VOCAB - UNK_IDX - 1)
+        assert (changed[:, :, t] != words[:, :, t]).all()
+        after = model(regions, changed)
+        torch.testing.assert_close(after[:, :, :t], before[:, :, :t])
+        assert ((after - before)[:, :, t].abs().amax(dim=2) > 1e-5).all()
+
+
+def test_the_layers_have_the_names_of_the_courses_skeleton():
+    names = {name for name, _ in make_decoder(True).named_children()}
+    assert names == {"embedding", "init_h", "init_c", "decode_step", "dropout", "fc", "attention"}
+    assert {name for name, _ in make_decoder(False).named_children()} == names - {"attention"}
+    assert {name for name, _ in make_decoder(True).attention.named_children()} == {
+        "encoder_att",
+        "decoder_att",
+        "full_att",
+    }
 
 
 def test_a_permutation_of_the_regions_permutes_the_weights_and_keeps_the_caption():
@@ -288,7 +310,7 @@ def folder_of(runs_dir, use_attention):
 def test_a_run_leaves_its_figures_and_every_caption(trained, data_dir, use_attention):
     folder = folder_of(trained, use_attention)
     assert folder.name.startswith("ucm-efficientnet_lite0")
-    result = runs.read_json(folder / "result.json")
+    result = files.read_json(folder / "result.json")
     assert result["title"] == "UCM-Captions, EfficientNet-Lite0, ImageNet" and not result["bundled"]
     asked = [example["image"].removesuffix(".tif") for example in result["examples"]]
     figures = {"train_loss", "val_bleu4", *(f"caption_{stem}" for stem in asked)}
@@ -316,7 +338,7 @@ def test_caption_takes_images_of_the_set_files_and_folders(trained, data_dir, ru
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "grey.png")
     (tmp_path / "text.tif").write_text("not an image")
     folder = folder_of(trained, True)
-    example = runs.read_json(folder / "result.json")["examples"][0]
+    example = files.read_json(folder / "result.json")["examples"][0]
     common = ("--use_attention", "-dataset", "ucm", "-data_dir", data_dir, "-runs_dir", trained, "-threads", "1")
     process = run_here("hw2-q3-captioning.py", *common, "--caption", example["image"], tmp_path)
     assert process.returncode == 0, process.stderr
@@ -340,7 +362,7 @@ def test_seeds_are_compared_and_pooled(trained, data_dir, tmp_path):
         script.main([*common, "--use_attention"])
     child = experiment_.single(0.001, 42)
     pooled = child.pooled([child, child])
-    greedy = runs.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]["differences"]
+    greedy = files.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]["differences"]
     for name, figure in greedy.items():
         assert pooled[f"mean BLEU-4 minus {name}, paired"]["value"] == pytest.approx(figure["value"])
 
@@ -351,7 +373,7 @@ def test_an_early_stop_keeps_the_best_epoch(data_dir, tmp_path, capsys, monkeypa
     common = [*TINY, "-epochs", "9", "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(tmp_path)]
     script.main([*common, "--patience", "2", "--skip_test"])
     assert "stopped early" in capsys.readouterr().out
-    result = runs.read_json(folder_of(tmp_path, False) / "result.json")
+    result = files.read_json(folder_of(tmp_path, False) / "result.json")
     assert (len(result["history"]), result["best_epoch"]) == (4, 2)
 
 

@@ -13,7 +13,6 @@ from conftest import DRIPPING_SECONDS, one_line_error
 from PIL import Image
 
 import encoders
-import models
 from data import captions, sources
 from data.bundled import captions as bundled_captions
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX
@@ -327,7 +326,7 @@ def test_random_weights_are_calibrated_and_standardised(folder):
 
 
 def test_wrong_weights_are_one_line(tmp_path):
-    torch.save(models.EfficientNetLite0().state_dict(), tmp_path / "other.pt")
+    torch.save(encoders.EfficientNetLite0().state_dict(), tmp_path / "other.pt")
     (tmp_path / "text.pt").write_text("no weights")
     for name in ("other.pt", "text.pt"):
         with one_line_error(name, "ResNet-18"):

@@ -1,5 +1,7 @@
 """download_rs_captions.py: a copy is checked and put in its place, or refused with one line and nothing changed."""
 
+import errno
+import os
 import shutil
 import string
 import zipfile
@@ -96,7 +98,7 @@ def test_what_is_no_whole_copy_is_refused_and_nothing_changes(copy, tmp_path, ru
     name = captions.load(str(copy / "nested")).filenames[2]
     image = broken / "nested" / "images" / name
     image.write_bytes(image.read_bytes()[:3000])
-    refused(broken, name, "damaged")
+    refused(broken, name, "cannot be read as an image")
     image.unlink()
     refused(broken, f"lacks 1 of the {N}", name)
     shutil.rmtree(broken / "nested" / "images")
@@ -109,6 +111,37 @@ def test_what_is_no_whole_copy_is_refused_and_nothing_changes(copy, tmp_path, ru
     archive = zipped(copy, tmp_path / "cut.zip")
     archive.write_bytes(archive.read_bytes()[:-100])
     refused(archive, "cut.zip")
+    rar = tmp_path / "UCM_captions.rar"
+    rar.write_bytes(b"Rar!")
+    refused(rar, "UCM_captions.rar", "unpack it first")
     other = tmp_path / "other"
     bundled_captions.write(other, bundled_captions.generate("ucm", 5))
     refused(other, "not a published set")
+
+
+def test_what_was_there_stays_when_the_last_step_fails(copy, tmp_path, run_here, monkeypatch):
+    data_dir = tmp_path / "data"
+    arguments = ("-source", copy, "-data_dir", data_dir)
+    assert run_here("download_rs_captions.py", *arguments).returncode == 0
+    (data_dir / "ucm" / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
+    replace, calls = os.replace, []
+
+    def second_time_fails(*paths):
+        calls.append(paths)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", second_time_fails)
+    assert_user_error(run_here("download_rs_captions.py", *arguments, "-force"), "Input/output error")
+    assert {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()} == before
+
+
+def test_without_force_only_a_folder_with_nothing_but_the_captions_is_filled(copy, tmp_path, run_here):
+    folder = tmp_path / "data" / "ucm"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    arguments = ("-source", copy, "-data_dir", tmp_path / "data")
+    assert_user_error(run_here("download_rs_captions.py", *arguments), str(folder), "-force would replace")
+    assert (folder / "notes.txt").read_text() == "mine"

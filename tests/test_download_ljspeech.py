@@ -18,6 +18,7 @@ import pytest
 from conftest import ROOT, TIMEOUT, assert_user_error, one_line_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 import options
 from data.fetch import download, ljspeech
@@ -122,7 +123,7 @@ def test_the_fetched_archive_is_verified_unpacked_and_deleted(server, asked, tmp
     assert asked == [None]
 
     process = run_here(SCRIPT, *arguments)
-    assert process.returncode == 0 and "is there; -force replaces it" in process.stdout
+    assert process.returncode == 0 and "LJ Speech is there" in process.stdout
     assert asked == [None]
 
 
@@ -184,7 +185,7 @@ BAD_SERVERS = {
     "503": "error 503",
     "slow": f"no answer within {TIMEOUT} s",
     "refused": "no connection",
-    "redirect": "no valid URL or answer",
+    "redirect": "no valid URL, proxy or answer",
     "shifted": "not the published file",  # other bytes than those asked for
     "no_length": "no valid answer",
 }
@@ -224,18 +225,17 @@ def with_member(name, content=b"", **attributes):
 
 CLIP = f"{NAME}/wavs/LJ001-0001.wav"
 HOSTILE = {
-    "absolute path": (with_member("/tmp/x"), "'/tmp/x'"),
-    "parent": (with_member(f"{NAME}/../../x"), "../../x"),
-    "parent among the clips": (with_member(f"{NAME}/wavs/../../../x.wav"), "../x.wav"),
-    "drive": (with_member("C:\\x"), "C:"),
+    "parent": (with_member(f"{NAME}/../../x", b""), "../../x"),
+    "parent among the clips": (with_member(f"{NAME}/wavs/../../../x.wav", b""), "../x.wav"),
     "parent as a folder": (with_member("..", type=tarfile.DIRTYPE), "'..'"),
     "symbolic link": (with_member(CLIP, type=tarfile.SYMTYPE, linkname="/etc/hostname"), CLIP),
-    "folder link": (with_member(f"{NAME}/wavs", type=tarfile.SYMTYPE, linkname="/tmp"), f"{NAME}/wavs"),
     "hard link": (with_member(CLIP, type=tarfile.LNKTYPE, linkname="/etc/hostname"), CLIP),
     "device": (with_member(CLIP, type=tarfile.CHRTYPE, devmajor=1, devminor=5), CLIP),
     "pipe": (with_member(CLIP, type=tarfile.FIFOTYPE), CLIP),
-    "too many files": (with_member(f"{NAME}/wavs/LJ001-0009.wav", b""), f"more than {N_CLIPS + 2} files"),
-    "too many bytes": (tar_bytes([*MEMBERS[:-1], member(f"{NAME}/wavs/LJ001-0003.wav", bytes(10**6))]), "bytes"),
+    "too many bytes": (
+        tar_bytes([*MEMBERS[:-1], member(f"{NAME}/wavs/LJ001-0003.wav", bytes(10**6))]),
+        f"more than {N_BYTES:,} bytes",
+    ),
     "cut": (ARCHIVE[: len(ARCHIVE) // 2], "does not unpack"),
     "no archive": (b"text", "does not unpack"),
     "a clip less": (tar_bytes(MEMBERS[:-1]), f"the WAV files of {N_CLIPS - 1}, not {N_CLIPS}"),
@@ -244,9 +244,12 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("has_filter", [True, False])
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_archive_writes_nothing(tmp_path, monkeypatch, kind):
+def test_a_hostile_archive_writes_nothing(tmp_path, monkeypatch, kind, has_filter):
     archive, complaint = HOSTILE[kind]
+    if not has_filter:  # as in Python 3.11.0 to 3.11.3
+        monkeypatch.delattr(tarfile, "data_filter")
     publish(monkeypatch, archive)
     source = tmp_path / "a.tar.bz2"
     source.write_bytes(archive)
@@ -255,14 +258,6 @@ def test_a_hostile_archive_writes_nothing(tmp_path, monkeypatch, kind):
         install(tmp_path / "data", source=source, force=True)
     assert_holds(tmp_path / "data", OLD)
     assert sorted(os.listdir(tmp_path)) == ["a.tar.bz2", "data"]
-
-
-def test_other_plain_files_of_the_archive_are_left_out(tmp_path, monkeypatch):
-    archive = with_member(f"{NAME}/.DS_Store", b"x" * N_BYTES)
-    publish(monkeypatch, archive)
-    write_partial(tmp_path, archive)
-    install(tmp_path)
-    assert_holds(tmp_path, SET)
 
 
 @settings(max_examples=100, deadline=None)
@@ -277,7 +272,7 @@ def test_a_damaged_archive_gives_one_line_or_the_right_files(tmp_path_factory, d
     folder = tmp_path_factory.mktemp("damaged")
     (folder / "a").write_bytes(content)
     try:
-        download.untar(folder / "a", folder / "out", ljspeech.WANTED, N_CLIPS + 2, N_BYTES)
+        download.untar(folder / "a", folder / "out", N_BYTES)
     except options.UserError as error:
         assert "\n" not in str(error)
     else:
@@ -299,6 +294,13 @@ def test_a_local_archive_must_be_the_published_one(tmp_path, run_here):
     process = run_here(SCRIPT, "-source", source, "-data_dir", tmp_path / "other")
     assert_user_error(process, str(source), "SHA-256", *(hashlib.sha256(a).hexdigest() for a in (ARCHIVE, other)))
     assert os.listdir(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize("name", ["LJSpeech-1.1.zip", "archive.rar"])
+def test_an_archive_that_is_not_read_is_to_be_unpacked_first(tmp_path, name):
+    (tmp_path / name).write_bytes(b"whatever is in it")
+    with one_line_error(name, "unpack it first", "-source"):
+        install(tmp_path / "data", source=tmp_path / name)
 
 
 @pytest.mark.parametrize("above", [False, True])
@@ -343,7 +345,7 @@ def test_a_folder_that_is_there_is_replaced_only_with_force(tmp_path, capsys):
     source = write_folder(tmp_path / "source", SET)
     data_dir = tmp_path / "data"
     write_folder(data_dir / NAME, OLD)
-    with one_line_error(str(data_dir / NAME), "-force replaces it"):
+    with one_line_error(str(data_dir / NAME), "another folder", "-force would replace what is there"):
         install(data_dir, source=source)
     assert_holds(data_dir, OLD)
     install(data_dir, source=source, force=True)
@@ -402,12 +404,12 @@ def no_space(*args):
 def test_a_disk_that_fills_up_keeps_the_archive(server, asked, tmp_path, monkeypatch):
     write_folder(tmp_path / NAME, OLD)
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "copyfileobj", no_space)
+        patch.setattr(tarfile.TarFile, "makefile", no_space)
         with one_line_error("cannot write", "No space left on device"):
             install(tmp_path, url=server.url + "good/", force=True)
     assert_holds(tmp_path, OLD, ljspeech.PARTIAL_NAME)
     with monkeypatch.context() as patch:
-        patch.setattr(download.LimitedFile, "write", no_space)
+        patch.setattr(tqdm, "update", no_space)  # in the loop that writes
         write_partial(tmp_path, ARCHIVE[:1_000])
         with one_line_error("cannot write", "No space left on device"):
             install(tmp_path, url=server.url + "good/", force=True)

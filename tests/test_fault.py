@@ -81,10 +81,10 @@ def test_the_comparison_sees_one_bit_one_line_and_one_file(trial, tmp_path):
         return fault.compare(trial.right, folder)
 
     def flip(folder):
-        state = runs.load_checkpoint(folder / runs.LAST)
+        state = runs.read_checkpoint(folder / runs.LAST)
         weight = next(iter(state["model"].values()))
         weight.view(torch.int32)[(0,) * weight.dim()] ^= 1
-        runs.save_checkpoint(folder / runs.LAST, state)
+        files.write_state(folder / runs.LAST, state)
 
     def double(folder):
         with open(folder / runs.HISTORY, "a") as file:
@@ -267,9 +267,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best_weights(value
                 score="val_loss",
                 maximize=False,
             )
-    weights = runs.load_checkpoint(tmp_path / runs.BEST)["weights"]
+    weights = runs.read_checkpoint(tmp_path / runs.BEST)["weights"]
     assert all(torch.equal(weights[name], weight) for name, weight in kept.items())
-    assert len(runs.load_checkpoint(tmp_path / runs.LAST)["history"]) == 1
+    assert len(runs.read_checkpoint(tmp_path / runs.LAST)["history"]) == 1
 
 
 def test_a_learning_rate_that_is_too_high_ends_the_command_in_one_line(trial, name):

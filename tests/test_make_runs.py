@@ -8,6 +8,7 @@ import sys
 import pytest
 from conftest import ROOT, load_script, terminate
 
+import files
 import runs
 
 make_runs = load_script("report/make_runs.py")
@@ -49,7 +50,7 @@ def test_every_run_of_the_reports_is_a_step_and_comparisons_come_before_their_va
 
 def test_theory_is_not_checked_again(steps, tmp_path):
     for year in make_runs.YEARS:
-        runs.write_json(tmp_path / "q1" / year / runs.RESULT, {})
+        files.write_json(tmp_path / "q1" / year / runs.RESULT, {})
     assert all(command[0] != "hw2-q1.py" for command in steps()[1])
 
 

@@ -143,7 +143,7 @@ def test_a_process_that_is_killed_ends_the_job(job, alone):
     assert time.monotonic() - start < TIMEOUT / 2
     assert process.returncode != 0
     assert "another process of this job has ended" in process.stderr or "terminated; the same command" in process.stderr
-    assert runs.load_checkpoint(folder / runs.LAST)["place"] is None
+    assert runs.read_checkpoint(folder / runs.LAST)["place"] is None
 
     process, losses, folder = job("killed", 1, "-resume")
     assert process.returncode == 0, process.stderr

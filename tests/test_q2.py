@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, assert_user_error, load_script
 
+import files
 import runs
 import utils
 from data import images
@@ -215,7 +216,7 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_a_run_that_was_not(
     resumed = run_script(*cut, "-resume")
     assert resumed.returncode == 0 and "Epoch 1/3" not in resumed.stdout and "Epoch 2/3" in resumed.stdout
     for file in (runs.LAST, runs.BEST):
-        ours, theirs = (runs.load_checkpoint(folder / file) for folder in folders)
+        ours, theirs = (runs.read_checkpoint(folder / file) for folder in folders)
         key = "model" if file == runs.LAST else "weights"
         assert all(torch.equal(weight, theirs[key][name]) for name, weight in ours[key].items())
     histories = [read_result(tmp_path, folder.name)["history"] for folder in folders]
@@ -259,8 +260,8 @@ def test_weights_that_compute_no_numbers_are_named_in_one_line(factor, words, q2
     command = ("-learning_rate", "0.1", "-epochs", "1", "-run_name", "x")
     assert q2(*command, "-skip_test").returncode == 0
     path = tmp_path / "q2" / "x" / "best.pt"
-    weights = {name: factor * weight for name, weight in runs.load_checkpoint(path)["weights"].items()}
-    runs.save_checkpoint(path, {"weights": weights})
+    weights = {name: factor * weight for name, weight in runs.read_checkpoint(path)["weights"].items()}
+    files.write_state(path, {"weights": weights})
     assert_user_error(q2(*command, "-resume"), "best.pt", *words)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import metrics
 import options
+import files
 import runs
 from data import text, translation
 from data.bundled import translation as bundled_translation
@@ -53,8 +54,7 @@ def folder_of(runs_dir, use_attn):
 def load_translator(folder, *options_):
     """The translator of a run with its best weights."""
     args = script.parse_args([*TINY, *options_])
-    vocabs = [text.Vocabulary(chars) for chars in runs.load_checkpoint(folder / "best.pt")["chars"]]
-    translator = script.Translation(args, None, None, vocabs)
+    translator = script.Translation(args, None, None, settings=runs.read_checkpoint(folder / "best.pt"))
     model = translator.build()
     runs.load_weights(model, folder / "best.pt")
     return translator, model.eval()
@@ -89,7 +89,7 @@ def test_the_predictions_file_holds_every_test_sentence_the_worst_last(trained, 
     assert all(int(distance) == Levenshtein.distance(hyp, ref) for _, ref, hyp, distance in rows)
     rates = [int(distance) / len(ref) for _, ref, _, distance in rows]
     assert rates == sorted(rates)
-    result = runs.read_json(folder / "result.json")
+    result = files.read_json(folder / "result.json")
     assert sum(rates) / len(rates) == pytest.approx(result["test"]["greedy"]["err_rate"]["value"])
 
 
@@ -97,11 +97,11 @@ def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, data_
     folder = folder_of(trained[0], True)
     translator, model = load_translator(folder, "--use_attn")
     refs, sentences = zip(*translation.read_pairs(data_dir / "val-eng-spa.txt"))
-    rates = metrics.error_rates(translator.write(model, sentences), refs)
-    result = runs.read_json(folder / "result.json")
+    rates = metrics.error_rates(translator.translate(model, sentences), refs)
+    result = files.read_json(folder / "result.json")
     assert sum(rates) / len(rates) == pytest.approx(result["val_err_rate"]["value"])
-    one_by_one = [translator.write(model, [sentence])[0] for sentence in sentences]
-    assert one_by_one == translator.write(model, sentences)
+    one_by_one = [translator.translate(model, [sentence])[0] for sentence in sentences]
+    assert one_by_one == translator.translate(model, sentences)
 
 
 def test_the_validation_loss_is_the_mean_over_characters_without_smoothing(trained, data_dir):
@@ -110,8 +110,8 @@ def test_the_validation_loss_is_the_mean_over_characters_without_smoothing(train
     translator.data = translation.SentencePairs("", False, {"val": pairs}, "")
     total, n = 0.0, 0
     for english, spanish in pairs:
-        src = torch.tensor([translator.vocabs[0].encode(spanish)])
-        tgt = torch.tensor([[text.SOS_IDX, *translator.vocabs[1].encode(english), text.EOS_IDX]])
+        src = torch.tensor([translator.src_vocab.encode(spanish)])
+        tgt = torch.tensor([[text.SOS_IDX, *translator.tgt_vocab.encode(english), text.EOS_IDX]])
         log_probs = model(src, torch.tensor([src.shape[1]]), tgt[:, :-1])[0].log_softmax(dim=-1)
         total -= log_probs[0].gather(1, tgt[0, 1:, None]).sum().item()
         n += tgt.shape[1] - 1
@@ -136,11 +136,11 @@ def test_a_resumed_run_is_an_uninterrupted_one(trained, data_dir, tmp_path):
     script.main(args)
     resumed = folder_of(tmp_path, False)
     for name in ("best.pt", "last.pt"):
-        a, b = (runs.load_checkpoint(folder / name) for folder in (whole, resumed))
+        a, b = (runs.read_checkpoint(folder / name) for folder in (whole, resumed))
         a, b = a.get("weights", a.get("model")), b.get("weights", b.get("model"))
         assert a.keys() == b.keys() and all((a[key] == b[key]).all() for key in a)
     figures = [
-        [(line["train_loss"], line["val_err_rate"]) for line in runs.read_json(folder / "result.json")["history"]]
+        [(line["train_loss"], line["val_err_rate"]) for line in files.read_json(folder / "result.json")["history"]]
         for folder in (whole, resumed)
     ]
     assert figures[0] == figures[1] and len(epochs) == 1
@@ -153,7 +153,7 @@ def test_a_gpu_repeats_its_bits(data_dir, run_script, tmp_path):
     for name in ("a", "b"):
         process = run_script(*common, "-run_name", name)
         assert process.returncode == 0, process.stderr
-        weights.append(runs.load_checkpoint(tmp_path / "q3" / name / "best.pt")["weights"])
+        weights.append(runs.read_checkpoint(tmp_path / "q3" / name / "best.pt")["weights"])
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 
 
@@ -166,7 +166,7 @@ def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, r
     assert process.returncode == 0, process.stderr
     assert "Epoch" not in process.stdout and "greedy minus this, paired:" in process.stdout
     assert (folder / "best.pt").read_bytes() == before
-    assert runs.read_json(folder / "result.json")["test"]["beam"]["beam_size"] == 2
+    assert files.read_json(folder / "result.json")["test"]["beam"]["beam_size"] == 2
 
 
 def test_the_length_penalty_is_chosen_on_validation_and_minimum_risk_is_tested(trained, data_dir, run_here, tmp_path):
@@ -174,7 +174,7 @@ def test_the_length_penalty_is_chosen_on_validation_and_minimum_risk_is_tested(t
     common = (*TINY, "--use_attn", "-data_dir", data_dir, "-runs_dir", runs_dir, "-resume")
     process = run_here("hw2-q3.py", *common, "--beam_size", "2", "--length_penalty", "0", "1", "--n_samples", "5")
     assert process.returncode == 0, process.stderr
-    result = runs.read_json(folder_of(runs_dir, True) / "result.json")
+    result = files.read_json(folder_of(runs_dir, True) / "result.json")
     beam, mbr = result["test"]["beam"], result["test"]["mbr"]
     rates = re.findall(r"length_penalty (\d): validation error rate (\d\.\d+)", process.stdout)
     assert [penalty for penalty, _ in rates] == ["0", "1"]
@@ -281,7 +281,7 @@ def test_a_damaged_checkpoint_is_named(trained, tmp_path):
         (folder / name).write_bytes((source / name).read_bytes())
     (folder / "best.pt").write_bytes(b"no checkpoint")
     assert "best.pt" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
-    runs.save_checkpoint(folder / "best.pt", {"weights": {}})
+    files.write_state(folder / "best.pt", {"weights": {}})
     assert "another network" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
     (folder / "config.json").write_text("{}")
     assert "config.json has no kind" in user_error("--use_attn", "-runs_dir", tmp_path, "--translate", "hola")
@@ -455,7 +455,7 @@ def test_every_recipe_option_trains(data_dir, tmp_path, capsys):
     script.main([*TINY, *recipe, "-data_dir", str(data_dir), "-runs_dir", str(tmp_path)])
     assert "Final Test error rate, greedy: " in capsys.readouterr().out
     (folder,) = (tmp_path / "q3").iterdir()
-    changed = runs.read_json(folder / "config.json", "changed")
+    changed = files.read_json(folder / "config.json", "changed")
     assert {option.strip("-") for option in recipe[::2]} <= changed.keys()
-    history = runs.read_json(folder / "result.json")["history"]
+    history = files.read_json(folder / "result.json")["history"]
     assert history[0]["lr"] > history[1]["lr"]

@@ -11,6 +11,7 @@ from pypdf import PdfReader
 
 import metrics
 import options
+import files
 import runs
 import utils
 from editions import EDITIONS
@@ -203,8 +204,8 @@ def write_run(tmp_path, pdf_figure):
             "data": {"bundled": result["bundled"], "fingerprint": "f"},
             "hardware": {"cpu": "abacus", "n_cpus": 1},
         }
-        runs.write_json(folder / runs.CONFIG, config)
-        runs.write_json(folder / runs.RESULT, result)
+        files.write_json(folder / runs.CONFIG, config)
+        files.write_json(folder / runs.RESULT, result)
         for figure in figures:
             shutil.copy(pdf_figure, folder / f"{figure}.pdf")
         return folder / runs.RESULT

@@ -34,8 +34,8 @@ def test_attention_matches_the_equations_written_as_loops():
     torch.manual_seed(0)
     attn = models.Attention(HIDDEN)
     query, keys, lengths = torch.randn(2, 3, HIDDEN), torch.randn(2, 6, HIDDEN), torch.tensor([6, 4])
-    out = attn(query, keys, lengths)
-    _, alpha = attn.attend(query, *attn.project(keys, lengths))
+    out, alpha = attn(query, keys, lengths, need_weights=True)
+    assert torch.equal(attn(query, keys, lengths), out)
     W_q, W_o, b_o = attn.linear_in.weight, attn.linear_out.weight, attn.linear_out.bias
     for b, t in itertools.product(range(2), range(3)):
         q, h = query[b, t], keys[b, : lengths[b]]
@@ -51,7 +51,7 @@ def test_attention_weights_are_a_distribution_over_the_real_symbols():
     torch.manual_seed(0)
     attn = models.Attention(HIDDEN)
     query, keys, lengths = torch.randn(2, 3, HIDDEN), torch.randn(2, 5, HIDDEN), torch.tensor([2, 5])
-    _, alpha = attn.attend(query, *attn.project(keys, lengths))
+    _, alpha = attn(query, keys, lengths, need_weights=True)
     torch.testing.assert_close(alpha.sum(dim=-1), torch.ones(2, 3))
     assert (alpha[0, :, 2:] == 0).all() and (alpha[0, :, :2] > 0).all() and (alpha[1] > 0).all()
 
@@ -70,9 +70,30 @@ def test_the_encoder_runs_both_directions_over_the_real_symbols_only():
 
 def test_the_directions_are_joined_sentence_by_sentence():
     state = torch.arange(12.0).reshape(2, 3, 2)  # (directions, batch_size, hidden_size // 2)
-    (joined,) = models.join_directions((state,))
-    assert joined.tolist() == [[[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]]
-    assert models.join_directions((joined,))[0] is joined
+    h, c = models.reshape_state((state, state + 12))
+    assert h.tolist() == [[[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]]
+    assert torch.equal(c, h + 12)
+
+
+@pytest.mark.parametrize("use_attn", [False, True])
+def test_the_decoder_takes_the_encoders_state_or_the_joined_one(use_attn):
+    model = make_model(use_attn)
+    src, lengths, tgt = make_batch()
+    enc_output, final_hidden = model.encoder(src, lengths)
+    expected = model.decoder(tgt, final_hidden, enc_output, lengths)
+    torch.testing.assert_close(model.decoder(tgt, models.reshape_state(final_hidden), enc_output, lengths), expected)
+    logits, _ = model(src, lengths, tgt)
+    other = tuple(torch.randn(1, 3, HIDDEN) for _ in range(2))
+    from_other, _ = model(src, lengths, tgt, other)
+    torch.testing.assert_close(from_other, model.generator(model.decoder(tgt, other, enc_output, lengths)[0]))
+    assert not torch.allclose(from_other, logits)
+
+
+def test_the_sequence_mask_is_true_at_the_real_symbols():
+    lengths = torch.tensor([2, 3, 1])
+    expected = torch.tensor([[True, True, False], [True, True, True], [True, False, False]])
+    assert torch.equal(models.sequence_mask(lengths), expected)
+    assert torch.equal(models.sequence_mask(lengths, 5), F.pad(expected, (0, 2), value=False))
 
 
 @pytest.mark.parametrize("use_attn", [False, True])
@@ -237,9 +258,8 @@ def test_the_weights_are_those_of_a_forward_pass_over_the_returned_symbols(searc
             symbols = strip(found.symbols[i].tolist())
             enc_output, dec_state = model.encoder(src[i : i + 1, :n], lengths[i : i + 1])
             read = torch.tensor([[SOS_IDX, *symbols][:6]])  # what the decoder has read, with EOS still to come
-            query, _ = model.decoder.lstm(model.decoder.embedding(read), models.join_directions(dec_state))
-            attn = model.decoder.attn
-            _, alpha = attn.attend(query, *attn.project(enc_output, lengths[i : i + 1]))
+            query, _ = model.decoder.lstm(model.decoder.embedding(read), models.reshape_state(dec_state))
+            _, alpha = model.decoder.attn(query, enc_output, lengths[i : i + 1], need_weights=True)
             torch.testing.assert_close(found.weights[i, : read.shape[1], :n], alpha[0])
             assert (found.weights[i, read.shape[1] :] == 0).all() and (found.weights[i, :, n:] == 0).all()
             n_ended, n_cut = n_ended + (len(symbols) < 6), n_cut + (len(symbols) == 6)

@@ -80,17 +80,16 @@ def test_attention_is_the_formula_written_as_loops(is_causal):
     torch.manual_seed(0)
     attention = models.MultiHeadAttention(HIDDEN, N_HEADS)
     query, source, lengths = torch.randn(2, 4, HIDDEN), torch.randn(2, 6, HIDDEN), torch.tensor([6, 3])
-    mask = None if is_causal else torch.arange(6) < lengths.unsqueeze(1)
-    out = attention(query, source, mask, is_causal)
-    assert out.shape == query.shape
+    mask = torch.ones(4, 6, dtype=torch.bool).tril() if is_causal else models.sequence_mask(lengths).unsqueeze(1)
+    out, none = attention(query, source, mask)
+    found, alpha = attention(query, source, mask, need_weights=True)
+    assert out.shape == query.shape and none is None
     for b in range(2):
         n = 6 if is_causal else int(lengths[b])
         expected, weights = attention_as_loops(attention, query[b], source[b], n, is_causal)
         torch.testing.assert_close(out[b], expected)
-        if not is_causal:
-            found, alpha = attention.attend_with_weights(query, *attention.project(source), mask)
-            torch.testing.assert_close(found[b], expected)
-            torch.testing.assert_close(alpha[b], weights)
+        torch.testing.assert_close(found[b], expected)
+        torch.testing.assert_close(alpha[b], weights)
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
@@ -113,11 +112,9 @@ def test_attention_is_torchs_own_layer(is_causal):
         attn_mask=causal,
         average_attn_weights=False,
     )
-    torch.testing.assert_close(ours(query, source, mask, is_causal), expected)
-    if not is_causal:
-        found, alpha = ours.attend_with_weights(query, *ours.project(source), mask)
-        torch.testing.assert_close(found, expected)
-        torch.testing.assert_close(alpha, weights)
+    our_mask = ~causal if is_causal else mask.unsqueeze(1)
+    torch.testing.assert_close(ours(query, source, our_mask), (expected, None))
+    torch.testing.assert_close(ours(query, source, our_mask, need_weights=True), (expected, weights))
 
 
 def test_heads_that_do_not_divide_the_features_are_refused():
@@ -142,14 +139,16 @@ def test_each_sub_block_is_its_formula(skeleton):
     for b in range(2):
         normed = norm(attention.norm, x[b])
         for is_causal in (False, True):
-            context, _ = attention_as_loops(attention.attention, normed, normed, 4, is_causal)
-            torch.testing.assert_close(attention(x, is_causal=is_causal)[b], outer(attention, x[b] + context))
+            context, weights = attention_as_loops(attention.attention, normed, normed, 4, is_causal)
+            mask = torch.ones(4, 4, dtype=torch.bool).tril() if is_causal else None
+            found, alpha = attention(x, mask=mask, need_weights=True)
+            torch.testing.assert_close(found[b], outer(attention, x[b] + context))
+            torch.testing.assert_close(alpha[b], weights)
         context, weights = attention_as_loops(attention.attention, normed, z[b], 6)
-        memory = attention.attention.project(z)
-        torch.testing.assert_close(attention.attend(x, *memory)[b], outer(attention, x[b] + context))
-        found, alpha = attention.attend_with_weights(x, *memory)
-        torch.testing.assert_close(found[b], outer(attention, x[b] + context))
-        torch.testing.assert_close(alpha[b], weights)
+        cross, cached = attention(x, z, need_weights=True), attention.attend(x, *attention.attention.project(z))
+        torch.testing.assert_close(cross[0][b], outer(attention, x[b] + context))
+        torch.testing.assert_close(cross[1][b], weights)
+        torch.testing.assert_close(cached[0][b], outer(attention, x[b] + context))
     assert feed_forward.fc1.out_features == 2 * HIDDEN
     hidden = gelu(norm(feed_forward.norm, x) @ feed_forward.fc1.weight.T + feed_forward.fc1.bias)
     expected = outer(feed_forward, x + hidden @ feed_forward.fc2.weight.T + feed_forward.fc2.bias)
@@ -183,7 +182,7 @@ def test_the_encoder_is_its_formula(skeleton):
         x = gelu(convolution_as_loops(model.encoder.conv2, x, stride=2))
         x = x + models.sinusoids(len(x), HIDDEN)
         for attention, feed_forward in zip(model.encoder.attention, model.encoder.feed_forward, strict=True):
-            x = feed_forward(attention(x.unsqueeze(0)))[0]
+            x = feed_forward(attention(x.unsqueeze(0))[0])[0]
         x = norm(model.encoder.last_norm, x) if skeleton else x
         torch.testing.assert_close(enc_output[b, : n_positions[b]], x)
     assert len(model.encoder.attention) == N_LAYERS
@@ -214,9 +213,10 @@ def test_each_decoder_is_its_formula(decoder, skeleton):
         if isinstance(decoder, models.TextDecoderRecurrent):
             x = lstm_as_loops(decoder.lstm, norm(decoder.emb_norm, x))
         else:
-            x = decoder.self_attention((x + decoder.positions[:6]).unsqueeze(0), is_causal=True)[0]
-        memory = decoder.cross_attention.attention.project(enc_output[b : b + 1, : n_positions[b]])
-        x = decoder.feed_forward(decoder.cross_attention.attend(x.unsqueeze(0), *memory))[0]
+            causal_mask = torch.ones(6, 6, dtype=torch.bool).tril()
+            x = decoder.self_attention((x + decoder.positions[:6]).unsqueeze(0), mask=causal_mask)[0][0]
+        x, _ = decoder.cross_attention(x.unsqueeze(0), enc_output[b : b + 1, : n_positions[b]])
+        x = decoder.feed_forward(x)[0]
         expected = norm(decoder.norm, x) @ decoder.classifier.weight.T + decoder.classifier.bias
         torch.testing.assert_close(logits[b], expected)
 
@@ -288,7 +288,7 @@ def test_cached_decoding_is_the_forward_pass_of_each_prefix(decoder, skeleton):
         torch.testing.assert_close(log_probs, expected)
         assert alpha.shape == (4 * n_hyps, N_HEADS, 7)
         torch.testing.assert_close(alpha.sum(dim=2), torch.ones(len(alpha), N_HEADS))
-        logits, weights = model.decoder.forward_with_weights(prefixes[:, : t + 1], *model.encoder(*repeated))
+        logits, weights = model.decoder(prefixes[:, : t + 1], *model.encoder(*repeated), need_weights=True)
         torch.testing.assert_close(logits[:, -1].log_softmax(dim=-1), expected)
         torch.testing.assert_close(alpha, weights[:, :, -1])
         for b, n in enumerate(((n_frames + 1) // 2).tolist()):
@@ -495,7 +495,7 @@ def test_the_guided_attention_loss_is_its_formula_written_as_loops(decoder):
         symbols = [i for i in tgt[b].tolist() if i != speech.PADDING_IDX]
         N, T = len(symbols) - 1, (int(n_frames[b]) + 1) // 2
         heard = model.encoder(mels[b : b + 1, : n_frames[b]], n_frames[b : b + 1])
-        _, A = model.decoder.forward_with_weights(tgt[b : b + 1, :N], *heard)
+        _, A = model.decoder(tgt[b : b + 1, :N], *heard, need_weights=True)
         assert A.shape == (1, 2, N, T)
         for head, n, t in itertools.product(range(2), range(1, N + 1), range(1, T + 1)):
             W = 1 - math.exp(-((n / N - t / T) ** 2) / (2 * 0.2**2))
@@ -530,7 +530,7 @@ def test_guided_attention_keeps_the_attention_near_the_diagonal(decoder):
             (loss / n_symbols).backward()
             optimizer.step()
         mels, n_frames, tgt = batch
-        _, alpha = model.eval().decoder.forward_with_weights(tgt[:, :-1], *model.encoder(mels, n_frames))
+        _, alpha = model.eval().decoder(tgt[:, :-1], *model.encoder(mels, n_frames), need_weights=True)
         n_symbols = (tgt[:, 1:] != speech.PADDING_IDX).sum(dim=1)
         return utils.guided_attention_loss(alpha, n_symbols, (n_frames + 1) // 2) / n_symbols.sum()
 
@@ -543,9 +543,16 @@ def test_without_the_option_no_weights_are_computed_and_the_loss_has_the_same_bi
     (batch,) = recogniser.batches("cpu").epoch(torch.Generator().manual_seed(0))
     mels, n_frames, tgt = batch
     expected, _ = utils.sequence_loss(model.train()(mels, n_frames, tgt[:, :-1]), tgt[:, 1:], speech.PADDING_IDX, 0.1)
-    monkeypatch.setattr(models.MultiHeadAttention, "attend_with_weights", None)
+    attend, asked = models.MultiHeadAttention.attend, []
+
+    def recorded(self, query, keys, values, mask=None, need_weights=False):
+        asked.append(need_weights)
+        return attend(self, query, keys, values, mask, need_weights)
+
+    monkeypatch.setattr(models.MultiHeadAttention, "attend", recorded)
     loss, _ = recogniser.batch_loss(model, batch)
     assert torch.equal(loss, expected)
+    assert asked and not any(asked)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

@@ -2,13 +2,15 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 from conftest import one_line_error
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data import translation
+from data import sources, text, translation
+from data.bundled import translation as bundled_translation
 from data.text import EVAL_MAX_LENGTH, normalize, shorter_than
 
 NORMAL_FORMS = {
@@ -25,16 +27,16 @@ NORMAL_FORMS = {
 }
 
 
-@pytest.mark.parametrize("text", NORMAL_FORMS)
-def test_the_normal_form_is_the_courses(text):
-    assert normalize(text) == NORMAL_FORMS[text]
+@pytest.mark.parametrize("sentence", NORMAL_FORMS)
+def test_the_normal_form_is_the_courses(sentence):
+    assert normalize(sentence) == NORMAL_FORMS[sentence]
 
 
 @given(st.text())
 @example("a.b ! ?c")
 @example("ſﬁKÅ")
-def test_a_normal_form_has_few_characters_and_is_its_own(text):
-    normal = normalize(text)
+def test_a_normal_form_has_few_characters_and_is_its_own(sentence):
+    normal = normalize(sentence)
     assert set(normal) <= set("abcdefghijklmnopqrstuvwxyz .!?")
     assert normal == normal.strip()
     assert "  " not in normal
@@ -43,9 +45,9 @@ def test_a_normal_form_has_few_characters_and_is_its_own(text):
 
 
 @given(st.text())
-def test_the_split_is_the_last_digit_of_the_sha256(text):
-    last_digit = str(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))[-1]
-    assert translation.split_of(text) == {"0": "test", "1": "val"}.get(last_digit, "train")
+def test_the_split_is_the_last_digit_of_the_sha256(sentence):
+    last_digit = str(int.from_bytes(hashlib.sha256(sentence.encode()).digest(), "big"))[-1]
+    assert translation.split_of(sentence) == {"0": "test", "1": "val"}.get(last_digit, "train")
 
 
 def test_the_split_of_known_sentences_does_not_move():
@@ -60,8 +62,8 @@ def test_a_tenth_is_test_and_a_tenth_validation():
         assert splits.count(split) == pytest.approx(share * n, abs=5 * (share * (1 - share) * n) ** 0.5)
 
 
-def parse(text):
-    content = text if isinstance(text, bytes) else text.encode()
+def parse(lines):
+    content = lines if isinstance(lines, bytes) else lines.encode()
     return translation.parse_pairs(content, "corpus.txt")
 
 
@@ -77,10 +79,40 @@ def test_lines_are_read_as_users_write_them(capsys):
 
 
 def test_a_side_without_letters_is_left_out_with_a_warning(capsys):
-    assert parse("8:30\tLas ocho.\nGo.\tVe.\n日本\t日本\nGo.\t\n") == [("go .", "ve .")]
+    assert parse("8:30\tLas ocho.\nGo.\tVe.\n7\t7\nGo.\t\n") == [("go .", "ve .")]
     warning = capsys.readouterr().err
     assert warning.startswith("warning: corpus.txt: left out 3 pairs")
     assert warning.count("\n") == 1
+
+
+def test_pairs_that_lose_most_of_their_letters_are_counted_and_kept(capsys):
+    lines = ["Go.\tVe.\n"] * 3 + ["Go.\tПоди!\n", "Él vería.\tAño, años; él está.\n", "Go 日本 to.\tVe.\n"]
+    pairs = parse("".join(lines))
+    assert pairs[3:] == [("go .", "!"), ("el veria .", "ano anos el esta ."), ("go to .", "ve .")]
+    assert capsys.readouterr().err.count("1 of the 6 pairs lose most of their letters") == 1
+
+
+@pytest.mark.parametrize(("n_lost", "is_refused"), [(9, False), (10, True)])
+def test_a_file_that_loses_nearly_all_letters_is_refused(n_lost, is_refused, capsys):
+    lines = "Go.\tПоди!\n" * n_lost + "Go.\tVe.\n" * (10 - n_lost)
+    if is_refused:
+        with one_line_error("corpus.txt", f"{n_lost} of the 10 pairs", "Latin letters"):
+            parse(lines)
+    else:
+        assert len(parse(lines)) == 10
+
+
+def test_the_bundled_pairs_are_made_anew_when_the_code_that_normalises_them_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "CACHE_DIR", tmp_path / "cache")
+    monkeypatch.setattr(bundled_translation, "generate", lambda max_length: made.append(max_length) or [("a", "b")])
+    made, changed = [], tmp_path / "text.py"
+    for _ in range(2):
+        assert translation._bundled_pairs(20) == [("a", "b")]
+    assert made == [20]
+    changed.write_bytes(Path(text.__file__).read_bytes() + b"# changed\n")
+    monkeypatch.setattr(text, "__file__", str(changed))
+    translation._bundled_pairs(20)
+    assert made == [20, 20]
 
 
 @pytest.mark.parametrize(

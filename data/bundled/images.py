@@ -28,7 +28,7 @@ GRID = np.arange(SIDE, dtype=np.int32) * PIXEL + PIXEL // 2  # the pixels' centr
 
 
 def generate(dataset):
-    """The bundled data for `dataset`, a key of `editions.EDITIONS`, as a dict of arrays with MedMNIST's keys.
+    """The bundled data for `dataset`, a key of `editions.DATASETS`, as a dict of arrays with MedMNIST's keys.
 
     Returns `train_images`, `train_labels`, `val_images`, ..., all uint8: images (n_images, 28, 28), labels
     (n_images,), or (n_images, 1) for OCTMNIST, as MedMNIST publishes it. Classes are in the order of the edition.

@@ -4,14 +4,13 @@
 """
 
 import os
-import re
 import shutil
 import sys
 
-import options
-import safe_io
+import files
+from data import sources
 from data.fetch import download
-from options import UserError
+from options import Interrupted, UserError
 
 TITLE = "LJ Speech"
 HOMEPAGE = "https://keithito.com/LJ-Speech-Dataset/"
@@ -24,7 +23,6 @@ ARCHIVE_SHA256 = "be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8a
 UNPACKED_BYTES = 3_840_000_000
 N_CLIPS = 13_100
 METADATA, README, WAVS = "metadata.csv", "README", "wavs"
-WANTED = re.compile(rf"{FOLDER_NAME}/({METADATA}|{README}|{WAVS}/LJ[0-9]{{3}}-[0-9]{{4}}\.wav)")
 PARTIAL_NAME = f"{ARCHIVE_NAME}.part"  # what has come of the archive, in the data folder
 
 SOURCE_HELP = (
@@ -41,7 +39,7 @@ def install(args):
     """
     path = args.data_dir / FOLDER_NAME
     if os.path.lexists(path) and not args.force:
-        n_bytes = check(path, "-force replaces it")
+        n_bytes = check(path, download.REPLACING)
         print(f"{TITLE} is there; -force replaces it")
     else:
         partial = args.data_dir / PARTIAL_NAME
@@ -52,13 +50,13 @@ def install(args):
                 else:
                     take(args.source, folder)
                 n_bytes = check(folder / FOLDER_NAME, ADVICE)
-                download.put_in_place(folder / FOLDER_NAME, path, folder)
+                download.put_in_place([(folder / FOLDER_NAME, path)], folder)
                 if args.source is None:
                     partial.unlink()
         except KeyboardInterrupt:
             if args.source is not None:
                 raise
-            raise options.Interrupted("the same command goes on where it stopped") from None
+            raise Interrupted("the same command goes on where it stopped") from None
     print(f"{path}: {N_CLIPS:,} clips, {download.gigabytes(n_bytes)}")
 
 
@@ -82,6 +80,7 @@ def take(source, folder):
     if os.path.isdir(source):
         copy(source / FOLDER_NAME if os.path.isdir(source / FOLDER_NAME) else source, folder)
     elif os.path.isfile(source) and os.access(source, os.R_OK):
+        sources.refuse_archive(source, "-source", is_read=(".bz2",))
         need_space(folder)
         digest = download.file_hash(source)
         if digest != ARCHIVE_SHA256:
@@ -95,7 +94,7 @@ def take(source, folder):
 
 
 def need_space(folder, n_missing=0):
-    """Say how much space the set and `n_missing` bytes of its archive need, and raise `UserError` if that is not free."""
+    """Say how much space the set and `n_missing` bytes of its archive need; raises `UserError` if it is not free."""
     n_bytes = UNPACKED_BYTES + n_missing
     archive = f", of these {download.gigabytes(n_missing)} for the archive until it is unpacked" if n_missing else ""
     print(f"{TITLE} needs {download.gigabytes(n_bytes)} in {folder.parent}{archive}", flush=True)
@@ -105,7 +104,7 @@ def need_space(folder, n_missing=0):
 def unpack(archive, folder):
     """Unpack the verified archive in `folder`."""
     print(f"unpacking {archive.name}, which takes some minutes", flush=True)
-    download.untar(archive, folder, WANTED, N_CLIPS + 2, UNPACKED_BYTES)
+    download.untar(archive, folder, UNPACKED_BYTES)
 
 
 def copy(source, folder):
@@ -119,26 +118,25 @@ def copy(source, folder):
     )
     need_space(folder)
     (folder / FOLDER_NAME / WAVS).mkdir(parents=True)
-    names = [METADATA, README, *(f"{WAVS}/{name}" for name in sorted(os.listdir(source / WAVS)))]
-    for name in tqdm(names, desc="copying", disable=not sys.stderr.isatty()):
-        if WANTED.fullmatch(f"{FOLDER_NAME}/{name}") and os.path.isfile(source / name):
+    sounds = [f"{WAVS}/{name}" for name in sorted(os.listdir(source / WAVS)) if name.endswith(".wav")]
+    for name in tqdm([METADATA, README, *sounds], desc="copying", disable=not sys.stderr.isatty()):
+        if os.path.isfile(source / name):
             shutil.copyfile(source / name, folder / FOLDER_NAME / name)
 
 
 def check(folder, advice):
-    """Bytes of all clips. Raises `UserError`, which ends in `advice`, unless metadata.csv and all of its clips are there."""
+    """Bytes of all clips; raises `UserError`, which ends in `advice`, unless metadata.csv and all clips are there."""
     try:
-        lines = safe_io.read_bytes(folder / METADATA).splitlines()
+        lines = files.read_bytes(folder / METADATA).splitlines()
         with os.scandir(folder / WAVS) as entries:
-            sizes = {
-                entry.name: entry.stat().st_size for entry in entries if entry.is_file() and os.access(entry, os.R_OK)
-            }
+            readable = [entry for entry in entries if entry.is_file() and os.access(entry, os.R_OK)]
+            sizes = {entry.name: entry.stat().st_size for entry in readable}
     except OSError as error:
-        raise UserError(f"{folder} is not {TITLE} ({error.strerror}: {error.filename}); {advice}") from error
+        reason = f"{error.strerror}: {error.filename}"
+        raise UserError(f"{folder} is not {TITLE} ({reason}); {advice}") from error
     ids = {line.partition(b"|")[0].decode("ascii", "replace") for line in lines}
     clips = [size for id in ids if (size := sizes.get(f"{id}.wav"))]  # an empty file is no clip
     if (len(lines), len(clips)) != (N_CLIPS, N_CLIPS):
-        raise UserError(
-            f"{folder} has {len(lines):,} lines in {METADATA} and the WAV files of {len(clips):,}, not {N_CLIPS:,}; {advice}"
-        )
+        found = f"{len(lines):,} lines in {METADATA} and the WAV files of {len(clips):,}"
+        raise UserError(f"{folder} has {found}, not {N_CLIPS:,}; {advice}")
     return sum(clips)

@@ -1,7 +1,8 @@
 """Sydney-Captions and UCM-Captions (Qu et al., 2016): a copy that was fetched by hand is checked and put in its place.
 
-There is no stable address to fetch them from. What a copy must have is known: which images are in which split, and how many.
-UCM-Captions describes the images of UC Merced Land Use (Yang and Newsam, 2010) under numbers; its own archive is taken as well.
+There is no stable address to fetch them from. A copy is checked by the published number of images in each split.
+UCM-Captions names the images of UC Merced Land Use (Yang and Newsam, 2010) by numbers. UC Merced's own archive is
+taken as well.
 """
 
 import os
@@ -12,8 +13,8 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
-import safe_io
-from data import captions
+import files
+from data import captions, sources
 from data.fetch import download
 from options import UserError
 
@@ -34,15 +35,13 @@ def install(args):
         name, json_path = find_captions(paths, read, folder, args)
         examples = captions.read_json(json_path)
         target = args.data_dir / name
-        if (target / captions.IMAGES_NAME).exists() and not args.force:
-            raise UserError(f"{target} is there; -force replaces it")
+        if not args.force and target.exists() and set(os.listdir(target)) - {captions.JSON_NAME}:
+            raise UserError(f"{target} is there; {download.REPLACING}")
         new = folder / name
         (new / captions.IMAGES_NAME).mkdir(parents=True)
         shutil.copyfile(json_path, new / captions.JSON_NAME)
         copy_images(paths, read, examples, new / captions.IMAGES_NAME, args.source)
-        if target.exists():
-            os.replace(target, folder / "replaced")
-        os.replace(new, target)
+        download.put_in_place([(new, target)], folder)
     sizes = {split: len(part) for split, part in examples.items()}
     shown = ", ".join(f"{sizes[split]:,} {captions.SPLIT_NAMES[split]}" for split in captions.SPLITS)
     print(f"{target}: {sum(sizes.values()):,} images ({shown}), all of them decoded")
@@ -57,8 +56,9 @@ def opened(source):
         return
     if not source.is_file():
         raise UserError(f"there is no {source}; -source takes {SOURCE_HELP}")
+    sources.refuse_archive(source, "-source", is_read=(".zip",))
     with download.unpacking(source, "a set of captions"), zipfile.ZipFile(source) as archive:
-        safe_io.check_zip(archive)
+        files.check_zip(archive)
         sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
         yield sorted(sizes), lambda path: limited(path, sizes[path], lambda: archive.read(path))
 
@@ -70,7 +70,10 @@ def limited(path, size, read):
 
 
 def find_captions(paths, read, folder, args):
-    """The name of the set and a path of its dataset.json, which is in the source or, for UC Merced's archive, in its place."""
+    """The name of the set and the path of its dataset.json.
+
+    That file is in the source or, for UC Merced's own images, in the data folder already.
+    """
     found = [path for path in paths if PurePosixPath(path).name == captions.JSON_NAME]
     if len(found) > 1:
         raise UserError(f"{args.source} has {len(found)} files {captions.JSON_NAME}; name the folder of one set")
@@ -96,8 +99,8 @@ def find_captions(paths, read, folder, args):
 def uc_merced(paths):
     """The images of UC Merced's archive among some paths: a dict from UCM-Captions' file names to paths.
 
-    Number n is image (n - 1) mod 100 of class (n - 1) div 100, the classes in alphabetical order; only of the first class,
-    agricultural, it is image n mod 100.
+    Number n is image (n - 1) mod 100 of class (n - 1) div 100, with the classes in alphabetical order. Only in the
+    first class, agricultural, it is image n mod 100.
     """
     found = {match.groups(): path for path in paths if (match := UC_MERCED.search(path))}
     classes = sorted({class_name for class_name, _ in found})

@@ -5,9 +5,10 @@ grows every few months, so there is no hash to expect: its structure is verified
 """
 
 import os
-import shutil
+import zipfile
 
-from data import text, translation
+import files
+from data import sources, text, translation
 from data.fetch import download
 from options import UserError
 
@@ -30,7 +31,7 @@ def install(args):
     paths = {split: args.data_dir / name for split, name in translation.FILE_NAMES.items()}
     if not args.force and all(map(os.path.exists, paths.values())):  # False, and no exception, in a closed folder
         splits = {split: translation.read_pairs(path) for split, path in paths.items()}
-        print("the three files are there and were read; -force replaces them")
+        print("the three files are there and were read; -force would replace them")
     else:
         corpus = args.data_dir / translation.CORPUS_NAME
         if not args.force:
@@ -44,32 +45,29 @@ def refuse_to_replace(paths, source):
     """Raise `UserError` if one of the files is there; the source itself may be: it gets its own bytes again."""
     for path in filter(os.path.exists, paths):
         if source is None or not os.path.exists(source) or not os.path.samefile(source, path):
-            raise UserError(f"{path} is there, but not all that belongs to it; -force replaces what is there")
+            raise UserError(f"{path} is there, but not all that belongs to it; {download.REPLACING}")
 
 
 def write(corpus, args):
     """Write the whole corpus to the path `corpus`, its splits beside it, and return these."""
     with download.workspace(corpus.parent) as folder:
-        new_corpus = folder / corpus.name
         if args.source is None:
-            pairs = fetch(new_corpus, args.url, args.timeout)
+            content, pairs = fetch(folder, args.url, args.timeout)
         else:
-            pairs = read_source(args.source, new_corpus)
+            content, pairs = read_source(args.source)
+        origin = args.source or ARCHIVE_NAME
         if len(pairs) < MIN_PAIRS:
-            raise UserError(
-                f"{args.source or ARCHIVE_NAME} has {len(pairs):,} sentence pairs, fewer than the {MIN_PAIRS:,} of any "
-                f"published {ARCHIVE_NAME}: it was cut; {ADVICE}"
-            )
+            expected = f"fewer than the {MIN_PAIRS:,} of any published {ARCHIVE_NAME}"
+            raise UserError(f"{origin} has {len(pairs):,} sentence pairs, {expected}: it was cut; {ADVICE}")
         splits = translation.split_pairs(pairs)
         for split, members in splits.items():
             if not members:
-                raise UserError(
-                    f"{args.source or ARCHIVE_NAME} has no {split} pair with both sides under "
-                    f"{text.EVAL_MAX_LENGTH} characters; -source takes {SOURCE_HELP}"
-                )
+                short = f"with both sides under {text.EVAL_MAX_LENGTH} characters"
+                raise UserError(f"{origin} has no {split} pair {short}; -source takes {SOURCE_HELP}")
+        files.write_bytes(folder / corpus.name, content)
         translation.write_split(splits, folder)
-        for name in (corpus.name, *translation.FILE_NAMES.values()):  # all are whole before the first takes its place
-            os.replace(folder / name, corpus.parent / name)
+        names = (corpus.name, *translation.FILE_NAMES.values())
+        download.put_in_place([(folder / name, corpus.parent / name) for name in names], folder)
     which = KNOWN_SIZES.get(len(pairs), "not the package of May 2018")
     print(f"{corpus}: {len(pairs):,} pairs ({which}), SHA-256 {download.file_hash(corpus)}")
     print(
@@ -79,32 +77,42 @@ def write(corpus, args):
     return splits
 
 
-def fetch(corpus, url, timeout):
-    """Fetch the archive from the base URL `url` (None: the homepage) and write its `spa.txt` to `corpus`: its pairs."""
+def fetch(folder, url, timeout):
+    """Fetch the archive from the base URL `url` (None: the homepage): the bytes of its `spa.txt`, and the pairs."""
     base_url = url or HOMEPAGE
     try:
-        (archive,) = download.fetch_files([base_url], {ARCHIVE_NAME: None}, corpus.parent, timeout)
-        pairs = unpack(archive, corpus, origin=base_url + ARCHIVE_NAME)
+        (archive,) = download.fetch_files([base_url], {ARCHIVE_NAME: None}, folder, timeout)
+        return unpack(archive, origin=base_url + ARCHIVE_NAME)
     except UserError as error:
         raise UserError(f"{translation.TITLE} did not come: {error}; {ADVICE}") from error
-    return pairs
 
 
-def read_source(source, corpus):
-    """Copy a local text file, or the `spa.txt` of a local archive, to `corpus`: its pairs."""
+def read_source(source):
+    """The bytes of a local text file, or of the `spa.txt` in a local archive, and its pairs."""
     if not (os.path.isfile(source) and os.access(source, os.R_OK)):
         raise UserError(f"{source} is not a file that can be read; -source takes {SOURCE_HELP}")
+    sources.refuse_archive(source, "-source", is_read=(".zip",))
     with open(source, "rb") as file:
         if source.suffix.lower() == ".zip" or file.read(len(ZIP_START)) == ZIP_START:
-            return unpack(source, corpus, origin=source)
+            return unpack(source, origin=source)
     if source.stat().st_size > MAX_CORPUS:
         raise UserError(f"{source} has more than {MAX_CORPUS:,} bytes; -source takes {SOURCE_HELP}")
-    shutil.copyfile(source, corpus)
-    return translation.parse_pairs(corpus.read_bytes(), source)
+    content = files.read_bytes(source)
+    return content, translation.parse_pairs(content, source)
 
 
-def unpack(archive, corpus, origin):
-    """Write the `spa.txt` of an archive to `corpus`: its pairs. `origin` names the archive in messages."""
-    download.unzip_member(archive, translation.CORPUS_NAME, corpus, MAX_CORPUS, origin)
+def unpack(archive, origin):
+    """The bytes of the `spa.txt` in an archive, in whatever folder it lies there, and its pairs.
+
+    origin: names the archive in messages.
+    """
+    name = translation.CORPUS_NAME
+    with download.unpacking(origin, name), zipfile.ZipFile(archive) as zip_file:
+        found = [member for member in zip_file.infolist() if member.filename.rpartition("/")[2] == name]
+        if len(found) != 1:
+            raise ValueError(f"it has {len(found)} files {name}")
+        if found[0].file_size > MAX_CORPUS:
+            raise ValueError(f"its {name} has more than {MAX_CORPUS:,} bytes")
+        content = zip_file.read(found[0])
     print(f"{ARCHIVE_NAME}: SHA-256 {download.file_hash(archive)}")
-    return translation.parse_pairs(corpus.read_bytes(), f"{translation.CORPUS_NAME} of {origin}")
+    return content, translation.parse_pairs(content, f"{name} of {origin}")

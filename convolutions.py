@@ -1,8 +1,18 @@
-"""Questions 2.1 and 2.3 of 2021-22: what a convolution commutes with, and which of its filters respond to edges."""
+"""What a convolution commutes with, and which of its filters respond to edges (2021-22, Questions 2.1 and 2.3)."""
 
 import torch
 
 from data.images import to_pixels
+from options import UserError
+
+
+def find(model, name):
+    """The convolution called `name`, as Python writes it: `conv1`, or `convblock1[0]` inside an `nn.Sequential`."""
+    path = name.replace("[", ".").replace("]", "")
+    convolutions = {key: module for key, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)}
+    if path not in convolutions:
+        raise UserError(f"the network has no convolution called {name}; it has {', '.join(convolutions)}")
+    return convolutions[path]
 
 
 @torch.no_grad()

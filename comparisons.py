@@ -1,0 +1,296 @@
+"""Comparisons: several learning rates or seeds of a script, several searches of a trained network, two networks of a question.
+
+Several learning rates or seeds are runs of the same script, side by side as processes. Learning rates are compared on
+validation, and only the best one is tested.
+"""
+
+import itertools
+import queue
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+import files
+import options
+import runs
+import utils
+from experiment import PREDICTION_COLUMNS, PREDICTIONS
+from metrics import format_interval
+from options import SEVERAL, Interrupted, UserError, command_line
+
+LABELS = {"learning_rate": "lr", "seed": "seed"}  # of the compared options, on screen and in figures
+
+
+def single(experiment):
+    """The experiment with one learning rate and one seed; where there are several, they are compared first.
+
+    Of several learning rates the best on validation is left. Returns None if nothing is left to do: all seeds are tested, or
+    the best rate is not to be tested.
+    """
+    distinct = {name: list(dict.fromkeys(getattr(experiment.args, name))) for name in SEVERAL}
+    experiment = experiment.with_options(**distinct)
+    args = experiment.args
+    if options.world_size() > 1 and max(map(len, distinct.values())) > 1:
+        raise UserError("several processes train one network: give one -learning_rate and one -seed")
+    if len(args.learning_rate) > 1:
+        best = compare(experiment)["best"]["learning_rate"]
+        if args.skip_test:
+            return None
+        name = args.run_name and f"{args.run_name}, {LABELS['learning_rate']} {decimal(best)}"  # as `compare` names it
+        experiment = experiment.with_options(learning_rate=[best], resume="auto", run_name=name)
+    if len(args.seed) > 1:
+        compare(experiment)
+        return None
+    return experiment.with_options(learning_rate=experiment.args.learning_rate[0], seed=args.seed[0])
+
+
+def compare(experiment):
+    """Make one run of each learning rate and seed; write, draw and print the comparison, and return its result.
+
+    A run that fails does not take the others down.
+    """
+    args = experiment.args
+    children = make_children(experiment)
+    commands = {label: [sys.executable, sys.argv[0], *command_line(child.args)] for label, child in children.items()}
+    jobs = max(1, runs.n_cpus() // (args.threads or experiment.max_threads))
+    errors = run_side_by_side(commands, jobs)
+    entries, histories = collect(experiment, children, errors)
+    result = summarise(experiment, children, entries)
+    folder, title = experiment.folder("comparison"), utils.data_title(experiment.data)
+    with runs.open_run(folder, experiment.config("comparison"), args.resume and "auto") as run:
+        labels = {"train_loss": "Training loss", experiment.score: f"Validation {experiment.score_name}"}
+        for name, ylabel in labels.items():
+            curves = {label: [line[name] for line in history] for label, history in histories.items()}
+            utils.plot_curves(folder / f"{name}.pdf", curves, ylabel, title)
+        run.finish(**result)
+    report(experiment, result)
+    print(f"written to {folder}")
+    return result
+
+
+def best_rate(experiment):
+    """The learning rate that is best for an experiment; its rates are compared if that is still to be done."""
+    found = experiment.finished("comparison")
+    if not found:
+        print("the learning rates of the plain network are compared first", flush=True)
+        compare(experiment)
+        found = experiment.finished("comparison")
+    rate = files.read_json(found[0].folder / runs.RESULT, "best", "learning_rate", of=float)
+    print(f"learning rate {rate:g}, the best of the comparison in {found[0].folder}", flush=True)
+    return rate
+
+
+def compared_options(args):
+    """The names of the options that have several values."""
+    return [name for name in SEVERAL if len(getattr(args, name)) > 1]
+
+
+def make_children(experiment):
+    """An experiment for each combination of the values, a dict from its label. Only where seeds alone differ they are tested."""
+    args, over = experiment.args, compared_options(experiment.args)
+    skip_test, resume = over != ["seed"] or args.skip_test, args.resume and "auto"
+    children = {}
+    for values in itertools.product(*(getattr(args, name) for name in SEVERAL)):
+        label = ", ".join(f"{LABELS[name]} {decimal(value)}" for name, value in zip(SEVERAL, values) if name in over)
+        name = args.run_name and f"{args.run_name}, {label}"
+        changes = dict(zip(SEVERAL, values)) | {"skip_test": skip_test, "resume": resume, "run_name": name}
+        children[label] = experiment.with_options(**changes)
+    return children
+
+
+def collect(experiment, children, errors):
+    """What the runs have reached: a list with an entry for each, and the histories of those that did not fail, by label."""
+    entries, histories, score = [], {}, experiment.score
+    for label, child in children.items():
+        entry = {name: getattr(child.args, name) for name in SEVERAL} | {"run": child.folder().name}
+        entry |= {"error": errors[label], score: None, "test": None}
+        if entry["error"] is None:
+            result = runs.read_result(child.folder())
+            last = result["history"][-1]
+            entry |= {score: result[score], "last": last[score], "last_train_loss": last["train_loss"]}
+            entry["test"] = experiment.test_score(result) if result["test"] else None
+            histories[label] = result["history"]
+        entries.append(entry)
+    return entries, histories
+
+
+def summarise(experiment, children, entries):
+    """The result of a comparison: mean and range over the seeds of each learning rate, and the best rate."""
+    over, score = compared_options(experiment.args), experiment.score
+    finished = [entry for entry in entries if entry["error"] is None]
+    if not finished:
+        raise UserError(f"no run could be made: {entries[0]['error'].split(': error: ')[-1]}")
+    rates = dict.fromkeys(entry["learning_rate"] for entry in finished)
+    of_rate = {rate: [entry for entry in finished if entry["learning_rate"] == rate] for rate in rates}
+    values = [{"learning_rate": rate} | spread([e[score] for e in of_rate[rate]]) for rate in rates]
+    best = (max if experiment.maximize else min)(values, key=lambda value: value["mean"])
+    is_tested = all(entry["test"] is not None for entry in finished)
+    return {
+        "question": experiment.question,
+        "title": experiment.data.title,
+        "bundled": experiment.data.bundled,
+        **experiment.facts(),
+        "over": over,
+        "score": score,
+        "entries": entries,
+        "values": values,
+        "best": of_rate[best["learning_rate"]][0],
+        "test": spread([entry["test"] for entry in finished]) if is_tested else None,
+        "pooled": experiment.pooled(list(children.values())) if is_tested and len(finished) == len(entries) else {},
+    }
+
+
+def decimal(number):
+    """A number without an exponent: 0.00001 and not 1e-05."""
+    return np.format_float_positional(number, trim="-") if isinstance(number, float) else str(number)
+
+
+def spread(scores):
+    """The mean and the range of the values of some scores."""
+    values = [score["value"] for score in scores]
+    return {"n": len(values), "mean": statistics.fmean(values), "low": min(values), "high": max(values)}
+
+
+def report(experiment, result):
+    """Print each run of a comparison, and what it says of the learning rates or of the seeds."""
+    name, bundled = experiment.score_name, " (bundled data)" if result["bundled"] else ""
+    for entry in result["entries"]:
+        label = ", ".join(f"{LABELS[option]} {decimal(entry[option])}" for option in result["over"])
+        shown = entry["error"] or f"validation {name} {entry[result['score']]['value']:.4f}"
+        shown += f", test {entry['test']['value']:.4f}" if entry["test"] else ""
+        print(f"{label}: {shown}{bundled}")
+    for kind, score in [("validation", value) for value in result["values"]] + [("test", result["test"])]:
+        if score is not None and score["n"] > 1:
+            rate = f"learning rate {decimal(score['learning_rate'])}, " if "learning_rate" in score else ""
+            span = f"{score['mean']:.4f} ({score['low']:.4f} to {score['high']:.4f})"
+            print(f"{rate}{kind} {name}, mean and range of {score['n']} seeds: {span}{bundled}")
+    for label, score in result["pooled"].items():
+        print(f"{label}, {len(result['entries'])} seeds: {format_interval(score, sign='+')}{bundled}")
+    if "learning_rate" in result["over"]:
+        print(f"best on validation: learning rate {decimal(result['best']['learning_rate'])}{bundled}")
+
+
+def run_side_by_side(commands, jobs):
+    """Run command lines as processes, at most `jobs` at a time, and pass on their lines as they come, labelled.
+
+    Args:
+        commands: dict from a label to the argument list of a process.
+        jobs: how many run at the same time.
+
+    Returns a dict from label to None, or to the last line that a process wrote to stderr if it failed. Whatever ends the
+    caller (Ctrl-C, a reader that went away) ends the processes first.
+    """
+    outcomes, processes, lines, starting = {}, [], queue.Queue(), threading.Lock()
+    width = max(map(len, commands))
+    is_over = False
+
+    def follow(label, command):
+        try:
+            with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+                with starting:
+                    if is_over:
+                        return
+                    command = list(map(str, command))
+                    process = subprocess.Popen(
+                        command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
+                    )
+                    processes.append(process)
+                for line in process.stdout:
+                    lines.put(f"{label:<{width}}  {line}")
+                outcomes[label] = None
+                if process.wait() != 0:
+                    errors.seek(0)
+                    said = [line.strip() for line in errors if line.strip() and not line.startswith("warning:")]
+                    outcomes[label] = said[-1] if said and process.returncode > 0 else "it was killed"
+        except OSError as error:
+            outcomes[label] = f"it could not be started ({error.strerror})"
+        finally:
+            lines.put(None)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for item in commands.items():
+            pool.submit(follow, *item)
+        try:
+            n_running = len(commands)
+            while n_running:  # printed by the main thread, which sees a closed pipe and an interrupt
+                line = lines.get()
+                if line is None:
+                    n_running -= 1
+                else:
+                    print(line, end="", flush=True)
+        except BaseException as error:
+            with starting:
+                is_over = True
+                for process in processes:
+                    process.terminate()
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted("the same command with -resume goes on where each run stopped") from None
+            raise
+    return outcomes
+
+
+def counterpart(experiment, **changes):
+    """The newest tested run of the same data whose options differ in these alone, a `runs.Found`; None if there is none."""
+    for run in experiment.with_options(**changes).finished():
+        if runs.read_result(run.folder)["test"]:
+            return run
+    shown = ", ".join(f"{name} {value}" for name, value in changes.items())
+    print(f"not compared with the network with {shown}: it is not tested yet on these data")
+    return None
+
+
+def minus_counterpart(experiment, sources, hyps, run, **changes):
+    """The tested run whose options differ in these alone minus this `run`, paired, on the test set; None without such a run.
+
+    sources, hyps: the inputs of the test set and this run's texts. Draws the validation score of both by epoch.
+    """
+    other = counterpart(experiment, **changes)
+    if other is None:
+        return None
+    ((name, value),) = changes.items()
+    histories = {getattr(experiment.args, name): run.result["history"], value: other.result["history"]}
+    if all(experiment.score in lines[0] for lines in histories.values()):
+        curves = {label: [line[experiment.score] for line in lines] for label, lines in histories.items()}
+        ylabel = f"Validation {experiment.score_name}"
+        utils.plot_curves(run.folder / "both.pdf", curves, ylabel, utils.data_title(experiment.data))
+    table = files.read_table(other.folder / PREDICTIONS, PREDICTION_COLUMNS)
+    theirs = {row["source"]: row["prediction"] for row in table}
+    differences = experiment.differences([theirs[source] for source in sources], hyps)
+    return {"run": other.folder.name, **changes, **differences}
+
+
+def search(experiment, model, run):
+    """Test the searches that the options ask for with the weights of this run; validation chooses their settings.
+
+    Returns the texts of all searches for the test set, a dict; empty if none is asked for, or the test is left out.
+    """
+    if not options.searches(experiment.args) or run.result["test"] is None:
+        return {}
+    test, texts = dict(run.result["test"]), {"greedy": experiment.decode(model, "test")}
+    for name, candidates in options.searches(experiment.args).items():
+        score, setting = best_search(experiment, model, candidates)
+        hyps = experiment.decode(model, "test", **setting)
+        differences = experiment.search_differences(hyps, texts)
+        test[name] = experiment.test_scores(hyps) | setting | {experiment.score: score} | differences
+        texts[name] = hyps
+    searched = {name: hyps for name, hyps in texts.items() if name != "greedy"}
+    examples = [e | {name: hyps[e["row"]] for name, hyps in searched.items()} for e in run.result["examples"]]
+    run.finish(test=test, examples=examples)
+    return texts
+
+
+def best_search(experiment, model, candidates):
+    """Of some settings of a search the best on validation, with its score; without validation the first, and None."""
+    scores = [experiment.score_of(experiment.decode(model, "val", **setting), "val") for setting in candidates]
+    if scores[0] is None:
+        return None, candidates[0]
+    for setting, score in zip(candidates, scores):
+        shown = ", ".join(f"{option} {value:g}" for option, value in setting.items())
+        print(f"{shown}: validation {experiment.score_name} {format_interval(score)}", flush=True)
+    best = max if experiment.maximize else min
+    return best(zip(scores, candidates), key=lambda pair: pair[0]["value"])

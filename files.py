@@ -1,0 +1,204 @@
+"""Files: written whole or not at all, and read without trusting them.
+
+A reader sees the old file or the new one, never a part of it. A damaged file ends in one line. No code ever runs from a
+file (`allow_pickle=False`, `weights_only=True`), and an archive that would fill the memory is refused by its declared
+size.
+numpy and torch are imported where they are used, so that scripts without them need not wait.
+"""
+
+import errno
+import io
+import json
+import lzma
+import os
+import stat
+import struct
+import tarfile
+import tokenize
+import zipfile
+import zlib
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from options import UserError
+
+MAX_UNPACKED = 2**30  # bytes; the course's Kuzushiji-MNIST.npz, 70,000 x 784 float64, has 440 MB
+RETRAIN = "run again without -resume"  # advice for a damaged file of a run
+
+# What gzip, tarfile, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged or
+# is something else, besides `OSError`.
+DAMAGED = (
+    EOFError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    tarfile.TarError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def reason_of(error):
+    """Why a file could not be read or written, in a few words on one line."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split()) or type(error).__name__
+
+
+@contextmanager
+def writing(path):
+    """Inside the block the system's refusal to write becomes a `UserError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({reason_of(error)}); name another folder or make room there") from error
+
+
+@contextmanager
+def atomic_path(path):
+    """A temporary path beside `path`; it is flushed to the disk and renamed onto `path` if the block succeeds.
+
+    Raises `UserError` where the folder cannot be written. What the block itself raises passes as it is.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path):  # an unwritable folder shows here, before the work of the block
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+        yield temporary
+        with writing(path):
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError):  # a folder that is missing or read-only, where there is nothing to remove
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path, content):
+    """Write the whole content of a file, atomically."""
+    with atomic_path(path) as new_path, writing(path):
+        new_path.write_bytes(content)
+
+
+def write_text(path, text):
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path, value):
+    """Write `value` as JSON, atomically; nan and infinity are refused, since JSON has neither."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path, header, rows):
+    """Write a text file of columns separated by tabs, atomically."""
+    write_text(path, "".join("\t".join(map(str, row)) + "\n" for row in (header, *rows)))
+
+
+def write_arrays(path, arrays, compress=False):
+    """Write a dict of arrays as .npz, atomically; to compress large arrays of floats takes long and gains little."""
+    import numpy as np
+
+    content = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(content, **arrays)
+    write_bytes(path, content.getbuffer())
+
+
+def write_state(path, state):
+    """Write tensors and plain values for `read_state`, atomically."""
+    import torch
+
+    content = io.BytesIO()  # torch's own writer raises a RuntimeError on a full disk
+    torch.save(state, content)
+    write_bytes(path, content.getbuffer())
+
+
+def require_regular(path):
+    """Raise `OSError` unless `path` is a plain file, or a link to one: a pipe never ends, and a device neither."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, os.strerror(code) if code == errno.EISDIR else "Not a regular file", str(path))
+
+
+def read_bytes(path):
+    """The content of a plain file; raises `OSError`."""
+    require_regular(path)
+    return Path(path).read_bytes()
+
+
+def read_json(path, *keys, of=object):
+    """The value of a JSON file that a run wrote, or the one inside it that `keys` lead to.
+
+    Raises `UserError` if the file is no JSON, has no such value, or if the value is not of the type `of`.
+    """
+    try:
+        value = json.loads(read_bytes(path).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({reason_of(error)}); {RETRAIN}") from error
+    try:
+        for key in keys:
+            value = value[key]
+    except (KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{path} has no {'.'.join(map(str, keys))}; {RETRAIN}") from error
+    if not isinstance(value, of):
+        raise UserError(f"{path}: {'.'.join(map(str, keys)) or 'it'} is no {of.__name__}; {RETRAIN}")
+    return value
+
+
+def read_table(path, header):
+    """The rows that `write_table` wrote, a dict from column to text each; raises `UserError` for another file."""
+    try:
+        first, *lines = read_bytes(path).decode("utf-8").replace("\r\n", "\n").split("\n")[:-1]
+        rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines]
+        if first.split("\t") != list(header):
+            raise ValueError("it has other columns")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({reason_of(error)}); {RETRAIN}") from error
+    return rows
+
+
+def check_zip(archive, allowed=0):
+    """Raise `ValueError` for a `zipfile.ZipFile` that unpacks to more than `MAX_UNPACKED` bytes, or than `allowed`."""
+    limit = max(MAX_UNPACKED, allowed)
+    if sum(member.file_size for member in archive.infolist()) > limit:
+        raise ValueError(f"it unpacks to more than {limit:,} bytes")
+
+
+def read_arrays(path):
+    """The arrays of an .npz file, a dict by name; nothing is unpickled.
+
+    They may have `MAX_UNPACKED` bytes together, or as many as the file. Raises `OSError` or one of `DAMAGED`.
+    """
+    import numpy as np
+
+    require_regular(path)
+    with zipfile.ZipFile(path) as archive:
+        check_zip(archive, os.path.getsize(path))
+    with np.load(path, allow_pickle=False) as npz:
+        return dict(npz)
+
+
+def read_state(path, map_location="cpu"):
+    """What `torch.save` wrote of tensors and plain values; nothing else is unpickled.
+
+    Raises whatever a damaged file makes torch raise. The checksums are compared first: torch does not, and would give
+    wrong weights for a file with a hole in it.
+    """
+    import torch
+
+    require_regular(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_zip(archive, os.path.getsize(path))
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")
+    return torch.load(path, map_location=map_location, weights_only=True)
