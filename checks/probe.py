@@ -355,15 +355,20 @@ class Question:
         return 0
 
     def agreement(self):
-        """Which of the intermediate parts occur among the results of the student's calls."""
+        """Which of the intermediate parts occur among the results of the student's calls, as a whole or step by step."""
+
+        def occurs(value):
+            steps = value.split(1, dim=1) if value.dim() > 2 and value.shape[1] > 1 else ()
+            return any(same(call.result, value) for call in self.calls) or (steps and all(map(occurs, steps)))
+
         parts = self.expected((), self.modes[0])
-        right = [part for part, value in parts.items() if any(same(call.result, value) for call in self.calls)]
+        right = [part for part, value in parts.items() if occurs(value)]
         wrong = [part for part in parts if part not in right]
         return f" Found in your code as it should be: {', '.join(right) or 'nothing'}; not found: {', '.join(wrong)}."
 
     def line_of(self, names):
-        """The student's last line that calls one of these functions, or the line where `forward` begins."""
+        """The student's last line that calls the first of these functions that occurs, or the line of `forward`."""
         target = self.code[self.target]
         code = getattr(getattr(target, "forward", target), "__code__", None)
-        lines = [call.line for call in self.calls if call.name in names and call.line]
-        return lines[-1] if lines else f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
+        lines = [call.line for name in names for call in reversed(self.calls) if call.name == name and call.line]
+        return lines[0] if lines else f"{code.co_filename}, line {code.co_firstlineno}" if code else ""

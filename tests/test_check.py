@@ -11,8 +11,7 @@ import torch
 
 import check as command
 import models
-
-from checks import captioning, speech
+from checks import captioning
 from checks.worker import EDITIONS, check_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -937,7 +936,9 @@ def test_right_in_another_way_is_right(case):
         assert status == "ok", result
 
 
-KNOWN = {mistake.key for questions in EDITIONS.values() for question in questions for mistake in question.known.values()}
+KNOWN = {
+    mistake.key for questions in EDITIONS.values() for question in questions for mistake in question.known.values()
+}
 
 
 def test_every_known_mistake_is_planted():
@@ -959,7 +960,9 @@ def test_two_mistakes_at_once_are_both_named():
 
 
 def test_numbers_of_no_known_mistake_are_not_recognised():
-    status, keys, result = check_text(plant(MODELS, ("c = torch.bmm(p, encoder_outputs)", "c = torch.bmm(p, encoder_outputs) ** 3")))["Attention"]
+    status, keys, result = check_text(
+        plant(MODELS, ("c = torch.bmm(p, encoder_outputs)", "c = torch.bmm(p, encoder_outputs) ** 3"))
+    )["Attention"]
     assert (status, keys) == ("not recognised", [])
     assert "Found in your code as it should be: s, p; not found: c, a_o" in result["lines"][0]
 
@@ -981,22 +984,158 @@ class Project(dict):
     failed, filenames, texts, __missing__ = {}, set(), [], lambda self, name: None
 
 
-# The adapters of the networks whose interface is wider than the skeleton's.
-class Recurrent(models.TextDecoderRecurrent):
-    def _forward(self, x, latent, state=None):  # the state is h, and the text that was read before
+class Skeleton:
+    """The adapter to the skeleton's interface, for the networks whose own is wider: 20 lines with what follows."""
+
+    NAMES = {"_embed": "embedding", "_rnn_norm": "emb_norm", "_rnn": "lstm", "_pos_embed": "positions"}
+
+    def __getattr__(self, name):
+        return super().__getattr__((self.NAMES | {"_out_norm": "norm", "_classifier": "classifier"}).get(name, name))
+
+    def _att(self, x, mask):
+        return self.self_attention(x, mask=mask == 0)[0]
+
+    def _cross_att(self, x, z):
+        return self.feed_forward(self.cross_attention(x, z)[0])
+
+    def forward(self, x, latent, state=None):  # the state is h, and the text that was read before
         text = x if state is None else torch.cat([state[1], x], dim=1)
-        logits = self.forward(text, latent, torch.full((len(x),), latent.shape[1]))[:, -x.shape[1] :]
-        return logits.transpose(1, 2), (self.lstm(self.emb_norm(self.embedding(text)))[1][0], text)
-
-
-class Transformer(models.TextDecoderTransformer):
-    def _forward(self, x, latent):
-        return self.forward(x, latent, torch.full((len(x),), latent.shape[1])).transpose(1, 2)
+        logits = super().forward(text, latent, torch.full((len(x),), latent.shape[1])).transpose(1, 2)
+        h = self._rnn(self._rnn_norm(self._embed(text)))[1][0] if hasattr(self, "lstm") else None
+        return logits if h is None else (logits[:, :, -x.shape[1] :], (h, text))
 
 
 class Additive(models.AdditiveAttention):
     def forward(self, regions, h, keys=None):
-        z, alpha = super().forward(regions, h if h.dim() == 3 else h.unsqueeze(1), keys)
-        return (z, alpha) if h.dim() == 3 else (z.squeeze(1), alpha)
+        z, alpha = super().forward(regions, h.unflatten(0, (len(regions), -1)) if h.dim() == 2 else h, keys)
+        return (z.squeeze(1), alpha) if h.dim() == 2 else (z, alpha)
 
 
+def captions(base, *sizes):
+    """The caption decoder `base` of this project, for one word and a given state."""
+
+    class OneStep(base):
+        def forward(self, word, h, c, regions):
+            self.init_hidden_state = lambda regions: (h, c)
+            _, memory = self.start(regions)
+            return super().forward(regions, word.view(-1, 1, 1)).flatten(0, 2), *self.step(word, (h, c), memory)[1]
+
+    decoder = OneStep(captioning.VOCAB, captioning.ENCODER, captioning.DECODER, 0, captioning.DROPOUT)
+    if hasattr(decoder, "attention"):
+        decoder.attention = Additive(captioning.ENCODER, captioning.DECODER, captioning.DECODER)
+    return decoder
+
+
+def test_the_networks_of_this_project_are_right():
+    decoders = (models.TextDecoderRecurrent, models.TextDecoderTransformer)
+    recurrent, transformer = (type(base.__name__, (Skeleton, base), {}) for base in decoders)
+    translation_code = Project({name: getattr(models, name) for name in ("Encoder", "Attention", "Decoder", "Seq2Seq")})
+    speech_code = Project(
+        get_number_trainable_params=models.get_number_trainable_params,
+        TextDecoderRecurrent=lambda: recurrent(7, 8, 2),
+        TextDecoderTransformer=lambda: transformer(7, 8, 2, 9),
+    )
+    captioning_code = Project(
+        Attention=Additive,
+        Decoder=lambda *sizes: captions(models.CaptionDecoder),
+        DecoderWithAttention=lambda *sizes: captions(models.CaptionDecoderWithAttention),
+    )
+    networks = {"2021-22": captioning_code, "2022-23": translation_code, "2023-24": speech_code}
+    for edition, code in networks.items():
+        code["CNN"] = lambda dropout_prob, no_maxpool=False, edition=edition: models.CNN(
+            dropout_prob, no_maxpool, edition
+        )
+        for question in EDITIONS[edition]:
+            if code[question.target]:
+                result = question(code, edition).check()
+                assert result["status"] == "ok", result
+
+
+def test_the_check_imports_nothing_but_torch_and_the_standard_library():
+    for path in [ROOT / "check.py", *sorted((ROOT / "checks").glob("*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.partition(".")[0] in {"torch", "checks", *sys.stdlib_module_names}, (path.name, name)
+
+
+def write(folder, **texts):
+    for name, text in texts.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "models.py").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_command_line_shows_line_mistake_and_mend(run_script, tmp_path):
+    text = plant(MODELS, ("scores = scores.masked_fill(", "scores.masked_fill("))
+    path = write(tmp_path, mine=text) / "mine" / "models.py"
+    line = text[: text.index("scores.masked_fill(")].count("\n") + 1
+    outputs = [run_script("check.py", "--only", "Attention", "--hint", hint, path) for hint in (0, 1, 2)]
+    assert [output.returncode for output in outputs] == [1, 1, 1], outputs[0].stderr
+    for output in outputs:
+        assert re.search(r"3\.1b +Attention +WRONG +\(1\) p = softmax\(s\)\n +models\.py, line (\d+)", output.stdout)[
+            1
+        ] == str(line)
+    assert ["masked_fill returns" in output.stdout for output in outputs] == [False, True, True]
+    assert ["Right: scores = scores.masked_fill" in output.stdout for output in outputs] == [False, False, True]
+    assert "The last 2 of 5 characters are padding" in outputs[1].stdout
+    assert "Statement 2022-23, 3.1b" in outputs[1].stdout and "docs/check.md#mask" in outputs[1].stdout
+    assert [file.name for file in tmp_path.rglob("*")] == ["mine", "models.py"]  # nothing is written beside it
+
+
+def test_several_files_and_a_notebook_are_one_solution(run_script, tmp_path):
+    cells = ["!pip install torchaudio\n%matplotlib inline\n", plant(SPEECH), "for step in range(10**12):\n    pass"]
+    notebook = {"cells": [{"cell_type": "code", "source": source.splitlines(True)} for source in cells]}
+    (tmp_path / "hw2-q3.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    (tmp_path / "hw2-q2.py").write_text(plant(CNN_2023), encoding="utf-8")
+    output = run_script("check.py", tmp_path)
+    assert output.returncode == 0, output.stdout + output.stderr
+    assert "taken for 2023-24" in output.stdout and "8 of 8 right" in output.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["nowhere.py"], "does not exist"),
+        (["README.md"], "neither a .py file nor an .ipynb notebook"),
+        (["options.py"], "none of the homework's classes was found"),
+        (["--only", "Encoder", f"tests/check_solutions/{CNN}"], "--only Encoder: there is no such check"),
+    ],
+)
+def test_wrong_call_ends_in_one_line(run_script, arguments, words):
+    output = run_script("check.py", *arguments)
+    assert output.returncode == 2
+    assert len(output.stderr.splitlines()) == 1 and words in output.stderr
+
+
+QUERY = "        z = self.linear_in(query)\n"
+HOSTILE = {
+    "asks": ("input('?')", "asks for input"),
+    "downloads": ("import urllib.request; urllib.request.urlopen('http://example.org')", "uses the network"),
+    "ends": ("import os; os._exit(3)", "ended the process (exit code 3)"),
+    "exits": ("exit()", "calls exit()"),
+    "fills": ("big = torch.zeros(10**11)", "memory limit"),
+    "loops": ("while True: pass", "time limit"),
+    "needs_gpu": ("query.cuda()", "needs a GPU"),
+    "prints": ("print('x' * 10**6)", None),
+    "unwritten": ("raise NotImplementedError", "not written"),
+}
+
+
+def test_hostile_submissions_get_a_line_each_and_the_others_go_on(monkeypatch, capsys, tmp_path):
+    texts = {name: plant(MODELS, (QUERY, f"        {line}\n{QUERY}")) for name, (line, _) in HOSTILE.items()}
+    folder = write(tmp_path / "class", **texts, broken="class Attention(:\n", right=plant(MODELS))
+    monkeypatch.setattr(command, "CLASS_SECONDS", 1)
+    table, results = tmp_path / "checks.csv", tmp_path / "results.json"
+    assert command.main(["--only", "Attention", "--csv", str(table), "--json", str(results), str(folder)]) == 1
+    shown = dict(re.findall(r"^== (\w+)\n(.*?)(?=\n== |\Z)", capsys.readouterr().out, flags=re.M | re.S))
+    assert shown.keys() == {*HOSTILE, "broken", "right"}
+    for name, (_, words) in HOSTILE.items():
+        assert (words or "1 of 1 right") in shown[name], shown[name]
+        assert "Traceback" not in shown[name]
+    assert "models.py, line 1: invalid syntax" in shown["broken"]
+    assert "1 of 1 right" in shown["right"]
+    assert table.read_text(encoding="utf-8").splitlines()[0] == "submission,edition,right,checks,Attention,error"
+    scores = {name: result["score"] for name, result in json.loads(results.read_text(encoding="utf-8")).items()}
+    assert [name for name, score in scores.items() if score] == ["prints", "right"]
