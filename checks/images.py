@@ -59,7 +59,7 @@ class CNN(Question):
     name = target = "CNN"
     equation = "the list of layers"
     known = DROPOUT_MISTAKES | mistakes("""
-convolutions | nn.Conv2d(channels, output channels, kernel_size=..., stride=..., padding=...) as the statement has it
+convolutions | self.conv1 = nn.Conv2d(1, channels, kernel_size=..., stride=..., padding=...), with the statement's sizes
     conv-channels; conv2d; {layer} has {found} output channels, and must have {right}
     conv-kernel; conv2d; {layer} has kernels of size {found}, and must have {right}
     conv-stride; conv2d; {layer} has a stride of {found}, and must have {right}

@@ -951,7 +951,7 @@ def test_every_known_mistake_has_its_paragraph_in_the_page():
     assert set(paragraphs) == KNOWN
     for key, paragraph in paragraphs.items():
         assert re.search(r"20\d\d-\d\d, ", paragraph), f"{key} names no edition and question"
-        assert "Mend: " in paragraph, key
+        assert "Mend:" in paragraph, key
 
 
 def test_two_mistakes_at_once_are_both_named():
@@ -961,7 +961,7 @@ def test_two_mistakes_at_once_are_both_named():
 
 def test_numbers_of_no_known_mistake_are_not_recognised():
     status, keys, result = check_text(
-        plant(MODELS, ("c = torch.bmm(p, encoder_outputs)", "c = torch.bmm(p, encoder_outputs) ** 3"))
+        plant(MODELS, ("c = torch.bmm(p, encoder_outputs)", "c = torch.bmm(p**2, encoder_outputs)"))
     )["Attention"]
     assert (status, keys) == ("not recognised", [])
     assert "Found in your code as it should be: s, p; not found: c, a_o" in result["lines"][0]
