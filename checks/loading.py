@@ -1,7 +1,7 @@
 """Executes what a student's files define: imports, classes, functions and constants, never a training.
 
-A module that is neither torch's nor the standard library's may be missing here. Its name then belongs to a `StandIn`, which
-fails only when it is used; so does the name of an assignment that fails.
+A module that is neither torch's nor the standard library's may be missing here. Its name then belongs to a `StandIn`,
+which fails only when it is used; so does the name of an assignment that fails.
 """
 
 import __future__

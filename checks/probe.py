@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from checks.loading import StandInUsed
-
 GOLDEN = (5**0.5 - 1) / 2  # the fractional parts of its multiples are spread evenly, so no two factors are alike
 DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d"}
 RELATIVE, ABSOLUTE = 1e-3, 1e-4  # of equality; the order of additions changes 1e-6, a mistake 1e-2
@@ -21,7 +19,7 @@ SEED = 42
 
 
 class Mistake(NamedTuple):
-    """A known mistake. `calls` are the functions of torch in whose line it is, `mend` is the line of code that is right."""
+    """A known mistake; it is in the line of one of `calls`, functions of torch, and `mend` is what is right."""
 
     key: str
     part: str
@@ -61,8 +59,8 @@ dropout | self.dropout = nn.Dropout(dropout), with the argument of __init__; or 
 def marked(x):
     """What stands in for dropout in training: each feature times a known factor between 0.5 and 1.5.
 
-    A factor depends on the feature alone, so a loop over the steps sees the factors that one call for all steps sees. The
-    features of a map (batch_size, channels, height, width) are its channels and cells.
+    A factor depends on the feature alone, so a loop over the steps sees what one call for all steps sees. The features
+    of a map (batch_size, channels, height, width) are its channels and cells.
     """
     shape = x.shape[1:] if x.dim() == 4 else x.shape[-1:]
     factors = 0.5 + (GOLDEN * torch.arange(1, math.prod(shape) + 1)) % 1
@@ -120,6 +118,20 @@ class Recorder(TorchFunctionMode):
         return input.copy_(marked(input)) if inplace else marked(input)
 
 
+MESSAGES = {  # what is said about an exception with these words in it, if not its own text
+    "StandInUsed": "",
+    "EOFError": "",
+    "PermissionError": "",
+    "SystemExit": "the code calls exit(); return the result instead",
+    "TooLong": "stopped at the time limit; is there a loop that does not end?",
+    "MemoryError": "stopped at the memory limit; is a tensor of the wrong shape?",
+    "alloc": "stopped at the memory limit; is a tensor of the wrong shape?",
+    "CUDA": "the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()",
+    "NVIDIA": "the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()",
+    "'StandIn'": "something is used that is missing in the check: a module, or a constant that is not executed",
+}
+
+
 class Failure(Exception):
     """The student's code raised an exception, or cannot be called as the skeleton calls it."""
 
@@ -140,21 +152,12 @@ def explain(error, filenames):
             line = f"{frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno}"
         frame = frame.tb_next
     text = " ".join(str(error).split())[:300]
-    missing = "something that is missing while the code is checked (a module, or a constant that is not executed)"
-    message = f"{type(error).__name__}: {text}".replace("'StandIn'", missing)
     if isinstance(error, NotImplementedError):
         return Failure("not written yet", line, "not written")
-    if isinstance(error, StandInUsed | EOFError | PermissionError):
-        message = text
-    elif isinstance(error, SystemExit):
-        message = "the code calls exit(); return the result instead"
-    elif isinstance(error, TooLong):
-        message = "stopped at the time limit; is there a loop that does not end?"
-    elif isinstance(error, MemoryError) or "alloc" in text:
-        message = "stopped at the memory limit; is a tensor of the wrong shape?"
-    elif "CUDA" in text or "NVIDIA" in text:
-        message = "the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()"
-    return Failure(message, line)
+    for kind, message in MESSAGES.items():
+        if kind in f"{type(error).__name__}: {text}":
+            return Failure(message or text, line)
+    return Failure(f"{type(error).__name__}: {text}", line)
 
 
 def randomize(module):
@@ -182,7 +185,7 @@ def the_layer(module, kind, name, shape=None):
 
 
 def same(actual, right):
-    """Whether two tensors are equal in shape, up to axes of length 1, and in numbers, of which one at least is finite."""
+    """Whether two tensors are equal in shape, up to axes of length 1, and in numbers, one of which is finite."""
     if not isinstance(actual, torch.Tensor) or actual.squeeze().shape != right.squeeze().shape:
         return False
     actual, right = actual.squeeze().float(), right.squeeze().float()
@@ -193,9 +196,9 @@ def same(actual, right):
 class Question:
     """One line of the output: a class or function of a student's, and the equations that it has to compute.
 
-    A subclass says `outputs`, what the student's code computes, and `equations`, what the statement says, both {part: tensor};
-    `equations` may have more parts, the intermediate ones. It takes m, a set of forms of mistakes and of variants that are
-    right as well, and `drop`, what dropout does in this mode.
+    A subclass says `outputs`, what the student's code computes, and `equations`, what the statement says, both as
+    {part: tensor}; `equations` may have more parts, the intermediate ones. It takes m, a set of forms of mistakes and
+    of variants that are right as well, and `drop`, what dropout does in this mode.
     """
 
     number = name = target = equation = says = ""  # target: the student's class or function
@@ -213,8 +216,8 @@ class Question:
     @classmethod
     def fits(cls, code):
         """Whether the student's files have this class, with this edition's signature."""
-        if not code[cls.target] or cls.n_required is None:
-            return bool(code[cls.target])
+        if code[cls.target] is None or cls.n_required is None:
+            return code[cls.target] is not None
         parameters = inspect.signature(code[cls.target]).parameters.values()
         return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) == cls.n_required
 
@@ -337,25 +340,23 @@ class Question:
     def compare(self, observed):
         """Say where the student's numbers differ most from the right ones."""
         largest = 0
-        for mode, part in [(mode, part) for mode in self.modes for part in observed[mode]]:
-            value, right = observed[mode][part], self.expected((), mode)[part]
+        values = [(mode, *item) for mode in self.modes for item in observed[mode].items()]
+        for mode, part, value in values:
+            right = self.expected((), mode)[part]
             if value.squeeze().shape != right.squeeze().shape:
                 shapes = f"{tuple(value.shape)}, and must have {tuple(right.shape)}"
                 self.difference = f"In {mode}, {part} has the shape {shapes}."
                 return
             gaps = torch.atleast_1d((value.reshape(right.shape) - right).abs().nan_to_num(math.inf))
             if gaps.max() > largest:
-                largest, example = gaps.max().item(), (gaps == gaps.max()).nonzero()[0][self.batch_dim(part)] + 1
+                largest, example = gaps.max().item(), (gaps == gaps.max()).nonzero()[0][0] + 1
                 size = f"{largest:.2g}" if largest < math.inf else "no number (nan)"
                 self.difference = (
                     f"The largest difference from the right {part} is {size}, in {mode}, example {example}."
                 )
 
-    def batch_dim(self, part):
-        return 0
-
     def agreement(self):
-        """Which of the intermediate parts occur among the results of the student's calls, as a whole or step by step."""
+        """Which parts occur among the results of the student's calls, as a whole or step by step."""
 
         def occurs(value):
             steps = value.split(1, dim=1) if value.dim() > 2 and value.shape[1] > 1 else ()

@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from checks.probe import DROPOUT_MISTAKES, LOG_PROBABILITIES, Failure, Question, dropped, mistakes, numbers, the_layer
 
 PAD, HIDDEN, SRC_VOCAB, TGT_VOCAB, DROPOUT = 0, 8, 11, 13, 0.3
-SRC = torch.tensor([[4, 5, 6, PAD, PAD], [7, 8, 9, 10, 4], [6, 5, 8, 7, PAD]])
+SRC = torch.tensor([[7, 8, 9, 10, 4], [6, 5, 8, 7, PAD], [4, 5, 6, PAD, PAD]])  # by length, as some encoders need it
 REAL, LENGTHS = SRC != PAD, (SRC != PAD).sum(dim=1)  # (batch_size, max_src_len), (batch_size)
 TGT = torch.tensor([[1, 4, 5, 6, 2], [1, 8, 2, PAD, PAD], [1, 5, 10, 2, PAD]])  # <sos> w_1 .. w_n <eos>
 N_STEPS, N_SINGLE = TGT.shape[1] - 1, 2  # in training; in evaluation, where the decoder reads one symbol at a time
@@ -59,18 +59,9 @@ BiLSTM | nn.LSTM(hidden_size, hidden_size // 2, bidirectional=True, batch_first=
             self.name_mistake("encoder-one-direction", found="")
 
     def outputs(self, mode):
-        order = torch.arange(len(SRC))
-        try:
-            enc_output, state = self.call(self.module, SRC, LENGTHS)
-        except Failure as failure:
-            if "enforce_sorted" not in str(failure):
-                raise
-            self.notes = ["it reads batches that are sorted by length only; enforce_sorted=False reads any"]
-            order = LENGTHS.argsort(descending=True)
-            enc_output, state = self.call(self.module, SRC[order], LENGTHS[order])
-        back = order.argsort()
-        h, c = (part[:, back] for part in join(state))
-        return {"enc_output": enc_output[back] * REAL.unsqueeze(2), "h": h, "c": c}
+        enc_output, state = self.call(self.module, SRC, LENGTHS)
+        h, c = join(state)
+        return {"enc_output": enc_output * REAL.unsqueeze(2), "h": h[0], "c": c[0]}
 
     def equations(self, m, drop, mode):
         emb = dropped(self.embedding.weight[SRC], "embedding", m, drop)
@@ -80,10 +71,7 @@ BiLSTM | nn.LSTM(hidden_size, hidden_size // 2, bidirectional=True, batch_first=
         h = drop(h) if {"state-dropout/h", "state-dropout/both"} & m else h
         c = drop(c) if "state-dropout/both" in m else c
         h, c = join((h, c), m)
-        return {"enc_output": enc_output * REAL.unsqueeze(2), "h": h, "c": c}
-
-    def batch_dim(self, part):
-        return 0 if part == "enc_output" else 1
+        return {"enc_output": enc_output * REAL.unsqueeze(2), "h": h[0], "c": c[0]}
 
 
 class Attention(Question):
@@ -164,8 +152,8 @@ dropout | leave dropout to the decoder, which applies it to the final output
         weights = [call.result for call in self.calls if call.name == "softmax" and call.result.numel() == SRC.numel()]
         if not {"mask", "mask-value"} & set(keys) or not weights:
             return ""
-        weight = weights[0].reshape(SRC.shape)[0, ~REAL[0]].sum()
-        last = f"The last {(~REAL[0]).sum()} of {SRC.shape[1]} characters"
+        weight = weights[0].reshape(SRC.shape)[-1, ~REAL[-1]].sum()
+        last = f"The last {(~REAL[-1]).sum()} of {SRC.shape[1]} characters"
         return f"{last} are padding and have a weight of {weight:.2f} together; they must have 0."
 
 
@@ -287,7 +275,6 @@ logits | return self.generator(output), dec_hidden
     logits-softmax; softmax; the outputs are probabilities, and the script's cross-entropy applies a second softmax
 state | dec_hidden = final_hidden if dec_hidden is None else dec_hidden
     encoder-state-unused; mul zeros zeros_like; the decoder starts from zeros instead of the encoder's final state
-    given-state-ignored; lstm; the state that the caller gives as dec_hidden is ignored
 """)
 
     def prepare(self):
@@ -297,25 +284,18 @@ state | dec_hidden = final_hidden if dec_hidden is None else dec_hidden
         self.module = self.build("Seq2Seq", self.encoder, self.decoder)
         self.generator = the_layer(self.module, nn.Linear, "generator", (TGT_VOCAB, HIDDEN))
         self.embedding = the_layer(self.decoder, nn.Embedding, "embedding")
-        order = LENGTHS.argsort(descending=True)  # some encoders read sorted batches only
-        self.batch = SRC[order], LENGTHS[order]
-        self.given = tuple(part.flip(-1) for part in join(STATE))
 
     def outputs(self, mode):
-        results = [self.call(self.module, *self.batch, TGT, *given) for given in ([], [self.given])]
-        return {part: result[0] for part, result in zip(("logits", "logits from a given state"), results)}
+        return {"logits": self.call(self.module, SRC, LENGTHS, TGT)[0]}
 
     def equations(self, m, drop, mode):
-        enc_output, state = self.block(self.encoder, *self.batch)
+        enc_output, state = self.block(self.encoder, SRC, LENGTHS)
         state = tuple(part * ("encoder-state-unused" not in m) for part in state)
-        weight, parts = self.generator.weight if "untied" in m else self.embedding.weight, {}
-        given = state if "given-state-ignored" in m else self.given
-        for part, start in (("logits", state), ("logits from a given state", given)):
-            outputs = self.block(self.decoder, TGT, start, enc_output, self.batch[1])[0]
-            logits = F.linear(outputs, weight, self.generator.bias)
-            logits = logits.softmax(dim=-1) if "logits-softmax" in m else logits
-            parts[part] = logits.log_softmax(dim=-1) if "log_softmax" in m else logits
-        return parts
+        outputs = self.block(self.decoder, TGT, state, enc_output, LENGTHS)[0]
+        weight = self.generator.weight if "untied" in m else self.embedding.weight
+        logits = F.linear(outputs, weight, self.generator.bias)
+        logits = logits.softmax(dim=-1) if "logits-softmax" in m else logits
+        return {"logits": logits.log_softmax(dim=-1) if "log_softmax" in m else logits}
 
 
 QUESTIONS = [Encoder, Attention, Decoder, DecoderWithAttention, Seq2Seq]

@@ -364,13 +364,6 @@ PLANTED = [
         "dec_hidden = final_hidden",
         "dec_hidden = tuple(0 * part for part in final_hidden)",
     ),
-    (
-        "given-state-ignored",
-        ["Seq2Seq"],
-        MODELS,
-        "        if dec_hidden is None:\n            dec_hidden = final_hidden",
-        "        dec_hidden = final_hidden",
-    ),
     # 2023-24, Question 3
     (
         "cross-attention-missing",
@@ -950,7 +943,7 @@ def test_every_known_mistake_has_its_paragraph_in_the_page():
     paragraphs = dict(re.findall(r"^### (\S+)\n\n(.+?)\n(?:\n|$)", page, flags=re.M | re.S))
     assert set(paragraphs) == KNOWN
     for key, paragraph in paragraphs.items():
-        assert re.search(r"20\d\d-\d\d, ", paragraph), f"{key} names no edition and question"
+        assert re.search(r"20\d\d-\d\d,\s", paragraph), f"{key} names no edition and question"
         assert "Mend:" in paragraph, key
 
 
