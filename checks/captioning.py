@@ -57,7 +57,7 @@ class Decoder(Question):
     number, name, target, n_required, equation = "3.1a", "Decoder", "Decoder", 3, "the hint: decode_step, dropout, fc"
     says = "embedding, LSTM cell, dropout, fc; the state from step to step"
     sizes = (DECODER, EMBEDDING, VOCAB, ENCODER, DROPOUT)
-    dropout, variants = DROPOUT, LOG_PROBABILITIES
+    variants = LOG_PROBABILITIES
     known = DROPOUT_MISTAKES | mistakes("""
 scores | scores = self.fc(self.dropout(h)), and return scores, h, c
     output-dropout; linear; there is no dropout between the hidden state and fc

@@ -48,9 +48,10 @@ def conv_shape(call):
 
 
 def pool_shape(call):
-    given = call.arguments("input", "kernel_size", "stride", stride=None)
-    kernel = single(given["kernel_size"])
-    return f"{call.name} {kernel}x{kernel} stride {single(given['stride'] or kernel)}"
+    given = call.arguments("input", "kernel_size", "stride", "padding", stride=None, padding=0)
+    kernel, padding = single(given["kernel_size"]), single(given["padding"])
+    stride = single(given["stride"] or kernel)
+    return f"{call.name} {kernel}x{kernel} stride {stride}" + f" padding {padding}" * bool(padding)
 
 
 class CNN(Question):
@@ -71,6 +72,7 @@ no_maxpool | other convolutions in __init__ and no pooling in forward, if no_max
     no-maxpool-ignored; max_pool2d; no_maxpool=True changes nothing{found}
 layers | the statement's list of layers
     layer-number; conv2d linear; there are {found}, and must be {right}
+    extra-layer; batch_norm layer_norm group_norm; there is a {found}, which the statement does not have
     affine-size; linear; an affine layer has {found} outputs, and must have {right}
 ReLU | x = F.relu(self.fc1(x)), and so behind every layer but the last
     relu-missing/1,2,3,4; conv2d linear; a ReLU is missing
@@ -127,7 +129,10 @@ log-softmax | return F.log_softmax(x, dim=1)
         for found, right in zip(affine, self.network.affine):
             if found != right:
                 self.name_mistake("affine-size", found=found, right=right)
-        if self.edition != "2021-22" and not isinstance(getattr(self.module, "conv1", None), nn.Conv2d):
+        for call in self.calls:
+            if call.name in ("batch_norm", "layer_norm", "group_norm"):
+                self.name_mistake("extra-layer", found=call.name)
+        if self.edition != "2021-22" and not isinstance(getattr(self.module, "conv1", None), nn.Module):
             self.name_mistake("conv1-name", found="")
         n_parameters, right = sum(p.numel() for p in self.module.parameters()), self.network.n_parameters
         self.says = " · ".join(f"{c}@{k}x{k} stride {s} padding {p}" for (c, k, s, p), _ in convs)
@@ -207,10 +212,16 @@ def build_network(question, **keywords):
     return question.build("CNN", *[question.dropout or 0.5][: len(names)], **keywords)
 
 
-def distances(code):
+def distances(code, editions):
     """{edition: number of sizes in which the student's layers differ from the statement's}."""
-    layers = list(build_network(CNN(code, "")).modules())
+    try:
+        layers = list(build_network(CNN(code, "")).modules())
+    except Failure:
+        return dict.fromkeys(editions, 0)
     sizes = [(layer.out_channels, single(layer.kernel_size)) for layer in layers if isinstance(layer, nn.Conv2d)]
     sizes += [layer.out_features for layer in layers if isinstance(layer, nn.Linear)]
-    rights = {edition: [*(conv[:2] for conv in right.convs), *right.affine] for edition, right in NETWORKS.items()}
-    return {edition: sum(a != b for a, b in itertools.zip_longest(sizes, right)) for edition, right in rights.items()}
+    found = {}
+    for edition in editions:
+        right = [*(conv[:2] for conv in NETWORKS[edition].convs), *NETWORKS[edition].affine]
+        found[edition] = sum(a != b for a, b in itertools.zip_longest(sizes, right))
+    return found

@@ -68,9 +68,11 @@ class Code:
 
     def __getitem__(self, name):
         """The class or function of this name, or None; of several the last that is defined."""
+        return next(reversed(self.all(name)), None)
+
+    def all(self, name):
         found = [vars(module).get(name) for module in self.modules.values()]
-        found = [obj for obj in found if obj is not None and getattr(obj, "__module__", None) in self.modules]
-        return found[-1] if found else None
+        return [obj for obj in found if obj is not None and getattr(obj, "__module__", None) in self.modules]
 
     def load(self, name):
         if name not in self.modules:

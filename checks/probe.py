@@ -214,6 +214,11 @@ class Question:
         self.calls, self.notes, self.found = [], [], []  # found: (mistake, its text)
 
     @classmethod
+    def applies(cls, code):
+        """Whether the student's files have this class or function."""
+        return code[cls.target] is not None or cls.target in code.failed
+
+    @classmethod
     def fits(cls, code):
         """Whether the student's files have this class, with this edition's signature."""
         if code[cls.target] is None or cls.n_required is None:
@@ -270,9 +275,11 @@ class Question:
                 observed[mode] = self.outputs(mode)
             self.check_dropout()
             self.search(observed)
-        except Failure as failure:
-            lines, status, where = [str(failure)], failure.status, failure.line or self.line_of(())
-            return self.head() | {"status": status, "where": where, "lines": lines}
+        except (Exception, TooLong) as error:
+            own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
+            failure = error if isinstance(error, Failure) else own
+            where = failure.line or self.line_of(())
+            return self.head() | {"status": failure.status, "where": where, "lines": [str(failure)]}
         keys = [mistake.key for mistake, _ in self.found]
         lines = [self.evidence(keys) or self.difference] if keys else []
         found = [
@@ -312,8 +319,11 @@ class Question:
         self.notes += [self.variants[flag] for flag in right]
         for form in hypothesis or ():
             self.name_mistake(form)
-        if self.found or hypothesis is None:
+        try:
             self.compare(observed)
+        except Failure:  # a layer that the equations need is missing
+            if not self.found:
+                raise
         if hypothesis is None and not self.found:
             raise Failure(self.difference + self.agreement(), status="not recognised")
 
@@ -334,7 +344,7 @@ class Question:
                 for mode in self.modes
                 for expected in [self.expected(m, mode)]
             )
-        except (RuntimeError, IndexError, ValueError, TypeError, LookupError):
+        except (RuntimeError, IndexError, ValueError, TypeError, LookupError, Failure):
             return False  # a mistake that is impossible with these shapes
 
     def compare(self, observed):

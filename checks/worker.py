@@ -38,8 +38,8 @@ def edition_of(code):
     scores = {edition: sum(question.fits(code) for question in EDITIONS[edition]) for edition in EDITIONS}
     best = [edition for edition, score in scores.items() if score == max(scores.values())]
     if len(best) > 1 and code["CNN"]:
-        distances = images.distances(code)
-        best = [edition for edition in best if distances[edition] == min(distances[other] for other in best)]
+        distances = images.distances(code, best)
+        best = [edition for edition in best if distances[edition] == min(distances.values())]
     if len(best) > 1:
         raise CallError(f"this may be the homework of {' or '.join(best)}; say which: --edition {best[-1]}")
     return best[0]
@@ -53,12 +53,12 @@ def check_files(files, edition=None, only=None, start=lambda: None):
     start()
     code = Code(files)
     targets = dict.fromkeys(question.target for questions in EDITIONS.values() for question in questions)
-    if not any(code[name] or name in code.failed for name in targets):
+    if not any(question.applies(code) for questions in EDITIONS.values() for question in questions):
         raise CallError(
             f"none of the homework's classes was found: {', '.join(targets)}; name the file that defines one"
         )
     taken = edition or edition_of(code)
-    questions = [question for question in EDITIONS[taken] if code[question.target] or question.target in code.failed]
+    questions = [question for question in EDITIONS[taken] if question.applies(code)]
     names = ", ".join(dict.fromkeys(question.target for question in questions))
     questions = [question for question in questions if only in (None, question.target, question.name)]
     if not questions:

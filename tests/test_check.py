@@ -100,6 +100,15 @@ PLANTED = [
     ("log-softmax-missing", ["CNN"], CNN, "F.log_softmax(self.fc3(x), dim=1)", "self.fc3(x)"),
     ("softmax-without-log", ["CNN"], CNN, "F.log_softmax(self.fc3(x), dim=1)", "F.softmax(self.fc3(x), dim=1)"),
     ("log-softmax-dimension", ["CNN"], CNN, "F.log_softmax(self.fc3(x), dim=1)", "F.log_softmax(self.fc3(x), dim=0)"),
+    (
+        "extra-layer",
+        ["CNN"],
+        CNN,
+        "F.relu(self.conv1(x))",
+        "F.relu(self.norm(self.conv1(x)))",
+        "self.pool =",
+        "self.norm = nn.BatchNorm2d(8)\n        self.pool =",
+    ),
     # train_batch, predict, evaluate
     ("gradients-not-zeroed", ["train_batch"], CNN, "    optimizer.zero_grad()\n", ""),
     ("no-step", ["train_batch"], CNN, "    optimizer.step()\n", ""),
@@ -472,13 +481,6 @@ PLANTED = [
         CAPTIONING,
         "self.fc(self.dropout(h))",
         "self.fc(nn.functional.dropout(h, 0.5))",
-    ),
-    (
-        "dropout-probability",
-        ["DecoderWithAttention"],
-        CAPTIONING,
-        "self.fc(self.dropout(new_h))",
-        "self.fc(nn.functional.dropout(new_h, 0.3, self.training))",
     ),
     (
         "scores-from-cell",
@@ -976,6 +978,9 @@ class Project(dict):
 
     failed, filenames, texts, __missing__ = {}, set(), [], lambda self, name: None
 
+    def all(self, name):
+        return []
+
 
 class Skeleton:
     """The adapter to the skeleton's interface, for the networks whose own is wider: 20 lines with what follows."""
@@ -1039,7 +1044,7 @@ def test_the_networks_of_this_project_are_right():
             dropout_prob, no_maxpool, edition
         )
         for question in EDITIONS[edition]:
-            if code[question.target]:
+            if question.applies(code):
                 result = question(code, edition).check()
                 assert result["status"] == "ok", result
 
