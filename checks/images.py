@@ -61,13 +61,13 @@ class CNN(Question):
     equation = "the list of layers"
     known = DROPOUT_MISTAKES | mistakes("""
 convolutions | self.conv1 = nn.Conv2d(1, channels, kernel_size=..., stride=..., padding=...), with the statement's sizes
-    conv-channels; conv2d; {layer} has {found} output channels, and must have {right}
-    conv-kernel; conv2d; {layer} has kernels of size {found}, and must have {right}
-    conv-stride; conv2d; {layer} has a stride of {found}, and must have {right}
-    conv-padding; conv2d; {layer} has a padding of {found}, and must have {right}
+    conv-channels; conv2d; the {layer} convolution has {found} output channels, and must have {right}
+    conv-kernel; conv2d; the {layer} convolution has kernels of size {found}, and must have {right}
+    conv-stride; conv2d; the {layer} convolution has a stride of {found}, and must have {right}
+    conv-padding; conv2d; the {layer} convolution has a padding of {found}, and must have {right}
     conv1-name; conv2d; the first convolution is not called self.conv1, which the statement asks for{found}
 pooling | nn.MaxPool2d(kernel_size=2, stride=2) behind each ReLU of a convolution
-    pooling; max_pool2d avg_pool2d conv2d; behind the convolutions stands {found}, and must stand {right}
+    pooling; max_pool2d avg_pool2d conv2d; behind the {layer} convolution is {found}, and must be {right}
 no_maxpool | other convolutions in __init__ and no pooling in forward, if no_maxpool
     no-maxpool-ignored; max_pool2d; no_maxpool=True changes nothing{found}
 layers | the statement's list of layers
@@ -114,28 +114,28 @@ log-softmax | return F.log_softmax(x, dim=1)
 
     def read_layers(self):
         """Compare the layers that forward calls with the statement's, and write `says`."""
-        convs = [(conv_shape(call), pools) for place, call, pools in self.layers if call.name == "conv2d"]
-        affine = [call.result.shape[-1] for place, call, _ in self.layers if call.name == "linear"]
+        convs = [(call, conv_shape(call), pools) for _, call, pools in self.layers if call.name == "conv2d"]
+        affine = [call for _, call, _ in self.layers if call.name == "linear"]
         if (len(convs), len(affine)) != (2, 3):
             counts = f"{len(convs)} convolutions and {len(affine)} affine layers"
             return self.name_mistake("layer-number", found=counts, right="2 convolutions and 3 affine layers")
-        for n, ((shape, pools), right) in enumerate(zip(convs, self.network.convs), start=1):
+        for layer, (call, shape, pools), right in zip(("first", "second"), convs, self.network.convs):
             for key, found, wanted in zip(("channels", "kernel", "stride", "padding"), shape, right):
                 if found != wanted:
-                    self.name_mistake(f"conv-{key}", layer=f"conv{n}", found=found, right=wanted)
+                    self.name_mistake(f"conv-{key}", call.line, layer=layer, found=found, right=wanted)
             pooling = " and ".join(map(pool_shape, pools)) or "no pooling"
             if pooling != self.network.pooling:
-                self.name_mistake("pooling", found=pooling, right=self.network.pooling)
-        for found, right in zip(affine, self.network.affine):
-            if found != right:
-                self.name_mistake("affine-size", found=found, right=right)
+                self.name_mistake("pooling", call.line, layer=layer, found=pooling, right=self.network.pooling)
+        for call, right in zip(affine, self.network.affine):
+            if call.result.shape[-1] != right:
+                self.name_mistake("affine-size", call.line, found=call.result.shape[-1], right=right)
         for call in self.calls:
             if call.name in ("batch_norm", "layer_norm", "group_norm"):
-                self.name_mistake("extra-layer", found=call.name)
+                self.name_mistake("extra-layer", call.line, found=call.name)
         if self.edition != "2021-22" and not isinstance(getattr(self.module, "conv1", None), nn.Module):
             self.name_mistake("conv1-name", found="")
         n_parameters, right = sum(p.numel() for p in self.module.parameters()), self.network.n_parameters
-        self.says = " · ".join(f"{c}@{k}x{k} stride {s} padding {p}" for (c, k, s, p), _ in convs)
+        self.says = " · ".join(f"{c}@{k}x{k} stride {s} padding {p}" for _, (c, k, s, p), _ in convs)
         self.says += f" · {n_parameters:,} parameters · forward"
         if not self.found and n_parameters != right:
             note = f"{n_parameters:,} parameters; the statement's network has {right:,}"
@@ -176,8 +176,8 @@ class CNNWithoutMaxPool(CNN):
 
     def read_layers(self):
         super().read_layers()
-        if {"conv-stride", "pooling"} <= {mistake.key for mistake, _ in self.found}:
-            self.found = []
+        if {"conv-stride", "pooling"} <= self.found.keys():
+            self.found = {}
             self.name_mistake("no-maxpool-ignored", found="")
 
 

@@ -211,7 +211,7 @@ class Question:
 
     def __init__(self, code, edition):
         self.code, self.edition, self.module = code, edition, None
-        self.calls, self.notes, self.found = [], [], []  # found: (mistake, its text)
+        self.calls, self.notes, self.found = [], [], {}  # found: {key: mistake with its text and line}
 
     @classmethod
     def applies(cls, code):
@@ -256,14 +256,16 @@ class Question:
     def diagnose(self):
         """Name a mistake by other means than numbers, for numbers that no hypothesis has."""
 
-    def evidence(self, keys):
+    def evidence(self):
         """A sentence that shows a mistake in the student's numbers, or ''."""
         return ""
 
-    def name_mistake(self, form, **values):
+    def name_mistake(self, form, line="", **values):
         mistake = self.known[form]
-        if mistake.key not in [other.key for other, _ in self.found]:
-            self.found.append((mistake, mistake.text.format(**values)))
+        if mistake.key not in self.found:
+            text = mistake.text.format(**values)
+            details = {"text": text, "numeric": text == mistake.text, "where": line or self.line_of(mistake.calls)}
+            self.found[mistake.key] = mistake._asdict() | details
 
     def check(self):
         """The result of this question as a dictionary."""
@@ -280,13 +282,10 @@ class Question:
             failure = error if isinstance(error, Failure) else own
             where = failure.line or self.line_of(())
             return self.head() | {"status": failure.status, "where": where, "lines": [str(failure)]}
-        keys = [mistake.key for mistake, _ in self.found]
-        lines = [self.evidence(keys) or self.difference] if keys else []
-        found = [
-            mistake._asdict() | {"text": text, "where": self.line_of(mistake.calls), "numeric": text == mistake.text}
-            for mistake, text in self.found
-        ]
-        return self.head() | {"status": "WRONG" if found else "ok", "where": "", "lines": lines, "mistakes": found}
+        if not self.found:
+            return self.head() | {"status": "ok", "lines": []}
+        lines, found = [self.evidence() or self.difference], list(self.found.values())
+        return self.head() | {"status": "WRONG", "lines": lines, "mistakes": found}
 
     def head(self):
         names = ("number", "name", "edition", "equation", "says", "notes")

@@ -63,11 +63,13 @@ def details(result, hint):
         exactly = "And: "
         paragraphs += [mistake["where"], (text[0].upper() + text[1:]) * (hint > 0)]
         paragraphs += [f"Right: {mistake['mend']}"] * (hint > 1)
-    paragraphs += [] if mistakes else [result.get("where", "")]
+    paragraphs += [result.get("where", "")]
     paragraphs += result["lines"] if hint > 0 or not mistakes else []
     if mistakes and hint > 0:
         keys = ", #".join(mistake["key"] for mistake in mistakes)
-        statement = f"Statement {result['edition']}, {result['number']}, {result['equation']}."
+        numbers = dict.fromkeys(mistake["part"][:3] for mistake in mistakes if mistake["part"].startswith("("))
+        equation = "equation " + " and ".join(numbers) if numbers else result["equation"]
+        statement = f"Statement {result['edition']}, {result['number']}, {equation}."
         paragraphs.append(f"{statement} More: docs/check.md#{keys}")
     paragraphs += [f"Note: {note}." for note in result.get("notes", [])]
     indent = " " * INDENT

@@ -71,7 +71,7 @@ BiLSTM | nn.LSTM(hidden_size, hidden_size // 2, bidirectional=True, batch_first=
         h = drop(h) if {"state-dropout/h", "state-dropout/both"} & m else h
         c = drop(c) if "state-dropout/both" in m else c
         h, c = join((h, c), m)
-        return {"enc_output": enc_output * REAL.unsqueeze(2), "h": h[0], "c": c[0]}
+        return {"embeddings": emb, "enc_output": enc_output * REAL.unsqueeze(2), "h": h[0], "c": c[0]}
 
 
 class Attention(Question):
@@ -148,9 +148,9 @@ dropout | leave dropout to the decoder, which applies it to the final output
         if any(call.name == "linear" and call.result.shape[-1] == 1 for call in self.calls):
             self.name_mistake("additive-attention", found="")
 
-    def evidence(self, keys):
+    def evidence(self):
         weights = [call.result for call in self.calls if call.name == "softmax" and call.result.numel() == SRC.numel()]
-        if not {"mask", "mask-value"} & set(keys) or not weights:
+        if not {"mask", "mask-value"} & self.found.keys() or not weights:
             return ""
         weight = weights[0].reshape(SRC.shape)[-1, ~REAL[-1]].sum()
         last = f"The last {(~REAL[-1]).sum()} of {SRC.shape[1]} characters"
@@ -221,7 +221,7 @@ target | tgt = tgt[:, :-1] if self.training, and step t reads tgt[:, t] (teacher
         return result[0].reshape(len(SRC), -1, HIDDEN), result[1]
 
     def equations(self, m, drop, mode):
-        training, E, steps = mode == "training", self.embedding.weight, []
+        training, E, steps, parts = mode == "training", self.embedding.weight, [], []
         start = state = tuple(part * ("state-ignored" not in m) for part in join(STATE, m))
         is_lost = ({"state-not-passed"} if training else {"state-not-returned", "state-ignored"}) & m
         for t in range(N_STEPS if training else N_SINGLE):
@@ -231,11 +231,13 @@ target | tgt = tgt[:, :-1] if self.training, and step t reads tgt[:, t] (teacher
             emb = dropped(E[y].unsqueeze(1), "embedding", m, drop)  # (batch_size, 1, hidden_size)
             q, (h, c) = self.lstm(emb if self.lstm.batch_first else emb.transpose(0, 1), start if is_lost else state)
             output = self.attend(q.reshape(emb.shape), m, drop)
+            parts.append((emb, q.reshape(emb.shape)))
             h = output.transpose(0, 1).contiguous() if "attention-fed-back" in m else h
             h = drop(h) if {"state-dropout/h", "state-dropout/both"} & m else h
             state = (h, drop(c) if "state-dropout/both" in m else c)
             steps.append(output if "dropout-before-attention/only" in m else dropped(output, "output", m, drop))
-        return {"outputs": torch.cat(steps, dim=1)}
+        emb, q = (torch.cat(part, dim=1) for part in zip(*parts))
+        return {"embeddings": emb, "q": q, "outputs": torch.cat(steps, dim=1)}
 
     def attend(self, q, m, drop):
         return q
