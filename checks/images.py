@@ -225,3 +225,6 @@ def distances(code, editions):
         right = [*(conv[:2] for conv in NETWORKS[edition].convs), *NETWORKS[edition].affine]
         found[edition] = sum(a != b for a, b in itertools.zip_longest(sizes, right))
     return found
+
+
+QUESTIONS_2023_24 = [CNN, CNNWithoutMaxPool, ParameterCount]

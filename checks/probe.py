@@ -269,27 +269,22 @@ class Question:
 
     def check(self):
         """The result of this question as a dictionary."""
+        observed, status, where, lines = {}, "ok", "", []
         try:
             self.prepare()
-            observed = {}
             for mode in self.modes:
                 self.set_mode(mode)
                 observed[mode] = self.outputs(mode)
             self.check_dropout()
             self.search(observed)
+            lines = [self.evidence() or self.difference] if self.found else []
         except (Exception, TooLong) as error:
             own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
             failure = error if isinstance(error, Failure) else own
-            where = failure.line or self.line_of(())
-            return self.head() | {"status": failure.status, "where": where, "lines": [str(failure)]}
-        if not self.found:
-            return self.head() | {"status": "ok", "lines": []}
-        lines, found = [self.evidence() or self.difference], list(self.found.values())
-        return self.head() | {"status": "WRONG", "lines": lines, "mistakes": found}
-
-    def head(self):
+            status, where, lines = failure.status, failure.line or self.line_of(()), [str(failure)]
         names = ("number", "name", "edition", "equation", "says", "notes")
-        return {name: getattr(self, name) for name in names} | {"mistakes": []}
+        result = {name: getattr(self, name) for name in names} | {"mistakes": list(self.found.values())}
+        return result | {"status": "WRONG" if self.found else status, "where": where, "lines": lines}
 
     def check_dropout(self):
         """Name a dropout that is active in evaluation, and a probability that is not the one of the statement."""
@@ -306,9 +301,8 @@ class Question:
         """Find the hypothesis with the fewest mistakes that has the observed numbers."""
         forms = [form for form, mistake in self.known.items() if "{" not in mistake.text]
         hypotheses = itertools.chain(*(itertools.combinations(forms, n) for n in range(MAX_MISTAKES + 1)))
-        rights = [
-            set(flags) for n in range(len(self.variants) + 1) for flags in itertools.combinations(self.variants, n)
-        ]
+        sizes = range(len(self.variants) + 1)
+        rights = [set(flags) for n in sizes for flags in itertools.combinations(self.variants, n)]
         for hypothesis, right in itertools.product(hypotheses, rights):
             if self.agrees(observed, right.union(hypothesis)):
                 break
@@ -338,19 +332,18 @@ class Question:
 
     def agrees(self, observed, m):
         try:
-            return all(
-                all(same(value, expected[part]) for part, value in observed[mode].items())
-                for mode in self.modes
-                for expected in [self.expected(m, mode)]
-            )
+            for mode in self.modes:
+                expected = self.expected(m, mode)
+                if not all(same(value, expected[part]) for part, value in observed[mode].items()):
+                    return False
+            return True
         except (RuntimeError, IndexError, ValueError, TypeError, LookupError, Failure):
             return False  # a mistake that is impossible with these shapes
 
     def compare(self, observed):
         """Say where the student's numbers differ most from the right ones."""
         largest = 0
-        values = [(mode, *item) for mode in self.modes for item in observed[mode].items()]
-        for mode, part, value in values:
+        for mode, part, value in [(m, *item) for m in self.modes for item in observed[m].items()]:
             right = self.expected((), mode)[part]
             if value.squeeze().shape != right.squeeze().shape:
                 shapes = f"{tuple(value.shape)}, and must have {tuple(right.shape)}"
@@ -360,9 +353,8 @@ class Question:
             if gaps.max() > largest:
                 largest, example = gaps.max().item(), (gaps == gaps.max()).nonzero()[0][0] + 1
                 size = f"{largest:.2g}" if largest < math.inf else "no number (nan)"
-                self.difference = (
-                    f"The largest difference from the right {part} is {size}, in {mode}, example {example}."
-                )
+                place = f"in {mode}, example {example}"
+                self.difference = f"The largest difference from the right {part} is {size}, {place}."
 
     def agreement(self):
         """Which parts occur among the results of the student's calls, as a whole or step by step."""

@@ -21,11 +21,10 @@ try:
 except ImportError as missing:
     sys.exit(f"{missing}; install torch 2.2 or later first: pip install torch")
 
-SPEECH = [images.CNNWithoutMaxPool, images.ParameterCount, *speech.QUESTIONS]
 EDITIONS = {
     "2021-22": [images.CNN, *captioning.QUESTIONS, *training.QUESTIONS],
     "2022-23": [images.CNN, *translation.QUESTIONS, *training.QUESTIONS],
-    "2023-24": [images.CNN, *SPEECH, *training.QUESTIONS],
+    "2023-24": [*images.QUESTIONS_2023_24, *speech.QUESTIONS, *training.QUESTIONS],
 }
 
 
@@ -52,11 +51,10 @@ def check_files(files, edition=None, only=None, start=lambda: None):
     """
     start()
     code = Code(files)
-    targets = dict.fromkeys(question.target for questions in EDITIONS.values() for question in questions)
-    if not any(question.applies(code) for questions in EDITIONS.values() for question in questions):
-        raise CallError(
-            f"none of the homework's classes was found: {', '.join(targets)}; name the file that defines one"
-        )
+    known = [question for questions in EDITIONS.values() for question in questions]
+    if not any(question.applies(code) for question in known):
+        names = ", ".join(dict.fromkeys(question.target for question in known))
+        raise CallError(f"none of the homework's classes was found: {names}; name the file that defines one")
     taken = edition or edition_of(code)
     questions = [question for question in EDITIONS[taken] if question.applies(code)]
     names = ", ".join(dict.fromkeys(question.target for question in questions))

@@ -190,14 +190,16 @@ PLANTED = [
         ["Encoder"],
         MODELS,
         "enc_output = self.dropout(enc_output)",
-        "enc_output = self.dropout(enc_output)\n        final_hidden = tuple(self.dropout(part) for part in final_hidden)",
+        "enc_output = self.dropout(enc_output)\n"
+        "        final_hidden = tuple(self.dropout(part) for part in final_hidden)",
     ),
     (
         "state-view",
         ["Encoder"],
         MODELS,
         "enc_output = self.dropout(enc_output)",
-        "enc_output = self.dropout(enc_output)\n        final_hidden = tuple(part.view(1, len(src), -1) for part in final_hidden)",
+        "enc_output = self.dropout(enc_output)\n"
+        "        final_hidden = tuple(part.view(1, len(src), -1) for part in final_hidden)",
     ),
     (
         "dropout-probability",
@@ -234,7 +236,8 @@ PLANTED = [
         DECODERS,
         MODELS,
         "            if self.attn is not None:\n",
-        "            dec_state = tuple(self.dropout(part) for part in dec_state)\n            if self.attn is not None:\n",
+        "            dec_state = tuple(self.dropout(part) for part in dec_state)\n"
+        "            if self.attn is not None:\n",
     ),
     (
         "state-view",
@@ -274,7 +277,9 @@ PLANTED = [
         DECODERS,
         MODELS,
         "output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)",
-        "if t and self.training:\n                emb[:, t] = self.dropout(self.embedding((output @ self.embedding.weight.T).argmax(-1)))[:, 0]\n"
+        "if t and self.training:\n"
+        "                best = (output @ self.embedding.weight.T).argmax(-1)\n"
+        "                emb[:, t] = self.dropout(self.embedding(best))[:, 0]\n"
         "            output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)",
     ),
     (
