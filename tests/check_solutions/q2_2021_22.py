@@ -3,10 +3,10 @@
 import argparse
 
 import torch
-import torch.nn.functional as F
-import utils
 from matplotlib import pyplot as plt
 from torch import nn
+
+import utils
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
