@@ -59,7 +59,6 @@ class Code:
     """
 
     def __init__(self, files):
-        self.texts = list(files.values())
         self.cells = {name: list(split_cells(name, text)) for name, text in files.items()}
         self.filenames = {cell for cells in self.cells.values() for cell, _ in cells}
         self.modules, self.failed = {}, {}  # failed: {class: (problem, line)}
@@ -73,6 +72,13 @@ class Code:
     def all(self, name):
         found = [vars(module).get(name) for module in self.modules.values()]
         return [obj for obj in found if obj is not None and getattr(obj, "__module__", None) in self.modules]
+
+    def calls(self, method, outside=""):
+        """Whether the files call a method of this name, in another function than `outside`."""
+        trees = [tree for cells in self.cells.values() for _, tree in cells]
+        nodes = [node for tree in trees for node in tree.body if getattr(node, "name", "") != outside]
+        inner = [node for top in nodes for node in ast.walk(top) if isinstance(node, ast.Call)]
+        return any(getattr(node.func, "attr", "") == method for node in inner)
 
     def load(self, name):
         if name not in self.modules:

@@ -29,6 +29,7 @@ class Helper(Question):
     """A function of the script, called with the arguments of the skeleton by name."""
 
     number, equation, modes = "2", "the skeleton of hw2-q2.py", ("training",)
+    elsewhere = None  # a method that the script may call in another function
 
     @classmethod
     def functions(cls, code):
@@ -46,6 +47,9 @@ class Helper(Question):
 
     def prepare(self):
         self.function = next(self.functions(self.code))
+        if self.elsewhere and self.code.calls(self.elsewhere, outside=self.target):
+            form = next(form for form, mistake in self.known.items() if self.elsewhere in mistake.calls)
+            self.variants = {form: f"it relies on the call of {self.elsewhere}() elsewhere in your files"}
         self.network = randomize(Watched())
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=RATE)
 
@@ -63,10 +67,10 @@ class TrainBatch(Helper):
     """The loss of the batch before the step, then one step along its gradient alone."""
 
     name = target = "train_batch"
-    says = "gradients zeroed, loss, backward, step; the mean loss is returned"
+    says, elsewhere = "gradients zeroed, loss, backward, step; the mean loss is returned", "zero_grad"
     known = mistakes("""
 step | optimizer.zero_grad(), loss.backward(), optimizer.step(), return loss.item()
-    gradients-not-zeroed; backward; the gradients of the batches add up, since they are never set to zero
+    gradients-not-zeroed; zero_grad backward; the gradients of the batches add up, since they are never set to zero
     no-step; backward; the weights do not change
     loss-not-mean; item; the loss is multiplied by the number of examples, and must be their mean
 """)
@@ -113,7 +117,7 @@ class Evaluate(Helper):
     """The share of right labels, with the network in evaluation mode, and in training mode again for the next epoch."""
 
     name = target = "evaluate"
-    says = "eval(), the share of right labels, train() again"
+    says, elsewhere = "eval(), the share of right labels, train() again", "eval"
     known = mistakes("""
 mode | model.eval() at the beginning, and model.train() at the end or at the beginning of train_batch
     evaluate-in-training-mode; eval; the network is evaluated in training mode, so that dropout is active
@@ -124,7 +128,7 @@ accuracy | return n_correct / len(y)
 
     def outputs(self, mode):
         values = [float(value) for value in self.use(X[0], Y[0]) if value is not None]
-        if not self.network.training and not any(".train(" in text for text in self.code.texts):
+        if not self.network.training and not self.code.calls("train"):
             self.name_mistake("left-in-evaluation-mode", found="")
         right = self.equations((), None, mode)["accuracy"]  # some return the loss as well
         accuracy = min(values, key=lambda value: abs(value - right)) if values else torch.nan

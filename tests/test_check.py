@@ -673,6 +673,22 @@ RIGHT = [
         "    optimizer.step()\n    optimizer.zero_grad()\n",
     ),
     ("gradients of the model zeroed", CNN, "optimizer.zero_grad()", "model.zero_grad()"),
+    (
+        "gradients zeroed by the caller",
+        CNN,
+        "    optimizer.zero_grad()\n",
+        "",
+        "    utils.configure_seed(seed=42)\n",
+        "    optimizer.zero_grad()\n",
+    ),
+    (
+        "eval() by the caller",
+        CNN,
+        "    model.eval()\n",
+        "",
+        "    utils.configure_seed(seed=42)\n",
+        "    model.eval()\n",
+    ),
     ("the loss as a tensor", CNN, "return loss.item()", "return loss.detach()"),
     ("the values of the maximum left out", CNN, "scores.argmax(dim=-1)", "torch.max(scores, 1)[1]"),
     (
@@ -981,7 +997,7 @@ def test_edition_is_found(solution):
 class Project(dict):
     """This project's networks, in the place of a student's `Code`."""
 
-    failed, filenames, texts, __missing__ = {}, set(), [], lambda self, name: None
+    failed, filenames, __missing__ = {}, set(), lambda self, name: None
 
     def all(self, name):
         return []
