@@ -109,32 +109,40 @@ log-softmax | return F.log_softmax(x, dim=1)
                 self.layers.append((f"{'conv' if call.name == 'conv2d' else 'fc'}{n}", call, []))
             elif call.name in POOLS and self.layers:
                 self.layers[-1][2].append(call)
+        for (_, call, pools), (_, following, _) in itertools.pairwise(self.layers):
+            if call.name == "conv2d" and not pools and call.result.numel() == 4 * following.args[0].numel():
+                pools.append(call._replace(function=F.max_pool2d, name="max_pool2d", args=(None, 2)))  # by other means
         self.read_layers()
         self.calls.clear()
 
     def read_layers(self):
         """Compare the layers that forward calls with the statement's, and write `says`."""
         convs = [(call, conv_shape(call), pools) for _, call, pools in self.layers if call.name == "conv2d"]
+        self.border = (convs[0][0].args[0].shape[-1] - SIDE) // 2 if convs else 0  # cells that F.pad puts around x
+        convs[:1] = [(call, (*shape[:3], shape[3] + self.border), pools) for call, shape, pools in convs[:1]]
         affine = [call for _, call, _ in self.layers if call.name == "linear"]
-        if (len(convs), len(affine)) != (2, 3):
-            counts = f"{len(convs)} convolutions and {len(affine)} affine layers"
-            return self.name_mistake("layer-number", found=counts, right="2 convolutions and 3 affine layers")
-        for layer, (call, shape, pools), right in zip(("first", "second"), convs, self.network.convs):
-            for key, found, wanted in zip(("channels", "kernel", "stride", "padding"), shape, right):
-                if found != wanted:
-                    self.name_mistake(f"conv-{key}", call.line, layer=layer, found=found, right=wanted)
-            pooling = " and ".join(map(pool_shape, pools)) or "no pooling"
-            if pooling != self.network.pooling:
-                self.name_mistake("pooling", call.line, layer=layer, found=pooling, right=self.network.pooling)
-        for call, right in zip(affine, self.network.affine):
-            if call.result.shape[-1] != right:
-                self.name_mistake("affine-size", call.line, found=call.result.shape[-1], right=right)
         for call in self.calls:
             if call.name in ("batch_norm", "layer_norm", "group_norm"):
                 self.name_mistake("extra-layer", call.line, found=call.name)
+        n_parameters, right = sum(p.numel() for p in self.module.parameters()), self.network.n_parameters
+        if (len(convs), len(affine)) != (2, 3):
+            modules = [layer for layer in self.module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+            if n_parameters > sum(p.numel() for layer in modules for p in layer.parameters()) and not self.found:
+                raise Failure("it has parameters outside nn.Conv2d and nn.Linear", status="not recognised")
+            counts = f"{len(convs)} convolutions and {len(affine)} affine layers"
+            return self.name_mistake("layer-number", found=counts, right="2 convolutions and 3 affine layers")
+        for layer, (call, shape, pools), wanted in zip(("first", "second"), convs, self.network.convs):
+            for key, found, size in zip(("channels", "kernel", "stride", "padding"), shape, wanted):
+                if found != size:
+                    self.name_mistake(f"conv-{key}", call.line, layer=layer, found=found, right=size)
+            pooling = " and ".join(map(pool_shape, pools)) or "no pooling"
+            if pooling != self.network.pooling:
+                self.name_mistake("pooling", call.line, layer=layer, found=pooling, right=self.network.pooling)
+        for call, size in zip(affine, self.network.affine):
+            if call.result.shape[-1] != size:
+                self.name_mistake("affine-size", call.line, found=call.result.shape[-1], right=size)
         if self.edition != "2021-22" and not isinstance(getattr(self.module, "conv1", None), nn.Module):
             self.name_mistake("conv1-name", found="")
-        n_parameters, right = sum(p.numel() for p in self.module.parameters()), self.network.n_parameters
         self.says = " · ".join(f"{c}@{k}x{k} stride {s} padding {p}" for _, (c, k, s, p), _ in convs)
         self.says += f" · {n_parameters:,} parameters · forward"
         if not self.found and n_parameters != right:
@@ -150,7 +158,7 @@ log-softmax | return F.log_softmax(x, dim=1)
         given = [form.partition("/")[2] for form in m if form.startswith(("dropout-place/", "dropout-twice/"))]
         moved = any(form.startswith(("dropout-place/", "dropout-missing")) for form in m)
         places = given if moved else ["fc1", *given]
-        x, parts = self.x.reshape(-1, 1, SIDE, SIDE), {}
+        x, parts = F.pad(self.x.reshape(-1, 1, SIDE, SIDE), [self.border] * 4), {}
         for n, (place, layer, pools) in enumerate(self.layers, start=1):
             x = layer.repeat(x.flatten(1) if layer.name == "linear" else x)
             x = activation(x) if n < len(self.layers) and f"relu-missing/{n}" not in m else x

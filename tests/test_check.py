@@ -628,6 +628,21 @@ RIGHT = [
         FORWARD_2022,
         "        assert x.dim() == 2\n        x = x.view(-1, 1, 28, 28)\n" + FORWARD_2022,
     ),
+    (
+        "pooling by a reshape",
+        CNN,
+        "self.pool(F.relu(self.conv1(x)))",
+        "F.relu(self.conv1(x)).unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))",
+    ),
+    ("adaptive pooling", CNN, "self.pool(F.relu(self.conv2(x)))", "F.adaptive_max_pool2d(F.relu(self.conv2(x)), 6)"),
+    (
+        "padding by F.pad",
+        CNN,
+        "(1, 8, 5, padding=2)",
+        "(1, 8, 5)",
+        "self.conv1(x)",
+        "self.conv1(F.pad(x, (2, 2, 2, 2)))",
+    ),
     ("padding='same'", CNN, "padding=2", "padding='same'"),
     (
         "dropout under if self.training",
@@ -981,6 +996,23 @@ def test_numbers_of_no_known_mistake_are_not_recognised():
     )["Attention"]
     assert (status, keys) == ("not recognised", [])
     assert "Found in your code as it should be: s, p; not found: c, a_o" in result["lines"][0]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        (
+            "self.fc3 = nn.Linear(120, 10)",
+            "self.fc3 = nn.Parameter(torch.randn(120, 10))",
+            "self.fc3(x)",
+            "x @ self.fc3",
+        ),
+        ("padding=2)", "padding=2, padding_mode='circular')"),
+        ("self.drop(F.relu(self.fc1(x)))", "F.relu(self.fc1(x)) * (torch.rand(600) > 0.3)"),
+    ],
+)
+def test_what_cannot_be_judged_is_not_called_wrong(texts):
+    assert check_text(plant(CNN, texts[:2], *[texts[2:]] * bool(texts[2:])))["CNN"][0] == "not recognised"
 
 
 def test_notes_say_what_is_right_in_another_way():
