@@ -1,7 +1,7 @@
 """Fetch LJ Speech for Question 3 of 2023-24 into data/LJSpeech-1.1; a transfer that was cut goes on where it stopped.
 
 $ python download_ljspeech.py
-$ python download_ljspeech.py -source ~/LJSpeech-1.1.tar.bz2      # a local copy, the archive or the folder inside it
+$ python download_ljspeech.py -source ~/LJSpeech-1.1.tar.bz2      # a copy of the published archive
 """
 
 import options
@@ -15,6 +15,10 @@ def parse_args(argv=None):
         "on where it stopped when the command is given again."
     )
     return download.parse_args(description, ljspeech.SOURCE_HELP, argv)
+
+
+if __name__ == "__main__":
+    options.before_imports(parse_args)
 
 
 def main(argv=None):

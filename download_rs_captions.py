@@ -19,11 +19,14 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    from data.fetch import rs_captions  # after parsing: --help answers at once
+if __name__ == "__main__":
+    options.before_imports(parse_args)
 
-    rs_captions.install(args)
+from data.fetch import rs_captions
+
+
+def main(argv=None):
+    rs_captions.install(parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,14 @@ def parse_args(argv=None):
     return download.parse_args(description, source, argv)
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    from data.fetch import tatoeba  # after parsing: --help answers at once
+if __name__ == "__main__":
+    options.before_imports(parse_args)
 
-    tatoeba.install(args)
+from data.fetch import tatoeba
+
+
+def main(argv=None):
+    tatoeba.install(parse_args(argv))
 
 
 if __name__ == "__main__":

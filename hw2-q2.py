@@ -21,6 +21,8 @@ QUICK_EPOCHS = 10
 EVAL_BATCH_SIZE = 500
 SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 EQUIVARIANCE_EXAMPLES = 100
+TEST_NAMES = {"official": "the official set", "course_529": "the course's subset of 529 images"}
+BASELINE_NAMES = {"majority": "the most frequent class", "nearest_centroid": "the nearest class mean"}
 PREDICTIONS = "test_predictions.npz"
 
 
@@ -218,7 +220,12 @@ class Classification(experiment.Experiment):
         return result["test"]["official"]["acc"]
 
     def report(self, result):
-        print(*metrics.image_lines(result), sep="\n")
+        bundled = " (bundled data)" if result["bundled"] else ""
+        for name, scores in result["test"].items():
+            which = f", {TEST_NAMES[name]}" if len(result["test"]) > 1 else ""
+            print(f"Final Test acc{which}: {metrics.format_interval(scores['acc'])}{bundled}")
+        for name, acc in result["baselines"].items():
+            print(f"Baseline, {BASELINE_NAMES[name]}: {acc:.4f}{bundled}")
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ Standard library only, so that `--help` and a wrong option answer at once: the s
 """
 
 import argparse
-import errno
 import importlib.util
 import math
 import os
@@ -23,11 +22,10 @@ MAX_THREADS = 1024
 MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEAST_PYTHON = (3, 11)
 # What the training scripts import beside the standard library.
 PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "jiwer")
-PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL")
+PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL", "pooch")
 
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
 
@@ -70,8 +68,8 @@ class Options(argparse.Namespace):
 class Parser(argparse.ArgumentParser):
     """An `argparse` parser that accepts the handouts' spellings and reports an error in one line.
 
-    The handouts write `-learning_rate` and `--use_attn`, and sometimes the same option both ways: one dash or two, and `-`
-    or `_` inside a name are the same here.
+    The handouts write `-learning_rate` and `--use_attn`, and sometimes the same option both ways: one dash or two, and
+    `-` or `_` inside a name are the same here.
     """
 
     def __init__(self, description, **kwargs):
@@ -125,8 +123,8 @@ def command_line(args):
 def before_imports(parse_args):
     """Call `parse_args()` before a script imports torch, so that `--help` and a wrong option answer at once.
 
-    Also sets what has to be set before torch is imported, and ends with one line where a package is missing. Ctrl-C and SIGTERM
-    end the process at once until `run_script` takes over.
+    Also sets what has to be set before torch is imported, and ends with one line where a package is missing. Ctrl-C and
+    SIGTERM end the process at once until `run_script` takes over.
     """
     if sys.version_info < LEAST_PYTHON:
         sys.exit(f"{Path(sys.argv[0]).name}: error: this needs Python {'.'.join(map(str, LEAST_PYTHON))} or later")
@@ -161,7 +159,8 @@ def is_installed(name):
 def run_script(main):
     """Call `main()`. A `UserError`, or memory that is not enough, becomes one line on stderr and exit code 2.
 
-    Ctrl-C and SIGTERM end with one line and the exit codes 130 and 143; a reader that went away (`| head`) ends silently.
+    Ctrl-C and SIGTERM end with one line and the exit codes 130 and 143; a reader that went away (`| head`) ends
+    silently.
     """
     _prepare_streams()
     signal.signal(signal.SIGTERM, _on_sigterm)
@@ -173,6 +172,9 @@ def run_script(main):
         sys.exit(code)
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
+    except ModuleNotFoundError:
+        require_packages()
+        raise
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -185,15 +187,10 @@ def run_script(main):
     except BrokenPipeError:
         _close_output()
         sys.exit(BROKEN_PIPE)
-    except OSError as error:  # of `print`: `files.writing` names its file
-        if error.errno not in NO_ROOM:
-            raise
-        _close_output()
-        sys.exit(_error_line(f"the output cannot be written ({error.strerror}); make room where it goes", USER_ERROR))
 
 
 def _prepare_streams():
-    """Every name can be printed; a stream that is closed swallows what is printed, and so does that of a rank above 0."""
+    """Make every name printable; a closed stream, and that of a rank above 0, swallows what is printed."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or (rank() > 0 and name == "stdout"):
@@ -203,7 +200,7 @@ def _prepare_streams():
 
 
 def _is_out_of_memory(error):
-    """Whether an error means that memory was not enough: Python's own, or torch's, which has no type for that of the CPU."""
+    """Whether an error means that memory was not enough; torch has no type for that of the CPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -273,13 +270,6 @@ def path(text):
     return Path(text).expanduser().absolute()
 
 
-def folder(text):
-    """An argparse type: a folder that is there."""
-    if not path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"must be a folder that is there, got {text!r}")
-    return path(text)
-
-
 def name_or_path(*names):
     """An argparse type: one of `names` as it is, anything else as an absolute path; both are strings."""
     return lambda text: text if text in names else str(path(text))
@@ -293,7 +283,7 @@ def run_name(text):
 
 
 def printable(message):
-    """A message on one line: line breaks and what else a terminal would obey are escaped, and the middle of a long one is cut."""
+    """A message on one line: what a terminal would obey is escaped, and the middle of a long one is cut."""
     text = str(message)
     if len(text) > MAX_MESSAGE:
         text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
@@ -311,7 +301,7 @@ def add_data_options(parser):
     """Which data, and where they are; `data.sources` reads these."""
     help = "real data, the bundled data that this project generates, or (auto, the default) real if they are there"
     parser.add_option("data", choices=["auto", "real", "bundled"], default="auto", help=help)
-    parser.add_option("data_dir", type=folder, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
+    parser.add_option("data_dir", type=path, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
 
 
 def add_report_options(parser, output_dir):
@@ -324,7 +314,8 @@ def add_report_options(parser, output_dir):
 def add_training_options(parser, **defaults):
     """How the weights are learned; `utils.Optimization` and `utils.fit` read these.
 
-    defaults: default of each option. The script fills in epochs, batch_size, learning_rate, dropout or optimizer if it is missing
+    defaults: default of each option. The script fills in epochs, batch_size, learning_rate, dropout or optimizer if it
+    is missing
         here. With label_smoothing the option of that name is there as well.
     """
 
@@ -398,6 +389,7 @@ def add_run_options(parser):
     parser.add_option("run_name", type=run_name, metavar="NAME", help=help)
     help = "go on with the interrupted run of these options; with auto start it if there is none"
     parser.add_option("resume", nargs="?", const="must", choices=["must", "auto"], help=help)
+    parser.add_option("verbose", action="store_true", help="print every score of the result at the end")
     parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")
 
 

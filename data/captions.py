@@ -26,7 +26,7 @@ from data.text import EOS_IDX, PAD_IDX, SOS_IDX, WordVocabulary, at_equal_distan
 from options import DATA_DIR, UserError, warn
 
 SPLITS = ("train", "val", "test")
-# Karpathy's files call images that were left over from validation "restval"; they are trained on.
+# In Karpathy's files "restval" are images that were left over from validation. They are used for training.
 SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 TITLES = {"sydney": "Sydney-Captions", "ucm": "UCM-Captions"}
@@ -189,13 +189,12 @@ def read_json(path):
     """
     try:
         content = json.loads(files.read_bytes(path))
-        json.dumps(
-            content, ensure_ascii=False
-        ).encode()  # fails for half a character, such as \ud800, that no file can hold
+        # Half a character, such as \ud800, can be in JSON but not in a file's name or on the terminal: this raises.
+        json.dumps(content, ensure_ascii=False).encode()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); {DOWNLOAD_COMMAND} brings it") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON, or was cut short ({error}); get it again") from None
+        raise UserError(f"{path} is not JSON, or was cut short ({error}); mend the file or get it again") from None
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise UserError(f"{path} has no list of images; it needs images[i].filename, .split and .sentences[j].tokens")
@@ -229,7 +228,7 @@ def _read_example(image, where):
 
 
 def _words_of(sentence):
-    """The words of one caption: its tokens, or where it has none its raw text split at blanks; () if there are none."""
+    """The words of one caption: its tokens or, without tokens, its raw text split at blanks; () without either."""
     sentence = sentence if isinstance(sentence, dict) else {}
     tokens = sentence.get("tokens") or sentence.get("raw")
     tokens = [tokens] if isinstance(tokens, str) else tokens
@@ -239,7 +238,7 @@ def _words_of(sentence):
 
 
 def read_image(path):
-    """The pixels of an image file as a uint8 array (height, width, 3); grey, RGBA and 16-bit images are converted.
+    """The pixels of an image file as a uint8 array (height, width, 3). Grey, RGBA and 16-bit images are converted.
 
     Raises `UserError` for a file that is missing, damaged, no image, or smaller than `MIN_SIDE`.
     """
@@ -250,7 +249,7 @@ def read_image(path):
         files.require_regular(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of large images
-            # Pillow reads many more formats, one of them by a program of its own (EPS by Ghostscript).
+            # Pillow reads many more formats, and one of them by starting another program (EPS by Ghostscript).
             with Image.open(path, formats=IMAGE_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"it has {image.width}x{image.height} pixels")
@@ -377,7 +376,7 @@ def shortened(names):
 
 
 def _file_digest(path):
-    """SHA-256 of a file; None if there is no such file, `UNREADABLE` if the system refuses it."""
+    """SHA-256 of a file; None if there is no such file, and `UNREADABLE` if it may not be read."""
     if not os.path.isfile(path):  # False, and no exception, for a name that no file can have
         return None
     try:

@@ -28,7 +28,7 @@ MEDMNIST_KEYS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("images
 OTHER_FILE_NAMES = {"kuzushiji_mnist": ("Kuzushiji-MNIST.npz",)}
 COURSE_KEYS = ("Xtrain", "ytrain", "Xdev", "ydev", "Xtest", "ytest")
 COURSE_SCALE = 256
-# The course's OCTMNIST test set: the first images of each class, as many as make the training set's class mix.
+# The course's OCTMNIST test set: the first images of each class, in the class proportions of the training set.
 COURSE_OCTMNIST_COUNTS = (182, 55, 42, 250)
 QUICK_SIZES = {"train": 4000, "val": 1000, "test": 1000}
 MAX_PIXEL = 255
@@ -93,7 +93,7 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False, shu
 
 
 def title_of(dataset, arrays, path):
-    """The title of a named set. A file of another size than the published one is warned of, and the title tells it."""
+    """The title of a named set. If the file has another size than the published one, the title and a warning say so."""
     title, published = DATASETS[dataset].title, SIZES[dataset]
     sizes = tuple(len(arrays[f"{split}_labels"]) for split in SPLITS)
     if path is None or sizes == published:
@@ -183,7 +183,7 @@ def split_official(train_images, train_labels, test_images, test_labels, n_train
 
 
 def check_labels(arrays, class_names, path, is_named):
-    """The class names of the labels, their numbers for a file at a path that has another number of classes.
+    """The names of the classes; the numbers of the labels for a file at a path that has another number of classes.
 
     Raises `UserError` for a named set whose labels go beyond its classes.
     """
@@ -198,7 +198,7 @@ def check_labels(arrays, class_names, path, is_named):
 
 
 def with_shuffled_pixels(images):
-    """The same images as sensors without spatial structure would give them: in one random order of the pixels."""
+    """The same images with their pixels in one random order, so that neighbours tell nothing."""
     n_pixels = images.X["train"][0].numel()
     order = torch.from_numpy(np.random.default_rng(PIXEL_ORDER_SEED).permutation(n_pixels))
     X = {split: reorder(part, order) for split, part in images.X.items()}
@@ -220,7 +220,7 @@ def shifted(images, split, pixels):
 
 
 def baselines(images):
-    """Test accuracy of always the most frequent class, and of the class whose mean training image is the nearest."""
+    """Test accuracy of predicting always the most frequent class, and the class of the nearest mean training image."""
     X, y = images.X, images.y
     classes = y["train"].unique()
     means = torch.stack([X["train"][y["train"] == label].flatten(1).float().mean(dim=0) for label in classes])

@@ -1,8 +1,7 @@
-"""Which data a script reads: the real set if it is there, else the bundled data, and always said."""
+"""Which data a script reads: the real set if it is there, otherwise the bundled data, with a warning."""
 
 import functools
 import hashlib
-import inspect
 import os
 import tempfile
 from pathlib import Path
@@ -43,7 +42,7 @@ def choose(mode, data_dir, candidates, title, fetch_command):
 
 
 def refuse_archive(path, option, is_read=()):
-    """Raise `UserError` for a file whose name is that of an archive, unless its suffix is among those that are read."""
+    """Raise `UserError` for a file with the suffix of an archive, unless the suffix is among those that are read."""
     suffix = Path(path).suffix.lower()
     if suffix in ARCHIVES and suffix not in is_read and os.path.isfile(path):
         raise UserError(f"{path} is an archive that is not read; unpack it first and give what was in it with {option}")
@@ -64,20 +63,13 @@ def fingerprint(arrays):
 
 
 def key_of(*parts):
-    """A few digits for the name of a cache file: another key as soon as one of the parts changes.
+    """A short hash for the name of a cache file; it changes when one of the parts changes.
 
-    Args:
-        parts: all that the cached data are made of. Of a `Path` the content counts, of a function or a class its source
-            code, of anything else its `repr`.
+    parts: all that the cached data are made of: files as a `Path`, whose content counts, code as well; other values.
     """
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, Path):
-            digest.update(part.read_bytes())
-        elif callable(part):
-            digest.update(inspect.getsource(part).encode())
-        else:
-            digest.update(repr(part).encode())
+        digest.update(part.read_bytes() if isinstance(part, Path) else repr(part).encode())
     return digest.hexdigest()[:12]
 
 
@@ -129,7 +121,7 @@ def cached_arrays(name, make, compress=True, is_whole=lambda arrays: True):
 def read_folder(folder, suffixes, read):
     """Yield (name, `read(path)`) of each file in a folder that has one of the suffixes, by name.
 
-    A file that raises a `UserError` is told in a warning and skipped. Raises `UserError` for a folder without such a file.
+    A file that raises a `UserError` is skipped with a warning. Raises `UserError` for a folder without such a file.
     """
     try:
         paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in suffixes)

@@ -43,7 +43,6 @@ N_FFT, HOP = 400, 160  # samples
 N_MELS = 80
 MIN_POWER = 1e-10  # before the logarithm
 DYNAMIC_RANGE = 8.0  # powers of ten below the loudest value
-SETTINGS = (SAMPLE_RATE, N_FFT, HOP, N_MELS, MIN_POWER, DYNAMIC_RANGE)
 FRAMES_A_SECOND = SAMPLE_RATE / HOP
 FRAME_BYTES = N_MELS * np.dtype(np.float16).itemsize  # in the cache
 MIN_SECONDS, MAX_SECONDS = 0.05, 30.0  # of a clip; the longest of LJ Speech has 10.1 s
@@ -137,7 +136,7 @@ def read_sound(path, any_rate=False):
             is_cut = len(samples) < file.frames or _is_cut(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; name a WAV or FLAC file that is there") from None
-    # soundfile raises a TypeError for a name that ends in .raw, whose format it wants to be told.
+    # soundfile raises a TypeError for a name that ends in .raw, since it has to be told the format of such files.
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"{path} cannot be read as sound ({files.reason_of(error)}); give a WAV or FLAC") from error
     if is_cut:
@@ -151,7 +150,7 @@ def read_sound(path, any_rate=False):
 
 
 def open_sounds(paths):
-    """Yield (name, samples) of sound files of any rate; of a folder all of its files, and what cannot be read is skipped."""
+    """Yield (name, samples) of sound files of any rate; files of a folder that cannot be read are skipped."""
     for path in paths:
         if path.is_dir():
             yield from sources.read_folder(path, SOUND_SUFFIXES, functools.partial(read_sound, any_rate=True))
@@ -178,7 +177,7 @@ def _is_cut(path):
     with open(path, "rb") as file:
         head = file.read(8)
     size = int.from_bytes(head[4:], "little")
-    if head[:4] != b"RIFF" or size == 2**32 - 1:  # a WAV that was written to a pipe does not know its size
+    if head[:4] != b"RIFF" or size == 2**32 - 1:  # a WAV that was written to a pipe has no size
         return False
     return os.path.getsize(path) + 1 < len(head) + size  # the last byte may be padding that was left out
 
@@ -240,7 +239,7 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
     paths = tuple(Path(data_dir) / FOLDER_NAME / name for name in (METADATA, WAVS))
     found = sources.choose(mode, data_dir, [paths], TITLE, DOWNLOAD_COMMAND)
     folder = bundled_folder() if found is None else found[0].parent
-    bundled = (folder / MARKER).exists()  # also of other texts that eSpeak NG spoke, wherever they lie
+    bundled = (folder / MARKER).exists()  # also in a folder of other texts that eSpeak NG spoke
     lines = read_metadata(folder / METADATA)
     clips, left_out = usable(lines, folder)
     splits = split(clips, counts, folder)
@@ -317,7 +316,7 @@ def read_metadata(path):
 
 
 def usable(lines, folder):
-    """The clips with a text and a sound file, and how many others there are, a dict by what they lack."""
+    """The clips with a text and a sound file, and the number of others, a dict from what they lack to their number."""
     advice = f"put the clips there, or name another folder that has {FOLDER_NAME} with -data_dir"
     try:
         with os.scandir(folder / WAVS) as entries:
@@ -359,8 +358,7 @@ def spectrograms(paths, memory_budget):
     it has at most `memory_budget` bytes, otherwise a `numpy.memmap` of the file in the cache.
     """
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    key = sources.key_of(read_sound, _fault_of, mel_filters, log_mel, write_spectrograms, SETTINGS, stats)
-    path = sources.CACHE_DIR / f"log-mels-{key}.f16"
+    path = sources.CACHE_DIR / f"log-mels-{sources.key_of(Path(__file__), stats)}.f16"
 
     def compute():
         nonlocal path

@@ -26,7 +26,7 @@ CORPUS_NAME = "spa.txt"
 DOWNLOAD_COMMAND = "python download_tatoeba.py"
 TITLE = "Tatoeba, Spanish to English"
 QUICK_SIZES = {"train": 6000, "val": 500, "test": 500}
-MAX_ILLEGIBLE = 0.9  # of a file's pairs; with more of them it is in another script than Latin
+MAX_ILLEGIBLE = 0.9  # largest share of pairs that lose most of their letters; above it the script is not Latin
 
 
 def split_of(spanish):

@@ -1,5 +1,6 @@
-"""Make the pictures of the README from the runs: learning curves, activation maps, an attention map.
+"""Make the picture of the README from the runs: an attention map, learning curves, a page of a report.
 
+$ make report                   # makes the runs
 $ python report/pictures.py
 """
 
@@ -10,9 +11,10 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
-import options  # noqa: E402
+import options
 
 
 def parse_args(argv=None):
@@ -24,46 +26,70 @@ def parse_args(argv=None):
 if __name__ == "__main__":
     options.before_imports(parse_args)
 
-import typst  # noqa: E402
+import build
+import typst
 
-import runs  # noqa: E402
+import experiment
+import files
+import runs
+from benchmarks.scripts import load_script
 
-# Name of the picture, question, kind of run, options of the run, its figures, and the picture's width.
-PICTURES = (
-    ("learning_curves", "q2", "comparison", {"dataset": "kuzushiji_mnist"}, ("train_loss", "val_acc"), "15cm"),
-    (
-        "activation_maps",
-        "q2",
-        "run",
-        {"dataset": "kuzushiji_mnist", "network": "cnn", "shuffle_pixels": False},
-        ("activation_maps",),
-        "8cm",
-    ),
-    ("attention", "q3", "run", {"use_attn": True}, ("attention_1",), "8cm"),
+PICTURE = "overview.png"
+EDITION, PAGE = "2022-23", 8  # the page of translation with attention
+PIXELS_PER_INCH = 150
+LAYOUT = """
+#set page(width: 28cm, height: auto, margin: 2mm)
+#grid(
+  columns: (11.4cm, 7.4cm, 8cm), column-gutter: 4mm, align: horizon,
+  image("attention.pdf", width: 100%),
+  stack(spacing: 3mm, image("train_loss.pdf", width: 100%), image("val_acc.pdf", width: 100%)),
+  rect(inset: 0pt, stroke: 0.5pt + gray, image("hw2-EDITION.pdf", page: PAGE, width: 100%)),
 )
-PIXELS_PER_INCH = 110
+""".replace("EDITION", EDITION).replace("PAGE", str(PAGE))
 
 
 def main(argv=None):
     args = parse_args(argv)
-    for name, question, kind, wanted, figures, width in PICTURES:
-        found = runs.find(args.runs_dir, question, kind, **wanted)
-        found = [run for run in found if all(f"{figure}.pdf" in run.figures for figure in figures)]
-        found = [run for run in found if kind == "comparison" or runs.read_result(run.folder)["test"]]
-        if not found:
-            raise options.UserError(
-                f"no {kind} in {args.runs_dir / question} has {figures[0]}.pdf; run make report first"
-            )
-        images = ", ".join(f'image("{figure}.pdf", width: 100%)' for figure in figures)
-        source = f"#set page(width: {width}, height: auto, margin: 2pt)\n#grid(columns: {len(figures)}, {images})"
-        with tempfile.TemporaryDirectory() as stage:
-            for figure in figures:
-                shutil.copy(found[0].folder / f"{figure}.pdf", stage)
-            Path(stage, "picture.typ").write_text(source, encoding="utf-8")
-            picture = typst.compile(Path(stage, "picture.typ"), root=stage, format="png", ppi=PIXELS_PER_INCH)
-        with runs.atomic_path(args.output_dir / f"{name}.png") as path:
-            path.write_bytes(picture)
-        print(f"{args.output_dir / name}.png: from {found[0].folder.name}")
+    with tempfile.TemporaryDirectory() as stage:
+        stage = Path(stage)
+        draw_attention(args.runs_dir, stage / "attention.pdf")
+        copy_learning_curves(args.runs_dir, stage)
+        build.main(["--edition", EDITION, "-runs_dir", str(args.runs_dir), "-output_dir", str(stage)])
+        (stage / "picture.typ").write_text(LAYOUT, encoding="utf-8")
+        picture = typst.compile(stage / "picture.typ", root=stage, format="png", ppi=PIXELS_PER_INCH)
+    files.write_bytes(args.output_dir / PICTURE, picture)
+    print(f"written to {args.output_dir / PICTURE}")
+
+
+def draw_attention(runs_dir, path):
+    """The attention map of a test sentence that the newest translator with attention translates correctly."""
+    script = load_script("hw2-q3.py")
+    args = script.parse_args(["--use_attn", "-runs_dir", str(runs_dir)])
+    translator, model, folder = experiment.restore(script.Translation, args, script.parse_args([]))
+    source, translation = longest_right(
+        files.read_table(folder / experiment.PREDICTIONS, experiment.PREDICTION_COLUMNS)
+    )
+    result = runs.read_result(folder)
+    title = result["title"] + (" (bundled)" if result["bundled"] else "")
+    translator.draw_attention(path, model, source, f"{title}\n{source} → {translation}")
+
+
+def longest_right(rows):
+    """The longest sentence that is translated without an error, and its translation."""
+    right = [row for row in rows if row["distance"] == "0"]
+    if not right:
+        raise options.UserError("the newest translator has no test sentence right; run make report first")
+    longest = max(right, key=lambda row: len(row["source"]))
+    return longest["source"], longest["prediction"]
+
+
+def copy_learning_curves(runs_dir, stage):
+    """The figures of the newest comparison of the edition's learning rates."""
+    found = runs.find(runs_dir, "q2", "comparison", dataset="kuzushiji_mnist")
+    if not found:
+        raise options.UserError(f"no comparison of learning rates is in {runs_dir / 'q2'}; run make report first")
+    for figure in ("train_loss.pdf", "val_acc.pdf"):
+        shutil.copy(found[0].folder / figure, stage)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import soundfile
 import torch
 from conftest import N_SPOKEN, ROOT, assert_user_error, load_script
 
-import metrics
 import files
+import metrics
 import runs
 from data import sources, speech
 from data.fetch.ljspeech import FOLDER_NAME, METADATA, WAVS

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.bundled import images as bundled_images
-from editions import EDITIONS
+from editions import DATASETS
 
 FINGERPRINTS = {
     "kuzushiji_mnist": "0c96ec46177c62ba68593ed612bb0fcf8b7f0f11fcfbc43f95b726046806a753",
@@ -16,7 +16,7 @@ FINGERPRINTS = {
 }
 
 
-@pytest.fixture(scope="module", params=EDITIONS)
+@pytest.fixture(scope="module", params=DATASETS)
 def twin(request):
     """The name of a data set and its twin; one twin at a time is in memory."""
     return request.param, bundled_images.generate(request.param)
@@ -48,7 +48,7 @@ def test_keys_shapes_and_types_are_those_of_medmnist(twin):
 
 def test_each_class_has_its_share(twin):
     dataset, arrays = twin
-    n_classes = EDITIONS[dataset].n_classes
+    n_classes = DATASETS[dataset].n_classes
     shares = {split: [1 / n_classes] * n_classes for split in ("train", "val", "test")}
     if dataset == "octmnist":  # the published training set's mix of CNV, DME, drusen and normal
         shares["train"] = shares["val"] = [0.34, 0.10, 0.08, 0.48]
@@ -60,12 +60,12 @@ def test_each_class_has_its_share(twin):
 def test_the_first_images_of_a_split_show_every_class(twin):
     dataset, arrays = twin
     for split in ("train", "val", "test"):
-        assert len(np.unique(arrays[f"{split}_labels"][:100])) == EDITIONS[dataset].n_classes
+        assert len(np.unique(arrays[f"{split}_labels"][:100])) == DATASETS[dataset].n_classes
 
 
 def test_a_second_call_gives_the_same_bytes(monkeypatch):
     monkeypatch.setattr(bundled_images, "SPLITS", {"train": 100, "val": 40, "test": 20})
-    for dataset in EDITIONS:
+    for dataset in DATASETS:
         np.random.seed(0)  # numpy's global state must not matter
         first = fingerprint(bundled_images.generate(dataset))
         np.random.seed(1)
@@ -90,11 +90,11 @@ def test_no_image_stands_in_two_splits(twin):
 def test_nearest_centroid_is_above_chance_and_at_most_75_percent(twin):
     dataset, arrays = twin
     X, y = arrays["train_images"].reshape(-1, 28 * 28).astype(np.float32), arrays["train_labels"].ravel()
-    centroids = np.stack([X[y == label].mean(axis=0) for label in range(EDITIONS[dataset].n_classes)])
+    centroids = np.stack([X[y == label].mean(axis=0) for label in range(DATASETS[dataset].n_classes)])
     X_test = arrays["test_images"].reshape(-1, 28 * 28).astype(np.float32)
     distances = (centroids**2).sum(axis=1) - 2 * X_test @ centroids.T  # plus |x|^2, the same for every centroid
     accuracy = (distances.argmin(axis=1) == arrays["test_labels"].ravel()).mean()
-    assert 1.5 / EDITIONS[dataset].n_classes < accuracy <= 0.75
+    assert 1.5 / DATASETS[dataset].n_classes < accuracy <= 0.75
 
 
 def test_every_image_shows_something(twin):
@@ -105,10 +105,10 @@ def test_every_image_shows_something(twin):
         assert np.std(images, axis=1, dtype=np.float32).min() > 5
 
 
-@pytest.mark.parametrize("dataset", EDITIONS)
+@pytest.mark.parametrize("dataset", DATASETS)
 def test_everything_is_drawn_in_whole_numbers(dataset):
     dice = bundled_images._Dice(np.random.Generator(np.random.PCG64(0)), 3)
-    for label in range(EDITIONS[dataset].n_classes):
+    for label in range(DATASETS[dataset].n_classes):
         image = bundled_images.TWINS[dataset].draw(dice, label)
         assert image.shape == (3, 28, 28)
         assert image.dtype.kind == "i"

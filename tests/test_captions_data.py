@@ -1,25 +1,28 @@
 """Captioned images: dataset.json and images/ to words and tensors, what is missing or damaged, the frozen encoders."""
 
+import errno
+import hashlib
 import json
 import shutil
-import threading
-import time
+import struct
+import subprocess
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DRIPPING_SECONDS, one_line_error
+from conftest import one_line_error
 from PIL import Image
 
 import encoders
-from data import captions, sources
+import files
+from data import captions, images, sources, speech, translation
 from data.bundled import captions as bundled_captions
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX
 
 N_IMAGES = 13
-MAX_SECONDS = 0.4  # that "auto" waits for the hub here
-FILES = {"resnet18-f37072fd.pth": bytes(2**21)}  # what the server of conftest.py gives
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +106,14 @@ def test_an_empty_split_is_replaced_by_the_training_images_and_says_so(folder, c
     [
         (lambda content: content["images"][1].pop("split"), ("split", "2.tif")),
         (lambda content: content["images"][1].update(split="dev"), ("'dev'", "2.tif")),
-        (lambda content: content["images"][1]["sentences"][0].update(tokens=[]), ("caption 0 has no words", "2.tif")),
+        (
+            lambda content: content["images"][1]["sentences"][3].update(tokens=[], raw=" "),
+            ("caption 3 has no", "2.tif"),
+        ),
         (lambda content: content["images"][1]["sentences"][0].update(tokens=[" "]), ("no words",)),
+        (lambda content: content["images"][1]["sentences"][0].update(tokens=["a", 1]), ("no words",)),
+        (lambda content: content["images"][1].update(sentences=["a river"]), ("no words",)),
+        (lambda content: content["images"][1].update(split=["train"]), ("['train']", "2.tif")),
         (lambda content: content["images"][1].update(sentences=[]), ("no sentences",)),
         (lambda content: content["images"][1].update(filename="../2.tif"), ("'../2.tif'",)),
         (lambda content: content["images"][1].update(filename="1.tif"), ("1.tif twice",)),
@@ -124,10 +133,21 @@ def test_a_json_that_is_cut_short(folder):
         captions.load(str(folder))
 
 
-def test_a_sentence_without_tokens_is_split_at_its_blanks(folder):
-    edit(folder, lambda content: content["images"][0]["sentences"][0].pop("tokens"))
+@pytest.mark.parametrize("tokens", [{}, {"tokens": []}, {"tokens": None}, {"tokens": ""}])
+def test_a_sentence_without_tokens_is_split_at_its_blanks(folder, tokens):
+    def change(content):
+        content["images"][0]["sentences"][0] = {"raw": " A river ,  and trees ."} | tokens
+
+    edit(folder, change)
     (example,) = [e for e in captions.read_json(folder / "dataset.json")["train"] if e.filename == "1.tif"]
-    assert example.captions[0][-1] == "." and len(set(example.captions)) == 5
+    assert example.captions[0] == ("A", "river", ",", "and", "trees", ".")
+
+
+def test_what_karpathys_files_call_restval_is_trained_on(folder):
+    before = captions.read_json(folder / "dataset.json")
+    edit(folder, lambda content: content["images"][0].update(split="restval"))
+    assert captions.read_json(folder / "dataset.json") == before
+    assert before["train"][0].filename == "1.tif"
 
 
 def test_grey_rgba_and_16_bit_images_are_converted(tmp_path):
@@ -149,6 +169,125 @@ def test_grey_rgba_and_16_bit_images_are_converted(tmp_path):
         pixels = captions.read_image(tmp_path / name)
         assert pixels.dtype == np.uint8 and pixels.shape == (9, 11, 3)
         assert (pixels == expected).all(), name
+
+
+@pytest.mark.parametrize(("top", "white"), [(255, 255), (1000, 1023), (4095, 4095), (3000, 4095), (65535, 65535)])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_images_of_8_to_16_bits_keep_their_brightness(top, white, dtype, tmp_path):
+    values = np.linspace(0, top, 12 * 10).round().reshape(12, 10).astype(dtype)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    found = captions.read_image(tmp_path / "a.tif")
+    np.testing.assert_allclose(found[:, :, 0], values * (255 / white), atol=1)
+    assert (found == found[:, :, :1]).all() and found.max() > 150
+
+
+def test_floats_up_to_1_are_stretched_and_numbers_that_are_none_are_black(tmp_path):
+    values = np.linspace(0, 1, 12 * 10, dtype=np.float32).reshape(12, 10)
+    values[0, :4] = np.nan, np.inf, -np.inf, -3
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    found = captions.read_image(tmp_path / "a.tif")[:, :, 0]
+    assert not found[0, :4].any()
+    np.testing.assert_allclose(found[1:], values[1:] * 255, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F"])
+def test_16_and_32_bit_images_are_scaled_exactly(mode, tmp_path):
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(values if mode == "I;16" else values.astype(np.float32)).save(tmp_path / "a.tif")
+    assert (captions.read_image(tmp_path / "a.tif") == (values // 257).astype(np.uint8)[:, :, None]).all()
+
+
+def test_a_black_image_is_black(tmp_path):
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(tmp_path / "a.tif")
+    assert not captions.read_image(tmp_path / "a.tif").any()
+
+
+@pytest.mark.parametrize(
+    "content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"P6 20 20 255\n" + bytes(1200)]
+)
+def test_an_image_of_another_format_is_read_by_no_other_program(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("a process was started"))
+    (tmp_path / "a.png").write_bytes(content)
+    with one_line_error("cannot be read as an image"):
+        captions.read_image(tmp_path / "a.png")
+
+
+def png_of(width, height):
+    """A PNG that claims to have this size."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(100))),
+        (b"IEND", b""),
+    ]
+    body = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+@pytest.mark.parametrize(("width", "height"), [(2**31 - 1, 2**31 - 1), (8000, 8000)])
+def test_an_image_with_a_huge_header_is_refused_before_it_is_decoded(width, height, tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(png_of(width, height))
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("the image was decoded"))
+    with one_line_error("a.png"):
+        captions.read_image(tmp_path / "a.png")
+
+
+def test_an_image_that_the_system_refuses_to_open_is_left_out(folder, monkeypatch, capsys):
+    refused = folder / "images" / "4.tif"
+    digest, require_regular = captions.hashlib.file_digest, files.require_regular
+
+    def refuse(file_or_path, *args):
+        if refused in (file_or_path, Path(getattr(file_or_path, "name", ""))):
+            raise PermissionError(errno.EACCES, "Permission denied", str(refused))
+        return digest(file_or_path, *args) if args else require_regular(file_or_path)
+
+    monkeypatch.setattr(captions.hashlib, "file_digest", refuse)
+    monkeypatch.setattr(files, "require_regular", refuse)
+    monkeypatch.setattr(encoders.Encoder, "regions", lambda self, images, device: torch.zeros(len(images), 49, 1280))
+    data = encoders.encode(captions.load(str(folder)), encoders.Encoder("efficientnet_lite0"))
+    assert "4.tif" not in data.filenames and len(data.filenames) == N_IMAGES - 1
+    assert "Permission denied" in capsys.readouterr().err
+    monkeypatch.undo()
+    (folder / "open").mkdir()
+    monkeypatch.setattr(Path, "iterdir", lambda path: refuse(refused))
+    with one_line_error("open cannot be read", "Permission denied"):
+        list(captions.open_images([str(folder / "open")], "sydney", "bundled", folder))
+
+
+def test_an_archive_is_to_be_unpacked_first(tmp_path):
+    (tmp_path / "UCM_captions.rar").write_bytes(b"Rar!")
+    with one_line_error("UCM_captions.rar", "unpack it first", "-dataset"):
+        captions.load(str(tmp_path / "UCM_captions.rar"))
+
+
+@pytest.mark.parametrize("mode", ["auto", "real"])
+def test_a_data_folder_that_is_not_there_is_an_error(mode, tmp_path):
+    for load in (
+        lambda folder: captions.load("ucm", mode, folder),
+        lambda folder: images.load("octmnist", mode, folder),
+        lambda folder: speech.load(mode, folder),
+        lambda folder: translation.load(mode, folder),
+    ):
+        with one_line_error(f"there is no folder {tmp_path / 'nowhere'}", "-data_dir"):
+            load(tmp_path / "nowhere")
+    assert captions.load("ucm", "bundled", tmp_path / "nowhere").bundled
+
+
+def test_generated_captions_are_read_back(folder):
+    data = captions.load(str(folder))
+    hyps = {"greedy": ["a river"] * len(data["test"]), "beam": ["two trees"] * len(data["test"])}
+    captions.write_generated(folder, True, "a title", data, **hyps)
+    assert captions.read_generated(folder, True) == hyps
+    rows = json.loads((folder / captions.GENERATED_NAMES[True]).read_text())["captions"]
+    assert [row["references"] for row in rows] == data.refs("test")
+
+
+@pytest.mark.parametrize(
+    "rows", [[], [1], [{}], [{"image": "a"}], [{"greedy": 1}], [{"greedy": "a"}, {}], [{"greedy": "a"}, {"beam": "a"}]]
+)
+def test_captions_of_a_run_that_are_not_what_the_test_wrote(rows, tmp_path):
+    (tmp_path / captions.GENERATED_NAMES[False]).write_text(json.dumps({"captions": rows}))
+    with one_line_error("run again"):
+        captions.read_generated(tmp_path, False)
 
 
 def bad_images(folder):
@@ -201,7 +340,7 @@ def test_the_tensor_of_captions_holds_each_word_of_each_caption():
     ]
     assert captions.to_tensor(examples, vocab).tolist() == expected
     regions = torch.arange(2.0).view(2, 1, 1).half()
-    ((batch, words),) = captions.gatherer(regions, torch.tensor(expected))([torch.tensor([1, 0])])
+    batch, words = captions.gatherer(regions, torch.tensor(expected))(torch.tensor([1, 0]))
     assert batch.flatten().tolist() == [0, 1] and words.tolist() == expected  # the longest first
 
 
@@ -335,61 +474,75 @@ def test_wrong_weights_are_one_line(tmp_path):
         encoders.Encoder("resnet18", str(tmp_path / "absent.pt"))
 
 
-def test_auto_takes_resnet18_only_if_its_weights_are_to_be_had(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(encoders, "resnet18_file", lambda *limits: None)
-    assert encoders.choose("auto", "imagenet") == "efficientnet_lite0"
-    assert "EfficientNet-Lite0, ImageNet" in capsys.readouterr().out
-    with one_line_error("ResNet-18", "efficientnet_lite0"):
-        encoders.Encoder("resnet18")
-    monkeypatch.setattr(encoders, "resnet18_file", lambda *limits: tmp_path / "resnet18.pth")
+@pytest.mark.parametrize("what", ["the reader of images", "the network", "the encoder's weights"])
+def test_features_are_computed_anew_when_what_makes_them_changes(what, folder, tmp_path, monkeypatch):
+    made = []
+
+    def regions(self, images, device):
+        made.append(images)
+        return torch.zeros(len(images), 49, 1280)
+
+    monkeypatch.setattr(encoders.Encoder, "regions", regions)
+
+    def encode():
+        made.clear()
+        encoders.encode(captions.load(str(folder)), encoders.Encoder("efficientnet_lite0"))
+        return bool(made)
+
+    assert (encode(), encode()) == (True, False)
+    if what == "the encoder's weights":
+        monkeypatch.setattr(encoders.download, "file_hash", lambda path: "another digest")
+    else:
+        module = captions if what == "the reader of images" else encoders
+        (tmp_path / "edited.py").write_bytes(Path(module.__file__).read_bytes() + b"# changed\n")
+        monkeypatch.setattr(module, "__file__", str(tmp_path / "edited.py"))
+    assert (encode(), encode()) == (True, False)
+
+
+WEIGHTS = b"the weights of ResNet-18"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The paths of ResNet-18's weights on a hub, which is a folder here, and in torch's cache, which is empty."""
+    name = f"resnet18-{hashlib.sha256(WEIGHTS).hexdigest()[:8]}.pth"
+    published, cached = tmp_path / "hub" / name, tmp_path / "torch" / "checkpoints" / name
+    published.parent.mkdir()
+    published.write_bytes(WEIGHTS)
+    monkeypatch.setattr(encoders, "RESNET18_URL", published.as_uri())
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
+    return published, cached
+
+
+@pytest.mark.parametrize("there", [None, WEIGHTS, WEIGHTS[:10]])
+def test_the_weights_of_resnet18_are_fetched_unless_the_whole_file_is_there(there, hub, capsys):
+    published, cached = hub
+    if there is not None:
+        cached.parent.mkdir(parents=True)
+        cached.write_bytes(there)
+    if there == WEIGHTS:
+        published.unlink()
     assert encoders.choose("auto", "imagenet") == "resnet18"
+    assert capsys.readouterr().out == "encoder: ResNet-18, ImageNet\n"
+    assert encoders.resnet18_file() == cached and cached.read_bytes() == WEIGHTS
+    assert [path.name for path in cached.parent.iterdir()] == [cached.name]
 
 
-def test_the_hub_out_of_reach(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-
-    def refuse(mirrors, files, folder, timeout, deadline):
-        assert timeout == encoders.FETCH_TIMEOUT and list(files) == ["resnet18-f37072fd.pth"]
-        raise encoders.download.FetchError("no connection")
-
-    monkeypatch.setattr(encoders.download, "fetch_files", refuse)
-    assert encoders.resnet18_file() is None
-    path = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
-    assert not path.exists() and not list(path.parent.iterdir())
-    path.write_bytes(b"weights")
-    assert encoders.resnet18_file() == path
-
-
-def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch, tmp_path):
-    import torchvision  # noqa: F401 (its two seconds are not measured)
-
-    released = threading.Event()
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(encoders, "FETCH_SECONDS", MAX_SECONDS)
-
-    def fetch(*args, **limits):
-        released.wait()
-        raise encoders.download.FetchError("no connection")
-
-    monkeypatch.setattr(encoders.download, "fetch_files", fetch)
-    start = time.monotonic()
+@pytest.mark.parametrize("there", [None, WEIGHTS[:10]])
+@pytest.mark.parametrize("fault", ["gone", "changed"])
+def test_without_the_weights_of_resnet18_auto_is_lite0(there, fault, hub, capsys):
+    published, cached = hub
+    if there is not None:
+        cached.parent.mkdir(parents=True)
+        cached.write_bytes(there)
+    if fault == "gone":
+        published.unlink()
+    else:
+        published.write_bytes(b"other weights")
     assert encoders.choose("auto", "imagenet") == "efficientnet_lite0"
-    assert MAX_SECONDS <= time.monotonic() - start < 10 * MAX_SECONDS
-    released.set()
-
-
-def test_a_slow_transfer_is_given_up(monkeypatch, tmp_path, server):
-    """Every part comes within the time that is allowed for a part, but the whole takes too long."""
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    fetch_files, ended = encoders.download.fetch_files, threading.Event()
-
-    def fetch(mirrors, *args, **limits):
-        try:
-            return fetch_files([f"{server.url}dripping/"], *args, **limits)
-        finally:
-            ended.set()
-
-    monkeypatch.setattr(encoders.download, "fetch_files", fetch)
-    assert encoders.resnet18_file(MAX_SECONDS) is None
-    start = time.monotonic()
-    assert ended.wait(10) and time.monotonic() - start < DRIPPING_SECONDS / 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("encoder: EfficientNet-Lite0, ImageNet (")
+    assert ("is damaged" in line) == (there is not None) and cached.name in line
+    with one_line_error(cached.name, "--encoder efficientnet_lite0"):
+        encoders.Encoder("resnet18")
+    assert (cached.read_bytes() if cached.exists() else None) == there  # nothing of the user's is deleted

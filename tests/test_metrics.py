@@ -201,19 +201,19 @@ def test_differences_of_transcriptions_are_those_of_their_figures_and_paired():
 def test_a_recogniser_listens_if_its_texts_are_its_own_and_the_attended_time_rises():
     eye = np.eye(5)[:, None]  # of one head
     hyps, refs, weights = ["abc", "d", "xx"], ["abc", "de", "yx"], [eye[:4], eye[:2], eye[[3, 1, 4]]]
-    found = metrics.listening(hyps, refs, weights)
+    found = metrics.attention_report(hyps, refs, weights)
     assert found["cer"]["value"] == pytest.approx((0 + 1 + 1) / 7)
     assert found["shuffled_cer"]["value"] == pytest.approx((3 + 2 + 3) / 7)  # d for abc, xx for de, abc for yx
     assert found["spearman"]["value"] == pytest.approx((1 - 1) / 2) and found["spearman"]["n"] == 2  # d has one letter
     assert found["spearman_heads"] == [found["spearman"]]
-    alone = metrics.listening(["a"], ["a"], [eye[:2]])
+    alone = metrics.attention_report(["a"], ["a"], [eye[:2]])
     assert alone["spearman"] is None and alone["spearman_heads"] == []
-    assert list(metrics.listening_lines(alone))[2].endswith("none, no text has two letters")
+    assert list(metrics.attention_lines(alone))[2].endswith("none, no text has two letters")
 
 
 def test_a_head_that_rises_is_seen_beside_one_that_does_not():
     up, down = np.eye(9)[[0, 4, 8]], np.eye(9)[[2, 1, 0]]
-    found = metrics.listening(["abc"], ["abc"], [np.stack([up, down], axis=1)])
+    found = metrics.attention_report(["abc"], ["abc"], [np.stack([up, down], axis=1)])
     assert [figure["value"] for figure in found["spearman_heads"]] == pytest.approx([1, -1])
     assert found["spearman"]["value"] == pytest.approx(1)  # the means are 1, 2.5 and 4
-    assert list(metrics.listening_lines(found))[2].endswith("; of each head alone: 1.0000 and -1.0000")
+    assert list(metrics.attention_lines(found))[2].endswith("; of each head alone: 1.0000 and -1.0000")

@@ -11,9 +11,9 @@ from conftest import assert_user_error, load_script
 from hypothesis import given
 from hypothesis import strategies as st
 
+import files
 import metrics
 import options
-import files
 import runs
 from data import text, translation
 from data.bundled import translation as bundled_translation

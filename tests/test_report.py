@@ -9,9 +9,9 @@ import torch
 from conftest import ROOT, assert_user_error, load_script
 from pypdf import PdfReader
 
+import files
 import metrics
 import options
-import files
 import runs
 import utils
 from editions import EDITIONS

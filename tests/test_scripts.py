@@ -1,14 +1,13 @@
-"""What holds for every script: help at once, and the commands of the documents."""
+"""What holds for every script: help at once, one line without torch and after a signal."""
 
 import re
-import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, load_script
+from conftest import ROOT
 
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -16,16 +15,6 @@ SCRIPTS = sorted(
     for path in folder.glob("*.py")
     if "options.run_script(main" in path.read_text()
 )
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/reliability.md", "docs/scaling.md")
-
-
-def commands():
-    """The command lines in the documents that call one of the scripts."""
-    for document in DOCUMENTS:
-        for command in re.findall(r"python ((?:\w+/)?[\w-]+\.py[^`#\n]*)", (ROOT / document).read_text()):
-            script, *arguments = shlex.split(command)
-            if script in SCRIPTS:
-                yield script, tuple(arguments)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -33,17 +22,6 @@ def test_help_does_not_import_torch(script, run_script):
     process = run_script("-X", "importtime", script, "--help")
     assert process.returncode == 0 and "--help" in process.stdout
     assert "torch" not in process.stderr and "numpy" not in process.stderr
-
-
-@pytest.mark.parametrize(("script", "arguments"), sorted(set(commands())))
-def test_the_documents_commands_parse(script, arguments):
-    module = load_script(script)
-    if hasattr(module, "parse_args"):
-        module.parse_args(list(arguments))
-
-
-def test_the_documents_name_every_script():
-    assert {script for script, _ in commands()} == set(SCRIPTS)
 
 
 WITHOUT_PACKAGES = {
@@ -56,11 +34,11 @@ def test_a_python_without_torch_is_told_in_one_line(script, run_script):
     needed = ["-source", "copy"] if script == "download_rs_captions.py" else []
     process = run_script("-S", script, *needed)  # without the installed packages
     assert process.returncode == 2 and process.stdout == ""
-    assert re.fullmatch(rf"{Path(script).name}: error: this Python has no torch; .*\n", process.stderr)
+    assert re.fullmatch(rf"{Path(script).name}: error: this Python has no torch, .*\n", process.stderr)
 
 
-@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
-def test_a_signal_during_the_imports_ends_in_one_line(number, said):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_imports_ends_without_a_traceback(number):
     code = (
         "import os, sys, options\n"
         "sys.argv = ['hw2-q3.py']\n"
@@ -69,8 +47,7 @@ def test_a_signal_during_the_imports_ends_in_one_line(number, said):
         "print('went on')\n"
     )
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert process.returncode == 128 + number and process.stdout == ""
-    assert process.stderr == f"{said}\n"
+    assert process.returncode == -number and process.stdout == process.stderr == ""
 
 
 def test_a_path_that_the_terminal_cannot_show(run_script, tmp_path):

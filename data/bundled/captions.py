@@ -1,9 +1,10 @@
-"""The bundled captioned images: aerial scenes that this project draws, in place of Sydney-Captions and UCM-Captions.
+"""The bundled captioned images: aerial scenes that this project draws in place of Sydney-Captions and UCM-Captions.
 
-A scene is composed of things that are drawn independently of each other: the land, a road, water, boats on it, planes, a
-building, trees. How many there are, where, and in which colour is drawn for each thing alone, so that no other image
-shows the same. Each of the five captions names up to three of the things, in varying words, as people do who were asked for
-one sentence. `generate` makes the scenes with their captions, `draw` the pixels of one scene, `write` a folder in the published layout.
+A scene is composed of things that are drawn independently of each other: the land, a road, water, boats on it, planes,
+a building, trees. How many there are, where, and in which colour is drawn for each thing alone, so that no other image
+shows the same. Each of the five captions names up to three of the things, in varying words, as people do who were asked
+for one sentence. `generate` makes the scenes with their captions, `draw` the pixels of one scene, and `write` a folder
+in the published layout.
 
 The generator is frozen: its fingerprint stands in a test.
 """
@@ -61,8 +62,8 @@ class Scene:
 
     Attributes:
         seed: of the drawing's details. side: pixels.
-        land: key of `LANDS`. road: (course, colour). water: (kind, colour, place). boats, planes, trees: (number, colour, place).
-        building: (shape, colour, place).
+        land: key of `LANDS`. road: (course, colour). water: (kind, colour, place).
+        boats, planes, trees: (number, colour, place). building: (shape, colour, place).
         captions: five tuples of words.
     """
 

@@ -77,7 +77,7 @@ class _Dice:
         return (pair[0] - pair[1]) * self.between(low, high, 1, 1) // ONE
 
     def clouds(self, cells, low, high):
-        """Smooth noise, (n, 28, 28): random corners of `cells` x `cells` squares, interpolated; amplitude as in `grain`."""
+        """Smooth noise (n, 28, 28): random corners of `cells` x `cells` squares, interpolated; amplitude as `grain`."""
         corners = self.between(-ONE, ONE, cells + 1, cells + 1)
         distance = np.abs(np.arange(SIDE)[:, None] * cells - np.arange(cells + 1) * SIDE)
         weights = np.maximum(SIDE - distance, 0).astype(np.int32)  # (28, cells + 1), in 1/28

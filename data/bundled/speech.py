@@ -1,11 +1,11 @@
-"""The bundled data in place of LJ Speech: English sentences of our own grammar, spoken by eSpeak NG, in LJ Speech's layout.
+"""The bundled data in place of LJ Speech: English sentences of our own grammar, spoken by eSpeak NG, in its layout.
 
 $ python -m data.bundled.speech -output_dir DIR                    # the bundled data, in DIR/LJSpeech-1.1
-$ python -m data.bundled.speech -output_dir DIR -metadata PATH     # the texts of another metadata.csv, such as LJ Speech's own
+$ python -m data.bundled.speech -output_dir DIR -metadata PATH     # the texts of another metadata.csv, as LJ Speech's
 
-eSpeak NG gives another waveform for the same text later in one process. So all clips are spoken in a fixed order by a fresh
-process, and two such processes agree. The texts, voices, speeds and pitches are frozen; another version of eSpeak NG may change
-the waveforms.
+eSpeak NG gives another waveform for the same text later in one process. So all clips are spoken in a fixed order by a
+fresh process, and two such processes agree. The texts, voices, speeds and pitches are frozen; another version of eSpeak
+NG may change the waveforms.
 """
 
 import ctypes

@@ -1,8 +1,8 @@
-"""The bundled data in place of the Tatoeba sentences: kinds of sentences that a grammar says in Spanish and English at once.
+"""The bundled data in place of the Tatoeba sentences: a grammar says sentences in Spanish and in English at once.
 
-A meaning is chosen first and then said in both languages, so that no word stands for another by itself, and much is said
-alike in one of them: *su* is his, her, their and your, *ser* and *estar* are to be, a verb without a subject leaves open
-who, and most sentences have several English renderings, one of which is drawn. The grammar is in
+A meaning is chosen first and then said in both languages, so that no word stands for another by itself. Much is said
+alike in one of them: *su* is his, her, their and your, *ser* and *estar* are to be, a verb without a subject leaves
+open who. Most sentences have several English renderings, one of which is drawn. The grammar is in
 `bundled_translation_grammar.py`, the forms of words in `bundled_translation_forms.py`, the words themselves in
 `bundled_translation_words.py`.
 """
@@ -477,10 +477,10 @@ def draw(g):
 
 
 def generate(max_length=text.EVAL_MAX_LENGTH, seed=SEED, n_pairs=N_PAIRS):
-    """Distinct normalised pairs (english, spanish) with both sides shorter than `max_length`, in the order of drawing.
+    """Distinct normalised pairs (english, spanish) with both sides shorter than `max_length`, as they were drawn.
 
-    Whatever `max_length` is, the same sentences are drawn, until `n_pairs` of them are shorter than the handout's limit;
-    so a larger one only adds longer pairs.
+    Whatever `max_length` is, the same sentences are drawn, until `n_pairs` of them are shorter than the handout's
+    limit. So a larger `max_length` only adds longer pairs.
     """
     g = Grammar(seed)
     pairs, n_short = {}, 0  # a dict keeps the order

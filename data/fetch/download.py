@@ -1,4 +1,4 @@
-"""Fetch files, check them, unpack them within limits: what every `download_*.py` script needs.
+"""Fetch files, check them and unpack them: what every `download_*.py` script needs.
 
 pooch, requests, tqdm and filelock are imported where they are used, so that `--help` answers at once.
 """
@@ -7,7 +7,6 @@ import argparse
 import errno
 import hashlib
 import os
-import re
 import shutil
 import sys
 import tarfile
@@ -31,7 +30,7 @@ REPLACING = "name another folder with -data_dir; -force would replace what is th
 
 
 class FetchError(UserError):
-    """A server did not give what was asked of it."""
+    """A download failed."""
 
 
 def parse_args(description, source_help, argv=None):
@@ -58,22 +57,23 @@ def _base_url(text):
 
 @contextmanager
 def workspace(data_dir):
-    """A temporary folder inside `data_dir`, gone at the end. Trouble with the disk becomes a `UserError`."""
+    """A temporary folder inside `data_dir`, deleted at the end. An error of the disk becomes a `UserError`."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
             yield Path(folder)
     except OSError as error:
         reason = files.reason_of(error)
-        if error.filename is not None and data_dir not in (path := Path(error.filename), *path.parents):
-            raise UserError(f"{path} cannot be read ({reason}); check the file and its permissions") from error
+        if error.filename is not None and not Path(error.filename).absolute().is_relative_to(data_dir.absolute()):
+            advice = "check the file and its permissions"
+            raise UserError(f"{error.filename} cannot be read ({reason}); {advice}") from error
         advice = "free some space there or name another folder with -data_dir DIR"
         raise UserError(f"cannot write in {data_dir} ({reason}); {advice}") from error
 
 
 @contextmanager
 def one_process(path):
-    """Only one process at a time works on `path`, a file or folder; the next one gets a `UserError`."""
+    """Only one process at a time works on `path`, a file or folder; a second one gets a `UserError`."""
     import filelock
 
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
@@ -132,7 +132,7 @@ def file_hash(path, algorithm="sha256"):
 
 
 def fetch_files(mirrors, registry, folder, timeout=TIMEOUT):
-    """Download all files of `registry` from the first of `mirrors` that gives them, and say which it is.
+    """Download all files of `registry` from the first of `mirrors` that has them, and print its address.
 
     Args:
         mirrors: base URLs ending in "/".
@@ -157,7 +157,7 @@ def fetch_files(mirrors, registry, folder, timeout=TIMEOUT):
             for name in registry:
                 paths.append(Path(fetcher.fetch(name, downloader=http)))
             return paths
-        except (OSError, ValueError) as error:  # requests raises OSErrors, pooch a ValueError where the hash differs
+        except (OSError, ValueError) as error:  # requests raises OSErrors, and pooch a ValueError for a wrong hash
             reasons.append(f"{base_url}{name}: {_network_reason(error, timeout)}")
     raise FetchError(", ".join(reasons))
 
@@ -217,7 +217,7 @@ def file_size(path):
 
 
 def _fetch_rest(url, path, n_bytes, timeout):
-    """Ask for what `path` lacks of its `n_bytes`, and write what comes."""
+    """Request the bytes that `path` does not have yet of its `n_bytes`, and append them."""
     import requests
     from tqdm import tqdm
 
@@ -225,9 +225,9 @@ def _fetch_rest(url, path, n_bytes, timeout):
     headers = HEADERS | ({"Range": f"bytes={size}-"} if size else {})
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
         response.raise_for_status()
-        start, total = _extent(response)
+        start = size if response.status_code == requests.codes.partial_content else 0
         # Before the first byte is written: an error page must not replace what has come.
-        if total != n_bytes or start > size:
+        if start + int(response.headers.get("Content-Length", 0)) != n_bytes:
             raise FetchError(f"{url}: not the published file of {n_bytes:,} bytes")
         bar = tqdm(total=n_bytes, initial=start, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
         with open(path, "rb+" if start else "wb") as file, bar:
@@ -236,38 +236,25 @@ def _fetch_rest(url, path, n_bytes, timeout):
             for chunk in response.iter_content(CHUNK_BYTES):
                 file.write(chunk)
                 bar.update(len(chunk))
-    if file_size(path) < n_bytes:  # urllib3 1 does not tell
+    if file_size(path) < n_bytes:  # urllib3 1 raises nothing for a cut transfer
         raise requests.exceptions.ChunkedEncodingError
-
-
-def _extent(response):
-    """(first byte of an answer, bytes of the whole file) as its headers say; `FetchError` if they do not."""
-    import requests
-
-    if response.status_code == requests.codes.partial_content:
-        match = re.match(r"bytes (\d+)-\d+/(\d+)$", response.headers.get("Content-Range", ""))
-    else:
-        match = re.match(r"()(\d+)$", response.headers.get("Content-Length", ""))
-    if match is None:
-        raise FetchError(f"{response.url}: no valid answer")
-    return int(match[1] or 0), int(match[2])
 
 
 @contextmanager
 def unpacking(origin, what):
-    """What a damaged archive raises becomes a `UserError` that names its origin; trouble with the disk passes."""
+    """Turn what a damaged archive raises into a `UserError` that names its origin; an error of the disk passes."""
     try:
         yield
     except (*files.DAMAGED, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # a damaged archive gives no other number
+            raise  # of the disk: a damaged archive gives none of its numbers
         raise UserError(f"{origin} does not unpack to {what} ({files.reason_of(error)}); fetch it again") from error
 
 
 def untar(archive, folder, max_bytes):
-    """Unpack a compressed tar archive into `folder`.
+    """Unpack a compressed tar archive, whose hash is known, into `folder`.
 
-    Raises `UserError` if the archive is damaged, has more than `max_bytes`, or a file that would lie out of the folder.
+    Raises `UserError` if the archive is damaged, has more than `max_bytes`, or anything but files inside the folder.
     """
     from tqdm import tqdm
 
@@ -288,11 +275,9 @@ def untar(archive, folder, max_bytes):
 
 
 def _extract(tar, member, folder):
-    """Unpack one member. The filter "data" refuses what leaves the folder; Python 3.11.0 to 3.11.3 lack it."""
-    if hasattr(tarfile, "data_filter"):
-        tar.extract(member, folder, filter="data")
-        return
-    path = Path(os.path.normpath(folder / member.name))
-    if not (member.isfile() or member.isdir()) or folder not in path.parents:
+    """Unpack a plain file or a folder inside `folder`; all else is refused. Python 3.11.0 to 3.11.3 have no filter."""
+    has_filter = hasattr(tarfile, "data_filter")
+    is_inside = has_filter or folder in Path(os.path.normpath(folder / member.name)).parents
+    if not is_inside or not (member.isfile() or member.isdir()):
         raise ValueError(f"it has {member.name!r}, which is no plain file inside the folder")
-    tar.extract(member, folder)
+    tar.extract(member, folder, **({"filter": "data"} if has_filter else {}))

@@ -1,4 +1,4 @@
-"""The published image sets of Question 2: where their files are, how they are verified, and what becomes of them."""
+"""The published image sets of Question 2: where their files are, how they are verified and how they are stored."""
 
 import gzip
 import hashlib
@@ -173,7 +173,7 @@ def find_files(image_set, source):
 
 @contextmanager
 def refusing(image_set, origin, advice):
-    """What a damaged or wrong file raises becomes one line: where it came from, what is wrong, what to do."""
+    """Turn what a damaged or wrong file raises into one line: where it came from, what is wrong, what to do."""
     try:
         with warnings.catch_warnings(action="ignore"):  # numpy and scikit-learn warn before they raise
             yield
@@ -235,7 +235,7 @@ def read_idx(path, shape):
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
         if file.read(len(header)) != header:
             raise ValueError(f"it is not an IDX file of unsigned bytes of shape {shape}")
-        values = file.read(size + 1)  # one more tells whether the file goes on, and nothing beyond it is unpacked
+        values = file.read(size + 1)  # one more shows whether the file is longer; nothing beyond it is unpacked
     if len(values) != size:
         raise ValueError(f"it has {'fewer' if len(values) < size else 'more'} than the {size:,} values of its header")
     return np.frombuffer(values, dtype=np.uint8).reshape(shape)

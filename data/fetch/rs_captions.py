@@ -25,7 +25,6 @@ SIZES = {
 HOMEPAGE = "https://github.com/201528014227051/RSICD_optimal"
 N_PER_CLASS = 100  # images of a class of UC Merced
 UC_MERCED = re.compile(r"(?:^|/)([a-z]+)/\1(\d\d)\.tif$")
-MAX_FILE = 20 * 2**20  # bytes of one file; the largest image has 750 KB, dataset.json of UCM 3 MB
 SOURCE_HELP = "a folder or a zip with dataset.json and the images"
 
 
@@ -52,21 +51,21 @@ def opened(source):
     """The files of a folder or a zip: (their paths inside it, a function from a path to the bytes)."""
     if source.is_dir():
         paths = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
-        yield paths, lambda path: limited(source / path, (source / path).stat().st_size, (source / path).read_bytes)
+        yield paths, lambda path: files.read_bytes(source / path)
         return
     if not source.is_file():
         raise UserError(f"there is no {source}; -source takes {SOURCE_HELP}")
     sources.refuse_archive(source, "-source", is_read=(".zip",))
-    with download.unpacking(source, "a set of captions"), zipfile.ZipFile(source) as archive:
+    with download.unpacking(source, "a set of captions"):
+        archive = zipfile.ZipFile(source)
         files.check_zip(archive)
-        sizes = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
-        yield sorted(sizes), lambda path: limited(path, sizes[path], lambda: archive.read(path))
 
+    def read(path):
+        with download.unpacking(source, path):
+            return archive.read(path)
 
-def limited(path, size, read):
-    if size > MAX_FILE:
-        raise UserError(f"{path} has {size:,} bytes, more than any file of these sets; -source takes {SOURCE_HELP}")
-    return read()
+    with archive:
+        yield sorted(info.filename for info in archive.infolist() if not info.is_dir()), read
 
 
 def find_captions(paths, read, folder, args):

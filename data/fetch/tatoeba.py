@@ -1,4 +1,4 @@
-"""The published sentence pairs of Question 3 of 2022-23: where they are, how they are verified, what becomes of them.
+"""The published sentence pairs of Question 3 of 2022-23: where they are, how they are verified and how they are stored.
 
 Tatoeba's sentences (https://tatoeba.org, CC BY 2.0 FR) as https://www.manythings.org/anki packages them. The package
 grows every few months, so there is no hash to expect: its structure is verified, and its SHA-256 printed.
@@ -16,7 +16,7 @@ HOMEPAGE = "https://www.manythings.org/anki/"
 ARCHIVE_NAME = "spa-eng.zip"
 SOURCE_HELP = f"{ARCHIVE_NAME} or a text file of english<TAB>spanish lines"
 ADVICE = f"get {ARCHIVE_NAME} by hand from {HOMEPAGE} and give it with -source PATH"
-KNOWN_SIZES = {118_964: "the package of May 2018", 118_334: "the package of May 2018 less 630 short pairs"}  # pairs
+KNOWN_SIZES = {118_964: "the package of May 2018", 118_334: "the package of May 2018 without 630 short pairs"}  # pairs
 MIN_PAIRS = 100_000  # every package since 2018 has more
 MAX_CORPUS = 100 * 2**20  # bytes of spa.txt; with its licence column it had about 20 MB in 2024
 ZIP_START = b"PK\x03\x04"
@@ -42,7 +42,7 @@ def install(args):
 
 
 def refuse_to_replace(paths, source):
-    """Raise `UserError` if one of the files is there; the source itself may be: it gets its own bytes again."""
+    """Raise `UserError` if one of the files is there, unless it is the source itself, which keeps its bytes."""
     for path in filter(os.path.exists, paths):
         if source is None or not os.path.exists(source) or not os.path.samefile(source, path):
             raise UserError(f"{path} is there, but not all that belongs to it; {download.REPLACING}")
