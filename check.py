@@ -35,8 +35,15 @@ class UserError(Exception):
     """A mistake in the call, told in one line."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message):
+        raise UserError(f"{message}; see python check.py --help")
+
+
 def parse_args(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files, a folder, a folder of submissions")
     parser.add_argument("--edition", choices=EDITIONS, help="by default found from the signatures and shapes")
     parser.add_argument("--only", metavar="CLASS", help="check this class or function only")
@@ -97,8 +104,8 @@ def check_submission(files, args):
 
 
 def main(argv=None):
-    args = parse_args(argv)
     try:
+        args = parse_args(argv)
         found, checked = submissions(args.paths, args.csv), {}
         if len(found) > 1:
             print(report.STRANGERS_CODE)

@@ -1149,6 +1149,8 @@ def test_several_files_and_a_notebook_are_one_solution(run_script, tmp_path):
     "arguments, words",
     [
         (["nowhere.py"], "does not exist"),
+        (["--hint", "5", "nowhere.py"], "invalid choice: 5"),
+        ([], "the following arguments are required: PATH"),
         (["README.md"], "neither a .py file nor an .ipynb notebook"),
         (["options.py"], "none of the homework's classes was found"),
         (["--only", "Encoder", f"tests/check_solutions/{CNN}"], "--only Encoder: there is no such check"),
