@@ -110,7 +110,7 @@ log-softmax | return F.log_softmax(x, dim=1)
             elif call.name in POOLS and self.layers:
                 self.layers[-1][2].append(call)
         for (_, call, pools), (_, following, _) in itertools.pairwise(self.layers):
-            if call.name == "conv2d" and not pools and call.result.numel() == 4 * following.args[0].numel():
+            if call.name == "conv2d" and not pools and call.result.numel() == 4 * following.x.numel():
                 pools.append(call._replace(function=F.max_pool2d, name="max_pool2d", args=(None, 2)))  # by other means
         self.read_layers()
         self.calls.clear()
@@ -118,7 +118,7 @@ log-softmax | return F.log_softmax(x, dim=1)
     def read_layers(self):
         """Compare the layers that forward calls with the statement's, and write `says`."""
         convs = [(call, conv_shape(call), pools) for _, call, pools in self.layers if call.name == "conv2d"]
-        self.border = (convs[0][0].args[0].shape[-1] - SIDE) // 2 if convs else 0  # cells that F.pad puts around x
+        self.border = (convs[0][0].x.shape[-1] - SIDE) // 2 if convs else 0  # cells that F.pad puts around x
         convs[:1] = [(call, (*shape[:3], shape[3] + self.border), pools) for call, shape, pools in convs[:1]]
         affine = [call for _, call, _ in self.layers if call.name == "linear"]
         for call in self.calls:
@@ -143,8 +143,8 @@ log-softmax | return F.log_softmax(x, dim=1)
                 self.name_mistake("affine-size", call.line, found=call.result.shape[-1], right=size)
         if self.edition != "2021-22" and not isinstance(getattr(self.module, "conv1", None), nn.Module):
             self.name_mistake("conv1-name", found="")
-        self.says = " · ".join(f"{c}@{k}x{k} stride {s} padding {p}" for _, (c, k, s, p), _ in convs)
-        self.says += f" · {n_parameters:,} parameters · forward"
+        sizes = [f"{c}@{k}x{k}" + f" stride {s}" * (s > 1) + f" padding {p}" * (p > 0) for _, (c, k, s, p), _ in convs]
+        self.says = " · ".join([*sizes, f"{n_parameters:,} parameters", "forward"])
         if not self.found and n_parameters != right:
             note = f"{n_parameters:,} parameters; the statement's network has {right:,}"
             self.notes = [f"{note}: is there a layer that forward does not use, or one without bias?"]

@@ -88,6 +88,11 @@ class Call(NamedTuple):
         """Its arguments by name, where `names` are those that may come without one."""
         return defaults | dict(zip(names, self.args)) | self.kwargs
 
+    @property
+    def x(self):
+        """Its first argument."""
+        return self.arguments("input")["input"]
+
     def repeat(self, x):
         """The same call with another first argument."""
         return self.function(
@@ -290,8 +295,9 @@ class Question:
         """Name a dropout that is active in evaluation, and a probability that is not the one of the statement."""
         for call in self.calls:
             if call.name in DROPOUTS and "dropout-probability" in self.known:
-                p = call.arguments("input", "p", p=0.5)["p"]
-                if call.mode == "evaluation" and call.result is not call.args[0]:
+                given = call.arguments("input", "p", p=0.5)
+                p = given["p"]
+                if call.mode == "evaluation" and call.result is not given["input"]:
                     self.name_mistake("dropout-in-evaluation", found="")
                     self.modes = ("training",)  # its other numbers are as in training
                 elif p and self.dropout and p != self.dropout:

@@ -67,7 +67,7 @@ class TrainBatch(Helper):
     """The loss of the batch before the step, then one step along its gradient alone."""
 
     name = target = "train_batch"
-    says, elsewhere = "gradients zeroed, loss, backward, step; the mean loss is returned", "zero_grad"
+    says, elsewhere = "gradients zeroed, loss, backward, step; the mean loss", "zero_grad"
     known = mistakes("""
 step | optimizer.zero_grad(), loss.backward(), optimizer.step(), return loss.item()
     gradients-not-zeroed; zero_grad backward; the gradients of the batches add up, since they are never set to zero

@@ -78,7 +78,7 @@ class Attention(Question):
     """p = softmax(s) (1), s_i = z^T h_i, z = W_q^T q (2), c = sum_i p_i h_i (3), a_o = tanh(W_o^T [q; c]) (4)."""
 
     number, name, target, n_required, equation = "3.1b", "Attention", "Attention", 1, "equations (1) to (4)"
-    says = "z = W_q q, s = z h, p = softmax(s) over the real characters, c = p h, a_o = tanh(W_o [q; c])"
+    says = "z, s, p over the real characters, c, a_o"
     variants = {
         "[c; q]": "you concatenate [c; q]; the order is a matter of the weights",
         "transposed": "you multiply by linear_in.weight untransposed; W_q is learned either way",
@@ -168,7 +168,7 @@ class Decoder(Question):
     """q_t = LSTM(drop(E y_t-1)), out_t = drop(q_t); the next step reads the state without dropout."""
 
     number, name, target, n_required, equation = "3.1a", "Decoder", "Decoder", 5, "the Decoder's forward()"
-    says = "dropout, LSTM from the encoder's state, dropout; the state from call to call"
+    says = "dropout, LSTM, dropout; the state from call to call"
     attention, dropout, variants = None, DROPOUT, SWAPPED
     known = RECURRENT_MISTAKES | mistakes("""
 state | outputs, dec_state = self.lstm(emb, dec_state), and return outputs, dec_state
@@ -247,7 +247,7 @@ class DecoderWithAttention(Decoder):
     """As the `Decoder`, with out_t = drop(a_o(q_t))."""
 
     number, name, equation = "3.1b", "Decoder with attention", "the Decoder's forward() with attention"
-    says = "the attention reads q without dropout, dropout on a_o; the state stays the LSTM's"
+    says = "attention on q, then dropout; the state stays the LSTM's"
     attention = True
     known = Decoder.known | mistakes("""
 outputs | outputs = self.dropout(self.attn(outputs, encoder_outputs, src_lengths))

@@ -634,6 +634,13 @@ RIGHT = [
         "self.pool(F.relu(self.conv1(x)))",
         "F.relu(self.conv1(x)).unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))",
     ),
+    (
+        "arguments by name",
+        CNN,
+        "self.drop(F.relu(self.fc1(x)))",
+        "F.dropout(input=F.relu(input=F.linear(input=x, weight=self.fc1.weight, bias=self.fc1.bias)), "
+        "p=0.3, training=self.training)",
+    ),
     ("adaptive pooling", CNN, "self.pool(F.relu(self.conv2(x)))", "F.adaptive_max_pool2d(F.relu(self.conv2(x)), 6)"),
     (
         "padding by F.pad",
