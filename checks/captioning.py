@@ -117,9 +117,7 @@ class DecoderWithAttention(Decoder):
     equation = "the hint: the embedding concatenated with the attention vector"
     says = "context from h, LSTM cell on [embedding; context], dropout, fc"
     sizes = (ATTENTION, *Decoder.sizes)
-    variants = Decoder.variants | {
-        "[context; emb]": "you concatenate [context; embedding]; the weights learn either order"
-    }
+    variants = Decoder.variants | {"[context; emb]": "[context; embedding]: the weights learn either order"}
     known = Decoder.known | mistakes("""
 context | context, alpha = self.attention(encoder_out, decoder_hidden_state)
     attends-with-cell; linear; the attention is asked with the cell state c in place of h

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import math
+import re
 import sys
 from typing import NamedTuple
 
@@ -46,9 +47,7 @@ def mistakes(table):
     return found
 
 
-LOG_PROBABILITIES = {
-    "log_softmax": "it returns log-probabilities; the cross-entropy takes them for logits, with equal result"
-}
+LOG_PROBABILITIES = {"log_softmax": "it returns log-probabilities, with which the cross-entropy is the same"}
 DROPOUT_MISTAKES = mistakes("""
 dropout | self.dropout = nn.Dropout(dropout), with the argument of __init__; or F.dropout(x, p, training=self.training)
     dropout-in-evaluation; dropout; dropout is still active in evaluation, after model.eval(){found}
@@ -123,16 +122,12 @@ class Recorder(TorchFunctionMode):
         return input.copy_(marked(input)) if inplace else marked(input)
 
 
-MESSAGES = {  # what is said about an exception with these words in it, if not its own text
-    "StandInUsed": "",
-    "EOFError": "",
-    "PermissionError": "",
+MESSAGES = {  # what is said about an exception that matches, if not its own text
+    "StandInUsed|EOFError|PermissionError": "",
     "SystemExit": "the code calls exit(); return the result instead",
     "TooLong": "stopped at the time limit; is there a loop that does not end?",
-    "MemoryError": "stopped at the memory limit; is a tensor of the wrong shape?",
-    "alloc": "stopped at the memory limit; is a tensor of the wrong shape?",
-    "CUDA": "the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()",
-    "NVIDIA": "the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()",
+    "MemoryError|alloc": "stopped at the memory limit; is a tensor of the wrong shape?",
+    "CUDA|NVIDIA": "the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()",
     "'StandIn'": "something is used that is missing in the check: a module, or a constant that is not executed",
 }
 
@@ -160,7 +155,7 @@ def explain(error, filenames):
     if isinstance(error, NotImplementedError):
         return Failure("not written yet", line, "not written")
     for kind, message in MESSAGES.items():
-        if kind in f"{type(error).__name__}: {text}":
+        if re.search(kind, f"{type(error).__name__}: {text}"):
             return Failure(message or text, line)
     return Failure(f"{type(error).__name__}: {text}", line)
 
