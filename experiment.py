@@ -28,12 +28,18 @@ N_EXAMPLES = 8  # of the test set, listed in the result
 SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
 
 
+def searched(**scores):
+    """The scores of each search on the test set, as the result has them: None for a search that was not made."""
+    return dict.fromkeys(SEARCH_NAMES) | scores
+
+
 class Experiment:
     """One question with its options and its data; a subclass says what is the question's own.
 
     Attributes:
         question: the folder of its runs; base_name: what the name of a run's folder begins with.
         score: the validation score that chooses the best epoch, and among compared values; `score_name` on screen.
+        judged: the name of the same score among those of the test.
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
         setting_names: what `settings` returns.
@@ -44,7 +50,7 @@ class Experiment:
             that were kept with its weights.
     """
 
-    question, base_name, score, score_name = None, None, None, None
+    question, base_name, score, score_name, judged = None, None, None, None, None
     maximize, max_threads, patience = True, 1, None
     free_options, setting_names = (), ()
 
@@ -75,7 +81,16 @@ class Experiment:
         """The one score of the test by which runs are compared, with its interval."""
 
     def report(self, result):
-        """Print what the test of a finished run has shown."""
+        """Print the score of each test or search, the baselines, and an example."""
+        bundled = " (bundled data)" if result["bundled"] else ""
+        for name, scores in result["test"].items():
+            if scores is not None:
+                shown = SEARCH_NAMES.get(name, name).format(**scores)
+                print(f"Final Test {self.score_name}, {shown}: {format_interval(scores[self.judged])}{bundled}")
+        for name, score in result["baselines"].items():
+            print(f"Baseline, {name.replace('_', ' ')}: {format_interval(score)}{bundled}")
+        for example in result.get("examples", [])[:1]:
+            print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
 
     def pooled(self, children):
         """Scores of the tests of several seeds together, a dict from a name to a score with its interval."""
@@ -127,12 +142,13 @@ class SequenceExperiment(Experiment):
 
     def differences(self, hyps_a, hyps_b):
         """The paired differences a - b of the scores of two lists of texts for the test set, a dict."""
-        return {self.measure.name: self.measure.difference(hyps_a, hyps_b, self.refs("test"))}
+        return self.measure.differences(hyps_a, hyps_b, self.refs("test"))
 
     def search_differences(self, hyps, others):
         """The paired differences of the texts of a search from those of others, a dict from a search to its texts."""
+        measure, refs = self.measure, self.refs("test")
         differences = {
-            f"{other} minus this": self.measure.difference(texts, hyps, self.refs("test"))
+            f"{other} minus this": measure.differences(texts, hyps, refs)[measure.name]
             for other, texts in others.items()
         }
         return {"difference": differences["greedy minus this"], "differences": differences}
@@ -141,24 +157,16 @@ class SequenceExperiment(Experiment):
         """The mean loss of a split's symbols, without what training adds to it."""
         return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
 
+    @property
+    def judged(self):
+        return self.measure.name
+
     def test_score(self, result):
-        return result["test"]["greedy"][self.measure.name]
+        return result["test"]["greedy"][self.judged]
 
     def loss_weights(self):
         """The `loss_options` and their values, by the names that a figure shows."""
         return {name.replace("_", " "): getattr(self.args, name) for name in self.loss_options}
-
-    def report(self, result):
-        """Print the score of each search on the test set, the baselines, and an example."""
-        bundled = " (bundled data)" if result["bundled"] else ""
-        for name, scores in result["test"].items():
-            if scores is not None:
-                search, shown = SEARCH_NAMES[name].format(**scores), format_interval(scores[self.measure.name])
-                print(f"Final Test {self.score_name}, {search}: {shown}{bundled}")
-        for name, score in result["baselines"].items():
-            print(f"Baseline, {name}: {format_interval(score)}{bundled}")
-        example = result["examples"][0]
-        print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
 
 
 @contextmanager

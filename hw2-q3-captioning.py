@@ -206,7 +206,7 @@ class Captioning(experiment.SequenceExperiment):
             self.draw_caption(model, name, self.data.open_image(name), folder, utils.data_title(self.data))
         self.write_captions(folder, {"greedy": hyps})
         return {
-            "test": {"greedy": self.test_scores(hyps), "beam": None, "mbr": None},
+            "test": experiment.searched(greedy=self.test_scores(hyps)),
             "baselines": {name: metrics.mean_bleu(refs, lists) for name, lists in self.baselines().items()},
             "leave_one_out": metrics.leave_one_out_bleu(refs),
             "examples": [rows[name] for name in asked],

@@ -68,7 +68,6 @@ def main(argv=None):
             run.finish(**task.test(model, run.folder))  # the test set, once
         comparisons.search(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
-    return None
 
 
 class Translation(experiment.SequenceExperiment):
@@ -168,7 +167,7 @@ class Translation(experiment.SequenceExperiment):
                 self.draw_attention(folder / f"attention_{i}.pdf", model, sentence, heading)
         trivial = baselines.translate(self.data.pairs["train"], sentences)
         return {
-            "test": {"greedy": self.test_scores(hyps), "beam": None, "mbr": None},
+            "test": experiment.searched(greedy=self.test_scores(hyps)),
             "examples": experiment.write_predictions(folder, sentences, refs, hyps),
             "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
         }

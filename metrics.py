@@ -42,7 +42,9 @@ def paired_difference(a, b):
 
 
 def format_interval(figure, sign=""):
-    """A figure with its 95 % interval, for the screen."""
+    """A score with its 95 % interval, or a mere number, for the screen."""
+    if not isinstance(figure, dict):
+        return f"{figure:{sign}.4f}"
     return f"{figure['value']:{sign}.4f} (95 % interval {figure['low']:{sign}.4f} to {figure['high']:{sign}.4f})"
 
 
@@ -136,9 +138,9 @@ def error_rate(hyps, refs):
     return mean(error_rates(hyps, refs))
 
 
-def error_rate_difference(hyps_a, hyps_b, refs):
+def translation_differences(hyps_a, hyps_b, refs):
     """The mean error rate of a minus that of b, paired."""
-    return paired_difference(error_rates(hyps_a, refs), error_rates(hyps_b, refs))
+    return {"err_rate": paired_difference(error_rates(hyps_a, refs), error_rates(hyps_b, refs))}
 
 
 def by_length(lengths, rates, at_least):
@@ -252,7 +254,7 @@ def similarities(hyps, refs):
     return {name: np.array([similarity(*pair) for pair in pairs]) for name, similarity in SIMILARITIES.items()}
 
 
-def differing(hyps, refs, n_examples):
+def differing(hyps, refs, n_examples=4):
     """The pairs in which Jaccard and Damerau-Levenshtein differ most, with all similarities.
 
     In turn a pair in which Jaccard is higher, and one in which it is lower; where no pair is left of one kind, of the
@@ -399,9 +401,9 @@ def bleu(hyps, refs):
     return mean_bleu(refs, [hyps])
 
 
-def bleu_difference(hyps_a, hyps_b, refs):
+def captioning_differences(hyps_a, hyps_b, refs):
     """The BLEU-4 of a minus that of b, paired."""
-    return mean_bleu(refs, [hyps_a], [hyps_b])
+    return {"bleu4": mean_bleu(refs, [hyps_a], [hyps_b])}
 
 
 def captioning(hyps, refs, others=()):
@@ -441,16 +443,16 @@ class Measure(NamedTuple):
     Attributes:
         name: the score by which runs are compared, among the names of `scores`.
         score: (hyps, refs) -> that score with its interval.
-        difference: (hyps_a, hyps_b, refs) -> the score of a minus that of b, paired.
         scores: (hyps, refs, ...) -> all scores, a dict.
+        differences: (hyps_a, hyps_b, refs) -> the scores of a minus those of b, paired, a dict.
     """
 
     name: str
     score: Callable
-    difference: Callable
     scores: Callable
+    differences: Callable
 
 
-TRANSLATION = Measure("err_rate", error_rate, error_rate_difference, translation)
-TRANSCRIPTION = Measure("cer", cer, cer_difference, transcription)
-CAPTIONING = Measure("bleu4", bleu, bleu_difference, captioning)
+TRANSLATION = Measure("err_rate", error_rate, translation, translation_differences)
+TRANSCRIPTION = Measure("cer", cer, transcription, transcription_differences)
+CAPTIONING = Measure("bleu4", bleu, captioning, captioning_differences)

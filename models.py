@@ -695,7 +695,7 @@ class CaptionDecoder(nn.Module):
         stride = math.ceil(len(regions) / self.N_STATISTICS)
         cells = regions[::stride].flatten(0, 1).float()
         self.region_mean.copy_(cells.mean(dim=0))
-        self.region_std.copy_(cells.std(dim=0).clamp(min=self.MIN_STD))
+        self.region_std.copy_(cells.std(dim=0).nan_to_num().clamp(min=self.MIN_STD))  # nan: a single cell
 
     def standardized(self, regions):
         return (regions - self.region_mean) / self.region_std
