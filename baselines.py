@@ -109,7 +109,7 @@ def transcribe(train, clips):
     return {"nearest mean spectrum": [recogniser.transcribe(frames) for frames, _ in clips]}
 
 
-def captions(train, n_images, regions=None):
+def captions(train, regions, train_regions):
     """Captions of images without a trained decoder: a dict from name to one or more lists of captions.
 
     "most frequent caption" is that of the training set; "nearest image" the captions of the training image with the
@@ -117,15 +117,14 @@ def captions(train, n_images, regions=None):
 
     Args:
         train: for each training image its captions, strings.
-        n_images: how many images are to be captioned.
-        regions: features of these images and of the training images, tensors (n, n_regions, n_channels); None leaves
-            the nearest image out.
+        regions, train_regions: features of the images that are captioned and of the training images, tensors
+            (n, n_regions, n_channels).
     """
     commonest = Counter(caption for captions in train for caption in captions).most_common(1)[0][0]
-    found = {"most frequent caption": [[commonest] * n_images]}
-    if regions is not None:
-        means = [part.float().mean(dim=1) for part in regions]
-        unit, train_unit = (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12) for mean in means)
-        nearest = [train[i] for i in (unit @ train_unit.T).argmax(dim=1).tolist()]
-        found["nearest image"] = [list(place) for place in zip(*nearest)]
-    return found
+    means = [part.float().mean(dim=1) for part in (regions, train_regions)]
+    unit, train_unit = (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12) for mean in means)
+    nearest = [train[i] for i in (unit @ train_unit.T).argmax(dim=1).tolist()]
+    return {
+        "most frequent caption": [[commonest] * len(regions)],
+        "nearest image": [list(place) for place in zip(*nearest)],
+    }

@@ -126,7 +126,7 @@ def copy_images(paths, read, examples, folder, source):
     missing = [name for name in names if name not in of_name]
     if missing:
         what = f"{source} lacks {len(missing):,} of the {len(names):,} images that its {captions.JSON_NAME} names"
-        raise UserError(f"{what} ({captions.shortened(missing)}); get them, or copy it by hand and use -data real")
+        raise UserError(f"{what} ({captions.shortened(missing)}); get the whole set")
     for name in names:
         (folder / name).write_bytes(read(of_name[name]))
         try:
