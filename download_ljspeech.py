@@ -17,13 +17,10 @@ def parse_args(argv=None):
     return download.parse_args(description, ljspeech.SOURCE_HELP, argv)
 
 
-if __name__ == "__main__":
-    options.before_imports(parse_args)
-
-
 def main(argv=None):
     ljspeech.install(parse_args(argv))
 
 
 if __name__ == "__main__":
+    options.before_imports(parse_args)
     options.run_script(main)

@@ -10,7 +10,6 @@ import files
 from options import DATA_DIR, UserError, warn
 
 CACHE_DIR = DATA_DIR / "cache"
-BUNDLED = "bundled"
 ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
 
 
@@ -27,7 +26,7 @@ def choose(mode, data_dir, candidates, title, fetch_command):
     Raises `UserError` if there is no such folder, in mode "real" if the data are missing, and in mode "auto" if they
     are incomplete. A warning says that the bundled data are used.
     """
-    if mode == BUNDLED:
+    if mode == "bundled":
         return None
     if not os.path.isdir(data_dir):
         raise UserError(f"there is no folder {data_dir}; name one that is there with -data_dir, or use -data bundled")

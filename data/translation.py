@@ -196,13 +196,9 @@ def _bundled_pairs(max_length):
 
         return {"pairs": np.array(bundled_translation.generate(max_length))}
 
-    name = f"bundled-translation-{max_length}-{sources.key_of(*bundled_code())}"
+    code = [*sorted(Path(__file__).parent.glob("bundled/translation*.py")), Path(text.__file__)]
+    name = f"bundled-translation-{max_length}-{sources.key_of(*code)}"
     return [tuple(pair) for pair in sources.cached_arrays(name, generate)["pairs"].tolist()]
-
-
-def bundled_code():
-    """The files whose code makes the bundled sentences, for the key of a cache."""
-    return sorted(Path(__file__).parent.glob("bundled/translation*.py")) + [Path(text.__file__)]
 
 
 def _training_pairs(path, corpus, splits, max_length):

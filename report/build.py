@@ -48,16 +48,7 @@ RATES, BEST = "rates", "best"  # names of runs
 
 THEORY_KEYS = ("claims", "values")
 RATES_KEYS = ("title", "bundled", "entries", "best")
-IMAGE_KEYS = ("title", "bundled", "learning_rate", "n_params", "best_epoch", "train_loss", "val_acc", "history", "test")
-TRANSLATION_KEYS = (
-    "title", "bundled", "n_params", "n_examples", "best_epoch", "train_loss", "val_err_rate", "history", "test",
-)  # fmt: skip
-SPEECH_KEYS = (
-    "title", "bundled", "n_params", "n_examples", "best_epoch", "train_loss", "val_cer", "history", "test",
-)  # fmt: skip
-CAPTION_KEYS = (
-    "title", "bundled", "n_params", "n_words", "n_examples", "best_epoch", "train_loss", "val_bleu4", "history", "test",
-)  # fmt: skip
+RUN_KEYS = ("title", "bundled", "n_params", "best_epoch", "train_loss", "history", "test")
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,7 @@ class Question:
         topic: what the report calls the question.
         folder: of the question's runs.
         command: what makes the first run.
-        keys: what the result of a run has to hold.
+        keys: what the result of a run has to hold beside `RUN_KEYS`.
         wanted: dict from the name that the report gives a run to the run; the first decides about the setting.
         dataset: value of that option, if the script has it.
     """
@@ -97,7 +88,7 @@ class Question:
 def image_question(dataset, **more):
     """Question 2: the comparison of the rates, its best run (found through it, so not listed), and `more` runs."""
     command = f"python hw2-q2.py -dataset {dataset}"
-    return Question("images", "q2", command, IMAGE_KEYS, {RATES: Wanted(), **more}, dataset)
+    return Question("images", "q2", command, ("learning_rate", "val_acc"), {RATES: Wanted(), **more}, dataset)
 
 
 SHUFFLED = {"shuffle_pixels": True}
@@ -106,7 +97,7 @@ QUESTIONS = {
     "2021-22": (
         image_question("fashion_mnist"),
         Question(
-            "captioning", "q3-captioning", "python hw2-q3-captioning.py", CAPTION_KEYS,
+            "captioning", "q3-captioning", "python hw2-q3-captioning.py", ("val_bleu4", "n_examples", "n_words"),
             {"captioner": Wanted(), "captioner_attention": Wanted("--use_attention", {"use_attention": True})},
             "sydney",
         ),
@@ -119,7 +110,7 @@ QUESTIONS = {
             mlp_shuffled=Wanted("-network mlp -shuffle_pixels", SHUFFLED | MLP),
         ),
         Question(
-            "translation", "q3", "python hw2-q3.py", TRANSLATION_KEYS,
+            "translation", "q3", "python hw2-q3.py", ("val_err_rate", "n_examples"),
             {
                 "translator": Wanted(),
                 "translator_attention": Wanted("--use_attn --beam_size 5 --n_samples 64", {"use_attn": True}),
@@ -129,7 +120,7 @@ QUESTIONS = {
     "2023-24": (
         image_question("octmnist", strided=Wanted("-no_maxpool", {"no_maxpool": True})),
         Question(
-            "speech", "q3-asr", "python hw2-q3-asr.py", SPEECH_KEYS,
+            "speech", "q3-asr", "python hw2-q3-asr.py", ("val_cer", "n_examples"),
             {"recurrent": Wanted(), "transformer": Wanted("-decoder transformer", {"decoder": "transformer"})},
         ),
     ),
@@ -168,7 +159,7 @@ def gather(year, runs_dir):
         setting = choose_setting(finished, question)
         finished = {kind: [run for run in there if setting_of(run) == setting] for kind, there in finished.items()}
         found |= gather_question(question, finished, setting)
-        others[question.topic] = other_runs(finished["run"], question.keys, found)
+        others[question.topic] = other_runs(finished["run"], question, found)
     return {"edition": year, "network": asdict(network), "batch_size": BATCH_SIZE, "runs": found, "others": others}
 
 
@@ -177,7 +168,7 @@ def gather_question(question, finished, setting):
     command = question.command + (" -scale quick" if setting and setting[0] == "quick" else "")
     found, best_rate = {}, None
     for name, wanted in question.wanted.items():
-        keys = RATES_KEYS if name == RATES else question.keys
+        keys = RATES_KEYS if name == RATES else RUN_KEYS + question.keys
         matching = matching_runs(finished, question, name)
         # Of several learning rates that of the best run comes first; of several runs the newest.
         matching.sort(key=lambda run: best_rate not in (None, run.options["learning_rate"]))
@@ -185,7 +176,7 @@ def gather_question(question, finished, setting):
         found[name] = describe(first, keys, f"{command} {wanted.flags}".strip(), setting)
         if name == RATES:
             best = best_of(first)
-            found[BEST] = describe(best, question.keys, command, setting)
+            found[BEST] = describe(best, RUN_KEYS + question.keys, command, setting)
             best_rate = best and best.options["learning_rate"]
             first, matching = best, [run for run in finished["run"] if best and run.changed == best.changed]
             name = BEST
@@ -239,7 +230,12 @@ def describe(run, keys, command, setting=None):
     shown = {"name": None, "path": None, "result": None, "options": None, "hardware": None, "figures": [], "seeds": []}
     shown |= {"command": command, "scale": setting[0] if setting else "full"}
     if run is not None:
-        shown |= {"name": shown_name(run), "path": run.folder, "result": read_result(run, keys), "figures": run.figures}
+        shown |= {
+            "name": shown_name(run),
+            "path": str(run.folder),
+            "result": read_result(run, keys),
+            "figures": run.figures,
+        }
         if (run.folder / runs.CONFIG).exists():
             shown |= {"options": run.options, "hardware": run.config.get("hardware")}
     return shown
@@ -263,16 +259,19 @@ def best_of(comparison):
     return best if best.is_finished else None
 
 
-def other_runs(finished, keys, found):
+def other_runs(finished, question, found):
     """Tested runs of the same setting that no question asks for: other dropout probabilities, other recipes."""
     shown = {run["path"] for run in found.values()}
     others = []
     for run in finished:
-        is_asked = run.folder in shown or not run.changed or "shuffle_pixels" in run.changed
+        is_asked = str(run.folder) in shown or not run.changed or "shuffle_pixels" in run.changed
         if is_asked or run.options["seed"] != options.DEFAULT_SEED or not read_result(run, ("test",))["test"]:
             continue
         changes = [name if value is True else f"{name} {value}" for name, value in run.changed.items()]
-        others.append(describe(run, keys, "", setting_of(run)) | {"changes": ", ".join(changes).replace("_", " ")})
+        others.append(
+            describe(run, RUN_KEYS + question.keys, "", setting_of(run))
+            | {"changes": ", ".join(changes).replace("_", " ")}
+        )
     return others
 
 
@@ -296,8 +295,7 @@ def compile_report(year, content, output):
         for source in HERE.glob("*.typ"):
             shutil.copy(source, stage)
         staged = {name: stage_run(name, run, stage) for name, run in content["runs"].items()}
-        others = {topic: [without_path(run) for run in listed] for topic, listed in content["others"].items()}
-        files.write_json(stage / "content.json", content | {"runs": staged, "others": others})
+        files.write_json(stage / "content.json", content | {"runs": staged})
         try:
             pdf = typst.compile(stage / f"hw2-{year}.typ", root=stage, ignore_system_fonts=True, timestamp=TIMESTAMP)
         except typst.TypstError as error:
@@ -307,16 +305,12 @@ def compile_report(year, content, output):
 
 
 def stage_run(name, run, stage):
-    """Copy a run's figures to `stage/figures/name/`; returns the run without its path."""
+    """Copy a run's figures to `stage/figures/name/`, which becomes its folder."""
     folder = stage / "figures" / name
     folder.mkdir(parents=True)
     for figure in run["figures"]:
-        shutil.copy(run["path"] / figure, folder)
-    return without_path(run) | {"folder": f"figures/{name}"}
-
-
-def without_path(run):
-    return {key: value for key, value in run.items() if key != "path"}
+        shutil.copy(Path(run["path"]) / figure, folder)
+    return run | {"folder": f"figures/{name}"}
 
 
 if __name__ == "__main__":

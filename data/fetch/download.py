@@ -7,7 +7,6 @@ import argparse
 import errno
 import hashlib
 import os
-import shutil
 import sys
 import tarfile
 import tempfile
@@ -86,14 +85,6 @@ def one_process(path):
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
-
-
-def require_space(folder, n_bytes):
-    """Raise `UserError` unless `n_bytes` are free where `folder` is."""
-    free = shutil.disk_usage(folder).free
-    if free < n_bytes:
-        advice = "free some space there or name another folder with -data_dir DIR"
-        raise UserError(f"{folder} has {gigabytes(free)} free, {gigabytes(n_bytes)} are needed; {advice}")
 
 
 def gigabytes(n_bytes):
