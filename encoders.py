@@ -13,7 +13,7 @@ import math
 import socket
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 
@@ -207,29 +207,21 @@ def weights_file(name, weights):
     return path
 
 
-@dataclass
 class Encoder:
     """A frozen network with its preprocessing.
 
-    Attributes:
+    Args:
         name, weights: the options `--encoder` (not "auto") and `--encoder_weights`.
         expected: the digest that the weights must have, if a decoder was trained with them.
     """
 
-    name: str
-    weights: str = "imagenet"
-    expected: str | None = None
-
-    def __post_init__(self):
-        self.file = weights_file(self.name, self.weights)
+    def __init__(self, name, weights="imagenet", expected=None):
+        self.name, self.weights, self.title = name, weights, title(name, weights)
+        self.file = weights_file(name, weights)
         self.digest = download.file_hash(self.file)
         self.network = None
-        if self.expected not in (None, self.digest):
+        if expected not in (None, self.digest):
             raise UserError(f"{self.file}: not the weights that the decoder was trained with; train it again")
-
-    @property
-    def title(self):
-        return title(self.name, self.weights)
 
     def build(self, device="cpu"):
         """The network with its weights, in `eval()` and without gradients; raises `UserError` for another network's."""

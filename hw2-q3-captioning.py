@@ -205,11 +205,11 @@ class Captioning(experiment.SequenceExperiment):
         others = self.baselines()
         plain = [comparisons.counterpart(task, use_attention=False) for task in tasks if self.args.use_attention]
         if plain and all(plain):
-            others[PLAIN] = [captions.read_generated(run.folder, False)["greedy"] for run in plain]
+            others[PLAIN] = [captions.read_generated(run.folder, False) for run in plain]
         return others
 
     def pooled(self, children):
-        ours = [captions.read_generated(child.folder(), self.args.use_attention)["greedy"] for child in children]
+        ours = [captions.read_generated(child.folder(), self.args.use_attention) for child in children]
         refs, others = self.refs("test"), self.others(children)
         return {f"mean BLEU-4 minus {name}, paired": metrics.mean_bleu(refs, ours, others[name]) for name in others}
 

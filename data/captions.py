@@ -149,33 +149,33 @@ def read_json(path):
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise UserError(f"{path} has no list of images; it needs images[i].filename, .split and .sentences[j].tokens")
-    examples, seen = {split: [] for split in SPLITS}, set()
+    examples = {split: [] for split in SPLITS}
     for number, image in enumerate(images):
-        split, example = _read_example(image, f"{path}, image {number}")
-        if example.filename in seen:
-            raise UserError(f"{path} names {example.filename} twice; each image may stand there once")
-        seen.add(example.filename)
+        try:
+            split, example = _read_example(image)
+        except ValueError as error:
+            raise UserError(f"{path}, image {number}: {error}; mend the file") from None
         examples[split].append(example)
+    for name, n in Counter(e.filename for part in examples.values() for e in part).most_common(1):
+        if n > 1:
+            raise UserError(f"{path} names {name} twice; each image may stand there once")
     return examples
 
 
-def _read_example(image, where):
-    name = image.get("filename") if isinstance(image, dict) else None
+def _read_example(image):
+    """(split, `Example`) of an image in the JSON; raises `ValueError` for what is missing or wrong."""
+    image = image if isinstance(image, dict) else {}
+    name, split, sentences = (image.get(key) for key in ("filename", "split", "sentences"))
     if not isinstance(name, str) or Path(name).name != name or not name.isprintable() or name in ("", "..", "."):
-        raise UserError(f"{where}: its filename {name!r} is not the name of a file; mend the file")
-    where = f"{where} ({name})"
-    split = SPLIT_OF.get(image["split"]) if isinstance(image.get("split"), str) else None
-    if split is None:
-        raise UserError(
-            f"{where}: its split is {image.get('split')!r}, not one of {', '.join(SPLIT_OF)}; mend the file"
-        )
-    sentences = image.get("sentences")
+        raise ValueError(f"its filename {name!r} is not the name of a file")
+    if not isinstance(split, str) or split not in SPLIT_OF:
+        raise ValueError(f"the split of {name} is {split!r}, not one of {', '.join(SPLIT_OF)}")
     if not isinstance(sentences, list) or not sentences:
-        raise UserError(f"{where}: it has no sentences; mend the file")
+        raise ValueError(f"{name} has no sentences")
     captions = tuple(map(_words_of, sentences))
     if () in captions:
-        raise UserError(f"{where}: its caption {captions.index(())} has no words; mend the file")
-    return split, Example(name, captions)
+        raise ValueError(f"{name}: its caption {captions.index(())} has no words")
+    return SPLIT_OF[split], Example(name, captions)
 
 
 def _words_of(sentence):
@@ -271,16 +271,12 @@ def write_generated(folder, use_attention, data, hyps):
 
 
 def read_generated(folder, use_attention):
-    """The captions of `write_generated`: a dict from the name of a search to a list."""
+    """The greedy captions that `write_generated` wrote, a list."""
     path = folder / GENERATED_NAMES[use_attention]
     rows = files.read_json(path, "captions", of=list)
-    try:
-        names = [name for name in rows[0] if name not in ("image", "references")]
-        hyps = {name: [row[name] for row in rows] for name in names}
-        if not hyps or not all(isinstance(text, str) for texts in hyps.values() for text in texts):
-            raise ValueError("it has no captions")
-    except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not what the test wrote; {files.RETRAIN}") from error
+    hyps = [row.get("greedy") if isinstance(row, dict) else None for row in rows]
+    if not hyps or not all(isinstance(hyp, str) for hyp in hyps):
+        raise UserError(f"{path} is not what the test wrote; {files.RETRAIN}")
     return hyps
 
 

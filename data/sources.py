@@ -17,11 +17,9 @@ def choose(mode, data_dir, candidates, title, fetch_command):
     """The first of `candidates` (tuples of files) that is complete, or None for the bundled data.
 
     Args:
-        mode: "auto", "real" or "bundled", the option `-data`.
-        data_dir: the folder that is searched, the option `-data_dir`.
+        mode, data_dir: the options `-data` and `-data_dir`.
         candidates: each a tuple of paths in that folder, which together are the real data.
-        title: the data's name for messages.
-        fetch_command: what brings the real data.
+        title, fetch_command: the data's name and what brings them, for messages.
 
     Raises `UserError` if there is no such folder, in mode "real" if the data are missing, and in mode "auto" if they
     are incomplete. A warning says that the bundled data are used.

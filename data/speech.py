@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -375,7 +374,9 @@ def spectrograms(paths, memory_budget):
 def write_spectrograms(paths, path):
     """Write the spectrograms of sound files one after the other to `path`; returns the arrays of `spectrograms`."""
     n_frames, digest, first_error = [], hashlib.sha256(), ""
-    with one_thread(), files.atomic_path(path) as new, files.writing(path), open(new, "wb") as file:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on two the spectrogram of one clip took ten times as long
+    with files.atomic_path(path) as new, files.writing(path), open(new, "wb") as file:
         for sound in paths:
             try:
                 samples = read_sound(sound)
@@ -387,18 +388,8 @@ def write_spectrograms(paths, path):
             frames = log_mel(samples).to(torch.float16).numpy()
             n_frames.append(len(frames))
             file.write(np.ascontiguousarray(frames))
+    torch.set_num_threads(n_threads)
     return {"n_frames": np.array(n_frames), "error": np.array(first_error), "digest": np.array(digest.hexdigest())}
-
-
-@contextmanager
-def one_thread():
-    """torch computes on one thread inside the block: on two the spectrogram of one clip took ten times as long."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def pad_mels(mels):

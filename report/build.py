@@ -214,14 +214,11 @@ def choose_setting(finished, question):
 
 def other_seeds(matching, first):
     """The results of the run `first` with other seeds: [{"seed", "result"}, ...]."""
-    seeded = [
-        run
-        for run in matching
-        if first and run.changed == first.changed and run.options["seed"] != first.options["seed"]
-    ]
+    seeded = [run for run in matching if first and run.changed == first.changed]
     return [
         {"seed": run.options["seed"], "name": shown_name(run), "result": read_result(run, ("test",))}
         for run in sorted(seeded, key=lambda run: run.options["seed"])
+        if run.options["seed"] != first.options["seed"]
     ]
 
 

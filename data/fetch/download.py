@@ -128,8 +128,6 @@ def fetch_files(mirrors, registry, folder, timeout=TIMEOUT):
     Args:
         mirrors: base URLs ending in "/".
         registry: file name -> hash as pooch writes it ("md5:..."), or None where upstream changes its file.
-        folder: where they go.
-        timeout: seconds to wait for a connection and for each part of an answer.
 
     Returns the paths in the order of `registry`. Raises `FetchError`, one clause a mirror, if none gives them all.
     """

@@ -90,9 +90,8 @@ def find_captions(paths, read, folder, args):
             return name, json_path
     shown = " / ".join(f"{n:,}" for n in sizes.values())
     expected = " or ".join(" / ".join(f"{n:,}" for n in published.values()) for published in SIZES.values())
-    raise UserError(
-        f"{captions.JSON_NAME} of {args.source} has {shown} images, not {expected}: it is not a published set"
-    )
+    what = f"{captions.JSON_NAME} of {args.source} has {shown} images, not {expected}"
+    raise UserError(f"{what}: it is not a published set")
 
 
 def uc_merced(paths):
