@@ -278,7 +278,7 @@ def encode(data, encoder, device="cpu"):
         print(f"features computed in {time.perf_counter() - start:.0f} s", flush=True)
         return {"regions": torch.cat(regions).numpy()}
 
-    arrays = sources.cached_arrays(f"features-{encoder.name}-{key}", make, compress=False)
+    arrays = sources.cached_arrays(f"features-{encoder.name}-{key}", make)
     encoder.network = None  # its memory is free for the training
     sizes = [len(data[split]) for split in captions.SPLITS]
     regions = dict(zip(captions.SPLITS, torch.from_numpy(arrays["regions"]).split(sizes)))

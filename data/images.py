@@ -65,7 +65,6 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False, shu
     Args:
         dataset: a key of `editions.DATASETS`, or a path to an .npz in MedMNIST's layout or the course's.
         mode: "auto", "real" or "bundled"; a path is real.
-        data_dir: where the real files are.
         edition: a file at a path gets the class names of this edition, if it has as many classes.
         quick: only the first few thousand images of each split.
         shuffle_pixels: put the pixels of every image in the same random order (2022-23, Question 2.3).

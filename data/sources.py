@@ -88,14 +88,13 @@ def _temporary_folder():
         raise UserError(f"neither {CACHE_DIR} nor a temporary folder can be written; make room there") from error
 
 
-def cached_arrays(name, make, compress=True, is_whole=lambda arrays: True):
+def cached_arrays(name, make, is_whole=lambda arrays: True):
     """Arrays that `make()` computes, kept in `data/cache/` as `name`.npz.
 
     A cache file that is damaged is made again. Where the cache cannot be written the arrays are computed each time.
 
     Args:
         name: has to hold the `key_of` all code and data that the arrays are made of; else an old cache would be taken.
-        compress: takes long for large arrays of floats, and gains little.
         is_whole: whether another file that belongs to the arrays is as it was; it may raise `OSError`.
     """
     path = CACHE_DIR / f"{name}.npz"
@@ -109,7 +108,7 @@ def cached_arrays(name, make, compress=True, is_whole=lambda arrays: True):
             warn(f"{path} is damaged ({files.reason_of(error)}), making it again")
     arrays = make()
     try:
-        files.write_arrays(path, arrays, compress)
+        files.write_arrays(path, arrays)
     except UserError as error:
         warn(f"{error}; going on without a cache")
     return arrays

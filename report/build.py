@@ -16,7 +16,7 @@ import json
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -52,19 +52,6 @@ RUN_KEYS = ("title", "bundled", "n_params", "best_epoch", "train_loss", "history
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A run that a report shows.
-
-    Attributes:
-        flags: what is added to the question's command.
-        changed: the options in which it differs from the handout's, apart from the learning rate.
-    """
-
-    flags: str = ""
-    changed: dict = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Question:
     """The runs of one question.
 
@@ -73,7 +60,8 @@ class Question:
         folder: of the question's runs.
         command: what makes the first run.
         keys: what the result of a run has to hold beside `RUN_KEYS`.
-        wanted: dict from the name that the report gives a run to the run; the first decides about the setting.
+        wanted: dict from the name that the report gives a run to (what is added to the command, the options in which
+            the run differs from the handout's, apart from the learning rate); the first decides about the setting.
         dataset: value of that option, if the script has it.
     """
 
@@ -88,7 +76,7 @@ class Question:
 def image_question(dataset, **more):
     """Question 2: the comparison of the rates, its best run (found through it, so not listed), and `more` runs."""
     command = f"python hw2-q2.py -dataset {dataset}"
-    return Question("images", "q2", command, ("learning_rate", "val_acc"), {RATES: Wanted(), **more}, dataset)
+    return Question("images", "q2", command, ("learning_rate", "val_acc"), {RATES: ("", {}), **more}, dataset)
 
 
 SHUFFLED = {"shuffle_pixels": True}
@@ -98,30 +86,30 @@ QUESTIONS = {
         image_question("fashion_mnist"),
         Question(
             "captioning", "q3-captioning", "python hw2-q3-captioning.py", ("val_bleu4", "n_examples", "n_words"),
-            {"captioner": Wanted(), "captioner_attention": Wanted("--use_attention", {"use_attention": True})},
+            {"captioner": ("", {}), "captioner_attention": ("--use_attention", {"use_attention": True})},
             "sydney",
         ),
     ),
     "2022-23": (
         image_question(
             "kuzushiji_mnist",
-            shuffled=Wanted("-shuffle_pixels", SHUFFLED),
-            mlp=Wanted("-network mlp", MLP),
-            mlp_shuffled=Wanted("-network mlp -shuffle_pixels", SHUFFLED | MLP),
+            shuffled=("-shuffle_pixels", SHUFFLED),
+            mlp=("-network mlp", MLP),
+            mlp_shuffled=("-network mlp -shuffle_pixels", SHUFFLED | MLP),
         ),
         Question(
             "translation", "q3", "python hw2-q3.py", ("val_err_rate", "n_examples"),
             {
-                "translator": Wanted(),
-                "translator_attention": Wanted("--use_attn --beam_size 5 --n_samples 64", {"use_attn": True}),
+                "translator": ("", {}),
+                "translator_attention": ("--use_attn --beam_size 5 --n_samples 64", {"use_attn": True}),
             },
         ),
     ),
     "2023-24": (
-        image_question("octmnist", strided=Wanted("-no_maxpool", {"no_maxpool": True})),
+        image_question("octmnist", strided=("-no_maxpool", {"no_maxpool": True})),
         Question(
             "speech", "q3-asr", "python hw2-q3-asr.py", ("val_cer", "n_examples"),
-            {"recurrent": Wanted(), "transformer": Wanted("-decoder transformer", {"decoder": "transformer"})},
+            {"recurrent": ("", {}), "transformer": ("-decoder transformer", {"decoder": "transformer"})},
         ),
     ),
 }  # fmt: skip
@@ -167,13 +155,13 @@ def gather_question(question, finished, setting):
     """The runs of one question, by name; `finished`: those of its setting."""
     command = question.command + (" -scale quick" if setting and setting[0] == "quick" else "")
     found, best_rate = {}, None
-    for name, wanted in question.wanted.items():
+    for name, (flags, _) in question.wanted.items():
         keys = RATES_KEYS if name == RATES else RUN_KEYS + question.keys
         matching = matching_runs(finished, question, name)
         # Of several learning rates that of the best run comes first; of several runs the newest.
         matching.sort(key=lambda run: best_rate not in (None, run.options["learning_rate"]))
         first = next((run for run in matching if run.options["seed"] == options.DEFAULT_SEED), None)
-        found[name] = describe(first, keys, f"{command} {wanted.flags}".strip(), setting)
+        found[name] = describe(first, keys, f"{command} {flags}".strip(), setting)
         if name == RATES:
             best = best_of(first)
             found[BEST] = describe(best, RUN_KEYS + question.keys, command, setting)
@@ -191,14 +179,14 @@ def setting_of(run):
 
 def matching_runs(finished, question, name):
     """The finished runs that a report means by `name`, with any seed; for the learning rates their comparisons."""
-    wanted = question.wanted[name]
+    _, wanted = question.wanted[name]
     if name == RATES:
         rates = sorted(DATASETS[question.dataset].learning_rates)
         comparisons = [run for run in finished["comparison"] if run.changed.keys() == {"learning_rate"}]
         several = [run for run in comparisons if isinstance(run.changed["learning_rate"], list)]
         return [run for run in several if sorted(run.changed["learning_rate"]) == rates]
     free = {"learning_rate"} if RATES in question.wanted else set()  # Question 2 tunes it
-    return [run for run in finished["run"] if {k: v for k, v in run.changed.items() if k not in free} == wanted.changed]
+    return [run for run in finished["run"] if {k: v for k, v in run.changed.items() if k not in free} == wanted]
 
 
 def choose_setting(finished, question):

@@ -91,17 +91,12 @@ def _build_cnn():
     return nn.ModuleDict({"conv": conv, "pool": pool, "linear": nn.Linear(h2.numel(), N_OUTPUTS)})
 
 
-def _height_width_channels(x):
-    """The shape of an example, in the handout's order."""
-    _, channels, height, width = x.shape
-    return [height, width, channels]
-
-
 def claim_cnn_parameters(seed, parameters=affine_parameters, side=output_side):
     """2021-22, 1.1: activations and parameters of the CNN, against the network built and run."""
     net = _build_cnn()
-    h1 = net["conv"](torch.zeros(1, CHANNELS, IMAGE_SIDE, IMAGE_SIDE))
+    h1 = net["conv"](torch.zeros(CHANNELS, IMAGE_SIDE, IMAGE_SIDE))
     h2 = net["pool"](h1)
+    sizes = [list(h.movedim(0, 2).shape) for h in (h1, h2)]  # height, width, channels, as in the handout
     conv_params, linear_params, cnn_params = map(get_number_trainable_params, (net["conv"], net["linear"], net))
 
     h1_side = side(IMAGE_SIDE, KERNEL_SIDE)
@@ -109,8 +104,8 @@ def claim_cnn_parameters(seed, parameters=affine_parameters, side=output_side):
     expected_conv = parameters(CHANNELS * KERNEL_SIDE**2, N_KERNELS)
     expected_linear = parameters(N_KERNELS * h2_side**2, N_OUTPUTS)
     rows = [
-        Claim("1.1", "activations after the convolution", [h1_side, h1_side, N_KERNELS], _height_width_channels(h1)),
-        Claim("1.1", "activations after max pooling", [h2_side, h2_side, N_KERNELS], _height_width_channels(h2)),
+        Claim("1.1", "activations after the convolution", [h1_side, h1_side, N_KERNELS], sizes[0]),
+        Claim("1.1", "activations after max pooling", [h2_side, h2_side, N_KERNELS], sizes[1]),
         Claim("1.1", "parameters of the convolution", expected_conv, conv_params),
         Claim("1.1", "parameters of the linear layer", expected_linear, linear_params),
         Claim("1.1", "parameters of the CNN", expected_conv + expected_linear, cnn_params),

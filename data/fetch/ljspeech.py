@@ -95,10 +95,8 @@ def require_space(data_dir, n_missing=0):
     print(f"{TITLE} needs {download.gigabytes(n_bytes)} in {data_dir}{archive}", flush=True)
     free = shutil.disk_usage(data_dir).free
     if free < n_bytes:
-        advice = "free some space there or name another folder with -data_dir DIR"
-        raise UserError(
-            f"{data_dir} has {download.gigabytes(free)} free, {download.gigabytes(n_bytes)} are needed; {advice}"
-        )
+        what = f"{data_dir} has {download.gigabytes(free)} free, {download.gigabytes(n_bytes)} are needed"
+        raise UserError(f"{what}; free some space there or name another folder with -data_dir DIR")
 
 
 def check(folder, advice):
