@@ -16,13 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import files
+import metrics
 import options
 import runs
 import utils
+from data import images
 from experiment import PREDICTION_COLUMNS, PREDICTIONS
 from metrics import format_interval
 from options import SEVERAL, Interrupted, UserError, command_line
 
+CLASSES = "test_predictions.npz"  # true and predicted classes of the test images
 LABELS = {"learning_rate": "lr", "seed": "seed"}  # of the compared options, on screen and in figures
 
 
@@ -204,11 +207,7 @@ def run_side_by_side(commands, jobs):
                     processes.append(process)
                 for line in process.stdout:
                     lines.put(f"{label:<{width}}  {line}")
-                outcomes[label] = None
-                if process.wait() != 0:
-                    errors.seek(0)
-                    said = [line.strip() for line in errors if line.strip() and not line.startswith("warning:")]
-                    outcomes[label] = said[-1] if said and process.returncode > 0 else "it was killed"
+                outcomes[label] = failure_of(process, errors)
         except OSError as error:
             outcomes[label] = f"it could not be started ({error.strerror})"
         finally:
@@ -236,6 +235,15 @@ def run_side_by_side(commands, jobs):
     return outcomes
 
 
+def failure_of(process, errors):
+    """What a process that failed wrote last to the file `errors`, when it has ended; None if it did not fail."""
+    if process.wait() == 0:
+        return None
+    errors.seek(0)
+    said = [line.strip() for line in errors if line.strip() and not line.startswith("warning:")]
+    return said[-1] if said and process.returncode > 0 else "it was killed"
+
+
 def counterpart(experiment, **changes):
     """The newest tested run of the same data whose options differ in these alone, a `runs.Found` or None."""
     for run in experiment.with_options(**changes).finished():
@@ -244,6 +252,19 @@ def counterpart(experiment, **changes):
     shown = ", ".join(f"{name} {value}" for name, value in changes.items())
     print(f"not compared with the network with {shown}: it is not tested yet on these data")
     return None
+
+
+def mcnemar(experiment, correct, **changes):
+    """McNemar's test of the network whose options differ in these alone against this one; None if it is not tested yet.
+
+    correct: one boolean for each test image, whether this network has its class right.
+    """
+    other = counterpart(experiment, **changes)
+    if other is None:
+        return None
+    theirs = images.read_correct(other.folder / CLASSES, len(correct))
+    tested = {"run": other.folder.name, "acc": experiment.test_score(other.result)}
+    return metrics.mcnemar(theirs, correct) | tested
 
 
 def minus_counterpart(experiment, sources, hyps, run, **changes):

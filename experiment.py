@@ -39,6 +39,7 @@ class Experiment:
     Attributes:
         question: the folder of its runs; base_name: what the name of a run's folder begins with.
         score: the validation score that chooses the best epoch, and among compared values; `score_name` on screen.
+        judged: the name of the same score among those of the test.
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
         setting_names: what `settings` returns.
@@ -49,7 +50,7 @@ class Experiment:
             that were kept with its weights.
     """
 
-    question, base_name, score, score_name = None, None, None, None
+    question, base_name, score, score_name, judged = None, None, None, None, None
     maximize, max_threads, patience = True, 1, None
     free_options, setting_names = (), ()
 
@@ -80,7 +81,16 @@ class Experiment:
         """The one score of the test by which runs are compared, with its interval."""
 
     def report(self, result):
-        """Print what the test of a finished run has shown."""
+        """Print the score of each test or search, the baselines, and an example."""
+        bundled = " (bundled data)" if result["bundled"] else ""
+        for name, scores in result["test"].items():
+            if scores is not None:
+                shown = SEARCH_NAMES.get(name, name).format(**scores)
+                print(f"Final Test {self.score_name}, {shown}: {format_interval(scores[self.judged])}{bundled}")
+        for name, score in result["baselines"].items():
+            print(f"Baseline, {name.replace('_', ' ')}: {format_interval(score)}{bundled}")
+        for example in result.get("examples", [])[:1]:
+            print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
 
     def pooled(self, children):
         """Scores of the tests of several seeds together, a dict from a name to a score with its interval."""
@@ -147,24 +157,16 @@ class SequenceExperiment(Experiment):
         """The mean loss of a split's symbols, without what training adds to it."""
         return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
 
+    @property
+    def judged(self):
+        return self.measure.name
+
     def test_score(self, result):
-        return result["test"]["greedy"][self.measure.name]
+        return result["test"]["greedy"][self.judged]
 
     def loss_weights(self):
         """The `loss_options` and their values, by the names that a figure shows."""
         return {name.replace("_", " "): getattr(self.args, name) for name in self.loss_options}
-
-    def report(self, result):
-        """Print the score of each search on the test set, the baselines, and an example."""
-        bundled = " (bundled data)" if result["bundled"] else ""
-        for name, scores in result["test"].items():
-            if scores is not None:
-                search, shown = SEARCH_NAMES[name].format(**scores), format_interval(scores[self.measure.name])
-                print(f"Final Test {self.score_name}, {search}: {shown}{bundled}")
-        for name, score in result["baselines"].items():
-            print(f"Baseline, {name}: {format_interval(score)}{bundled}")
-        example = result["examples"][0]
-        print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
 
 
 @contextmanager

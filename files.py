@@ -154,6 +154,8 @@ def check_zip(archive, allowed=0):
     limit = max(MAX_UNPACKED, allowed)
     if sum(member.file_size for member in archive.infolist()) > limit:
         raise ValueError(f"it unpacks to more than {limit:,} bytes")
+    if not all(member.filename for member in archive.infolist()):  # zipfile's `is_dir` takes each to have a name
+        raise ValueError("it has a file without a name")
 
 
 def read_arrays(path):

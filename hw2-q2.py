@@ -21,9 +21,6 @@ QUICK_EPOCHS = 10
 EVAL_BATCH_SIZE = 500
 SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 EQUIVARIANCE_EXAMPLES = 100
-TEST_NAMES = {"official": "the official set", "course_529": "the course's subset of 529 images"}
-BASELINE_NAMES = {"majority": "the most frequent class", "nearest_centroid": "the nearest class mean"}
-PREDICTIONS = "test_predictions.npz"
 
 
 def parse_args(argv=None):
@@ -95,7 +92,6 @@ def main(argv=None):
         if run.result["test"] is None and not args.skip_test:
             run.finish(**task.test(model, run.folder))  # the test set, once
         experiment.report(task, run)
-    return None
 
 
 def load(args):
@@ -119,7 +115,7 @@ def rates_to_try(task):
 class Classification(experiment.Experiment):
     """Images to classes: the network, its loss, its validation and its test."""
 
-    question, score, score_name = "q2", "val_acc", "accuracy"
+    question, score, score_name, judged = "q2", "val_acc", "accuracy", "acc"
     free_options = ("conv_1_name", "conv_2_name")
     max_threads = 1  # a batch of 8 small images is slower on several
 
@@ -162,8 +158,8 @@ class Classification(experiment.Experiment):
         return F.nll_loss(model(X), y, reduction="sum"), len(y)
 
     def evaluate(self, model):
-        X, y = self.data.X["val"], self.data.y["val"]
-        return {"val_loss": F.nll_loss(predict(model, X), y).item(), "val_acc": accuracy(model, X, y)}
+        log_probs, y = predict(model, self.data.X["val"]), self.data.y["val"]
+        return {"val_loss": F.nll_loss(log_probs, y).item(), "val_acc": accuracy(log_probs, y)}
 
     def draw(self, model, history, folder):
         title = utils.data_title(self.data)
@@ -189,43 +185,28 @@ class Classification(experiment.Experiment):
                 "the weights are too large for the test images; train with a smaller -learning_rate"
             )
         y_hat = log_probs.argmax(dim=-1)
-        images.write_predictions(folder / PREDICTIONS, y, y_hat)
+        images.write_predictions(folder / comparisons.CLASSES, y, y_hat)
         subsets = images.test_subsets(data)
         result = {
             "test": {name: metrics.classification(y[rows], log_probs[rows]) for name, rows in subsets.items()},
             "baselines": images.baselines(data),
-            "shifted_acc": [{"pixels": n, "acc": accuracy(model, images.shifted(data, "test", n), y)} for n in SHIFTS],
+            "shifted_acc": [
+                {"pixels": n, "acc": accuracy(predict(model, images.shifted(data, "test", n)), y)} for n in SHIFTS
+            ],
         }
         if self.args.network == "cnn":
             result["equivariance"] = convolutions.equivariance(model.conv1, data.X["test"][:EQUIVARIANCE_EXAMPLES])
             result["edges"] = convolutions.edge_filters(model.conv1.weight)
         if self.args.no_maxpool:
-            result["pooled"] = self.compare_with_pooled(y == y_hat)
+            result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)
         confusion = result["test"]["official"]["confusion"]
         utils.plot_confusion(folder / "confusion.pdf", confusion, data.class_names, title)
         points = {point["pixels"]: point["acc"] for point in result["shifted_acc"]}
         utils.plot_intervals(folder / "shifted.pdf", points, "Shift to the right (pixels)", "Test accuracy", title)
         return result
 
-    def compare_with_pooled(self, correct):
-        """McNemar's test against the pooled network with the same options; None if there is none."""
-        found = comparisons.counterpart(self, no_maxpool=False)
-        if found is None:
-            return None
-        pooled_correct = images.read_correct(found.folder / PREDICTIONS, len(correct))
-        comparison = metrics.mcnemar(pooled_correct, correct)
-        return comparison | {"run": found.folder.name, "acc": found.result["test"]["official"]["acc"]}
-
     def test_score(self, result):
         return result["test"]["official"]["acc"]
-
-    def report(self, result):
-        bundled = " (bundled data)" if result["bundled"] else ""
-        for name, scores in result["test"].items():
-            which = f", {TEST_NAMES[name]}" if len(result["test"]) > 1 else ""
-            print(f"Final Test acc{which}: {metrics.format_interval(scores['acc'])}{bundled}")
-        for name, acc in result["baselines"].items():
-            print(f"Baseline, {BASELINE_NAMES[name]}: {acc:.4f}{bundled}")
 
 
 @torch.no_grad()
@@ -236,10 +217,9 @@ def predict(model, X):
     return torch.cat([model(images.to_pixels(batch.to(device))) for batch in X.split(EVAL_BATCH_SIZE)]).cpu()
 
 
-def accuracy(model, X, y):
+def accuracy(log_probs, y):
     """The share of the images whose most probable class is theirs, with its interval."""
-    y_hat = predict(model, X).argmax(dim=-1)
-    return metrics.proportion((y_hat == y).sum().item(), len(y))
+    return metrics.proportion((log_probs.argmax(dim=-1) == y).sum().item(), len(y))
 
 
 if __name__ == "__main__":

@@ -15,15 +15,14 @@ EVAL_BATCH_SIZE = 64  # clips
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
 LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # longest text: LETTERS_A_SECOND * seconds + MORE_LETTERS letters
 N_TRAIN_CLIPS = 200  # training clips on which the attention is examined
-N_DIFFERING = 4  # listed test clips, those in which the similarities differ most
 LETTERS_DRAWN = 30  # the attention is drawn for the test clip with the text nearest to this length
-DECODERS = ("recurrent", "transformer")
+OTHER_DECODER = {"recurrent": "transformer", "transformer": "recurrent"}
 SCORES = ("jaccard", "cosine", "damerau_levenshtein", "wer", "cer")  # of free decoding, on validation in each epoch
 
 
 def parse_args(argv=None):
     parser = options.Parser("Train and test the speech recogniser of Question 3.", prog="hw2-q3-asr.py")
-    parser.add_option("decoder", choices=DECODERS, default=DECODERS[0], help="default: %(default)s")
+    parser.add_option("decoder", choices=OTHER_DECODER, default="recurrent", help="default: %(default)s")
     usual = {"batch_size": 64, "learning_rate": [0.001], "dropout": 0.0, "optimizer": "adamw", "l2_decay": 0.01}
     usual |= {"schedule": "linear", "warmup": 0.15, "label_smoothing": 0.1}
     options.add_training_options(parser, **usual)
@@ -36,15 +35,16 @@ def parse_args(argv=None):
     help = "numbers of the clips for training, validation and test (default: the course's proportions)"
     parser.add_option("split", type=options.whole(0, options.MAX_COUNT), nargs=3, metavar="N", help=help)
     # Beyond the handout, all off by default.
-    parser.add_option("spec_augment", action="store_true", help="mask bands and stretches of the training spectrograms")
+    parser.add_option("spec_augment", action="store_true", help="mask bands and stretches of the spectrograms")
     parser.add_option("ctc_weight", type=options.probability, default=0.0, help="share of an auxiliary CTC loss")
     help = "weight of a loss that keeps the attention near the diagonal of text and sound"
     parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, help=help)
     options.add_search_options(parser)
     help = "spectrograms that take more memory, such as 500MB, are read from the disk for each batch (default: 1GB)"
     parser.add_option("memory_budget", type=options.byte_size, default=options.MEMORY_BUDGET, metavar="SIZE", help=help)
-    help = "transcribe sound files, or all of a folder; no training"
-    parser.add_option("transcribe", type=options.path, nargs="+", metavar="WAV", help=help)
+    parser.add_option(
+        "transcribe", type=options.path, nargs="+", metavar="WAV", help="sound files or folders to transcribe"
+    )
     args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
     if args.hidden_size % args.n_heads:
         parser.error("argument --hidden_size: must be a multiple of --n_heads")
@@ -91,7 +91,6 @@ def main(argv=None):
             run.finish(**task.test(model, run))  # the test set, once
         comparisons.search(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
-    return None
 
 
 class Recognition(experiment.SequenceExperiment):
@@ -104,9 +103,7 @@ class Recognition(experiment.SequenceExperiment):
     max_threads = 4
 
     def facts(self):
-        sizes = {split: len(ids) for split, ids in self.data.ids.items()}
-        n_cut = sum(len(ref) > self.args.max_text_length - 2 for ref in self.data.texts["test"])  # start and stop count
-        return {"decoder": self.args.decoder, "n_examples": sizes, "n_cut": n_cut}
+        return {"decoder": self.args.decoder, "n_examples": {split: len(ids) for split, ids in self.data.ids.items()}}
 
     def build(self):
         args, vocab_size = self.args, len(speech.SYMBOLS)
@@ -168,12 +165,11 @@ class Recognition(experiment.SequenceExperiment):
     def decode_mels(self, model, mels, **search):
         """The text of each spectrogram, and its attention weights (n_symbols, n_heads, n_positions) or None."""
         model.eval()
-        device = next(model.parameters()).device
-        mels, n_frames = speech.pad_mels(mels)
+        mels, n_frames = (part.to(next(model.parameters()).device) for part in speech.pad_mels(mels))
         max_steps = (n_frames * LETTERS_A_SECOND / speech.FRAMES_A_SECOND).long() + MORE_LETTERS
         max_steps = max_steps.clamp(max=self.args.max_text_length - 1)
-        search |= {"max_steps": max_steps.to(device)} | SEARCH_SYMBOLS
-        found = decoding.search(model.step, *model.start(mels.to(device), n_frames), **search)
+        search |= {"max_steps": max_steps} | SEARCH_SYMBOLS
+        found = decoding.search(model.step, *model.start(mels, n_frames), **search)
         texts = [speech.decode(symbols) for symbols in found.symbols.tolist()]
         if found.weights is None:
             return [(hyp, None) for hyp in texts]
@@ -193,23 +189,21 @@ class Recognition(experiment.SequenceExperiment):
 
     def test(self, model, run):
         """Scores of greedy decoding of the test set, of a recogniser without training, and of the attention."""
-        data, (ids, refs), folder = self.data, (self.data.ids["test"], self.data.texts["test"]), run.folder
-        hyps = self.decode(model, "test")
-        self.draw_attention(model, folder)
+        data, ids, refs, hyps = self.data, self.data.ids["test"], self.refs("test"), self.decode(model, "test")
+        self.draw_attention(model, run.folder)
         trivial = baselines.transcribe(data.clips("train"), data.clips("test"))
         unrelated = metrics.similarities(refs[1:] + refs[:1], refs)
-        (other,) = set(DECODERS) - {self.args.decoder}
         clips = text.at_equal_distances(list(zip(data.rows["train"].tolist(), data.texts["train"])), N_TRAIN_CLIPS)
         train_rows, train_refs = zip(*clips)
         train_hyps, alphas = zip(*self.transcribe(model, train_rows, return_weights=True))
         return {
             "test": experiment.searched(greedy=self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")}),
-            "examples": experiment.write_predictions(folder, ids, refs, hyps),
+            "examples": experiment.write_predictions(run.folder, ids, refs, hyps),
             "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
             "unrelated": {name: values.mean() for name, values in unrelated.items()},
-            "differing": metrics.differing(hyps, refs, N_DIFFERING),
+            "differing": metrics.differing(hyps, refs),
             "train_clips": metrics.attention_report(train_hyps, train_refs, [alpha.numpy() for alpha in alphas]),
-            "other": comparisons.minus_counterpart(self, ids, hyps, run, decoder=other),
+            "other": comparisons.minus_counterpart(self, ids, hyps, run, decoder=OTHER_DECODER[self.args.decoder]),
         }
 
     def draw_attention(self, model, folder):
@@ -218,8 +212,8 @@ class Recognition(experiment.SequenceExperiment):
         row, ref = min(clips, key=lambda clip: abs(len(clip[1]) - LETTERS_DRAWN))
         ((hyp, alpha),) = self.transcribe(model, [row], return_weights=True)
         letters, heading = [*hyp, speech.STOP][: len(alpha)], f"{utils.data_title(self.data)}\nreference: {ref}"
-        shown = (self.data.seconds(row), "Letter", "Weight", letters, heading)
-        utils.plot_over_time(folder / "attention.pdf", alpha.mean(dim=1), *shown)
+        labels = self.data.seconds(row), "Letter", "Weight", letters, heading
+        utils.plot_over_time(folder / "attention.pdf", alpha.mean(dim=1), *labels)
 
 
 def transcribe(args):

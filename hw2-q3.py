@@ -68,7 +68,6 @@ def main(argv=None):
             run.finish(**task.test(model, run.folder))  # the test set, once
         comparisons.search(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
-    return None
 
 
 class Translation(experiment.SequenceExperiment):

@@ -42,7 +42,9 @@ def paired_difference(a, b):
 
 
 def format_interval(figure, sign=""):
-    """A figure with its 95 % interval, for the screen."""
+    """A score with its 95 % interval, or a mere number, for the screen."""
+    if not isinstance(figure, dict):
+        return f"{figure:{sign}.4f}"
     return f"{figure['value']:{sign}.4f} (95 % interval {figure['low']:{sign}.4f} to {figure['high']:{sign}.4f})"
 
 
@@ -252,7 +254,7 @@ def similarities(hyps, refs):
     return {name: np.array([similarity(*pair) for pair in pairs]) for name, similarity in SIMILARITIES.items()}
 
 
-def differing(hyps, refs, n_examples):
+def differing(hyps, refs, n_examples=4):
     """The pairs in which Jaccard and Damerau-Levenshtein differ most, with all similarities.
 
     In turn a pair in which Jaccard is higher, and one in which it is lower; where no pair is left of one kind, of the

@@ -3,6 +3,7 @@
 Standard library only, so that `--help` and a wrong option answer at once: the scripts import torch after parsing.
 """
 
+import _thread
 import argparse
 import importlib.util
 import math
@@ -10,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -22,6 +24,7 @@ MAX_THREADS = 1024
 MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
+ONCE_MORE = 0.01  # seconds after which an interrupt that Python has lost is repeated
 LEAST_PYTHON = (3, 11)
 # What the training scripts import beside the standard library.
 PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "jiwer")
@@ -164,6 +167,7 @@ def run_script(main):
     """
     _prepare_streams()
     signal.signal(signal.SIGTERM, _on_sigterm)
+    sys.unraisablehook = _interrupt_again
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -214,6 +218,15 @@ def _close_output():
 
 
 _is_terminated = False
+
+
+def _interrupt_again(unraisable):
+    """Python forgets what is raised in the callback of a weak reference; an interrupt comes again a moment later."""
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    number = signal.SIGTERM if _is_terminated else signal.SIGINT
+    threading.Timer(ONCE_MORE, _thread.interrupt_main, [number]).start()
 
 
 def _on_sigterm(signum, frame):

@@ -93,7 +93,7 @@ def differences(config, other):
 def options_of(config):
     """The options of a config; earlier versions named an edition by its data set."""
     options = dict(config["options"])
-    if options.get("edition") is not None:
+    if isinstance(options.get("edition"), str):
         options["edition"] = OLD_EDITIONS.get(options["edition"], options["edition"])
     return options
 
@@ -167,7 +167,7 @@ class Found:
 
     @property
     def bundled(self):
-        return self.config["data"]["bundled"]
+        return files.read_json(self.folder / CONFIG, "data", "bundled", of=bool)
 
     @cached_property
     def result(self):

@@ -30,6 +30,7 @@ from plots import (
     plot_scores,
 )
 
+RANK_SEEDS = 1_000_003  # between the seeds of two processes
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
 
 
@@ -43,7 +44,7 @@ def configure_torch(seed, device, threads=None, max_threads=1):
     Raises `UserError` for a device that is not there.
     """
     torch.set_num_threads(threads or min(torch.get_num_threads(), max_threads))
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + RANK_SEEDS * parallel.rank())  # the dropout of two processes differs
     available = [*accelerators(), "cpu"]
     if device == "auto":
         device = "cuda" if "cuda" in available else "cpu"
@@ -208,9 +209,8 @@ def fit(model, batches, batch_loss, evaluate, run, args, *, score, maximize=True
         state = checkpoint(optimization, order, history)
         is_best = best_epoch(history, score, maximize)["epoch"] == epoch
         if parallel.is_main():
-            run.save_epoch(
-                state, {"weights": optimization.evaluated.state_dict(), **(settings or {})} if is_best else None
-            )
+            best = {"weights": optimization.evaluated.state_dict(), **(settings or {})} if is_best else None
+            run.save_epoch(state, best)
             print(epoch_line(history[-1], args.epochs), flush=True)
     run.load_best(model)
     model.eval()
@@ -322,13 +322,13 @@ def restore(state, optimization, order):
             part.load_state_dict(state[name])
         order.set_state(state["order"])
         history, random = list(state["history"]), state["random"]
+        if parallel.rank() < len(random):  # a process more than the run had keeps the state that it has
+            torch.set_rng_state(random[parallel.rank()]["cpu"])
+            for name, module in accelerators().items():
+                if name in random[parallel.rank()]:  # the run may come from a machine without one
+                    module.set_rng_state(random[parallel.rank()][name])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError("last.pt is the checkpoint of another network; start anew without -resume") from error
-    if parallel.rank() < len(random):  # a process more than the run had keeps the state that it has
-        torch.set_rng_state(random[parallel.rank()]["cpu"])
-        for name, module in accelerators().items():
-            if name in random[parallel.rank()]:  # the run may come from a machine without one
-                module.set_rng_state(random[parallel.rank()][name])
     return history
 
 
