@@ -10,6 +10,7 @@ figures to report/runs/q1/<edition>/. Exit code 1 if a claim does not hold. Deri
 import argparse
 import textwrap
 import time
+from dataclasses import asdict
 
 import options
 from editions import EDITIONS
@@ -73,7 +74,7 @@ def check_edition(year, seed, folder):
         "edition": year,
         "question": "1",
         "seed": seed,
-        "claims": [claim.as_dict() for claim in claims],
+        "claims": [asdict(claim) | {"holds": claim.holds} for claim in claims],
         "values": values,
         "figures": [name for name, _, _ in FIGURES[year]],
         "seconds": seconds,

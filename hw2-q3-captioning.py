@@ -86,7 +86,6 @@ def main(argv=None):
         if texts := comparisons.search(task, model, run):  # with a beam, or with samples
             captions.write_generated(run.folder, args.use_attention, data, texts)
         experiment.report(task, run)
-    return None
 
 
 class Captioning(experiment.SequenceExperiment):
