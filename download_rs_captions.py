@@ -1,7 +1,6 @@
 """Check a copy of Sydney-Captions or UCM-Captions for Question 3 of 2021-22 and put it at data/sydney/ or data/ucm/.
 
-$ python download_rs_captions.py -source ~/Sydney_captions       # a folder or a zip with dataset.json and the images
-$ python download_rs_captions.py -source ~/UCMerced_LandUse.zip  # UC Merced's own images, beside data/ucm/dataset.json
+$ python download_rs_captions.py -source ~/Sydney_captions  # a folder or a zip with dataset.json and the images
 """
 
 from pathlib import Path

@@ -48,6 +48,13 @@ class Experiment:
         args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint. It is None where a trained network is used again, by the `settings`
             that were kept with its weights.
+
+    What a subclass adds, in the order in which it is used:
+        build() -> the network
+        batches(device, split="train") -> the `utils.Batches` of a split
+        batch_loss(model, batch) -> the sum of the losses of a batch's terms, and the number of terms
+        evaluate(model) -> validation scores, a dict with `score` and its interval; empty without validation examples
+        test_score(result) -> the one score of the test by which runs are compared, with its interval
     """
 
     question, base_name, score, score_name, judged = None, None, None, None, None
@@ -57,18 +64,6 @@ class Experiment:
     def __init__(self, args, defaults, data, settings=None):
         self.args, self.defaults, self.data = args, defaults, data
 
-    def build(self):
-        """The network."""
-
-    def batches(self, device, split="train"):
-        """The `utils.Batches` of a split."""
-
-    def batch_loss(self, model, batch):
-        """The sum of the losses of a batch's terms, and the number of terms."""
-
-    def evaluate(self, model):
-        """Validation scores: a dict with `score`, with its interval, among them; empty without validation examples."""
-
     def settings(self):
         """Plain values that the weights are useless without, such as the vocabulary; kept with them in `best.pt`."""
         return {}
@@ -76,9 +71,6 @@ class Experiment:
     def facts(self):
         """What the result says besides scores, known before the training."""
         return {}
-
-    def test_score(self, result):
-        """The one score of the test by which runs are compared, with its interval."""
 
     def report(self, result):
         """Print the score of each test or search, the baselines, and an example."""
@@ -121,16 +113,14 @@ class SequenceExperiment(Experiment):
     Attributes:
         measure: the `metrics.Measure` by which texts are judged.
         loss_options: options that weigh terms of the training loss that the validation loss has not.
+
+    What a subclass adds beside:
+        refs(split) -> the references of a split
+        decode(model, split, **search) -> the texts that `decoding.search` finds for the inputs of a split, in order
     """
 
     measure = None
     loss_options = ("label_smoothing",)
-
-    def refs(self, split):
-        """The references of a split."""
-
-    def decode(self, model, split, **search):
-        """The texts that `decoding.search` finds for all inputs of a split, in their order."""
 
     def score_of(self, hyps, split):
         """The score of texts for the inputs of a split; None for a split without examples."""
@@ -215,17 +205,8 @@ def start_from(experiment, model):
         raise UserError(f"-init: {init} is no folder of a trained run; name one of {folder.parent}")
     theirs = runs.load_weights(model, folder / runs.BEST)
     for name, value in experiment.settings().items():
-        if not is_same(theirs.get(name), value):
+        if theirs.get(name) != value:
             raise UserError(f"-init: the run in {folder} has other {name}; give one that was trained on these data")
-
-
-def is_same(a, b):
-    """Whether two plain values are equal; in dicts there may also be tensors."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(is_same(a[key], b[key]) for key in a)
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    return type(a) is type(b) and not isinstance(a, torch.Tensor) and a == b
 
 
 def describe(experiment, model, history):

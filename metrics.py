@@ -406,25 +406,18 @@ def captioning_differences(hyps_a, hyps_b, refs):
     return {"bleu4": mean_bleu(refs, [hyps_a], [hyps_b])}
 
 
-def captioning(hyps, refs, others=()):
-    """Figures of free-running captions; JSON values.
+def captioning(hyps, refs):
+    """Scores of free-running captions; hyps and refs of `Bleu`.
 
-    Args:
-        hyps, refs: of `Bleu`.
-        others: dict from a name to lists of other captions of the same images.
-
-    Returns bleu4 with its interval, bleu1 to bleu3 (0 to 1), chrf (0 to 100), sacrebleu's signature, and differences,
-    from the name of others to the BLEU-4 of `hyps` minus their mean, paired.
+    Returns bleu4 with its interval, bleu1 to bleu3 (0 to 1), chrf (0 to 100) and sacrebleu's signature; JSON values.
     """
     import sacrebleu  # slow to import
 
     bleu = Bleu(hyps, refs)
     width = max(map(len, refs))
     streams = [[(*references, *[None] * width)[i] for references in refs] for i in range(width)]
-    figures = {"bleu4": paired_bleu([bleu])}
-    figures |= {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
-    figures |= {"chrf": sacrebleu.corpus_chrf(list(hyps), streams).score, "signature": bleu.signature}
-    return figures | {"differences": {name: mean_bleu(refs, [hyps], lists) for name, lists in dict(others).items()}}
+    scores = {"bleu4": paired_bleu([bleu])} | {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
+    return scores | {"chrf": sacrebleu.corpus_chrf(list(hyps), streams).score, "signature": bleu.signature}
 
 
 def leave_one_out_bleu(refs):

@@ -20,12 +20,11 @@ RUNS_DIR = ROOT / "report" / "runs"
 DEFAULT_SEED = 42
 MAX_SEED = 2**64 - 1  # what torch takes
 MAX_COUNT = 2**31 - 1
-MAX_THREADS = 1024
 MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 ONCE_MORE = 0.01  # seconds after which an interrupt that Python has lost is repeated
-LEAST_PYTHON = (3, 11)
+LEAST_PYTHON = (3, 11, 4)  # the first 3.11 whose tarfile has filter="data"
 # What the training scripts import beside the standard library.
 PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "jiwer")
 PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL", "pooch")
@@ -353,7 +352,6 @@ def add_training_options(parser, **defaults):
     add("warmup", type=probability, default=0.0, help="share of the steps in which the learning rate rises")
     add("max_grad_norm", type=positive_float, help="clip the gradient to this norm")
     add("ema_decay", type=probability, default=0.0, help="evaluate the exponential moving average of the weights")
-    add("amp", action="store_true", default=False, help="bfloat16 where it suffices, torch.autocast")
     add("init", type=path, metavar="RUN", help="start from the best weights of this run's folder")
     if "label_smoothing" in defaults:
         add("label_smoothing", type=probability, help="share of the target's probability that all symbols get evenly")
@@ -396,7 +394,7 @@ def add_run_options(parser):
     help = "auto (the default) takes a CUDA GPU if there is one"
     parser.add_option("device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help=help)
     help = "CPU threads (default: chosen by the size of the work)"
-    parser.add_option("threads", type=whole(1, MAX_THREADS), help=help)
+    parser.add_option("threads", type=positive_int, help=help)
     parser.add_option("runs_dir", type=path, default=RUNS_DIR, metavar="DIR", help="results (default: report/runs)")
     help = "name of the run's folder (default: made from the options)"
     parser.add_option("run_name", type=run_name, metavar="NAME", help=help)

@@ -6,7 +6,6 @@ import math
 import os
 import sys
 import time
-from contextlib import nullcontext
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -123,7 +122,6 @@ class Optimization:
         classes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         self.optimizer = without_compiler(classes[args.optimizer])(self.params, **kwargs)
         self.max_grad_norm = args.max_grad_norm
-        self.precision = torch.autocast(self.device.type, torch.bfloat16) if args.amp else nullcontext()
         self.scheduler = self.averaged = None
         if args.schedule == "cosine":
             self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, n_steps)
@@ -238,8 +236,7 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1):
 def train_step(optimization, batch_loss, batch):
     """Change the weights by the mean loss over the terms of a batch; returns the losses' sum and number."""
     optimization.zero_grad()
-    with optimization.precision:
-        loss, n_terms = batch_loss(optimization.model, batch)
+    loss, n_terms = batch_loss(optimization.model, batch)
     (loss / n_terms).backward()
     parallel.average_gradients(optimization.params, n_terms)
     optimization.step()

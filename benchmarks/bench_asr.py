@@ -46,10 +46,10 @@ from torch.utils.data import DataLoader, Dataset
 import comparisons
 import runs
 import utils
+from benchmarks.scripts import load_script
 from benchmarks.timing import FixedBatches, compare, compare_with_products, require_close, require_equal
 from data import speech, text
 from data.speech import PADDING_IDX, START_IDX, STOP_IDX
-from scripts import load_script
 
 SEED, RECIPE = 42, ["--batch_size", "8", "--learning_rate", "0.0001", "--schedule", "constant"]
 TEXTBOOK_FRAMES = 2754  # 20 s

@@ -41,10 +41,10 @@ import comparisons
 import encoders
 import onednn
 import utils
+from benchmarks.scripts import load_script
 from benchmarks.timing import FixedBatches, compare, require_close, require_equal
 from data import captions
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, SYMBOLS, at_equal_distances
-from scripts import load_script
 
 SEED, RECIPE = 42, ["-dataset", "ucm", "-encoder", "efficientnet_lite0", "-dropout", "0"]
 BATCH_SIZE = 80  # captions of a textbook batch: as many as 16 images have

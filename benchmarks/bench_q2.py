@@ -35,9 +35,9 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 import comparisons
 import utils
+from benchmarks.scripts import load_script
 from benchmarks.timing import compare, require_close
 from data import images
-from scripts import load_script
 
 SEED, RECIPE = 0, ["-learning_rate", "0.0005", "-dropout", "0"]
 # Sums taken in another order differ in the last bit, and training doubles a difference every few steps: the mean loss

@@ -39,10 +39,10 @@ from torch.utils.data import DataLoader, Dataset
 
 import comparisons
 import utils
+from benchmarks.scripts import load_script
 from benchmarks.timing import FixedBatches, compare, compare_with_products, require_close, require_equal
 from data import translation
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX
-from scripts import load_script
 
 SEED, RECIPE = 42, ["--use_attn", "--dropout", "0"]
 N_CLOSE_STEPS, CLOSE = 20, 1e-4  # over so many steps the losses agree to this; later rounding errors have grown

@@ -46,9 +46,9 @@ import comparisons
 import models
 import parallel
 import utils
+from benchmarks.scripts import load_script
 from benchmarks.timing import print_ratios
 from data import speech, translation
-from scripts import load_script
 
 
 def work(args):

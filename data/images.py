@@ -157,7 +157,7 @@ def to_uint8(values, scale=1):
     if values.dtype.kind in "uif":
         with np.errstate(invalid="ignore", over="ignore"):  # the comparison finds nan and what is too large
             scaled = values if scale == 1 else values * scale
-            pixels = scaled.astype(np.uint8, order="C")  # OpenML's columns are not in that order, and the hash needs it
+            pixels = scaled.astype(np.uint8, order="C")  # the order in which bytes are hashed
         if np.array_equal(pixels, scaled):
             return pixels
     raise ValueError("its values are not whole numbers from 0 to 255" + (f" divided by {scale}" if scale > 1 else ""))

@@ -12,7 +12,6 @@ it.
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -204,7 +203,7 @@ def other_seeds(matching, first):
     """The results of the run `first` with other seeds: [{"seed", "result"}, ...]."""
     seeded = [run for run in matching if first and run.changed == first.changed]
     return [
-        {"seed": run.options["seed"], "name": shown_name(run), "result": read_result(run, ("test",))}
+        {"seed": run.options["seed"], "name": shown_name(run), "result": runs.read_result(run.folder, ("test",))}
         for run in sorted(seeded, key=lambda run: run.options["seed"])
         if run.options["seed"] != first.options["seed"]
     ]
@@ -218,7 +217,7 @@ def describe(run, keys, command, setting=None):
         shown |= {
             "name": shown_name(run),
             "path": str(run.folder),
-            "result": read_result(run, keys),
+            "result": runs.read_result(run.folder, keys),
             "figures": run.figures,
         }
         if (run.folder / runs.CONFIG).exists():
@@ -235,12 +234,8 @@ def best_of(comparison):
     """The run that won a comparison of learning rates, or None if one of them is not there."""
     if comparison is None:
         return None
-    path = comparison.folder / runs.RESULT
-    name = files.read_json(path, "best", "run", of=str)
-    try:
-        best = runs.Found(comparison.folder.with_name(name))
-    except ValueError as error:  # no name of one folder
-        raise options.UserError(f"{path} names no run; make the run again") from error
+    name = files.read_json(comparison.folder / runs.RESULT, "best", "run", of=str)
+    best = runs.Found(comparison.folder.parent / name)
     return best if best.is_finished else None
 
 
@@ -250,7 +245,11 @@ def other_runs(finished, question, found):
     others = []
     for run in finished:
         is_asked = str(run.folder) in shown or not run.changed or "shuffle_pixels" in run.changed
-        if is_asked or run.options["seed"] != options.DEFAULT_SEED or not read_result(run, ("test",))["test"]:
+        if (
+            is_asked
+            or run.options["seed"] != options.DEFAULT_SEED
+            or not runs.read_result(run.folder, ("test",))["test"]
+        ):
             continue
         changes = [name if value is True else f"{name} {value}" for name, value in run.changed.items()]
         others.append(
@@ -258,17 +257,6 @@ def other_runs(finished, question, found):
             | {"changes": ", ".join(changes).replace("_", " ")}
         )
     return others
-
-
-def read_result(run, keys):
-    """The result of a finished run; raises `UserError` if it is not what the scripts write."""
-    result = runs.read_result(run.folder, keys)
-    try:
-        json.dumps(result, allow_nan=False)
-    except ValueError as error:
-        path = run.folder / runs.RESULT
-        raise options.UserError(f"{path} holds numbers that are not finite; make the run again") from error
-    return result
 
 
 def compile_report(year, content, output):

@@ -12,7 +12,6 @@ import argparse
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -39,8 +38,6 @@ from build import QUESTIONS, YEARS
 
 import runs
 
-GRACE = 10  # seconds that an interrupted command has to end by itself
-
 
 def main(argv=None):
     args = parse_args(argv)
@@ -60,17 +57,10 @@ def main(argv=None):
 
 
 def call(command):
-    """Run a command line and return its exit code; whatever ends this process ends the command first."""
-    process = subprocess.Popen(command, cwd=HERE.parent)
+    """Run a command line and return its exit code; Ctrl-C and SIGTERM end the command as well."""
     try:
-        return process.wait()
-    except KeyboardInterrupt as error:
-        # Ctrl-C reaches the command as well, which has its own line to say.
-        if not isinstance(error, options.Interrupted):
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
-        process.terminate()
-        process.wait()
+        return subprocess.run(command, cwd=HERE.parent).returncode
+    except KeyboardInterrupt:
         raise options.Interrupted("the same command goes on where it stopped") from None
 
 

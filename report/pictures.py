@@ -32,7 +32,7 @@ import typst
 import experiment
 import files
 import runs
-from scripts import load_script
+from benchmarks.scripts import load_script
 
 PICTURE = "overview.png"
 EDITION, PAGE = "2022-23", 8  # the page of translation with attention
@@ -66,21 +66,13 @@ def draw_attention(runs_dir, path):
     script = load_script("hw2-q3.py")
     args = script.parse_args(["--use_attn", "-runs_dir", str(runs_dir)])
     translator, model, folder = experiment.restore(script.Translation, args, script.parse_args([]))
-    source, translation = longest_right(
-        files.read_table(folder / experiment.PREDICTIONS, experiment.PREDICTION_COLUMNS)
-    )
+    rows = files.read_table(folder / experiment.PREDICTIONS, experiment.PREDICTION_COLUMNS)
+    right = [row for row in rows if row["distance"] == "0"]
+    longest = max(right, key=lambda row: len(row["source"]))
     result = runs.read_result(folder)
     title = result["title"] + (" (bundled)" if result["bundled"] else "")
-    translator.draw_attention(path, model, source, f"{title}\n{source} → {translation}")
-
-
-def longest_right(rows):
-    """The longest sentence that is translated without an error, and its translation."""
-    right = [row for row in rows if row["distance"] == "0"]
-    if not right:
-        raise options.UserError("the newest translator has no test sentence right; run make report first")
-    longest = max(right, key=lambda row: len(row["source"]))
-    return longest["source"], longest["prediction"]
+    heading = f"{title}\n{longest['source']} → {longest['prediction']}"
+    translator.draw_attention(path, model, longest["source"], heading)
 
 
 def copy_learning_curves(runs_dir, stage):

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import options
+from benchmarks.scripts import load_script
 from options import UserError
-from scripts import load_script
 
 # The tests' sizes are tiny and run side by side: more threads each would only fight. Before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -405,60 +405,6 @@ def test_octmnist_is_kept_as_published(server, tmp_path, monkeypatch):
         install(small, tmp_path / "third", source=path)
 
 
-def openml_answer():
-    """What scikit-learn returns: some columns of a table of floats, and classes as text; test rows come last."""
-    images = np.concatenate([OFFICIAL["train_images"], OFFICIAL["test_images"]])
-    labels = np.concatenate([OFFICIAL["train_labels"], OFFICIAL["test_labels"]])
-    table = np.column_stack([images.reshape(len(images), -1), labels]).astype(float)
-    return Namespace(data=table[:, :-1], target=labels.astype(str).astype(object))
-
-
-@pytest.fixture
-def openml_set(server):
-    """The small set on OpenML, behind a mirror that no longer has it."""
-    return dataclasses.replace(SMALL, mirrors=(server.url + "404/",), openml="Small-MNIST")
-
-
-def test_openml_takes_the_place_of_a_dead_mirror(openml_set, tmp_path, monkeypatch, capsys):
-    asked = {}
-
-    def fetch_openml(name, **kwargs):
-        asked.update(kwargs, name=name)
-        return openml_answer()
-
-    monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch_openml)
-    install(openml_set, tmp_path)
-    assert (asked["name"], asked["version"]) == ("Small-MNIST", 1)
-    assert "error 404; fetching Fashion-MNIST from OpenML" in capsys.readouterr().out
-    assert_arrays_equal(images.read_npz(tmp_path / "fashion_mnist.npz"), ARRAYS)
-
-
-def not_whole():
-    answer = openml_answer()
-    answer.data[0, 0] += 0.5
-    return answer
-
-
-def other_order():
-    answer = openml_answer()
-    return Namespace(data=answer.data[::-1], target=answer.target[::-1])
-
-
-def no_network():
-    raise OSError("Name or service not known")
-
-
-@pytest.mark.parametrize(
-    ("answer", "complaint"),
-    [(not_whole, "whole numbers"), (other_order, "the published ones"), (no_network, "Name or service not known")],
-)
-def test_openml_is_verified_too(openml_set, tmp_path, monkeypatch, answer, complaint):
-    monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda name, **kwargs: answer())
-    with one_line_error("OpenML does not give", complaint, "-source PATH"):
-        install(openml_set, tmp_path)
-    assert not any(tmp_path.iterdir())
-
-
 def test_a_disk_that_is_full_or_closed(tmp_path, monkeypatch):
     source = write_source(tmp_path, "medmnist")
     with one_line_error("cannot write"):

@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import string
 import zipfile
 
 import pytest
@@ -48,42 +47,6 @@ def test_a_copy_is_put_in_its_place(copy, tmp_path, run_here, as_zip):
     assert_user_error(run_here("download_rs_captions.py", "-source", source, "-data_dir", data_dir), "-force")
     process = run_here("download_rs_captions.py", "-source", source, "-data_dir", data_dir, "-force")
     assert process.returncode == 0, process.stderr
-
-
-def test_uc_merced_is_numbered_as_the_captions_say():
-    classes = ("agricultural", "airplane", "beach")
-    paths = [f"UCMerced_LandUse/Images/{name}/{name}{i:02}.tif" for name in classes for i in range(100)]
-    found = rs_captions.uc_merced([*paths, "UCMerced_LandUse/readme.txt"])
-    assert len(found) == 300
-    expected = {1: "agricultural01", 99: "agricultural99", 100: "agricultural00", 101: "airplane00", 200: "airplane99"}
-    expected |= {201: "beach00", 300: "beach99"}
-    for n, stem in expected.items():
-        assert found[f"{n}.tif"].endswith(f"/{stem}.tif")
-
-
-def test_uc_merceds_own_images_are_taken_beside_the_captions(copy, tmp_path, run_here):
-    source, data_dir = tmp_path / "UCMerced_LandUse", tmp_path / "data"
-    names = captions.load(str(copy / "nested")).filenames
-    classes = [letter * 3 for letter in string.ascii_lowercase[:21]]
-    for name in classes:  # a file of every class, since the order of the classes gives the numbers
-        (source / "Images" / name).mkdir(parents=True)
-        (source / "Images" / name / f"{name}50.tif").write_bytes(b"")
-    for name in names:
-        n = int(name.removesuffix(".tif"))
-        class_name = classes[(n - 1) // 100]
-        index = n % 100 if n <= 100 else (n - 1) % 100
-        shutil.copyfile(
-            copy / "nested" / "images" / name, source / "Images" / class_name / f"{class_name}{index:02}.tif"
-        )
-    process = run_here("download_rs_captions.py", "-source", source, "-data_dir", data_dir)
-    assert_user_error(process, "no dataset.json", "ucm/dataset.json")
-    (data_dir / "ucm").mkdir(parents=True)
-    shutil.copyfile(copy / "nested" / "dataset.json", data_dir / "ucm" / "dataset.json")
-    process = run_here("download_rs_captions.py", "-source", source, "-data_dir", data_dir)
-    assert process.returncode == 0, process.stderr
-    for name in names:
-        written, original = (folder / "images" / name for folder in (data_dir / "ucm", copy / "nested"))
-        assert written.read_bytes() == original.read_bytes()
 
 
 def test_what_is_no_whole_copy_is_refused_and_nothing_changes(copy, tmp_path, run_here):

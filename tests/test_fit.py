@@ -11,7 +11,6 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-import experiment
 import files
 import options
 import runs
@@ -291,14 +290,3 @@ def test_length_batches_put_second_lengths_of_about_one_size_together():
     for rows in utils.Batches(2000, 16, identity, lengths, noise=3).rows(torch.Generator()):
         shares.append((second[rows] / second[rows].max()).mean().item())
     assert 1 - sum(shares) / len(shares) < 0.3  # at random it is more than 0.4
-
-
-def test_plain_values_with_tensors_are_compared():
-    """As `-init` compares what belongs to the weights of two runs."""
-    ours = {"words": ["a", "b"], "statistics": {"mean": torch.tensor([1.0, 2.0]), "digest": "x"}}
-    same = {"words": ["a", "b"], "statistics": {"mean": torch.tensor([1.0, 2.0]), "digest": "x"}}
-    assert experiment.is_same(ours, same)
-    assert not experiment.is_same(ours, same | {"words": ["a"]})
-    for other in (torch.tensor([1.0, 3.0]), torch.tensor([1, 2]), torch.tensor([1.0]), [1.0, 2.0], None):
-        assert not experiment.is_same(ours, same | {"statistics": {"mean": other, "digest": "x"}})
-    assert not experiment.is_same(ours, {"words": ["a", "b"]})

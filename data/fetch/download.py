@@ -1,6 +1,6 @@
 """Fetch files, check them and unpack them: what every `download_*.py` script needs.
 
-pooch, requests, tqdm and filelock are imported where they are used, so that `--help` answers at once.
+pooch, requests and tqdm are imported where they are used, so that `--help` answers at once.
 """
 
 import argparse
@@ -68,23 +68,6 @@ def workspace(data_dir):
             raise UserError(f"{error.filename} cannot be read ({reason}); {advice}") from error
         advice = "free some space there or name another folder with -data_dir DIR"
         raise UserError(f"cannot write in {data_dir} ({reason}); {advice}") from error
-
-
-@contextmanager
-def one_process(path):
-    """Only one process at a time works on `path`, a file or folder; a second one gets a `UserError`."""
-    import filelock
-
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise UserError(f"another process is fetching {path}; wait for it") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def gigabytes(n_bytes):
@@ -260,13 +243,6 @@ def untar(archive, folder, max_bytes):
             room -= member.size
             if room < 0:
                 raise ValueError(f"it unpacks to more than {max_bytes:,} bytes")
-            _extract(tar, member, folder)
-
-
-def _extract(tar, member, folder):
-    """Unpack a plain file or a folder inside `folder`; all else is refused. Python 3.11.0 to 3.11.3 have no filter."""
-    has_filter = hasattr(tarfile, "data_filter")
-    is_inside = has_filter or folder in Path(os.path.normpath(folder / member.name)).parents
-    if not is_inside or not (member.isfile() or member.isdir()):
-        raise ValueError(f"it has {member.name!r}, which is no plain file inside the folder")
-    tar.extract(member, folder, **({"filter": "data"} if has_filter else {}))
+            if not (member.isfile() or member.isdir()):
+                raise ValueError(f"it has {member.name!r}, which is no plain file")
+            tar.extract(member, folder, filter="data")

@@ -4,24 +4,21 @@ import gzip
 import hashlib
 import math
 import os
-import socket
 import struct
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPException
 
 import numpy as np
 
 import files
 from data import sources
 from data.fetch import download
-from data.images import IMAGE_SHAPE, SIZES, SPLITS, read_npz, split_official, split_order, to_uint8
+from data.images import IMAGE_SHAPE, SIZES, SPLITS, read_npz, split_official, split_order
 from editions import DATASETS
 from options import UserError
 
 IDX_UNSIGNED_BYTE = 8
-OPENML_TIMEOUT = 60.0  # seconds; OpenML prepares its answer before it sends the first byte
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,6 @@ class ImageSet:
         array_hashes: name of an official array -> SHA-256 of its uint8 bytes; `train_images` and `train_labels` are
             meant as published, before the split into train and val.
         balanced: whether every class has equally many images, in train and val together as in test.
-        openml: name on OpenML, which is asked when no mirror answers.
     """
 
     name: str
@@ -48,7 +44,6 @@ class ImageSet:
     sizes: tuple[int, int, int]
     array_hashes: dict[str, str] = field(default_factory=dict)
     balanced: bool = False
-    openml: str | None = None
 
     @property
     def title(self):
@@ -78,7 +73,6 @@ KUZUSHIJI_MNIST = ImageSet(
     sizes=SIZES["kuzushiji_mnist"],
     array_hashes={"test_images": "dc10e73c6e83fb3fb3586eafece217ab6602e7825fa7d49399359bde3fc66f07"},
     balanced=True,
-    openml="Kuzushiji-MNIST",
 )
 FASHION_MNIST = ImageSet(
     name="fashion_mnist",
@@ -137,17 +131,14 @@ def install(image_set, args):
 
 
 def fetch(image_set, folder, url, timeout):
-    """Arrays from `url`, or else the mirrors, or else OpenML, and the files in `folder` that they came in."""
+    """Arrays from `url`, or else the mirrors, and the files in `folder` that they came in."""
     mirrors = image_set.mirrors if url is None else (url,)
     advice = f"get the files by hand, see {image_set.homepage}, and give their folder with -source PATH"
     try:
         paths = download.fetch_files(mirrors, image_set.files, folder, timeout)
         return load(image_set, paths, advice), paths
     except download.FetchError as error:
-        if image_set.openml is None or url is not None:
-            raise UserError(f"{image_set.title} did not come: {error}; {advice}") from error
-        print(f"{error}; fetching {image_set.title} from OpenML instead, which takes a few minutes", flush=True)
-    return load_openml(image_set, folder, advice), []
+        raise UserError(f"{image_set.title} did not come: {error}; {advice}") from error
 
 
 def find_files(image_set, source):
@@ -192,28 +183,6 @@ def load(image_set, paths, advice):
             contents.append(read_npz(path) if len(paths) == 1 else read_idx(path, shape))
     arrays = contents[0] if len(paths) == 1 else split_official(*contents, n_train)
     with refusing(image_set, paths[0] if len(paths) == 1 else paths[0].parent, advice):
-        check_arrays(image_set, arrays)
-    return arrays
-
-
-def load_openml(image_set, folder, advice):
-    """Verified arrays from OpenML, whose rows are the training images and then the test images, in official order."""
-    from sklearn.datasets import fetch_openml  # slow to import, and rarely needed
-
-    n_official = sum(image_set.sizes[:2])
-    socket.setdefaulttimeout(OPENML_TIMEOUT)  # fetch_openml sets none
-    with refusing(image_set, "OpenML", advice):
-        try:
-            # liac-arff needs no pandas
-            bunch = fetch_openml(image_set.openml, version=1, as_frame=False, parser="liac-arff", data_home=folder)
-        except HTTPException as error:  # a cut transfer; no OSError
-            raise OSError("the transfer broke off") from error
-        finally:
-            socket.setdefaulttimeout(None)
-        X = to_uint8(bunch.data).reshape(-1, *IMAGE_SHAPE)
-        y = to_uint8(np.asarray(bunch.target).astype(float))  # OpenML gives classes as text
-        parts = X[:n_official], y[:n_official], X[n_official:], y[n_official:]
-        arrays = split_official(*parts, image_set.sizes[0])
         check_arrays(image_set, arrays)
     return arrays
 

@@ -40,7 +40,7 @@ def install(args):
     else:
         partial = args.data_dir / PARTIAL_NAME
         try:
-            with download.workspace(args.data_dir) as folder, download.one_process(partial):
+            with download.workspace(args.data_dir) as folder:
                 archive = args.source or partial
                 if args.source is None:
                     fetch(partial, args.url or BASE_URL, args.timeout)

@@ -1,12 +1,9 @@
 """Sydney-Captions and UCM-Captions (Qu et al., 2016): a copy that was fetched by hand is checked and put in its place.
 
 There is no stable address to fetch them from. A copy is checked by the published number of images in each split.
-UCM-Captions names the images of UC Merced Land Use (Yang and Newsam, 2010) by numbers. UC Merced's own archive is
-taken as well.
 """
 
 import os
-import re
 import shutil
 import zipfile
 from collections import Counter
@@ -23,8 +20,6 @@ SIZES = {
     "ucm": {"train": 1680, "val": 210, "test": 210},
 }
 HOMEPAGE = "https://github.com/201528014227051/RSICD_optimal"
-N_PER_CLASS = 100  # images of a class of UC Merced
-UC_MERCED = re.compile(r"(?:^|/)([a-z]+)/\1(\d\d)\.tif$")
 SOURCE_HELP = "a folder or a zip with dataset.json and the images"
 
 
@@ -69,21 +64,14 @@ def opened(source):
 
 
 def find_captions(paths, read, folder, args):
-    """The name of the set and the path of its dataset.json.
-
-    That file is in the source or, for UC Merced's own images, in the data folder already.
-    """
+    """The name of the set and the path of a copy of its dataset.json."""
     found = [path for path in paths if PurePosixPath(path).name == captions.JSON_NAME]
     if len(found) > 1:
         raise UserError(f"{args.source} has {len(found)} files {captions.JSON_NAME}; name the folder of one set")
-    if found:
-        json_path = folder / captions.JSON_NAME
-        json_path.write_bytes(read(found[0]))
-    else:
-        json_path = args.data_dir / "ucm" / captions.JSON_NAME
-        if not uc_merced(paths) or not json_path.is_file():
-            advice = f"get it from {HOMEPAGE}; to UC Merced's own images add it as {json_path} first"
-            raise UserError(f"{args.source} has no {captions.JSON_NAME}; {advice}")
+    if not found:
+        raise UserError(f"{args.source} has no {captions.JSON_NAME}; get it from {HOMEPAGE}")
+    json_path = folder / captions.JSON_NAME
+    json_path.write_bytes(read(found[0]))
     sizes = {split: len(part) for split, part in captions.read_json(json_path).items()}
     for name, published in SIZES.items():
         if sizes == published:
@@ -94,34 +82,14 @@ def find_captions(paths, read, folder, args):
     raise UserError(f"{what}: it is not a published set")
 
 
-def uc_merced(paths):
-    """The images of UC Merced's archive among some paths: a dict from UCM-Captions' file names to paths.
-
-    Number n is image (n - 1) mod 100 of class (n - 1) div 100, with the classes in alphabetical order. Only in the
-    first class, agricultural, it is image n mod 100.
-    """
-    found = {match.groups(): path for path in paths if (match := UC_MERCED.search(path))}
-    classes = sorted({class_name for class_name, _ in found})
-    numbered = {}
-    for n in range(1, len(classes) * N_PER_CLASS + 1):
-        index = (n - 1) // N_PER_CLASS
-        image = (n if index == 0 else n - 1) % N_PER_CLASS
-        path = found.get((classes[index], f"{image:02}"))
-        if path is not None:
-            numbered[f"{n}.tif"] = path
-    return numbered
-
-
 def copy_images(paths, read, examples, folder, source):
     """Copy every named image to `folder` and decode it."""
     names = [example.filename for part in examples.values() for example in part]
-    of_name = uc_merced(paths)
-    if not of_name:
-        counts = Counter(PurePosixPath(path).name for path in paths)
-        twice = [name for name in names if counts[name] > 1]
-        if twice:
-            raise UserError(f"{source} has {captions.shortened(twice)} more than once; name the folder of one set")
-        of_name = {PurePosixPath(path).name: path for path in paths}
+    counts = Counter(PurePosixPath(path).name for path in paths)
+    twice = [name for name in names if counts[name] > 1]
+    if twice:
+        raise UserError(f"{source} has {captions.shortened(twice)} more than once; name the folder of one set")
+    of_name = {PurePosixPath(path).name: path for path in paths}
     missing = [name for name in names if name not in of_name]
     if missing:
         what = f"{source} lacks {len(missing):,} of the {len(names):,} images that its {captions.JSON_NAME} names"
