@@ -7,18 +7,8 @@ $ python download_fashion_mnist.py -source ~/fashion      # a folder with the fo
 import options
 from data.fetch import download
 
-
-def parse_args(argv=None):
-    source = "a folder with the four IDX files, or an .npz in MedMNIST's layout"
-    return download.parse_args("Fetch the images, verify them and write data/fashion_mnist.npz.", source, argv)
-
-
-def main(argv=None):
-    args = parse_args(argv)
-    from data.fetch import image_sets  # which imports NumPy
-
-    image_sets.install(image_sets.FASHION_MNIST, args)
-
+SOURCE = "a folder with the four IDX files, or an .npz in MedMNIST's layout"
+parse_args, main = download.image_script("fashion_mnist", SOURCE)
 
 if __name__ == "__main__":
     options.before_imports(parse_args)

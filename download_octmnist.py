@@ -7,18 +7,8 @@ $ python download_octmnist.py -source ~/octmnist.npz      # the file that MedMNI
 import options
 from data.fetch import download
 
-
-def parse_args(argv=None):
-    source = "the published octmnist.npz, or its folder"
-    return download.parse_args("Fetch the images, verify them and write data/octmnist.npz.", source, argv)
-
-
-def main(argv=None):
-    args = parse_args(argv)
-    from data.fetch import image_sets  # which imports NumPy
-
-    image_sets.install(image_sets.OCTMNIST, args)
-
+SOURCE = "the published octmnist.npz, or its folder"
+parse_args, main = download.image_script("octmnist", SOURCE)
 
 if __name__ == "__main__":
     options.before_imports(parse_args)

@@ -13,6 +13,7 @@ import math
 import socket
 import sys
 import time
+from collections import OrderedDict
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
@@ -38,25 +39,16 @@ TITLES = {"resnet18": "ResNet-18", "efficientnet_lite0": "EfficientNet-Lite0"}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB from 0 to 1
 
 
-class ResNet18(nn.Module):
+class ResNet18(nn.Sequential):
     """torchvision's ResNet-18 up to the map before pooling (He et al., 2016): (n, 3, 224, 224) to (n, 512, 7, 7)."""
 
     N_CHANNELS = 512
 
     def __init__(self):
-        super().__init__()
         import torchvision  # takes two seconds
 
-        layers = dict(torchvision.models.resnet18().named_children())
-        for name in ("avgpool", "fc"):
-            del layers[name]
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x):
-        for layer in self.children():
-            x = layer(x)
-        return x
+        *layers, _, _ = torchvision.models.resnet18().named_children()
+        super().__init__(OrderedDict(layers))
 
 
 class EfficientNetLite0(nn.Module):

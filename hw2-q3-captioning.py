@@ -31,7 +31,6 @@ def parse_args(argv=None):
     options.add_training_options(parser, **usual, label_smoothing=0.0)
     parser.add_option("hidden_size", type=options.positive_int, default=256, help="default: %(default)s")
     parser.add_option("attention_activation", choices=["tanh", "relu"], default="tanh", help="default: %(default)s")
-    parser.add_option("min_count", type=options.positive_int, default=1, help="rarer words become <unk> (default: 1)")
     parser.add_option("patience", type=options.positive_int, default=20, help="early stopping, epochs (default: 20)")
     options.add_search_options(parser)
     parser.add_option("caption", nargs="+", metavar="IMAGE", help="caption images, files or folders; no training")
@@ -99,7 +98,7 @@ class Captioning(experiment.SequenceExperiment):
         super().__init__(args, defaults, data)
         self.base_name, self.patience = f"{Path(args.dataset).name}-{args.encoder}", args.patience
         if settings is None:
-            self.encoder, self.vocab = encoder, captions.vocabulary(data, args.min_count)
+            self.encoder, self.vocab = encoder, captions.vocabulary(data)
             self.regions = {split: self.as_read(part) for split, part in data.regions.items()}
         else:
             self.encoder = encoders.Encoder(args.encoder, args.encoder_weights, settings["encoder_digest"])

@@ -347,7 +347,6 @@ def add_training_options(parser, **defaults):
     add("optimizer", choices=["sgd", "adam", "adamw"], help="how the gradient changes the weights")
     # What the handouts do not ask for is off by default.
     add("l2_decay", type=non_negative_float, default=0.0, help="weight decay")
-    add("momentum", type=probability, default=0.0, help="of SGD")
     add("schedule", choices=["constant", "cosine", "linear"], default="constant", help="of the learning rate")
     add("warmup", type=probability, default=0.0, help="share of the steps in which the learning rate rises")
     add("max_grad_norm", type=positive_float, help="clip the gradient to this norm")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 
@@ -210,7 +211,7 @@ def read_checkpoint(path, map_location="cpu"):
 def load_weights(model, path):
     """Load the weights of a `best.pt` into `model`; returns what else it holds.
 
-    Raises `UserError` if they are another network's, or not finite.
+    Raises `UserError` if they are another network's.
     """
     state = read_checkpoint(path, next(model.parameters()).device)
     try:
@@ -218,8 +219,6 @@ def load_weights(model, path):
     except (KeyError, RuntimeError, AttributeError, TypeError) as error:
         advice = "give the options that it was trained with"
         raise UserError(f"{path} holds the weights of another network; {advice}") from error
-    if not all(weight.isfinite().all() for weight in model.parameters()):
-        raise UserError(f"{path} holds weights that are not finite; {files.RETRAIN}")
     return state
 
 
@@ -300,13 +299,6 @@ class Run:
         files.write_json(self.folder / RESULT, self.result)
 
 
-class Follower:
-    """What a process that follows another has in place of the `Run` that rank 0 writes."""
-
-    is_new, result, checkpoint = True, None, staticmethod(lambda: None)
-    load_best = staticmethod(lambda model: None)
-
-
 @contextmanager
 def open_run(folder, config, resume=None):
     """A `Run` in `folder`, which no other process may write to as long as the block lasts.
@@ -316,12 +308,12 @@ def open_run(folder, config, resume=None):
         resume: None replaces the run that is there as soon as this one has a checkpoint; "must" goes on with it; "auto"
             goes on with it or starts it.
 
-    Of several processes (`parallel`) rank 0 alone has it, the others a `Follower`.
+    Of several processes (`parallel`) rank 0 alone has it, the others something that writes nothing.
 
     Raises `UserError` if the folder cannot be written, is in use, or holds a run with another config (with `resume`).
     """
     if rank() > 0:
-        yield Follower()
+        yield SimpleNamespace(is_new=True, result=None, checkpoint=lambda: None, load_best=lambda model: None)
         return
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:

@@ -117,8 +117,6 @@ class Optimization:
         self.params = [param for param in model.parameters() if param.requires_grad]
         self.device = self.params[0].device
         kwargs = {"lr": args.learning_rate, "weight_decay": args.l2_decay, "fused": self.device.type != "mps"}
-        if args.optimizer == "sgd":
-            kwargs["momentum"] = args.momentum
         classes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         self.optimizer = without_compiler(classes[args.optimizer])(self.params, **kwargs)
         self.max_grad_norm = args.max_grad_norm

@@ -254,10 +254,11 @@ def open_images(arguments, dataset, mode, data_dir):
             yield argument, data.open_image(argument)
 
 
-def vocabulary(data, min_count=1):
-    """The words of the training captions that occur at least `min_count` times."""
-    counts = Counter(word for example in data.examples["train"] for caption in example.captions for word in caption)
-    return WordVocabulary(word for word, count in counts.items() if count >= min_count)
+def vocabulary(data):
+    """The words of the training captions."""
+    return WordVocabulary(
+        word for example in data.examples["train"] for caption in example.captions for word in caption
+    )
 
 
 def write_generated(folder, use_attention, data, hyps):

@@ -48,6 +48,21 @@ def parse_args(description, source_help, argv=None):
     return args
 
 
+def image_script(name, source_help):
+    """`parse_args` and `main` of the script that fetches an image set."""
+
+    def parse(argv=None):
+        return parse_args(f"Fetch the images, verify them and write data/{name}.npz.", source_help, argv)
+
+    def main(argv=None):
+        args = parse(argv)
+        from data.fetch import image_sets  # which imports NumPy
+
+        image_sets.install(getattr(image_sets, name.upper()), args)
+
+    return parse, main
+
+
 def _base_url(text):
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"must start with http:// or https://, got {text!r}")

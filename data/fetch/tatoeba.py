@@ -16,7 +16,6 @@ HOMEPAGE = "https://www.manythings.org/anki/"
 ARCHIVE_NAME = "spa-eng.zip"
 SOURCE_HELP = f"{ARCHIVE_NAME} or a text file of english<TAB>spanish lines"
 ADVICE = f"get {ARCHIVE_NAME} by hand from {HOMEPAGE} and give it with -source PATH"
-KNOWN_SIZES = {118_964: "the package of May 2018", 118_334: "the package of May 2018 without 630 short pairs"}  # pairs
 MIN_PAIRS = 100_000  # every package since 2018 has more
 MAX_CORPUS = 100 * 2**20  # bytes of spa.txt; with its licence column it had about 20 MB in 2024
 ZIP_START = b"PK\x03\x04"
@@ -68,8 +67,7 @@ def write(corpus, args):
         translation.write_split(splits, folder)
         names = (corpus.name, *translation.FILE_NAMES.values())
         download.put_in_place([(folder / name, corpus.parent / name) for name in names], folder)
-    which = KNOWN_SIZES.get(len(pairs), "not the package of May 2018")
-    print(f"{corpus}: {len(pairs):,} pairs ({which}), SHA-256 {download.file_hash(corpus)}")
+    print(f"{corpus}: {len(pairs):,} pairs, SHA-256 {download.file_hash(corpus)}")
     return splits
 
 
