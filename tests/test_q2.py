@@ -11,16 +11,16 @@ import pytest
 import torch
 from conftest import ROOT, assert_user_error, load_script
 
+import convolutions
 import files
 import runs
-import utils
 from convolutions import edge_filters, equivariance
 from editions import DATASETS
 from models import CNN
 
 FIGURES = (
-    "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "examples.pdf", "activation_maps.pdf", "filters_1.pdf", "filters_2.pdf",
-    "confusion.pdf", "shifted.pdf",
+    "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "examples.pdf", "activation_maps.pdf", "filters_1.pdf",
+    "filters_2.pdf", "confusion.pdf", "shifted.pdf",
 )  # fmt: skip
 SIZES = {"train": 48, "val": 20, "test": 30}
 
@@ -166,8 +166,8 @@ def test_the_handouts_names_and_spellings_are_one(more, q2):
 def test_every_recipe_option_trains(q2, tmp_path):
     plain = ("-learning_rate", "0.05", "-optimizer", "sgd", "-batch_size", "16", "-skip_test")
     recipe = {
-        "momentum": 0.9, "schedule": "cosine", "shift": 2, "flip": True, "ema_decay": 0.9, "l2_decay": 0.1, "dropout": 0.1,
-        "max_grad_norm": 0.001, "conv_1_name": "conv2", "conv_2_name": "conv1",
+        "momentum": 0.9, "schedule": "cosine", "shift": 2, "flip": True, "ema_decay": 0.9, "l2_decay": 0.1,
+        "dropout": 0.1, "max_grad_norm": 0.001, "conv_1_name": "conv2", "conv_2_name": "conv1",
     }  # fmt: skip
     losses = []
     for name, value in [(None, None), *recipe.items()]:
@@ -384,4 +384,4 @@ def test_edge_filters_are_told_from_others_with_their_direction():
 def test_a_name_may_reach_into_a_sequential():
     block = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3))
     model = torch.nn.ModuleDict({"convblock1": block})
-    assert utils.find_convolution(model, "convblock1[0]") is block[0]
+    assert convolutions.find(model, "convblock1[0]") is block[0]
