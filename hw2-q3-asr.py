@@ -78,8 +78,10 @@ def main(argv=None):
     if args.transcribe:
         return transcribe(args)
     data = speech.load(args.data, args.data_dir, args.split, args.scale == "quick", args.memory_budget)
-    if not data.ids["val"] and comparisons.compared_options(args):
-        raise options.UserError("only validation clips can compare several values; give their number in -split")
+    if not data.ids["val"]:
+        if comparisons.compared_options(args):
+            raise options.UserError("only validation clips can compare several values; give their number in -split")
+        options.warn("no validation clips: the last epoch is kept")
     task = comparisons.single(Recognition(args, parse_args(["-scale", args.scale]), data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None

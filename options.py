@@ -265,7 +265,7 @@ probability = _number(float, lambda p: 0 <= p < 1, "a number from 0 to below 1")
 
 def byte_size(text):
     """An argparse type: a size such as 500MB or 1GB, in bytes."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?([KMGT]?)B?", text, re.ASCII | re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)B?", text, re.ASCII | re.IGNORECASE)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be a size such as 500MB or 1GB, got {text!r}")
     return round(float(match[1]) * 1000 ** ("KMGT".find(match[2].upper() or " ") + 1))

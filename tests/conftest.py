@@ -1,4 +1,4 @@
-"""What the tests share: the scripts as modules (their names have hyphens), their command lines in a subprocess, a server."""
+"""What the tests share: the scripts as modules (their names have hyphens), their command lines, a server."""
 
 import io
 import os
@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+# The tests' sizes are tiny and run side by side: more threads each would only fight. Before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import comparisons
 import options
 from benchmarks.scripts import load_script
 from options import UserError
 
-# The tests' sizes are tiny and run side by side: more threads each would only fight. Before torch is imported.
-os.environ["OMP_NUM_THREADS"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts a job in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -47,7 +49,7 @@ def run_script():
 
 @pytest.fixture
 def run_here(monkeypatch):
-    """`run_script` without the process, which spares the seconds that torch takes to import; same arguments, same result."""
+    """`run_script` without the process, which spares the seconds that torch takes to import."""
 
     def run(script, *arguments):
         command = [str(ROOT / script), *map(str, arguments)]
@@ -63,6 +65,21 @@ def run_here(monkeypatch):
         return subprocess.CompletedProcess(command, code, *(stream.read() for stream in streams))
 
     return run
+
+
+@pytest.fixture
+def children_here(monkeypatch, run_here):
+    """The runs of a comparison come one after the other in this process, as with `run_here`."""
+
+    def run_one_by_one(commands, jobs):
+        outcomes = {}
+        for label, (_, script, *arguments) in commands.items():
+            process = run_here(Path(script).relative_to(ROOT), *arguments)
+            print(*(f"{label}  {line}" for line in process.stdout.splitlines()), sep="\n")
+            outcomes[label] = process.stderr.splitlines()[-1] if process.returncode else None
+        return outcomes
+
+    monkeypatch.setattr(comparisons, "run_side_by_side", run_one_by_one)
 
 
 N_SPOKEN = 60

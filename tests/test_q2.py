@@ -46,11 +46,18 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def q2(run_here, data_dir, tmp_path):
+def q2_in_processes(run_here, data_dir, tmp_path):
+    """The script; what it compares runs side by side as processes."""
+
     def run(*arguments, data_dir=data_dir):
         return run_here("hw2-q2.py", "-data_dir", data_dir, "-runs_dir", tmp_path, "-epochs", 2, *arguments)
 
     return run
+
+
+@pytest.fixture
+def q2(q2_in_processes, children_here):
+    return q2_in_processes
 
 
 def read_result(tmp_path, name):
@@ -125,7 +132,8 @@ def test_a_named_comparison_tests_the_run_that_it_made(q2, tmp_path):
     assert names == {"octmnist-my-best", "octmnist-my-best, lr 0.1", "octmnist-my-best, lr 0.00001"}
 
 
-def test_a_run_that_fails_does_not_take_the_others_down(q2, tmp_path):
+def test_a_run_that_fails_does_not_take_the_others_down(q2_in_processes, tmp_path):
+    q2 = q2_in_processes
     process = q2("-dataset", "fashion_mnist", "-learning_rate", "0.1", "1e30")
     assert process.returncode == 0, process.stderr
     entries = read_result(tmp_path, "fashion_mnist-epochs=2-learning_rate=0.1,1e+30")["entries"]
