@@ -279,7 +279,9 @@ def search(experiment, model, run):
         test[name] = experiment.test_scores(hyps) | setting | {experiment.score: score} | differences
         texts[name] = hyps
     searched = {name: hyps for name, hyps in texts.items() if name != "greedy"}
-    examples = [e | {name: hyps[e["row"]] for name, hyps in searched.items()} for e in run.result["examples"]]
+    examples = [  # those of an earlier version have no row
+        e | {name: hyps[e["row"]] for name, hyps in searched.items() if "row" in e} for e in run.result["examples"]
+    ]
     run.finish(test=test, examples=examples)
     return texts
 
