@@ -332,7 +332,7 @@ def test_a_run_leaves_its_figures_and_every_caption(trained, data_dir, use_atten
 
 
 def test_caption_takes_images_of_the_set_files_and_folders(trained, data_dir, run_here, tmp_path):
-    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "grey_$1_$.png")
     (tmp_path / "text.tif").write_text("not an image")
     folder = folder_of(trained, True)
     example = files.read_json(folder / "result.json")["examples"][0]
@@ -340,8 +340,8 @@ def test_caption_takes_images_of_the_set_files_and_folders(trained, data_dir, ru
     process = run_here("hw2-q3-captioning.py", *common, "--caption", example["image"], tmp_path)
     assert process.returncode == 0, process.stderr
     first, second = process.stdout.splitlines()
-    assert first == f"{example['image']}: {example['hyp']}" and second.startswith("grey.png: ")
-    assert "text.tif" in process.stderr and (folder / "attention_grey.pdf").exists()
+    assert first == f"{example['image']}: {example['hyp']}" and second.startswith("grey_$1_$.png: ")
+    assert "text.tif" in process.stderr and (folder / "attention_grey_$1_$.pdf").exists()
     for name, word in (("9999.tif", "no image 9999.tif"), (tmp_path / "text.tif", "text.tif")):
         assert_user_error(run_here("hw2-q3-captioning.py", *common, "--caption", name), word)
 
