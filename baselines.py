@@ -1,4 +1,4 @@
-"""Answers without a trained network, made from the training set: what a model's figure stands beside, to judge how hard the data are."""
+"""Baselines without training, to compare a model's score with."""
 
 from collections import Counter, defaultdict
 
@@ -77,8 +77,8 @@ def translate(pairs, sentences):
 class NearestSpectrum:
     """A recogniser without training: each frame takes the letter with the nearest mean spectrum, repeats collapsed.
 
-    The mean spectrum of a letter is that of all frames which are its own if the letters of each training text are spread evenly
-    over the frames of its clip.
+    The mean spectrum of a letter is that of all frames which are its own if the letters of each training text are
+    spread evenly over the frames of its clip.
 
     Args:
         clips: pairs of a spectrogram, an array (n_frames, n_mels), and its text.
@@ -112,14 +112,14 @@ def transcribe(train, clips):
 def captions(train, n_images, regions=None):
     """Captions of images without a trained decoder: a dict from name to one or more lists of captions.
 
-    "most frequent caption" is that of the training set; "nearest image" the captions of the training image with the nearest
-    mean feature by the cosine, a list for each of its captions.
+    "most frequent caption" is that of the training set; "nearest image" the captions of the training image with the
+    nearest mean feature by the cosine, a list for each of its captions.
 
     Args:
         train: for each training image its captions, strings.
         n_images: how many images are to be captioned.
-        regions: features of these images and of the training images, tensors (n, n_regions, n_channels); None leaves the
-            nearest image out.
+        regions: features of these images and of the training images, tensors (n, n_regions, n_channels); None leaves
+            the nearest image out.
     """
     commonest = Counter(caption for captions in train for caption in captions).most_common(1)[0][0]
     found = {"most frequent caption": [[commonest] * n_images]}

@@ -1,4 +1,4 @@
-"""Comparisons: several learning rates or seeds of a script, several searches of a trained network, two networks of a question.
+"""Comparisons of several learning rates, seeds, searches of a trained network, or of two networks of a question.
 
 Several learning rates or seeds are runs of the same script, side by side as processes. Learning rates are compared on
 validation, and only the best one is tested.
@@ -16,21 +16,24 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import files
+import metrics
 import options
 import runs
 import utils
+from data import images
 from experiment import PREDICTION_COLUMNS, PREDICTIONS
 from metrics import format_interval
 from options import SEVERAL, Interrupted, UserError, command_line
 
+CLASSES = "test_predictions.npz"  # true and predicted classes of the test images
 LABELS = {"learning_rate": "lr", "seed": "seed"}  # of the compared options, on screen and in figures
 
 
 def single(experiment):
     """The experiment with one learning rate and one seed; where there are several, they are compared first.
 
-    Of several learning rates the best on validation is left. Returns None if nothing is left to do: all seeds are tested, or
-    the best rate is not to be tested.
+    Of several learning rates the best on validation is left. Returns None if nothing is left to do: all seeds are
+    tested, or the best rate is not to be tested.
     """
     distinct = {name: list(dict.fromkeys(getattr(experiment.args, name))) for name in SEVERAL}
     experiment = experiment.with_options(**distinct)
@@ -91,7 +94,7 @@ def compared_options(args):
 
 
 def make_children(experiment):
-    """An experiment for each combination of the values, a dict from its label. Only where seeds alone differ they are tested."""
+    """An experiment for each combination of the values, by label; only where seeds alone differ they are tested."""
     args, over = experiment.args, compared_options(experiment.args)
     skip_test, resume = over != ["seed"] or args.skip_test, args.resume and "auto"
     children = {}
@@ -104,7 +107,7 @@ def make_children(experiment):
 
 
 def collect(experiment, children, errors):
-    """What the runs have reached: a list with an entry for each, and the histories of those that did not fail, by label."""
+    """What the runs have reached: an entry for each, and the histories of those that did not fail, by label."""
     entries, histories, score = [], {}, experiment.score
     for label, child in children.items():
         entry = {name: getattr(child.args, name) for name in SEVERAL} | {"run": child.folder().name}
@@ -125,6 +128,8 @@ def summarise(experiment, children, entries):
     finished = [entry for entry in entries if entry["error"] is None]
     if not finished:
         raise UserError(f"no run could be made: {entries[0]['error'].split(': error: ')[-1]}")
+    if finished[0][score] is None:
+        raise UserError("without validation examples nothing tells which run is better")
     rates = dict.fromkeys(entry["learning_rate"] for entry in finished)
     of_rate = {rate: [entry for entry in finished if entry["learning_rate"] == rate] for rate in rates}
     values = [{"learning_rate": rate} | spread([e[score] for e in of_rate[rate]]) for rate in rates]
@@ -182,8 +187,8 @@ def run_side_by_side(commands, jobs):
         commands: dict from a label to the argument list of a process.
         jobs: how many run at the same time.
 
-    Returns a dict from label to None, or to the last line that a process wrote to stderr if it failed. Whatever ends the
-    caller (Ctrl-C, a reader that went away) ends the processes first.
+    Returns a dict from label to None, or to the last line that a process wrote to stderr if it failed. Whatever ends
+    the caller (Ctrl-C, a reader that went away) ends the processes first.
     """
     outcomes, processes, lines, starting = {}, [], queue.Queue(), threading.Lock()
     width = max(map(len, commands))
@@ -202,11 +207,7 @@ def run_side_by_side(commands, jobs):
                     processes.append(process)
                 for line in process.stdout:
                     lines.put(f"{label:<{width}}  {line}")
-                outcomes[label] = None
-                if process.wait() != 0:
-                    errors.seek(0)
-                    said = [line.strip() for line in errors if line.strip() and not line.startswith("warning:")]
-                    outcomes[label] = said[-1] if said and process.returncode > 0 else "it was killed"
+                outcomes[label] = failure_of(process, errors)
         except OSError as error:
             outcomes[label] = f"it could not be started ({error.strerror})"
         finally:
@@ -234,8 +235,17 @@ def run_side_by_side(commands, jobs):
     return outcomes
 
 
+def failure_of(process, errors):
+    """What a process that failed wrote last to the file `errors`, when it has ended; None if it did not fail."""
+    if process.wait() == 0:
+        return None
+    errors.seek(0)
+    said = [line.strip() for line in errors if line.strip() and not line.startswith("warning:")]
+    return said[-1] if said and process.returncode > 0 else "it was killed"
+
+
 def counterpart(experiment, **changes):
-    """The newest tested run of the same data whose options differ in these alone, a `runs.Found`; None if there is none."""
+    """The newest tested run of the same data whose options differ in these alone, a `runs.Found` or None."""
     for run in experiment.with_options(**changes).finished():
         if runs.read_result(run.folder)["test"]:
             return run
@@ -244,10 +254,24 @@ def counterpart(experiment, **changes):
     return None
 
 
-def minus_counterpart(experiment, sources, hyps, run, **changes):
-    """The tested run whose options differ in these alone minus this `run`, paired, on the test set; None without such a run.
+def mcnemar(experiment, correct, **changes):
+    """McNemar's test of the network whose options differ in these alone against this one; None if it is not tested yet.
 
-    sources, hyps: the inputs of the test set and this run's texts. Draws the validation score of both by epoch.
+    correct: one boolean for each test image, whether this network has its class right.
+    """
+    other = counterpart(experiment, **changes)
+    if other is None:
+        return None
+    theirs = images.read_correct(other.folder / CLASSES, len(correct))
+    tested = {"run": other.folder.name, "acc": experiment.test_score(other.result)}
+    return metrics.mcnemar(theirs, correct) | tested
+
+
+def minus_counterpart(experiment, sources, hyps, run, **changes):
+    """The scores of the run whose options differ in these alone minus those of `run`, paired, on the test set.
+
+    sources, hyps: the inputs of the test set and this run's texts. Draws the validation score of both by epoch. Returns
+    None if there is no such run.
     """
     other = counterpart(experiment, **changes)
     if other is None:

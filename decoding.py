@@ -9,8 +9,8 @@ model for the next symbol of all of them at once, by its `step(tokens, state, me
         it is that of one hypothesis for each row.
     memory: what stays the same, such as the encoded source. All hypotheses of a row share their row's memory.
     log_probs: (n_hyps, vocab_size), of the next symbol
-    alpha: (n_hyps, n_source), the attention weights of this step, or None; further dimensions, such as that of the heads,
-        may stand between the two
+    alpha: (n_hyps, n_source), the attention weights of this step, or None; further dimensions, such as that of the
+        heads, may stand between the two
 
 State and memory may be tensors, or tuples, lists and dicts of tensors, also nested or empty. The first dimension of
 each tensor is n_hyps in the state and n_rows in the memory. Other values, such as a number of steps, are handed on
@@ -36,8 +36,8 @@ class Decoded(NamedTuple):
     Attributes:
         symbols: (n_rows, n_steps), the symbols before EOS, filled up with `pad`.
         scores: (n_rows), the log-probabilities; in beam search they are divided by length^length_penalty.
-        weights: (n_rows, n_steps, ..., n_source), the attention weights of the steps that chose the symbols and EOS, then 0;
-            None unless `return_weights` is set and the model has attention.
+        weights: (n_rows, n_steps, ..., n_source), the attention weights of the steps that chose the symbols and EOS,
+            then 0; None unless `return_weights` is set and the model has attention.
     """
 
     symbols: torch.Tensor

@@ -1,7 +1,7 @@
 """Fetch LJ Speech for Question 3 of 2023-24 into data/LJSpeech-1.1; a transfer that was cut goes on where it stopped.
 
 $ python download_ljspeech.py
-$ python download_ljspeech.py -source ~/LJSpeech-1.1.tar.bz2      # a local copy, the archive or the folder inside it
+$ python download_ljspeech.py -source ~/LJSpeech-1.1.tar.bz2      # a copy of the published archive
 """
 
 import options

@@ -314,7 +314,7 @@ def encode(data, encoder, device="cpu"):
     weights_and_images = [encoder.digest, [data.digests[name] for name in names]]
     if encoder.weights == "random":
         weights_and_images.append([data.digests[name] for name in training])
-    key = sources.key_of(weights_and_images, Path(__file__), captions.read_image, captions._to_rgb)
+    key = sources.key_of(weights_and_images, Path(__file__), Path(captions.__file__))
 
     def make():
         print(f"features of {len(names):,} images ({encoder.title}), once for these images", flush=True)

@@ -1,7 +1,7 @@
-"""What the training scripts share besides the training loop: one question with its options and data, and the steps around `fit`.
+"""What the training scripts share beside the training loop: a question with its data, the steps around `fit`.
 
-A script describes its question as an `Experiment`; its `main` calls the steps in their order: `open_run`, `train`, `describe`,
-`report`. `restore` brings a trained network back.
+A script describes its question as an `Experiment`; its `main` calls the steps in their order: `open_run`, `train`,
+`describe`, `report`. `restore` brings a trained network back.
 """
 
 import argparse
@@ -28,44 +28,46 @@ N_EXAMPLES = 8  # of the test set, listed in the result
 SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
 
 
+def searched(**scores):
+    """The scores of each search on the test set, as the result has them: None for a search that was not made."""
+    return dict.fromkeys(SEARCH_NAMES) | scores
+
+
 class Experiment:
     """One question with its options and its data; a subclass says what is the question's own.
 
     Attributes:
         question: the folder of its runs; base_name: what the name of a run's folder begins with.
         score: the validation score that chooses the best epoch, and among compared values; `score_name` on screen.
+        judged: the name of the same score among those of the test.
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
         setting_names: what `settings` returns.
         max_threads: most CPU threads to use; more are not faster.
-        onednn: whether oneDNN multiplies faster than MKL; see `utils.use_onednn`.
         patience: training stops after this many epochs without a better score; None: never.
         args, defaults: the parsed options, and what they are if none is given.
-        data: has title, bundled and fingerprint; None where a trained network is used again.
+        data: has title, bundled and fingerprint. It is None where a trained network is used again, by the `settings`
+            that were kept with its weights.
     """
 
-    question, base_name, score, score_name = None, None, None, None
-    maximize, max_threads, onednn, patience = True, 1, False, None
+    question, base_name, score, score_name, judged = None, None, None, None, None
+    maximize, max_threads, patience = True, 1, None
     free_options, setting_names = (), ()
 
-    def __init__(self, args, defaults, data):
+    def __init__(self, args, defaults, data, settings=None):
         self.args, self.defaults, self.data = args, defaults, data
 
     def build(self):
         """The network."""
-        raise NotImplementedError
 
     def batches(self, device, split="train"):
         """The `utils.Batches` of a split."""
-        raise NotImplementedError
 
     def batch_loss(self, model, batch):
         """The sum of the losses of a batch's terms, and the number of terms."""
-        raise NotImplementedError
 
     def evaluate(self, model):
         """Validation scores: a dict with `score`, with its interval, among them; empty without validation examples."""
-        raise NotImplementedError
 
     def settings(self):
         """Plain values that the weights are useless without, such as the vocabulary; kept with them in `best.pt`."""
@@ -77,10 +79,21 @@ class Experiment:
 
     def test_score(self, result):
         """The one score of the test by which runs are compared, with its interval."""
-        raise NotImplementedError
+
+    def report(self, result):
+        """Print the score of each test or search, the baselines, and an example."""
+        bundled = " (bundled data)" if result["bundled"] else ""
+        for name, scores in result["test"].items():
+            if scores is not None:
+                shown = SEARCH_NAMES.get(name, name).format(**scores)
+                print(f"Final Test {self.score_name}, {shown}: {format_interval(scores[self.judged])}{bundled}")
+        for name, score in result["baselines"].items():
+            print(f"Baseline, {name.replace('_', ' ')}: {format_interval(score)}{bundled}")
+        for example in result.get("examples", [])[:1]:
+            print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
 
     def pooled(self, children):
-        """What the tests of several seeds, experiments, show together: a dict from a name to a score with its interval."""
+        """Scores of the tests of several seeds together, a dict from a name to a score with its interval."""
         return {}
 
     def config(self, kind="run"):
@@ -106,41 +119,47 @@ class SequenceExperiment(Experiment):
     """A question whose network writes texts, greedily and as `options.add_search_options` asks for.
 
     Attributes:
-        judged: the name of the score by which texts are judged, among `test_scores`.
+        measure: the `metrics.Measure` by which texts are judged.
         loss_options: options that weigh terms of the training loss that the validation loss has not.
     """
 
-    judged = None
+    measure = None
     loss_options = ("label_smoothing",)
+
+    def refs(self, split):
+        """The references of a split."""
 
     def decode(self, model, split, **search):
         """The texts that `decoding.search` finds for all inputs of a split, in their order."""
-        raise NotImplementedError
 
     def score_of(self, hyps, split):
-        """The score by which texts for the inputs of a split are judged, with its interval."""
-        raise NotImplementedError
-
-    def difference(self, hyps_a, hyps_b):
-        """The paired difference a - b of that score between two lists of texts for the test set."""
-        raise NotImplementedError
-
-    def differences(self, hyps_a, hyps_b):
-        """The paired differences a - b of all scores that have one, a dict."""
-        return {self.judged: self.difference(hyps_a, hyps_b)}
-
-    def search_differences(self, hyps, others):
-        """The paired differences of the texts of a search from those of others, a dict from a search to its texts."""
-        differences = {f"{other} minus this": self.difference(texts, hyps) for other, texts in others.items()}
-        return {"difference": differences["greedy minus this"], "differences": differences}
+        """The score of texts for the inputs of a split; None for a split without examples."""
+        return self.measure.score(hyps, self.refs(split)) if self.refs(split) else None
 
     def test_scores(self, hyps):
         """All scores of texts for the test set."""
-        raise NotImplementedError
+        return self.measure.scores(hyps, self.refs("test"))
 
-    def score_lines(self, scores):
-        """Those scores as lines for the screen."""
-        raise NotImplementedError
+    def differences(self, hyps_a, hyps_b):
+        """The paired differences a - b of the scores of two lists of texts for the test set, a dict."""
+        return self.measure.differences(hyps_a, hyps_b, self.refs("test"))
+
+    def search_differences(self, hyps, others):
+        """The paired differences of the texts of a search from those of others, a dict from a search to its texts."""
+        measure, refs = self.measure, self.refs("test")
+        differences = {
+            f"{other} minus this": measure.differences(texts, hyps, refs)[measure.name]
+            for other, texts in others.items()
+        }
+        return {"difference": differences["greedy minus this"], "differences": differences}
+
+    def mean_loss(self, model, split):
+        """The mean loss of a split's symbols, without what training adds to it."""
+        return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
+
+    @property
+    def judged(self):
+        return self.measure.name
 
     def test_score(self, result):
         return result["test"]["greedy"][self.judged]
@@ -149,26 +168,12 @@ class SequenceExperiment(Experiment):
         """The `loss_options` and their values, by the names that a figure shows."""
         return {name.replace("_", " "): getattr(self.args, name) for name in self.loss_options}
 
-    def report(self, result):
-        """Print the scores of each search on the test set, the baselines, and an example."""
-        bundled = " (bundled data)" if result["bundled"] else ""
-        for name, scores in result["test"].items():
-            if scores is not None:
-                search, shown = SEARCH_NAMES[name].format(**scores), format_interval(scores[self.judged])
-                print(f"Final Test {self.score_name}, {search}: {shown}{bundled}", *self.score_lines(scores), sep="\n")
-                for label, difference in scores.get("differences", {}).items():
-                    print(f"  {label}, paired: {format_interval(difference, sign='+')}")
-        for name, score in result["baselines"].items():
-            print(f"Baseline, {name}: {format_interval(score)}{bundled}")
-        example = result["examples"][0]
-        print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
-
 
 @contextmanager
 def open_run(experiment):
     """The `runs.Run` of an experiment, with every generator seeded; `run.device` is where the network belongs."""
     args = experiment.args
-    device = utils.configure_torch(args.seed, args.device, args.threads, experiment.max_threads, experiment.onednn)
+    device = utils.configure_torch(args.seed, args.device, args.threads, experiment.max_threads)
     with runs.open_run(experiment.folder(), experiment.config(), args.resume) as run:
         run.device = device
         yield run
@@ -203,7 +208,7 @@ def train(experiment, model, run):
 
 
 def start_from(experiment, model):
-    """Load the best weights of the run `-init`, its folder or the folder's name; raises `UserError` if they do not fit."""
+    """Load the best weights of the run `-init`, a folder or its name; raises `UserError` if they do not fit."""
     init = experiment.args.init
     folder = init if init.is_dir() else experiment.args.runs_dir / experiment.question / init.name
     if not (folder / runs.BEST).is_file():
@@ -253,26 +258,27 @@ def write_predictions(folder, sources, refs, hyps):
 
 
 def report(experiment, run):
-    """Print what a finished run has reached, and where it lies."""
+    """Print what a finished run has reached, and where it lies; with `-verbose` every score of the result."""
     result = run.result
-    print(f"Trainable parameters: {result['n_params']:,}")
     score, bundled = result[experiment.score], " (bundled data)" if result["bundled"] else ""
     if score is not None:
         shown = f"{format_interval(score)} in epoch {result['best_epoch']}"
         print(f"Best validation {experiment.score_name}: {shown}{bundled}")
     if result["test"]:
         experiment.report(result)
+    if experiment.args.verbose:
+        print(*metrics.score_lines({name: value for name, value in result.items() if name != "history"}), sep="\n")
     print(f"written to {run.folder}")
 
 
 def restore(kind, args, defaults):
-    """The latest trained run of the options, to use its weights again: the experiment, of the class `kind`, network and folder.
+    """The latest trained run of the options, to use its weights again: experiment, network and folder.
 
     Raises `UserError` if there is no such run.
     """
     found = latest(kind, args, defaults)
     print(f"weights of {found.folder / runs.BEST}", file=sys.stderr)
-    device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads, kind.onednn)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
     state = runs.read_checkpoint(found.folder / runs.BEST)
     if not set(kind.setting_names) <= state.keys():
         raise UserError(f"{found.folder / runs.BEST} holds the weights of another network; {files.RETRAIN}")
@@ -286,7 +292,8 @@ def restore(kind, args, defaults):
 def latest(kind, args, defaults):
     """The latest trained run whose options are those that were given, a `runs.Found`.
 
-    A switch that was not given is off; another option that was not given may be anything. Raises `UserError` if there is no such run.
+    A switch that was not given is off; another option that was not given may be anything. Raises `UserError` if there
+    is no such run.
     """
     ignored = (*runs.WHERE, *kind.free_options)
     given = {k: runs.plain(v) for k, v in vars(args).items() if (k in args.given or v is False) and k not in ignored}

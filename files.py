@@ -1,8 +1,7 @@
 """Files: written whole or not at all, and read without trusting them.
 
 A reader sees the old file or the new one, never a part of it. A damaged file ends in one line. No code ever runs from a
-file (`allow_pickle=False`, `weights_only=True`), and an archive that would fill the memory is refused by its declared
-size.
+file, and an archive that would fill the memory is refused by its declared size.
 numpy and torch are imported where they are used, so that scripts without them need not wait.
 """
 
@@ -25,8 +24,7 @@ from options import UserError
 MAX_UNPACKED = 2**30  # bytes; the course's Kuzushiji-MNIST.npz, 70,000 x 784 float64, has 440 MB
 RETRAIN = "run again without -resume"  # advice for a damaged file of a run
 
-# What gzip, tarfile, zipfile and numpy (which parses an array's header as Python) raise for a file that is damaged or
-# is something else, besides `OSError`.
+# What damaged files make gzip, tarfile, zipfile and numpy (which parses a header as Python) raise, besides `OSError`.
 DAMAGED = (
     EOFError, KeyError, MemoryError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError,
     lzma.LZMAError, struct.error, tarfile.TarError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
@@ -57,7 +55,7 @@ def atomic_path(path):
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with writing(path):  # an unwritable folder shows here, before the work of the block
+        with writing(path):  # an error shows before the work of the block
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch()
         yield temporary
@@ -156,6 +154,8 @@ def check_zip(archive, allowed=0):
     limit = max(MAX_UNPACKED, allowed)
     if sum(member.file_size for member in archive.infolist()) > limit:
         raise ValueError(f"it unpacks to more than {limit:,} bytes")
+    if not all(member.filename for member in archive.infolist()):  # zipfile's `is_dir` takes each to have a name
+        raise ValueError("it has a file without a name")
 
 
 def read_arrays(path):
@@ -169,14 +169,16 @@ def read_arrays(path):
     with zipfile.ZipFile(path) as archive:
         check_zip(archive, os.path.getsize(path))
     with np.load(path, allow_pickle=False) as npz:
-        return dict(npz)
+        arrays = dict(npz)
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("it holds a file that is no array")
+    return arrays
 
 
 def read_state(path, map_location="cpu"):
     """What `torch.save` wrote of tensors and plain values; nothing else is unpickled.
 
-    Raises whatever a damaged file makes torch raise. The checksums are compared first: torch does not, and would give
-    wrong weights for a file with a hole in it.
+    Raises what a damaged file makes torch raise, and `ValueError` if a checksum is wrong, which torch does not look at.
     """
     import torch
 
@@ -184,7 +186,6 @@ def read_state(path, map_location="cpu"):
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             check_zip(archive, os.path.getsize(path))
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"the checksum of {damaged} is wrong")
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} is wrong")
     return torch.load(path, map_location=map_location, weights_only=True)

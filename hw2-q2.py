@@ -21,7 +21,6 @@ QUICK_EPOCHS = 10
 EVAL_BATCH_SIZE = 500
 SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 EQUIVARIANCE_EXAMPLES = 100
-PREDICTIONS = "test_predictions.npz"
 
 
 def parse_args(argv=None):
@@ -93,7 +92,6 @@ def main(argv=None):
         if run.result["test"] is None and not args.skip_test:
             run.finish(**task.test(model, run.folder))  # the test set, once
         experiment.report(task, run)
-    return None
 
 
 def load(args):
@@ -117,7 +115,7 @@ def rates_to_try(task):
 class Classification(experiment.Experiment):
     """Images to classes: the network, its loss, its validation and its test."""
 
-    question, score, score_name = "q2", "val_acc", "accuracy"
+    question, score, score_name, judged = "q2", "val_acc", "accuracy", "acc"
     free_options = ("conv_1_name", "conv_2_name")
     max_threads = 1  # a batch of 8 small images is slower on several
 
@@ -187,7 +185,7 @@ class Classification(experiment.Experiment):
                 "the weights are too large for the test images; train with a smaller -learning_rate"
             )
         y_hat = log_probs.argmax(dim=-1)
-        images.write_predictions(folder / PREDICTIONS, y, y_hat)
+        images.write_predictions(folder / comparisons.CLASSES, y, y_hat)
         subsets = images.test_subsets(data)
         result = {
             "test": {name: metrics.classification(y[rows], log_probs[rows]) for name, rows in subsets.items()},
@@ -198,27 +196,15 @@ class Classification(experiment.Experiment):
             result["equivariance"] = convolutions.equivariance(model.conv1, data.X["test"][:EQUIVARIANCE_EXAMPLES])
             result["edges"] = convolutions.edge_filters(model.conv1.weight)
         if self.args.no_maxpool:
-            result["pooled"] = self.compare_with_pooled(y == y_hat)
+            result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)
         confusion = result["test"]["official"]["confusion"]
         utils.plot_confusion(folder / "confusion.pdf", confusion, data.class_names, title)
         points = {point["pixels"]: point["acc"] for point in result["shifted_acc"]}
         utils.plot_intervals(folder / "shifted.pdf", points, "Shift to the right (pixels)", "Test accuracy", title)
         return result
 
-    def compare_with_pooled(self, correct):
-        """McNemar's test against the pooled network with the same options; None if there is none."""
-        found = comparisons.counterpart(self, no_maxpool=False)
-        if found is None:
-            return None
-        pooled_correct = images.read_correct(found.folder / PREDICTIONS, len(correct))
-        comparison = metrics.mcnemar(pooled_correct, correct)
-        return comparison | {"run": found.folder.name, "acc": found.result["test"]["official"]["acc"]}
-
     def test_score(self, result):
         return result["test"]["official"]["acc"]
-
-    def report(self, result):
-        print(*metrics.image_lines(result), sep="\n")
 
 
 @torch.no_grad()

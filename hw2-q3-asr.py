@@ -1,4 +1,4 @@
-"""Question 3 of 2023-24: speech recognition on LJ Speech, a Transformer encoder of the audio and one of two text decoders.
+"""Question 3 of 2023-24: speech recognition on LJ Speech, a Transformer encoder and one of two text decoders.
 
 $ python hw2-q3-asr.py --decoder recurrent                              # 3.1
 $ python hw2-q3-asr.py --decoder transformer                            # 3.2
@@ -15,38 +15,36 @@ EVAL_BATCH_SIZE = 64  # clips
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
 LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # longest text: LETTERS_A_SECOND * seconds + MORE_LETTERS letters
 N_TRAIN_CLIPS = 200  # training clips on which the attention is examined
-N_DIFFERING = 4  # listed test clips, those in which the similarities differ most
 LETTERS_DRAWN = 30  # the attention is drawn for the test clip with the text nearest to this length
-DECODERS = ("recurrent", "transformer")
+OTHER_DECODER = {"recurrent": "transformer", "transformer": "recurrent"}
 SCORES = ("jaccard", "cosine", "damerau_levenshtein", "wer", "cer")  # of free decoding, on validation in each epoch
 
 
 def parse_args(argv=None):
     parser = options.Parser("Train and test the speech recogniser of Question 3.", prog="hw2-q3-asr.py")
-    parser.add_option("decoder", choices=DECODERS, default=DECODERS[0], help="default: %(default)s")
+    parser.add_option("decoder", choices=OTHER_DECODER, default="recurrent", help="default: %(default)s")
     usual = {"batch_size": 64, "learning_rate": [0.001], "dropout": 0.0, "optimizer": "adamw", "l2_decay": 0.01}
     usual |= {"schedule": "linear", "warmup": 0.15, "label_smoothing": 0.1}
     options.add_training_options(parser, **usual)
     parser.add_option("hidden_size", type=options.even_int, default=200, help="default: %(default)s")
     parser.add_option("n_heads", type=options.positive_int, default=2, help="default: %(default)s")
     parser.add_option("n_layers", type=options.positive_int, default=4, help="blocks of the encoder (default: 4)")
-    help = "x + Module(LayerNorm(x)), as in the course's skeleton (which has --n_layers 2), in place of the statement's"
-    parser.add_option("skeleton_blocks", action="store_true", help=help)
+    parser.add_option("skeleton_blocks", action="store_true", help="blocks as in the course's skeleton")
     help = "symbols of a training text, start and stop included; longer ones are cut (default: %(default)s)"
     parser.add_option("max_text_length", type=options.whole(3, options.MAX_COUNT), default=200, help=help)
     help = "numbers of the clips for training, validation and test (default: the course's proportions)"
     parser.add_option("split", type=options.whole(0, options.MAX_COUNT), nargs=3, metavar="N", help=help)
     # Beyond the handout, all off by default.
-    parser.add_option("spec_augment", action="store_true", help="mask bands and stretches of the training spectrograms")
-    help = "share of an auxiliary CTC loss on the encoder's output (not reproducible on CUDA)"
-    parser.add_option("ctc_weight", type=options.probability, default=0.0, help=help)
-    help = "weight of a loss that keeps the attention near the diagonal of text and sound; for texts that are not cut"
-    parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, metavar="WEIGHT", help=help)
+    parser.add_option("spec_augment", action="store_true", help="mask bands and stretches of the spectrograms")
+    parser.add_option("ctc_weight", type=options.probability, default=0.0, help="share of an auxiliary CTC loss")
+    help = "weight of a loss that keeps the attention near the diagonal of text and sound"
+    parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, help=help)
     options.add_search_options(parser)
     help = "spectrograms that take more memory, such as 500MB, are read from the disk for each batch (default: 1GB)"
     parser.add_option("memory_budget", type=options.byte_size, default=options.MEMORY_BUDGET, metavar="SIZE", help=help)
-    help = "transcribe sound files, or all of a folder; no training"
-    parser.add_option("transcribe", type=options.path, nargs="+", metavar="WAV", help=help)
+    parser.add_option(
+        "transcribe", type=options.path, nargs="+", metavar="WAV", help="sound files or folders to transcribe"
+    )
     args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
     if args.hidden_size % args.n_heads:
         parser.error("argument --hidden_size: must be a multiple of --n_heads")
@@ -78,10 +76,6 @@ def main(argv=None):
     if args.transcribe:
         return transcribe(args)
     data = speech.load(args.data, args.data_dir, args.split, args.scale == "quick", args.memory_budget)
-    if not data.ids["val"]:
-        if comparisons.compared_options(args):
-            raise options.UserError("only validation clips can compare several values; give their number in -split")
-        options.warn("no validation clips: the last epoch is kept")
     task = comparisons.single(Recognition(args, parse_args(["-scale", args.scale]), data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None
@@ -97,25 +91,19 @@ def main(argv=None):
             run.finish(**task.test(model, run))  # the test set, once
         comparisons.search(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
-    return None
 
 
 class Recognition(experiment.SequenceExperiment):
     """Sound to letters: the network, its loss, its validation and its test."""
 
     question, base_name = "q3-asr", "ljspeech"
-    score, score_name, judged, maximize = "val_cer", "CER", "cer", False
+    score, score_name, maximize, measure = "val_cer", "CER", False, metrics.TRANSCRIPTION
     free_options = (*options.SEARCH, "transcribe")
     loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
     max_threads = 4
 
-    def __init__(self, args, defaults, data, settings=None):
-        super().__init__(args, defaults, data)  # the symbols are fixed, so there are no settings
-
     def facts(self):
-        sizes = {split: len(ids) for split, ids in self.data.ids.items()}
-        n_cut = sum(len(ref) > self.args.max_text_length - 2 for ref in self.data.texts["test"])  # start and stop count
-        return {"decoder": self.args.decoder, "n_examples": sizes, "n_cut": n_cut}
+        return {"decoder": self.args.decoder, "n_examples": {split: len(ids) for split, ids in self.data.ids.items()}}
 
     def build(self):
         args, vocab_size = self.args, len(speech.SYMBOLS)
@@ -136,7 +124,7 @@ class Recognition(experiment.SequenceExperiment):
         return utils.Batches(len(n_frames), batch_size, gather, [n_frames], noise=FRAME_NOISE)
 
     def batch_loss(self, model, batch):
-        """The cross-entropy of the letters, each predicted from the true ones before it; in training also the options' terms."""
+        """The cross-entropy of the letters, each predicted from the true ones before it, and what the options add."""
         args, (mels, n_frames, tgt) = self.args, batch
         tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]  # read < w_1 .. w_n, predict w_1 .. w_n >
         enc_output, n_positions = model.encoder(mels, n_frames)
@@ -146,7 +134,7 @@ class Recognition(experiment.SequenceExperiment):
         else:
             logits, guided_loss = model.decoder(tgt_in, enc_output, n_positions), 0.0
         smoothing = args.label_smoothing if model.training else 0.0
-        loss, n_letters = losses.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
+        loss, n_letters = utils.sequence_loss(logits, tgt_out, PADDING_IDX, smoothing)
         loss = loss + args.guided_attention * guided_loss
         if model.training and model.ctc is not None:
             ctc_loss = losses.ctc_loss(model.ctc(enc_output), n_positions, tgt_out, PADDING_IDX)
@@ -157,11 +145,10 @@ class Recognition(experiment.SequenceExperiment):
         if not self.data.ids["val"]:
             return {}
         scores = metrics.transcription(self.decode(model, "val"), self.data.texts["val"])
-        val_loss = self.mean_loss(model, "val")
-        return {"val_loss": val_loss} | {f"val_{name}": scores[name] for name in SCORES}
+        return {"val_loss": self.mean_loss(model, "val")} | {f"val_{name}": scores[name] for name in SCORES}
 
-    def mean_loss(self, model, split):
-        return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
+    def refs(self, split):
+        return self.data.texts[split]
 
     def decode(self, model, split, **search):
         return [hyp for hyp, _ in self.transcribe(model, self.data.rows[split].tolist(), **search)]
@@ -176,29 +163,18 @@ class Recognition(experiment.SequenceExperiment):
 
     @torch.no_grad()
     def decode_mels(self, model, mels, **search):
-        """The text of each spectrogram, and its attention weights (n_symbols, n_heads, n_positions) if they are asked for."""
+        """The text of each spectrogram, and its attention weights (n_symbols, n_heads, n_positions) or None."""
         model.eval()
-        device = next(model.parameters()).device
-        mels, n_frames = speech.pad_mels(mels)
+        mels, n_frames = (part.to(next(model.parameters()).device) for part in speech.pad_mels(mels))
         max_steps = (n_frames * LETTERS_A_SECOND / speech.FRAMES_A_SECOND).long() + MORE_LETTERS
         max_steps = max_steps.clamp(max=self.args.max_text_length - 1)
-        search |= {"max_steps": max_steps.to(device)} | SEARCH_SYMBOLS
-        found = decoding.search(model.step, *model.start(mels.to(device), n_frames), **search)
+        search |= {"max_steps": max_steps} | SEARCH_SYMBOLS
+        found = decoding.search(model.step, *model.start(mels, n_frames), **search)
         texts = [speech.decode(symbols) for symbols in found.symbols.tolist()]
         if found.weights is None:
             return [(hyp, None) for hyp in texts]
         of_each = zip(texts, found.weights, max_steps, (n_frames + 1) // 2)  # a text that was cut has no stop symbol
         return [(hyp, alpha[: min(len(hyp) + 1, n), :, :n_positions].cpu()) for hyp, alpha, n, n_positions in of_each]
-
-    def score_of(self, hyps, split):
-        refs = self.data.texts[split]
-        return metrics.cer(hyps, refs) if refs else None
-
-    def difference(self, hyps_a, hyps_b):
-        return metrics.cer_difference(hyps_a, hyps_b, self.data.texts["test"])
-
-    def differences(self, hyps_a, hyps_b):
-        return metrics.transcription_differences(hyps_a, hyps_b, self.data.texts["test"])
 
     def draw(self, history, folder):
         title = utils.data_title(self.data)
@@ -212,28 +188,22 @@ class Recognition(experiment.SequenceExperiment):
         utils.plot_log_mel(folder / "log_mel.pdf", self.data.mels(row), self.data.seconds(row), heading)
 
     def test(self, model, run):
-        """Scores of greedy decoding of the test set, of a recogniser without training, and of where the decoder listens."""
-        data, (ids, refs), folder = self.data, (self.data.ids["test"], self.data.texts["test"]), run.folder
-        hyps = self.decode(model, "test")
-        self.draw_attention(model, folder)
+        """Scores of greedy decoding of the test set, of a recogniser without training, and of the attention."""
+        data, ids, refs, hyps = self.data, self.data.ids["test"], self.refs("test"), self.decode(model, "test")
+        self.draw_attention(model, run.folder)
         trivial = baselines.transcribe(data.clips("train"), data.clips("test"))
         unrelated = metrics.similarities(refs[1:] + refs[:1], refs)
-        other = DECODERS[self.args.decoder == DECODERS[0]]
         clips = text.at_equal_distances(list(zip(data.rows["train"].tolist(), data.texts["train"])), N_TRAIN_CLIPS)
         train_rows, train_refs = zip(*clips)
         train_hyps, alphas = zip(*self.transcribe(model, train_rows, return_weights=True))
         return {
-            "test": {
-                "greedy": self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")},
-                "beam": None,
-                "mbr": None,
-            },
-            "examples": experiment.write_predictions(folder, ids, refs, hyps),
+            "test": experiment.searched(greedy=self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")}),
+            "examples": experiment.write_predictions(run.folder, ids, refs, hyps),
             "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
             "unrelated": {name: values.mean() for name, values in unrelated.items()},
-            "differing": metrics.differing(hyps, refs, N_DIFFERING),
+            "differing": metrics.differing(hyps, refs),
             "train_clips": metrics.attention_report(train_hyps, train_refs, [alpha.numpy() for alpha in alphas]),
-            "other": comparisons.minus_counterpart(self, ids, hyps, run, decoder=other),
+            "other": comparisons.minus_counterpart(self, ids, hyps, run, decoder=OTHER_DECODER[self.args.decoder]),
         }
 
     def draw_attention(self, model, folder):
@@ -242,18 +212,8 @@ class Recognition(experiment.SequenceExperiment):
         row, ref = min(clips, key=lambda clip: abs(len(clip[1]) - LETTERS_DRAWN))
         ((hyp, alpha),) = self.transcribe(model, [row], return_weights=True)
         letters, heading = [*hyp, speech.STOP][: len(alpha)], f"{utils.data_title(self.data)}\nreference: {ref}"
-        shown = (self.data.seconds(row), "Letter", "Weight", letters, heading)
-        utils.plot_over_time(folder / "attention.pdf", alpha.mean(dim=1), *shown)
-
-    def test_scores(self, hyps):
-        return metrics.transcription(hyps, self.data.texts["test"])
-
-    def score_lines(self, scores):
-        return metrics.transcription_lines(scores)
-
-    def report(self, result):
-        super().report(result)
-        print(*metrics.speech_lines(result), sep="\n")
+        labels = self.data.seconds(row), "Letter", "Weight", letters, heading
+        utils.plot_over_time(folder / "attention.pdf", alpha.mean(dim=1), *labels)
 
 
 def transcribe(args):

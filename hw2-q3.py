@@ -40,7 +40,6 @@ import baselines
 import comparisons
 import decoding
 import experiment
-import losses
 import metrics
 import models
 import parallel
@@ -69,14 +68,13 @@ def main(argv=None):
             run.finish(**task.test(model, run.folder))  # the test set, once
         comparisons.search(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
-    return None
 
 
 class Translation(experiment.SequenceExperiment):
     """Spanish sentences to English ones: the network, its loss, its validation and its test."""
 
     question, base_name = "q3", "tatoeba"
-    score, score_name, judged, maximize = "val_err_rate", "error rate", "err_rate", False
+    score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
     free_options = (*options.SEARCH, "translate")
     setting_names = ("chars",)
     max_threads = 4  # more are not faster at this batch size
@@ -116,11 +114,14 @@ class Translation(experiment.SequenceExperiment):
         tgt_in, tgt_out = tgt[:, :-1], tgt[:, 1:]
         logits, _ = model(src, src_lengths, tgt_in)  # (batch_size, max_tgt_len - 1, tgt_vocab_size)
         smoothing = self.args.label_smoothing if model.training else 0.0
-        return losses.sequence_loss(logits, tgt_out, PAD_IDX, smoothing)
+        return utils.sequence_loss(logits, tgt_out, PAD_IDX, smoothing)
 
     def evaluate(self, model):
-        val_loss = utils.mean_loss(model, self.batches(next(model.parameters()).device, "val"), self.batch_loss)
-        return {"val_loss": val_loss, "val_err_rate": self.score_of(self.decode(model, "val"), "val")}
+        err_rate = self.score_of(self.decode(model, "val"), "val")
+        return {"val_loss": self.mean_loss(model, "val"), "val_err_rate": err_rate}
+
+    def refs(self, split):
+        return [english for english, _ in self.data.pairs[split]]
 
     def decode(self, model, split, **search):
         return self.translate(model, [spanish for _, spanish in self.data.pairs[split]], **search)
@@ -146,15 +147,6 @@ class Translation(experiment.SequenceExperiment):
         search |= {"max_steps": (MAX_GROWTH * lengths + MAX_EXTRA).to(device)} | SYMBOLS
         return decoding.search(model.step, *model.start(src, lengths), **search)
 
-    def score_of(self, hyps, split):
-        return metrics.mean(self.error_rates(hyps, split))
-
-    def difference(self, hyps_a, hyps_b):
-        return metrics.paired_difference(self.error_rates(hyps_a, "test"), self.error_rates(hyps_b, "test"))
-
-    def error_rates(self, hyps, split):
-        return metrics.error_rates(hyps, [english for english, _ in self.data.pairs[split]])
-
     def draw(self, history, folder):
         title = utils.data_title(self.data)
         name = f"attn_{self.args.use_attn}_err_rate.pdf"  # the course's own name
@@ -175,7 +167,7 @@ class Translation(experiment.SequenceExperiment):
                 self.draw_attention(folder / f"attention_{i}.pdf", model, sentence, heading)
         trivial = baselines.translate(self.data.pairs["train"], sentences)
         return {
-            "test": {"greedy": self.test_scores(hyps), "beam": None, "mbr": None},
+            "test": experiment.searched(greedy=self.test_scores(hyps)),
             "examples": experiment.write_predictions(folder, sentences, refs, hyps),
             "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
         }
@@ -190,10 +182,7 @@ class Translation(experiment.SequenceExperiment):
 
     def test_scores(self, hyps):
         seen = {english for english, _ in self.data.pairs["train"]}
-        return metrics.translation(hyps, [english for english, _ in self.data.pairs["test"]], seen)
-
-    def score_lines(self, scores):
-        return metrics.translation_lines(scores)
+        return metrics.translation(hyps, self.refs("test"), seen)
 
 
 def translate(args):

@@ -1,19 +1,7 @@
-"""The losses of the questions that write texts; each returns a sum over the symbols of a batch."""
+"""What speech recognition adds to its loss in training; each is a sum over the texts of a batch."""
 
 import torch
 import torch.nn.functional as F
-
-
-def sequence_loss(logits, tgt_out, padding_idx, label_smoothing=0.0):
-    """The cross-entropy of the symbols of a batch, without its padding: its sum, and the number of symbols.
-
-    Shapes:
-        logits: (batch_size, max_tgt_len, vocab_size)
-        tgt_out: (batch_size, max_tgt_len), the symbols that they predict
-    """
-    options = {"ignore_index": padding_idx, "label_smoothing": label_smoothing, "reduction": "sum"}
-    loss = F.cross_entropy(logits.flatten(0, 1), tgt_out.flatten(), **options)
-    return loss, (tgt_out != padding_idx).sum()
 
 
 def ctc_loss(logits, n_positions, tgt_out, padding_idx):
@@ -35,9 +23,10 @@ def guided_attention_loss(alpha, n_symbols, n_positions, width=0.2):
 
         sum_n sum_t A_nt W_nt,  W_nt = 1 - exp(-(n / N - t / T)^2 / (2 g^2))
 
-    A_nt is the weight of position t = 1 .. T at symbol n = 1 .. N, the mean over the heads, and g is `width`. The paper takes
-    the mean over n and t. Here the weights of a symbol add up to 1, so that with the sum over t each symbol counts from 0 to
-    1, however long its clip is. The sum over n is divided by the number of symbols where that of `sequence_loss` is.
+    A_nt is the weight of position t = 1 .. T at symbol n = 1 .. N, the mean over the heads, and g is `width`. The paper
+    takes the mean over n and t. Here the weights of a symbol add up to 1, so that with the sum over t each symbol
+    counts from 0 to 1, however long its clip is. The sum over n is divided by the number of symbols where that of
+    `sequence_loss` is.
 
     Shapes:
         alpha: (batch_size, n_heads, max_symbols, max_positions), 0 at the padding of the sound

@@ -3,6 +3,8 @@
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
 
 import Levenshtein
 import numpy as np
@@ -40,8 +42,24 @@ def paired_difference(a, b):
 
 
 def format_interval(figure, sign=""):
-    """A figure with its 95 % interval, for the screen."""
+    """A score with its 95 % interval, or a mere number, for the screen."""
+    if not isinstance(figure, dict):
+        return f"{figure:{sign}.4f}"
     return f"{figure['value']:{sign}.4f} (95 % interval {figure['low']:{sign}.4f} to {figure['high']:{sign}.4f})"
+
+
+def score_lines(value, name=""):
+    """Every score in a result as a line: its name, and its value with the interval where it has one."""
+    if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
+        yield f"  {name}: {format_interval(value)}"
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from score_lines(inner, f"{name} {key}".strip())
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for i, inner in enumerate(value, start=1):
+            yield from score_lines(inner, f"{name} {i}")
+    elif isinstance(value, int | float | str):
+        yield f"  {name}: {value}"
 
 
 def mcnemar(correct_a, correct_b):
@@ -62,13 +80,6 @@ def mcnemar(correct_a, correct_b):
         "p_value": float(p_value),
         "difference": paired_difference(correct_a, correct_b),
     }
-
-
-def mcnemar_line(comparison, name_a, name_b):
-    """A comparison by `mcnemar` as a line for the screen."""
-    difference = format_interval(comparison["difference"], sign="+")
-    only = f"right only {name_a} {comparison['only_a']}, only {name_b} {comparison['only_b']}"
-    return f"{name_a} minus {name_b}: {difference}; {only}, McNemar p = {comparison['p_value']:.2g}"
 
 
 def confusion(y, y_hat, n_classes):
@@ -112,49 +123,28 @@ def classification(y, log_probs):
     }
 
 
-TEST_NAMES = {"official": "the official set", "course_529": "the course's subset"}
-BASELINE_NAMES = {"majority": "the most frequent class", "nearest_centroid": "the nearest class mean"}
-
-
-def image_lines(result):
-    """The result of an image classifier as lines for the screen."""
-    bundled = " (bundled data)" if result["bundled"] else ""
-    for name, scores in result["test"].items():
-        which = f", {TEST_NAMES[name]}, {scores['acc']['n']} images" if len(result["test"]) > 1 else ""
-        yield f"Final Test acc{which}: {format_interval(scores['acc'])}{bundled}"
-        yield from classification_lines(scores, result["class_names"])
-    shown = ", ".join(f"{BASELINE_NAMES[name]} {acc:.4f}" for name, acc in result["baselines"].items())
-    yield f"For comparison, test acc of {shown}{bundled}"
-    pixels = [point["pixels"] for point in result["shifted_acc"]]
-    shown = ", ".join(f"{point['acc']['value']:.4f}" for point in result["shifted_acc"])
-    yield f"Test acc after a shift of {pixels[0]} to {pixels[-1]} pixels: {shown}{bundled}"
-    if "equivariance" in result:
-        shown = ", ".join(f"{name} {error:.1e}" for name, error in result["equivariance"].items())
-        yield f"Relative error of the equivariance of conv1: {shown}"
-    if result.get("pooled"):
-        yield mcnemar_line(result["pooled"], "pooled", "strided")
-
-
-def classification_lines(figures, class_names):
-    """The figures of `classification` after the first as lines for the screen."""
-    by_class = zip(class_names, figures["per_class_acc"], strict=True)
-    yield "  by class: " + ", ".join(f"{name} {acc:.4f}" for name, acc in by_class if acc is not None)
-    if figures["macro_auc"] is not None:
-        yield f"  macro one-vs-rest AUC: {figures['macro_auc']:.4f}"
-
-
 def distances(hyps, refs):
     """The Levenshtein distance of each translation from its reference."""
     return np.array([Levenshtein.distance(hyp, ref) for hyp, ref in zip(hyps, refs, strict=True)])
 
 
 def error_rates(hyps, refs):
-    """Levenshtein distance over the reference's length, one for each sentence (the handout's error rate before the mean)."""
+    """Levenshtein distance over the reference's length, for each sentence (the handout's error rate)."""
     return distances(hyps, refs) / np.array([len(ref) for ref in refs])
 
 
+def error_rate(hyps, refs):
+    """The mean error rate of the texts, with its interval."""
+    return mean(error_rates(hyps, refs))
+
+
+def translation_differences(hyps_a, hyps_b, refs):
+    """The mean error rate of a minus that of b, paired."""
+    return {"err_rate": paired_difference(error_rates(hyps_a, refs), error_rates(hyps_b, refs))}
+
+
 def by_length(lengths, rates, at_least):
-    """The mean rate of the sentences of each length, a dict from length to figure, for lengths of `at_least` sentences."""
+    """The mean rate of the sentences of each length that `at_least` so many have: a dict from length to score."""
     lengths, rates = np.asarray(lengths), np.asarray(rates)
     return {n: mean(rates[lengths == n]) for n in sorted(set(lengths.tolist())) if (lengths == n).sum() >= at_least}
 
@@ -166,9 +156,9 @@ def translation(hyps, refs, seen=()):
         hyps, refs: strings, a sentence each; no reference is empty.
         seen: the target sentences of the training set.
 
-    Returns err_rate (the mean error rate of a sentence, with its interval), cer (all edits over all characters), exact (share
-    of sentences without an error), chrf (Popovic, 2015; from 0 to 100), and err_rate_seen / err_rate_unseen, the error rate
-    of the sentences whose reference is, or is not, in `seen`; None where there are none.
+    Returns err_rate (the mean error rate of a sentence, with its interval), cer (all edits over all characters), exact
+    (share of sentences without an error), chrf (Popovic, 2015; from 0 to 100), and err_rate_seen / err_rate_unseen, the
+    error rate of the sentences whose reference is, or is not, in `seen`; None where there are none.
     """
     import sacrebleu  # slow to import
 
@@ -185,19 +175,11 @@ def translation(hyps, refs, seen=()):
     }
 
 
-def translation_lines(figures):
-    """The figures of `translation` after the first as lines for the screen."""
-    yield f"  CER {figures['cer']:.4f}, exact {format_interval(figures['exact'])}, chrF {figures['chrf']:.2f}"
-    for key, label in (("err_rate_seen", "occurs"), ("err_rate_unseen", "does not occur")):
-        if figures[key]:
-            yield f"  target {label} in training ({figures[key]['n']}): {format_interval(figures[key])}"
-
-
 def ratio(parts, wholes):
     """A ratio of sums over examples, such as all edits over all characters, with the interval of its linearisation.
 
-    sum(parts) / sum(wholes), whose standard error is that of the mean of parts - ratio * wholes, divided by the mean of wholes
-    (Cochran, Sampling Techniques, 1977, Chapter 6): {"value", "low", "high", "n"}.
+    sum(parts) / sum(wholes), whose standard error is that of the mean of parts - ratio * wholes, divided by the mean of
+    wholes (Cochran, Sampling Techniques, 1977, Chapter 6): {"value", "low", "high", "n"}.
     """
     parts, wholes = np.asarray(parts, dtype=np.float64), np.asarray(wholes, dtype=np.float64)
     value = float(parts.sum() / wholes.sum())
@@ -222,7 +204,7 @@ def cer_difference(hyps_a, hyps_b, refs):
 
 
 def spearman(values):
-    """Spearman's rank correlation of values with their place in the list; equal values share their mean rank, and if all are equal it is 0."""
+    """Spearman's rank correlation of values with their place; equal ones share their mean rank; 0 if all are equal."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     if len(counts) == 1:
         return 0.0
@@ -231,7 +213,7 @@ def spearman(values):
 
 
 def jaccard(hyp, ref):
-    """|A n B| / |A u B| of the multisets of the characters of two strings, as textdistance has it; 1 for two empty ones."""
+    """|A n B| / |A u B| of the multisets of the characters, as textdistance has it; 1 for two empty strings."""
     common, union = _multisets(hyp, ref)
     return common / union if union else 1.0
 
@@ -253,8 +235,8 @@ def _multisets(a, b):
 def damerau_levenshtein(hyp, ref):
     """1 - d / length of the longer string; 1 for two empty ones.
 
-    d is the optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours, no substring being
-    edited twice, so that "ca" and "abc" are 3 apart.
+    d is the optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours, no
+    substring being edited twice, so that "ca" and "abc" are 3 apart.
     """
     return OSA.normalized_similarity(hyp, ref)
 
@@ -272,10 +254,11 @@ def similarities(hyps, refs):
     return {name: np.array([similarity(*pair) for pair in pairs]) for name, similarity in SIMILARITIES.items()}
 
 
-def differing(hyps, refs, n_examples):
+def differing(hyps, refs, n_examples=4):
     """The pairs in which Jaccard and Damerau-Levenshtein differ most, with all similarities.
 
-    In turn a pair in which Jaccard is higher, and one in which it is lower; where no pair is left of one kind, of the other.
+    In turn a pair in which Jaccard is higher, and one in which it is lower; where no pair is left of one kind, of the
+    other.
     """
     values = similarities(hyps, refs)
     excess = (values["jaccard"] - values["damerau_levenshtein"]).round(9)  # 2 / 3 may be computed in two ways
@@ -285,15 +268,8 @@ def differing(hyps, refs, n_examples):
     return [{"ref": refs[i], "hyp": hyps[i]} | {name: float(v[i]) for name, v in values.items()} for i in chosen]
 
 
-def differing_lines(rows):
-    """The pairs of `differing` as lines for the screen."""
-    for row in rows:
-        shown = ", ".join(f"{name} {row[name]:.2f}" for name in SIMILARITIES)
-        yield f"The similarities differ: {row['ref']!r}, written {row['hyp']!r}: {shown}"
-
-
 def word_edits(hyps, refs):
-    """The word edits between each text and its reference, and the references' numbers of words, by jiwer; no reference is empty."""
+    """The word edits of each text and the number of words of its reference, which is not empty, by jiwer."""
     import jiwer  # slow to import
 
     alignments = jiwer.process_words(list(refs), list(hyps)).alignments
@@ -313,11 +289,12 @@ def attention_report(hyps, refs, weights):
 
     Args:
         hyps, refs: strings, one a clip; the text of another clip is that of the clip before.
-        weights: arrays (n_symbols, n_heads, n_positions), the attention to the positions of each clip at each symbol of its text.
+        weights: arrays (n_symbols, n_heads, n_positions), the attention to the positions of each clip at each symbol of
+            its text.
 
-    Returns cer, shuffled_cer and spearman: the rank correlation of a letter's place in the text and the mean place in the sound
-    that is attended to for it, the mean over the clips with two letters or more; None without any. The weights are the mean of
-    the heads; spearman_heads is a list with the same figure of each head alone.
+    Returns cer, shuffled_cer and spearman: the rank correlation of a letter's place in the text and the mean place in
+    the sound that is attended to for it, the mean over the clips with two letters or more; None without any. The
+    weights are the mean of the heads; spearman_heads is a list with the same figure of each head alone.
     """
     attended = [alpha @ np.arange(alpha.shape[2]) for alpha in weights]  # (n_symbols, n_heads)
     attended = [times[: len(hyp)] for times, hyp in zip(attended, hyps, strict=True) if len(hyp) > 1]
@@ -330,23 +307,11 @@ def attention_report(hyps, refs, weights):
     }
 
 
-def attention_lines(figures, bundled=""):
-    """The scores of `attention_report` as lines for the screen."""
-    yield f"On training clips, CER: {format_interval(figures['cer'])}{bundled}"
-    yield f"  against the text of another clip: {format_interval(figures['shuffled_cer'])}"
-    rises = "  rank correlation of the attended time with the letter: "
-    if figures["spearman"] is None:
-        yield rises + "none, no text has two letters"
-        return
-    heads = " and ".join(f"{figure['value']:.4f}" for figure in figures["spearman_heads"])
-    yield f"{rises}{format_interval(figures['spearman'])}; of each head alone: {heads}"
-
-
 def transcription(hyps, refs):
     """Figures of free-running transcriptions; JSON values.
 
-    Returns cer and wer (all edits over all characters or words of the references), exact (share of texts without an error), and the
-    mean similarities, each with its interval.
+    Returns cer and wer (all edits over all characters or words of the references), exact (share of texts without an
+    error), and the mean similarities, each with its interval.
     """
     return {
         "cer": cer(hyps, refs),
@@ -354,13 +319,6 @@ def transcription(hyps, refs):
         "exact": proportion(sum(map(str.__eq__, hyps, refs)), len(refs)),
         **{name: mean(values) for name, values in similarities(hyps, refs).items()},
     }
-
-
-def transcription_lines(figures):
-    """The figures of `transcription` after the first as lines for the screen."""
-    yield f"  WER {format_interval(figures['wer'])}, exact {format_interval(figures['exact'])}"
-    for name in SIMILARITIES:
-        yield f"  {name.replace('_', '-')} similarity {format_interval(figures[name])}"
 
 
 def transcription_differences(hyps_a, hyps_b, refs):
@@ -372,26 +330,6 @@ def transcription_differences(hyps_a, hyps_b, refs):
         "wer": difference_of_ratios(edits_a, edits_b, n_words),
         **{name: paired_difference(values_a[name], values_b[name]) for name in SIMILARITIES},
     }
-
-
-def difference_lines(figures):
-    """The figures of `transcription_differences` as lines for the screen."""
-    for name in ("cer", "wer"):
-        yield f"  {name.upper()} {format_interval(figures[name], sign='+')}"
-    for name in SIMILARITIES:
-        yield f"  {name.replace('_', '-')} similarity {format_interval(figures[name], sign='+')}"
-
-
-def speech_lines(result):
-    """What the result of a recogniser says beside the scores of its searches, as lines for the screen."""
-    bundled = " (bundled data)" if result["bundled"] else ""
-    truncated = f" (truncated: {result['n_cut']} texts are cut)" if result["n_cut"] else ""
-    yield f"Final Test loss{truncated}: {result['test']['greedy']['loss']:.4f}{bundled}"
-    yield from differing_lines(result["differing"])
-    yield from attention_lines(result["train_clips"], bundled)
-    if result["other"]:
-        yield f"{result['other']['decoder']} minus {result['decoder']}, paired{bundled}:"
-        yield from difference_lines(result["other"])
 
 
 class Bleu:
@@ -438,8 +376,8 @@ def paired_bleu(ours, others=()):
     Args:
         ours, others: lists of `Bleu`, for instance one a seed; without others the mean of `ours` itself.
 
-    The interval holds the middle 95 % of the values on samples of the images with replacement (Koehn, 2004, EMNLP); all sets
-    are scored on the same samples. Returns {"value", "low", "high", "n"}; an interval without 0 is a difference.
+    The interval holds the middle 95 % of the values on samples of the images with replacement (Koehn, 2004, EMNLP); all
+    sets are scored on the same samples. Returns {"value", "low", "high", "n"}; an interval without 0 is a difference.
     """
     n = len(ours[0].stats)
 
@@ -458,6 +396,16 @@ def mean_bleu(refs, ours, others=()):
     return paired_bleu(*([Bleu(hyps, refs) for hyps in lists] for lists in (ours, others)))
 
 
+def bleu(hyps, refs):
+    """The BLEU-4 of captions, with its interval."""
+    return mean_bleu(refs, [hyps])
+
+
+def captioning_differences(hyps_a, hyps_b, refs):
+    """The BLEU-4 of a minus that of b, paired."""
+    return {"bleu4": mean_bleu(refs, [hyps_a], [hyps_b])}
+
+
 def captioning(hyps, refs, others=()):
     """Figures of free-running captions; JSON values.
 
@@ -465,8 +413,8 @@ def captioning(hyps, refs, others=()):
         hyps, refs: of `Bleu`.
         others: dict from a name to lists of other captions of the same images.
 
-    Returns bleu4 with its interval, bleu1 to bleu3 (0 to 1), chrf (0 to 100), sacrebleu's signature, and differences, from
-    the name of others to the BLEU-4 of `hyps` minus their mean, paired.
+    Returns bleu4 with its interval, bleu1 to bleu3 (0 to 1), chrf (0 to 100), sacrebleu's signature, and differences,
+    from the name of others to the BLEU-4 of `hyps` minus their mean, paired.
     """
     import sacrebleu  # slow to import
 
@@ -489,23 +437,22 @@ def leave_one_out_bleu(refs):
     return float(np.mean(scores))
 
 
-def captioning_lines(result):
-    """The result of a captioning run as lines for the screen."""
-    bundled = " (bundled data)" if result["bundled"] else ""
-    for name, figures in result["test"].items():
-        if figures is None:
-            continue
-        how = {"beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}.get(name, name).format(
-            **figures
-        )
-        yield f"Final Test BLEU-4, {how}: {format_interval(figures['bleu4'])}{bundled}"
-        shown = ", ".join(f"BLEU-{order} {figures[f'bleu{order}']:.4f}" for order in (1, 2, 3))
-        yield f"  {shown}, chrF {figures['chrf']:.2f} ({figures['signature']})"
-        for other, difference in figures["differences"].items():
-            yield f"  minus {other}, paired: {format_interval(difference, sign='+')}"
-    for name, figure in result.get("baselines", {}).items():
-        yield f"Baseline, {name}: {format_interval(figure)}{bundled}"
-    if result.get("leave_one_out") is not None:
-        yield f"For scale, each reference against the others: {result['leave_one_out']:.4f}{bundled}"
-    for example in result.get("examples", []):
-        yield f"{example['image']}: {example['hyp']} (reference: {example['refs'][0]})"
+class Measure(NamedTuple):
+    """How the texts of a question are judged against their references.
+
+    Attributes:
+        name: the score by which runs are compared, among the names of `scores`.
+        score: (hyps, refs) -> that score with its interval.
+        scores: (hyps, refs, ...) -> all scores, a dict.
+        differences: (hyps_a, hyps_b, refs) -> the scores of a minus those of b, paired, a dict.
+    """
+
+    name: str
+    score: Callable
+    scores: Callable
+    differences: Callable
+
+
+TRANSLATION = Measure("err_rate", error_rate, translation, translation_differences)
+TRANSCRIPTION = Measure("cer", cer, transcription, transcription_differences)
+CAPTIONING = Measure("bleu4", bleu, captioning, captioning_differences)

@@ -103,8 +103,10 @@ def sequence_mask(lengths, max_len=None):
 def reshape_state(state):
     """Join the two directions of an LSTM's state: h and c, each (2, batch_size, n), become (1, batch_size, 2n).
 
-    A plain `view` would mix the sentences of the batch.
+    A plain `view` would mix the sentences of the batch. A state of one direction stays as it is.
     """
+    if state[0].shape[0] == 1:
+        return state
     return tuple(torch.cat([part[0], part[1]], dim=-1).unsqueeze(0) for part in state)
 
 
@@ -214,8 +216,7 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tgt, dec_state, encoder_outputs, src_lengths):
-        if dec_state[0].shape[0] == 2:  # the encoder's, of two directions
-            dec_state = reshape_state(dec_state)
+        dec_state = reshape_state(dec_state)  # each (1, batch_size, hidden_size)
         emb = self.dropout(self.embedding(tgt))  # (batch_size, max_tgt_len, hidden_size)
         outputs, dec_state = self.lstm(emb, dec_state)
         if self.attn is not None:
@@ -257,7 +258,7 @@ class Seq2Seq(nn.Module):
         return self.generator(output), dec_hidden
 
     def start(self, src, src_lengths):
-        """The state and the memory that decoding starts from: (h, c), and what the attention reads of the source."""
+        """The state and the memory that decoding starts from: h and c, and what the attention reads of the source."""
         enc_output, final_hidden = self.encoder(src, src_lengths)
         h, c = reshape_state(final_hidden)
         return (h.squeeze(0), c.squeeze(0)), (enc_output, src_lengths.to(enc_output.device))
@@ -272,16 +273,17 @@ class Seq2Seq(nn.Module):
             returns log_probs of the next symbol (n_hyps, tgt_vocab_size), the new state, and the attention weights
                 (n_hyps, max_src_len), or None without attention
         """
-        decoder, (enc_output, src_lengths), (h, c) = self.decoder, memory, state
+        h, c = state
+        enc_output, src_lengths = memory
+        decoder, alpha = self.decoder, None
         emb = decoder.embedding(tokens).unsqueeze(1)  # (n_hyps, 1, hidden_size)
         output, (h, c) = decoder.lstm(emb, (h.unsqueeze(0), c.unsqueeze(0)))
-        alpha = None
         if decoder.attn is not None:
-            # The hypotheses of a sentence are the target steps of one query, since they share its source.
+            # The attention treats the hypotheses of a sentence as its target steps, since they share its source.
             query = output.view(len(enc_output), -1, decoder.hidden_size)
             output, alpha = decoder.attn(query, enc_output, src_lengths, need_weights=True)
-            alpha = alpha.flatten(0, 1)
-        logits = self.generator(output).view(len(tokens), -1)
+            alpha = alpha.flatten(0, 1)  # (n_hyps, max_src_len)
+        logits = self.generator(output).view(len(tokens), -1)  # (n_hyps, tgt_vocab_size)
         return logits.log_softmax(dim=-1), (h.squeeze(0), c.squeeze(0)), alpha
 
 
@@ -596,12 +598,20 @@ class SpeechToText(nn.Module):
             returns log_probs of the next symbol (n_hyps, vocab_size), the new state, and the attention weights of each
                 head (n_hyps, n_heads, max_positions)
         """
-        decoder, (keys, values, mask) = self.decoder, memory
-        x, state = decoder.read_next(tokens, state)
-        x = x.view(len(keys), -1, x.shape[2])  # the hypotheses of a clip are its queries
+        keys, values, mask = memory
+        decoder = self.decoder
+        x, state = decoder.read_next(tokens, state)  # (n_hyps, 1, hidden_size)
+        x = x.view(len(keys), -1, x.shape[2])  # the hypotheses of a clip are the queries of its memory
         x, alpha = decoder.cross_attention.attend(x, keys, values, mask, need_weights=True)
         logits = decoder.classifier(decoder.norm(decoder.feed_forward(x))).flatten(0, 1)
         return logits.log_softmax(dim=-1), state, alpha.transpose(1, 2).flatten(0, 1)
+
+
+def tanh_(x):
+    """tanh x in place; in decoding, without gradients, as 2 sigmoid(2 x) - 1, which a CPU computes much faster."""
+    if torch.is_grad_enabled():
+        return x.tanh_()
+    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
 class AdditiveAttention(nn.Module):
@@ -623,7 +633,8 @@ class AdditiveAttention(nn.Module):
         returns z (n_images, n_captions, encoder_dim), alpha (n_images, n_captions, n_regions)
     """
 
-    ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+    # In place, since nobody else reads the sum that they are applied to.
+    ACTIVATIONS = {"tanh": tanh_, "relu": torch.relu_}
 
     def __init__(self, encoder_dim, decoder_dim, attention_dim, activation="tanh"):
         super().__init__()
@@ -635,7 +646,8 @@ class AdditiveAttention(nn.Module):
     def forward(self, encoder_out, decoder_hidden, keys=None):
         keys = self.encoder_att(encoder_out) if keys is None else keys
         # Every caption of an image meets every region of it: (n_images, n_captions, n_regions, attention_dim).
-        hidden = self.activation(self.decoder_att(decoder_hidden).unsqueeze(2) + keys.unsqueeze(1))
+        hidden = self.decoder_att(decoder_hidden).unsqueeze(2) + keys.unsqueeze(1)
+        hidden = self.activation(hidden)
         scores = self.full_att(hidden).squeeze(3)  # (n_images, n_captions, n_regions)
         alpha = scores.softmax(dim=-1)
         return alpha @ encoder_out, alpha
@@ -683,7 +695,7 @@ class CaptionDecoder(nn.Module):
         stride = math.ceil(len(regions) / self.N_STATISTICS)
         cells = regions[::stride].flatten(0, 1).float()
         self.region_mean.copy_(cells.mean(dim=0))
-        self.region_std.copy_(cells.std(dim=0).clamp(min=self.MIN_STD))
+        self.region_std.copy_(cells.std(dim=0).nan_to_num().clamp(min=self.MIN_STD))  # nan: a single cell
 
     def standardized(self, regions):
         return (regions - self.region_mean) / self.region_std
@@ -757,7 +769,9 @@ class CaptionDecoderWithAttention(CaptionDecoder):
         return self.init_hidden_state(regions), (regions, self.attention.encoder_att(regions))
 
     def step(self, tokens, state, memory):
-        (h, c), (regions, keys) = state, memory
+        h, c = state
+        regions, keys = memory
         z, alpha = self.attention(regions, h.unflatten(0, (len(regions), -1)), keys)
-        h, c = self.decode_step(torch.cat([self.embedding(tokens), z.flatten(0, 1)], dim=1), (h, c))
+        x = torch.cat([self.embedding(tokens), z.flatten(0, 1)], dim=1)  # (n_hyps, hidden_size + n_channels)
+        h, c = self.decode_step(x, (h, c))
         return self.fc(h).log_softmax(dim=-1), (h, c), alpha.flatten(0, 1)

@@ -3,14 +3,15 @@
 Standard library only, so that `--help` and a wrong option answer at once: the scripts import torch after parsing.
 """
 
+import _thread
 import argparse
-import errno
 import importlib.util
 import math
 import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -23,7 +24,7 @@ MAX_THREADS = 1024
 MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ONCE_MORE = 0.01  # seconds after which an interrupt that Python has lost is repeated
 LEAST_PYTHON = (3, 11)
 # What the training scripts import beside the standard library.
 PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "jiwer")
@@ -71,8 +72,8 @@ class Options(argparse.Namespace):
 class Parser(argparse.ArgumentParser):
     """An `argparse` parser that accepts the handouts' spellings and reports an error in one line.
 
-    The handouts write `-learning_rate` and `--use_attn`, and sometimes the same option both ways: one dash or two, and `-`
-    or `_` inside a name are the same here.
+    The handouts write `-learning_rate` and `--use_attn`, and sometimes the same option both ways: one dash or two, and
+    `-` or `_` inside a name are the same here.
     """
 
     def __init__(self, description, **kwargs):
@@ -126,8 +127,8 @@ def command_line(args):
 def before_imports(parse_args):
     """Call `parse_args()` before a script imports torch, so that `--help` and a wrong option answer at once.
 
-    Also sets what has to be set before torch is imported, and ends with one line where a package is missing. Ctrl-C and SIGTERM
-    end the process at once until `run_script` takes over.
+    Also sets what has to be set before torch is imported, and ends with one line where a package is missing. Ctrl-C and
+    SIGTERM end the process at once until `run_script` takes over.
     """
     if sys.version_info < LEAST_PYTHON:
         sys.exit(f"{Path(sys.argv[0]).name}: error: this needs Python {'.'.join(map(str, LEAST_PYTHON))} or later")
@@ -162,10 +163,12 @@ def is_installed(name):
 def run_script(main):
     """Call `main()`. A `UserError`, or memory that is not enough, becomes one line on stderr and exit code 2.
 
-    Ctrl-C and SIGTERM end with one line and the exit codes 130 and 143; a reader that went away (`| head`) ends silently.
+    Ctrl-C and SIGTERM end with one line and the exit codes 130 and 143; a reader that went away (`| head`) ends
+    silently.
     """
     _prepare_streams()
     signal.signal(signal.SIGTERM, _on_sigterm)
+    sys.unraisablehook = _interrupt_again
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -189,15 +192,10 @@ def run_script(main):
     except BrokenPipeError:
         _close_output()
         sys.exit(BROKEN_PIPE)
-    except OSError as error:  # of `print`: `files.writing` names its file
-        if error.errno not in NO_ROOM:
-            raise
-        _close_output()
-        sys.exit(_error_line(f"the output cannot be written ({error.strerror}); make room where it goes", USER_ERROR))
 
 
 def _prepare_streams():
-    """Every name can be printed; a stream that is closed swallows what is printed, and so does that of a rank above 0."""
+    """Make every name printable; a closed stream, and that of a rank above 0, swallows what is printed."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or (rank() > 0 and name == "stdout"):
@@ -207,7 +205,7 @@ def _prepare_streams():
 
 
 def _is_out_of_memory(error):
-    """Whether an error means that memory was not enough: Python's own, or torch's, which has no type for that of the CPU."""
+    """Whether an error means that memory was not enough; torch has no type for that of the CPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -221,6 +219,15 @@ def _close_output():
 
 
 _is_terminated = False
+
+
+def _interrupt_again(unraisable):
+    """Python forgets what is raised in the callback of a weak reference; an interrupt comes again a moment later."""
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    number = signal.SIGTERM if _is_terminated else signal.SIGINT
+    threading.Timer(ONCE_MORE, _thread.interrupt_main, [number]).start()
 
 
 def _on_sigterm(signum, frame):
@@ -290,7 +297,7 @@ def run_name(text):
 
 
 def printable(message):
-    """A message on one line: line breaks and what else a terminal would obey are escaped, and the middle of a long one is cut."""
+    """A message on one line: what a terminal would obey is escaped, and the middle of a long one is cut."""
     text = str(message)
     if len(text) > MAX_MESSAGE:
         text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
@@ -321,7 +328,8 @@ def add_report_options(parser, output_dir):
 def add_training_options(parser, **defaults):
     """How the weights are learned; `utils.Optimization` and `utils.fit` read these.
 
-    defaults: default of each option. The script fills in epochs, batch_size, learning_rate, dropout or optimizer if it is missing
+    defaults: default of each option. The script fills in epochs, batch_size, learning_rate, dropout or optimizer if it
+    is missing
         here. With label_smoothing the option of that name is there as well.
     """
 
@@ -395,6 +403,7 @@ def add_run_options(parser):
     parser.add_option("run_name", type=run_name, metavar="NAME", help=help)
     help = "go on with the interrupted run of these options; with auto start it if there is none"
     parser.add_option("resume", nargs="?", const="must", choices=["must", "auto"], help=help)
+    parser.add_option("verbose", action="store_true", help="print every score of the result at the end")
     parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")
 
 

@@ -107,7 +107,7 @@ def plot_curves(path, curves, ylabel, title=None):
 
 
 def plot_intervals(path, points, xlabel, ylabel, title=None):
-    """A figure of shares with their 95 % intervals, from 0 to 1; `points`: dict from x to a figure of `metrics`."""
+    """A figure of shares with their 95 % intervals, from 0 to 1; `points`: dict from x to a score of `metrics`."""
     fig, ax = new_figure()
     values, lows, highs = ([point[key] for point in points.values()] for key in ("value", "low", "high"))
     below = [value - low for value, low in zip(values, lows)]
@@ -124,7 +124,8 @@ def plot_tiles(path, tiles, titles=None, title=None, n_columns=4, signed=False):
     Args:
         tiles: (n_tiles, height, width).
         titles: one for each.
-        signed: blue below 0, white at 0, red above, with a bar that tells the values; else grey from 0 to the largest value.
+        signed: blue below 0, white at 0, red above, with a bar that tells the values; else grey from 0 to the largest
+            value.
     """
     n_tiles, height, width = tiles.shape
     n_columns = min(n_columns, n_tiles)
@@ -239,7 +240,7 @@ def plot_log_mel(path, mels, seconds, title=None):
 
 
 def plot_captioned(folder, name, image, words, weights=None, title=None):
-    """`plot_caption` and, with the `decoding.Decoded` weights of one image, `plot_attention_over_image`, named by the image."""
+    """`plot_caption` and, with the weights of one image (`decoding.Decoded`), `plot_attention_over_image`."""
     stem = name.rpartition(".")[0] or name
     plot_caption(folder / f"caption_{stem}.pdf", image, name, " ".join(words), title)
     if weights is not None:
@@ -262,7 +263,7 @@ def plot_caption(path, image, name, caption, title=None):
 
 
 def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6):
-    """The image, then for each word the weights that are above those of equal attention, red over the grey image, on one scale.
+    """The image, then for each word the weights above those of equal attention, red over the grey image.
 
     Args:
         image: (height, width, 3), uint8.
@@ -288,7 +289,7 @@ def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6
 
 
 def overlay(image, alpha):
-    """The grey image with the weights of each word in red (n_words, height, width, 3), an equal weight, and that of full red.
+    """The grey image with each word's weights in red (n_words, height, width, 3); an equal weight; full red's.
 
     image: (height, width, 3), from 0 to 1; alpha: (n_words, n_regions), the regions of a square map row by row.
     """
@@ -313,14 +314,14 @@ def _thumbnail(image, side):
 
 
 def plot_scores(path, history, labels, ylabel, title=None):
-    """A figure of validation figures by epoch; labels: a dict from a figure's name in `history` to the label of its line."""
+    """A figure of validation scores by epoch; labels: from a score's name in `history` to its label."""
     plot_curves(path, {label: [line[name] for line in history] for name, label in labels.items()}, ylabel, title)
 
 
 def plot_losses(path, history, ylabel, title=None, extras=None):
-    """A figure of the training loss, which has the `extras` in it, and the validation loss, which has not, by epoch.
+    """A figure of the training loss (with its extra terms) and the validation loss (without) by epoch.
 
-    extras: a dict from a name, such as "label smoothing", to its weight; what has none is not shown.
+    extras: from a name, such as "label smoothing", to its weight; zero weights are not listed.
     """
     shown = ["Training", *(f"{name} {weight:g}" for name, weight in (extras or {}).items() if weight)]
     label = textwrap.fill(", ".join(shown), LABEL_CHARACTERS)

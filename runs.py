@@ -12,7 +12,6 @@ from pathlib import Path
 
 import filelock
 
-import editions
 import files
 from options import DEFAULT_SEED, Interrupted, UserError, rank, warn
 
@@ -21,7 +20,9 @@ LAST, BEST = "last.pt", "best.pt"
 LOCK, NEW = ".lock", ".new-"
 RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
 # These options do not change the result. (Data are compared by fingerprint.)
-WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads", "memory_budget")
+WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads")
+WHERE += ("memory_budget", "verbose")
+OLD_EDITIONS = {"kuzushiji_mnist": "2022-23", "octmnist": "2023-24", "fashion_mnist": "2021-22"}
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
 
 
@@ -92,16 +93,16 @@ def differences(config, other):
 def options_of(config):
     """The options of a config; earlier versions named an edition by its data set."""
     options = dict(config["options"])
-    if options.get("edition") is not None:
-        options["edition"] = editions.find(options["edition"]).year
+    if isinstance(options.get("edition"), str):
+        options["edition"] = OLD_EDITIONS.get(options["edition"], options["edition"])
     return options
 
 
 def folder_of(config, runs_dir, base, run_name=None):
     """The folder of the run with this config.
 
-    It is `run_name`, or named for people: `base`, then the options that differ from the defaults. A folder that holds another
-    run, of other data for instance, is left to it: the name then ends in a few digits of the config's hash.
+    It is `run_name`, or named for people: `base`, then the options that differ from the defaults. A folder that holds
+    another run, of other data for instance, is left to it: the name then ends in a few digits of the config's hash.
     """
     parent = Path(runs_dir) / config["question"]
     if run_name:
@@ -189,7 +190,7 @@ class Found:
 
     @property
     def bundled(self):
-        return self.config["data"]["bundled"]
+        return files.read_json(self.folder / CONFIG, "data", "bundled", of=bool)
 
     @cached_property
     def result(self):
@@ -248,9 +249,9 @@ def load_weights(model, path):
 class Run:
     """One run and its folder; `open_run` makes it.
 
-    The history (one dict an epoch) lives in `last.pt`; `metrics.jsonl` is written anew from it. Each epoch writes, in this
-    order and each file whole or not at all: `best.pt` if the epoch is the best so far, `last.pt`, `metrics.jsonl`. So a
-    resumed run repeats whatever a kill cut off, with the same numbers.
+    The history (one dict an epoch) lives in `last.pt`; `metrics.jsonl` is written anew from it. Each epoch writes, in
+    this order and each file whole or not at all: `best.pt` if the epoch is the best so far, `last.pt`, `metrics.jsonl`.
+    So a resumed run repeats whatever a kill cut off, with the same numbers.
 
     Attributes:
         is_new: there is no checkpoint of this run yet; the folder may hold another run's files.

@@ -1,4 +1,4 @@
-"""What the questions share: seeds, devices and threads, the batches, the one training loop, and (from `plots`) the figures."""
+"""What the questions share: seeds, devices, threads, batches, the one training loop, and (from `plots`) the figures."""
 
 import functools
 import inspect
@@ -30,24 +30,21 @@ from plots import (
     plot_scores,
 )
 
+RANK_SEEDS = 1_000_003  # between the seeds of two processes
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
-N_MULTIPLIED = 256  # rows and columns of a product of numbers from -1 to 1
-MAX_PRODUCT_ERROR = 1e-4  # of that product in float32; with factors in bfloat16 it is 0.06
 
 
-def configure_torch(seed, device, threads=None, max_threads=1, onednn=False):
+def configure_torch(seed, device, threads=None, max_threads=1):
     """Seed every generator, make the kernels deterministic, set the CPU threads; returns the `torch.device`.
 
     Args:
         device: "auto" takes a CUDA GPU if there is one.
-        threads: None is torch's own choice, but at most `max_threads`, where more do not pay.
-        onednn: see `use_onednn`.
+        threads: None is torch's own choice, but at most `max_threads`; more are not faster.
 
     Raises `UserError` for a device that is not there.
     """
     torch.set_num_threads(threads or min(torch.get_num_threads(), max_threads))
-    torch.manual_seed(seed)
-    use_onednn(onednn)
+    torch.manual_seed(seed + RANK_SEEDS * parallel.rank())  # the dropout of two processes differs
     available = [*accelerators(), "cpu"]
     if device == "auto":
         device = "cuda" if "cuda" in available else "cpu"
@@ -60,42 +57,11 @@ def configure_torch(seed, device, threads=None, max_threads=1, onednn=False):
     return torch.device(device, parallel.start(device))
 
 
-def use_onednn(is_wanted):
-    """Let oneDNN multiply the float32 matrices on the CPU, or MKL, torch's own choice; oneDNN only where it is as precise.
-
-    On processors of AMD MKL does not use AVX-512, and oneDNN takes half the time. It compiles a kernel for each new shape, which
-    takes milliseconds. torch hands products to oneDNN only with the permission to round their factors to bfloat16. oneDNN makes
-    use of the permission on processors with AMX, and there MKL stays.
-    """
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if is_wanted and onednn_is_precise() else "ieee"
-
-
-@functools.cache
-def onednn_is_precise():
-    """Whether a product by oneDNN has the precision of float32; a small one is made to find out."""
-    matmul = torch.backends.mkldnn.matmul
-    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
-    A = torch.arange(N_MULTIPLIED**2, dtype=torch.float32).sin().view(N_MULTIPLIED, N_MULTIPLIED)
-    error = float((A @ A - A.double() @ A.double()).abs().max())
-    matmul.fp32_precision = before
-    return error < MAX_PRODUCT_ERROR
-
-
-def peak_memory_mb():
-    """The largest resident size of this process so far in megabytes, or None where the system does not tell."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 class Batches:
     """The shuffled batches of a training set.
 
-    Without `lengths` an epoch is a permutation of the rows, cut into batches. With them the rows are sorted by length, and each
-    batch holds rows of about one length, so that little is padded; the batches then come in a random order.
+    Without `lengths` an epoch is a permutation of the rows, cut into batches. With them the rows are sorted by length,
+    and each batch holds rows of about one length, so that little is padded; the batches then come in a random order.
 
     Args:
         n_examples: how many rows there are.
@@ -117,7 +83,7 @@ class Batches:
         return math.ceil(self.n_examples / self.batch_size)
 
     def epoch(self, generator):
-        """The batches of one epoch, in an order drawn from `generator`; of several processes each has its share of a batch."""
+        """The batches of one epoch, in an order drawn from `generator`; each process has its share of a batch."""
         for rows in self.rows(generator):
             yield self.gather(parallel.share(rows))
 
@@ -195,14 +161,14 @@ class Optimization:
 
 
 def linear_schedule(step, n_steps, n_warmup):
-    """The factor of the learning rate at a step, 0 at first: it rises evenly for `n_warmup` steps, then falls evenly to 0."""
+    """The factor of the learning rate at a step from 0: a rise for `n_warmup` steps, then an even fall to 0."""
     if step < n_warmup:
         return (step + 1) / n_warmup
     return max(0.0, (n_steps - step) / max(1, n_steps - n_warmup))
 
 
 def without_compiler(optimizer_class):
-    """`optimizer_class` without its decorators for `torch.compile`, which import the compiler and take a second for it."""
+    """`optimizer_class` without its decorators for `torch.compile`, which take a second to import the compiler."""
     names = ("add_param_group", "state_dict", "load_state_dict", "zero_grad", "step")
     methods = {name: inspect.unwrap(getattr(optimizer_class, name)) for name in names}
     methods["step"] = torch.no_grad()(methods["step"])
@@ -212,8 +178,8 @@ def without_compiler(optimizer_class):
 def fit(model, batches, batch_loss, evaluate, run, args, *, score, maximize=True, settings=None, patience=None):
     """Train a model, keep its best and its last checkpoint in `run`, and leave it with the best weights.
 
-    A run that has a checkpoint goes on from it and ends with the same numbers, bit for bit, as if it had never stopped. Of several
-    processes all train, and rank 0 alone evaluates, writes and prints.
+    A run that has a checkpoint goes on from it and ends with the same numbers, bit for bit, as if it had never stopped.
+    Of several processes all train, and rank 0 alone evaluates, writes and prints.
 
     Args:
         batches: a `Batches`.
@@ -243,9 +209,8 @@ def fit(model, batches, batch_loss, evaluate, run, args, *, score, maximize=True
         state = checkpoint(optimization, order, history)
         is_best = best_epoch(history, score, maximize)["epoch"] == epoch
         if parallel.is_main():
-            run.save_epoch(
-                state, {"weights": optimization.evaluated.state_dict(), **(settings or {})} if is_best else None
-            )
+            best = {"weights": optimization.evaluated.state_dict(), **(settings or {})} if is_best else None
+            run.save_epoch(state, best)
             print(epoch_line(history[-1], args.epochs), flush=True)
     run.load_best(model)
     model.eval()
@@ -271,7 +236,7 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1):
 
 
 def train_step(optimization, batch_loss, batch):
-    """Change the weights by the mean loss over the terms of one batch; returns the sum of the losses, and their number."""
+    """Change the weights by the mean loss over the terms of a batch; returns the losses' sum and number."""
     optimization.zero_grad()
     with optimization.precision:
         loss, n_terms = batch_loss(optimization.model, batch)
@@ -279,6 +244,18 @@ def train_step(optimization, batch_loss, batch):
     parallel.average_gradients(optimization.params, n_terms)
     optimization.step()
     return loss.detach(), n_terms
+
+
+def sequence_loss(logits, tgt_out, padding_idx, label_smoothing=0.0):
+    """The cross-entropy of the symbols of a batch, without its padding: its sum, and the number of symbols.
+
+    Shapes:
+        logits: (batch_size, max_tgt_len, vocab_size)
+        tgt_out: (batch_size, max_tgt_len), the symbols that they predict
+    """
+    options = {"ignore_index": padding_idx, "label_smoothing": label_smoothing, "reduction": "sum"}
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tgt_out.flatten(), **options)
+    return loss, (tgt_out != padding_idx).sum()
 
 
 @torch.no_grad()
@@ -345,18 +322,18 @@ def restore(state, optimization, order):
             part.load_state_dict(state[name])
         order.set_state(state["order"])
         history, random = list(state["history"]), state["random"]
+        if parallel.rank() < len(random):  # a process more than the run had keeps the state that it has
+            torch.set_rng_state(random[parallel.rank()]["cpu"])
+            for name, module in accelerators().items():
+                if name in random[parallel.rank()]:  # the run may come from a machine without one
+                    module.set_rng_state(random[parallel.rank()][name])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError("last.pt is the checkpoint of another network; start anew without -resume") from error
-    if parallel.rank() < len(random):  # a process more than the run had keeps the state that it has
-        torch.set_rng_state(random[parallel.rank()]["cpu"])
-        for name, module in accelerators().items():
-            if name in random[parallel.rank()]:  # the run may come from a machine without one
-                module.set_rng_state(random[parallel.rank()][name])
     return history
 
 
 def stop_unless_finite(value, epoch, step=None):
-    """Raise `UserError` for nan and infinity: in the sum of the losses up to a step, or in a validation score without one.
+    """Raise `UserError` for nan and infinity in the sum of the losses up to a step, or in a validation score.
 
     The message names the steps since the last look, which was `CHECK_EVERY` steps ago or at the epoch's start.
     """

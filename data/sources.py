@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import inspect
 import os
 import tempfile
 from pathlib import Path
@@ -66,18 +65,11 @@ def fingerprint(arrays):
 def key_of(*parts):
     """A short hash for the name of a cache file; it changes when one of the parts changes.
 
-    Args:
-        parts: all that the cached data are made of. Of a `Path` the content counts, of a function or a class its source
-            code, of anything else its `repr`.
+    parts: all that the cached data are made of: files as a `Path`, whose content counts, code as well; other values.
     """
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, Path):
-            digest.update(part.read_bytes())
-        elif callable(part):
-            digest.update(inspect.getsource(part).encode())
-        else:
-            digest.update(repr(part).encode())
+        digest.update(part.read_bytes() if isinstance(part, Path) else repr(part).encode())
     return digest.hexdigest()[:12]
 
 

@@ -43,7 +43,6 @@ N_FFT, HOP = 400, 160  # samples
 N_MELS = 80
 MIN_POWER = 1e-10  # before the logarithm
 DYNAMIC_RANGE = 8.0  # powers of ten below the loudest value
-SETTINGS = (SAMPLE_RATE, N_FFT, HOP, N_MELS, MIN_POWER, DYNAMIC_RANGE)
 FRAMES_A_SECOND = SAMPLE_RATE / HOP
 FRAME_BYTES = N_MELS * np.dtype(np.float16).itemsize  # in the cache
 MIN_SECONDS, MAX_SECONDS = 0.05, 30.0  # of a clip; the longest of LJ Speech has 10.1 s
@@ -359,8 +358,7 @@ def spectrograms(paths, memory_budget):
     it has at most `memory_budget` bytes, otherwise a `numpy.memmap` of the file in the cache.
     """
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    key = sources.key_of(read_sound, _fault_of, mel_filters, log_mel, write_spectrograms, SETTINGS, stats)
-    path = sources.CACHE_DIR / f"log-mels-{key}.f16"
+    path = sources.CACHE_DIR / f"log-mels-{sources.key_of(Path(__file__), stats)}.f16"
 
     def compute():
         nonlocal path

@@ -3,11 +3,12 @@
 $ python report/build.py                     # all three
 $ python report/build.py --edition 2023-24
 
-Which runs enter. A comparison is worth something within one setting only, so the setting, full or quick scale on real or
-bundled data, is chosen once for each question: full before quick, real before bundled, the first in which the question's
-first run (that of the learning rates, or of translation without attention) is finished; if it is finished nowhere, the
-first in which any of them is. A run that is not there becomes a "not run" box with the command that makes it, and a warning
-line. A result that is there but broken stops the compilation (exit code 2): a report must not hide it.
+Which runs enter. A comparison is worth something within one setting only, so the setting, full or quick scale on real
+or bundled data, is chosen once for each question: full before quick, real before bundled, the first in which the
+question's first run (that of the learning rates, or of translation without attention) is finished; if it is finished
+nowhere, the first in which any of them is. A run that is not there becomes a "not run" box with the command that makes
+it, and a warning line. A result that is there but broken stops the compilation (exit code 2): a report must not hide
+it.
 """
 
 import argparse
@@ -106,7 +107,8 @@ QUESTIONS = {
         image_question("fashion_mnist"),
         Question(
             "captioning", "q3-captioning", "python hw2-q3-captioning.py", CAPTION_KEYS,
-            {"captioner": Wanted(), "captioner_attention": Wanted("--use_attention", {"use_attention": True})}, "sydney",
+            {"captioner": Wanted(), "captioner_attention": Wanted("--use_attention", {"use_attention": True})},
+            "sydney",
         ),
     ),
     "2022-23": (
@@ -151,8 +153,8 @@ def main(argv=None):
 def gather(year, runs_dir):
     """What the report of an edition reads: {"edition", "network", "batch_size", "runs": by name, "others": by topic}.
 
-    A run is what `describe` returns; the others are those that no question asks for. Raises `UserError` for a result that is
-    there but cannot be used.
+    A run is what `describe` returns; the others are those that no question asks for. Raises `UserError` for a result
+    that is there but cannot be used.
     """
     network = EDITIONS[year]
     theory = runs.Found(runs_dir / "q1" / year)
@@ -286,7 +288,7 @@ def read_result(run, keys):
 
 
 def compile_report(year, content, output):
-    """Compile one report in a folder of its own, which holds the sources, the content as JSON and copies of the figures."""
+    """Compile one report in a folder that holds the sources, the content as JSON and copies of the figures."""
     import typst
 
     with tempfile.TemporaryDirectory() as stage:

@@ -1,11 +1,11 @@
 """Run what the reports show, one step after the other, and compile them; `make report` and `make report-full` call it.
 
 $ python report/make_runs.py                                      # every question at quick scale
-$ python report/make_runs.py -scale full -data_dir DIR            # the handouts' own settings, real data where DIR has them
+$ python report/make_runs.py -scale full -data_dir DIR            # the handouts' settings, real data where DIR has them
 
-Every step is the command that the report names, with -resume auto: what is finished is shown and not run again, what was
-interrupted goes on. A step that fails does not keep the others from running, and the reports are compiled all the same: they
-show what there is, and what is missing. The exit code is 1 then.
+Every step is the command that the report names, with -resume auto: what is finished is shown and not run again, what
+was interrupted goes on. A step that fails does not keep the others from running, and the reports are compiled all the
+same: they show what there is, and what is missing. The exit code is 1 then.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def call(command):
 
 
 def steps(args):
-    """(command, paths), argument lists, of the steps: theory if it is not there, the runs of each question with a script."""
+    """(command, paths), argument lists, of the steps: theory if it is not there, then each question's runs."""
     results = ["-runs_dir", args.runs_dir]
     commands = []
     if not all((args.runs_dir / "q1" / year / runs.RESULT).exists() for year in YEARS):

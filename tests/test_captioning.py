@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from conftest import assert_user_error, load_script
 from PIL import Image
 from sacrebleu.metrics import BLEU
+from torch import nn
 
 import baselines
 import decoding
@@ -55,6 +56,17 @@ def test_attention_matches_the_formula_written_as_loops(activation):
             torch.testing.assert_close(alpha[n, j], e.softmax(dim=0))
             torch.testing.assert_close(z[n, j], e.softmax(dim=0) @ regions[n])
     torch.testing.assert_close(attention(regions, h, attention.encoder_att(regions)), (z, alpha))
+    with torch.no_grad():  # as in decoding
+        torch.testing.assert_close(attention(regions, h), (z.detach(), alpha.detach()))
+
+
+@pytest.mark.parametrize("has_gradients", [True, False])
+def test_tanh_in_place_is_torchs(has_gradients):
+    x = torch.cat([torch.linspace(-12, 12, 1001, dtype=torch.float64), torch.tensor([-1e4, 1e4])])
+    expected = torch.tanh(x)
+    with torch.set_grad_enabled(has_gradients):
+        assert models.tanh_(x) is x
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("use_attention", [False, True])
@@ -159,6 +171,20 @@ def test_a_beam_of_one_is_greedy_search_and_batches_do_not_matter(use_attention)
         one = {"max_steps": torch.full((1,), 9)} | SYMBOLS
         alone = decoding.greedy(model.step, *model.start(regions[n : n + 1]), **one).symbols[0]
         assert (greedy.symbols[n, : len(alone)] == alone).all()
+
+
+@pytest.mark.parametrize("use_attention", [False, True])
+def test_dropout_stands_before_the_output_layer_and_nowhere_else(use_attention):
+    model = make_decoder(use_attention, dropout=0.5).train()
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.5]
+    outputs = []
+    model.dropout.register_forward_hook(lambda module, inputs, output: outputs.append((inputs[0], output)))
+    regions, words = make_batch()
+    logits = model(regions, words)
+    ((states, dropped),) = outputs
+    assert states.shape == (6, 7, HIDDEN) and ((dropped == 0) | torch.isclose(dropped, 2 * states)).all()
+    torch.testing.assert_close(logits.flatten(0, 1), model.fc(dropped))
+    torch.testing.assert_close(model.fc(states), model.eval()(regions, words).flatten(0, 1))
 
 
 def test_dropout_acts_in_training_only_and_a_batch_can_be_memorised():

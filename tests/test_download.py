@@ -203,10 +203,13 @@ def test_wrong_settings_of_the_network_are_not_taken_for_a_full_disk(tmp_path, m
             fetch(folder)
 
 
-def test_only_trouble_in_the_data_folder_is_told_as_such(tmp_path):
-    with one_line_error("elsewhere cannot be read", "Permission denied"), download.workspace(tmp_path / "data"):
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_only_trouble_in_the_data_folder_is_told_as_such(is_relative, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data_dir = Path("data") if is_relative else tmp_path / "data"
+    with one_line_error("elsewhere cannot be read", "Permission denied"), download.workspace(data_dir):
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "elsewhere"))
-    with one_line_error(f"cannot write in {tmp_path / 'data'}"), download.workspace(tmp_path / "data") as folder:
+    with one_line_error(f"cannot write in {data_dir}", "-data_dir"), download.workspace(data_dir) as folder:
         raise PermissionError(errno.EACCES, "Permission denied", str(folder / "a"))
 
 

@@ -78,6 +78,13 @@ def test_arrays_are_read_back(compress, tmp_path):
         np.testing.assert_array_equal(found[name], arrays[name], strict=True)
 
 
+def test_a_zip_with_a_file_that_is_no_array_is_refused(tmp_path):
+    files.write_arrays(tmp_path / "a.npz", {"a": np.zeros(2)})
+    rewrite_zip(tmp_path / "a.npz", lambda members: members.update({"b.npy": b"text"}))
+    with pytest.raises(ValueError, match="no array"):
+        files.read_arrays(tmp_path / "a.npz")
+
+
 def test_arrays_that_would_fill_the_memory_are_refused_unread(tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
     files.write_arrays(path, {"a": np.zeros(100_000, np.uint8)}, compress=True)

@@ -302,35 +302,3 @@ def test_plain_values_with_tensors_are_compared():
     for other in (torch.tensor([1.0, 3.0]), torch.tensor([1, 2]), torch.tensor([1.0]), [1.0, 2.0], None):
         assert not experiment.is_same(ours, same | {"statistics": {"mean": other, "digest": "x"}})
     assert not experiment.is_same(ours, {"words": ["a", "b"]})
-
-
-@pytest.fixture
-def products():
-    """The setting of the products and what is known of oneDNN, restored after the test."""
-    yield torch.backends.mkldnn.matmul
-    utils.onednn_is_precise.cache_clear()
-    utils.use_onednn(False)
-
-
-@pytest.mark.parametrize("is_wanted", [True, False])
-def test_products_have_the_precision_of_float32_with_onednn_too(products, is_wanted):
-    utils.use_onednn(is_wanted)
-    A, B = torch.randn(300, 200), torch.randn(200, 100)
-    assert (A @ B - A.double() @ B.double()).abs().max() < 1e-4
-    if not is_wanted:
-        assert products.fp32_precision == "ieee"
-
-
-@pytest.mark.parametrize("rounds", [True, False])
-def test_onednn_is_not_used_where_it_rounds_the_factors(products, monkeypatch, rounds):
-    multiply = torch.Tensor.__matmul__
-
-    def matmul(A, B):
-        if rounds and A.dtype == torch.float32 and products.fp32_precision == "bf16":
-            A, B = A.bfloat16().float(), B.bfloat16().float()
-        return multiply(A.double(), B.double()).to(A.dtype)
-
-    monkeypatch.setattr(torch.Tensor, "__matmul__", matmul)
-    utils.onednn_is_precise.cache_clear()
-    utils.use_onednn(True)
-    assert products.fp32_precision == ("ieee" if rounds else "bf16")

@@ -1,100 +1,92 @@
-"""A short version of `make fuzz`: a few hundred damaged and hostile files, and findings that the fuzzer must make."""
+"""A short `make fuzz`, and findings that the fuzzer must make."""
 
 import os
-from pathlib import Path
+import sys
 
 import pytest
 
 from options import UserError
-from tests.fuzz import __main__ as fuzz
-from tests.fuzz import damage, readers
+from tests import fuzz
 
-N_INPUTS = 700
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder in memory where there is one."""
-    if not os.access(fuzz.TMPFS, os.W_OK):
-        yield tmp_path
-        return
-    import tempfile
-
-    with tempfile.TemporaryDirectory(dir=fuzz.TMPFS) as folder:
-        yield Path(folder)
+N_INPUTS = 600
 
 
-def test_each_reader_ends_in_a_value_or_in_one_line(folder, monkeypatch, capsys):
-    monkeypatch.setattr(fuzz, "N_DRAWN", 10)
-    assert fuzz.fuzz(readers.READERS, folder, N_INPUTS, seed=1) == []
+def test_each_reader_ends_in_a_value_or_in_one_line(capsys):
+    assert fuzz.fuzz(fuzz.READERS, N_INPUTS, seed=1) == []
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(readers.READERS) + 2
-    assert lines[-1].split()[0] == "all" and lines[-1].split()[4] == "0"
-    assert abs(int(lines[-1].split()[1]) - N_INPUTS) < len(readers.READERS)
+    rows = [line.rsplit(maxsplit=5) for line in lines[1:]]
+    assert [row[0] for row in rows] == [reader.name for reader in fuzz.READERS] + ["all"]
+    assert int(rows[-1][1]) == N_INPUTS
+    assert all(
+        int(values) and int(errors) for name, _, values, errors, *_ in rows if name != "cache"
+    )  # it is made anew
 
 
-def read_badly(kind):
-    """A reader that does what it must not."""
+def traceback(content):
+    raise ValueError
+
+
+def second_line(content):
+    print("warning: of\rtwo lines", file=sys.stderr)
+
+
+def memory(content):
+    assert len(bytearray(b"x") * (2 * fuzz.MEMORY))
+
+
+def time(content):
+    while True:
+        pass
+
+
+def crash(content):
+    os._exit(3)
+
+
+FAULTS = {traceback: "traceback", second_line: "traceback", memory: "memory", time: "time", crash: "crash"}
+
+
+def reader_of(fault):
+    """A reader that fails on everything but its valid file."""
 
     def read(folder):
-        if kind == "traceback":
-            raise ValueError
-        if kind == "code":
-            os.system("true")
-        if kind == "path":
-            (folder.parent / damage.OUTSIDE).read_bytes()
-        if kind == "memory":
-            assert len(bytearray(b"x") * (fuzz.MEMORY + 2**27))
-        if kind == "crash":
-            os._exit(3)
-        if kind == "time":
-            while True:
-                pass
-        raise UserError("damaged")
+        content = (folder / "a").read_bytes()
+        if content != b"valid":
+            fault(content)
+            raise UserError("damaged")
 
-    return read
+    return fuzz.Reader("some", lambda folder: (folder / "a").write_bytes(b"valid"), "a", read)
 
 
-def run_badly(kind, folder, n=2, read=None):
-    """The findings of a reader that reads its valid files and nothing else."""
-
-    def read_valid(inside):
-        return None if (inside / "a").read_bytes() == b"valid" else (read or read_badly(kind))(inside)
-
-    reader = readers.Reader(
-        kind,
-        1,
-        lambda f: (f / "a").write_bytes(b"valid"),
-        lambda rng, f: (f / "a").write_bytes(rng.randbytes(3)),
-        read_valid,
-    )
-    return fuzz.fuzz([reader], folder, n)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_must_not_happen_is_found(fault, monkeypatch, tmp_path):
+    monkeypatch.setattr(fuzz, "SECONDS", 1.0)
+    monkeypatch.setattr(fuzz, "MEMORY", 2**26)
+    monkeypatch.setattr(fuzz.tempfile, "tempdir", str(tmp_path))
+    findings = fuzz.fuzz([reader_of(fault)], 3)
+    assert {(name, outcome) for name, outcome, _ in findings} == {("some", FAULTS[fault])}
+    assert all((kept / "a").read_bytes() != b"valid" for _, _, kept in findings if (kept / "a").is_file())
 
 
-@pytest.mark.parametrize("kind", ["traceback", "code", "path", "memory", "crash", "time"])
-def test_what_must_not_happen_is_found(kind, folder, monkeypatch):
-    monkeypatch.setattr(fuzz, "SECONDS", 0.2)
-    monkeypatch.setattr(fuzz, "MEMORY", 2**28)
-    findings = run_badly(kind, folder)
-    assert [(name, number, found) for name, number, found, *_ in findings] == [(kind, 0, kind), (kind, 1, kind)]
-    assert (Path(findings[0][-1]) / "a").is_file()
+def test_a_reader_that_refuses_its_valid_file_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(fuzz.tempfile, "tempdir", str(tmp_path))
+
+    def refuse(folder):
+        raise UserError("no")
+
+    findings = fuzz.fuzz([reader_of(traceback)._replace(read=refuse)], 3)
+    assert {outcome for _, outcome, _ in findings} == {"crash"}
 
 
-def test_an_input_depends_on_the_seed_and_its_number_alone(folder):
-    seen = folder / "seen"
-    seen.mkdir()
+def test_an_input_depends_on_the_seed_and_its_number_alone(tmp_path):
+    reader = reader_of(traceback)._replace(pattern="a")
+    (tmp_path / "valid").mkdir()
+    reader.make(tmp_path / "valid")
 
-    def keep(inside):
-        raise ValueError((inside / "a").read_bytes().hex())
+    def content(seed, number):
+        path = fuzz.prepare(reader, tmp_path, seed, number, tmp_path / "input") / "a"
+        return path.read_bytes() if path.is_file() and not path.is_symlink() else None
 
-    def contents(where, start, n):
-        reader = readers.Reader(
-            "some", 1, lambda f: (f / "a").write_bytes(b"valid"), lambda rng, f: (f / "a").write_bytes(rng.randbytes(9)),
-            lambda inside: None if (inside / "a").read_bytes() == b"valid" else keep(inside),
-        )  # fmt: skip
-        _, findings, _ = fuzz.run(reader, folder / where, 5, start, n)
-        return [what.splitlines()[-1] for _, _, what, _ in findings]
-
-    first = contents("x", 0, 4)
-    assert len(set(first)) == 4
-    assert contents("y", 2, 2) == first[2:]
+    first = [content(1, number) for number in range(20)]
+    assert first == [content(1, number) for number in range(20)] and len(set(first)) > 10
+    assert first != [content(2, number) for number in range(20)]

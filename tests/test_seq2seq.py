@@ -73,6 +73,7 @@ def test_the_directions_are_joined_sentence_by_sentence():
     h, c = models.reshape_state((state, state + 12))
     assert h.tolist() == [[[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]]
     assert torch.equal(c, h + 12)
+    assert models.reshape_state((h, c))[0] is h  # already joined
 
 
 @pytest.mark.parametrize("use_attn", [False, True])

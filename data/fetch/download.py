@@ -64,8 +64,9 @@ def workspace(data_dir):
             yield Path(folder)
     except OSError as error:
         reason = files.reason_of(error)
-        if error.filename is not None and data_dir not in (path := Path(error.filename), *path.parents):
-            raise UserError(f"{path} cannot be read ({reason}); check the file and its permissions") from error
+        if error.filename is not None and not Path(error.filename).absolute().is_relative_to(data_dir.absolute()):
+            advice = "check the file and its permissions"
+            raise UserError(f"{error.filename} cannot be read ({reason}); {advice}") from error
         advice = "free some space there or name another folder with -data_dir DIR"
         raise UserError(f"cannot write in {data_dir} ({reason}); {advice}") from error
 
@@ -251,9 +252,9 @@ def unpacking(origin, what):
 
 
 def untar(archive, folder, max_bytes):
-    """Unpack a compressed tar archive into `folder`.
+    """Unpack a compressed tar archive, whose hash is known, into `folder`.
 
-    Raises `UserError` if the archive is damaged, has more than `max_bytes`, or a file that would lie out of the folder.
+    Raises `UserError` if the archive is damaged, has more than `max_bytes`, or anything but files inside the folder.
     """
     from tqdm import tqdm
 
@@ -274,11 +275,9 @@ def untar(archive, folder, max_bytes):
 
 
 def _extract(tar, member, folder):
-    """Unpack one member. The filter "data" refuses what leaves the folder; Python 3.11.0 to 3.11.3 lack it."""
-    if hasattr(tarfile, "data_filter"):
-        tar.extract(member, folder, filter="data")
-        return
-    path = Path(os.path.normpath(folder / member.name))
-    if not (member.isfile() or member.isdir()) or folder not in path.parents:
+    """Unpack a plain file or a folder inside `folder`; all else is refused. Python 3.11.0 to 3.11.3 have no filter."""
+    has_filter = hasattr(tarfile, "data_filter")
+    is_inside = has_filter or folder in Path(os.path.normpath(folder / member.name)).parents
+    if not is_inside or not (member.isfile() or member.isdir()):
         raise ValueError(f"it has {member.name!r}, which is no plain file inside the folder")
-    tar.extract(member, folder)
+    tar.extract(member, folder, **({"filter": "data"} if has_filter else {}))

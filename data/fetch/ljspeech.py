@@ -4,8 +4,6 @@
 """
 
 import os
-import shutil
-import sys
 
 import files
 from data import sources
@@ -22,13 +20,10 @@ ARCHIVE_SHA256 = "be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8a
 # 23:55:17 of sound at 22,050 Hz and 16 bits are 3.80 GB; the rest is for the whole blocks of the disk.
 UNPACKED_BYTES = 3_840_000_000
 N_CLIPS = 13_100
-METADATA, README, WAVS = "metadata.csv", "README", "wavs"
+METADATA, WAVS = "metadata.csv", "wavs"
 PARTIAL_NAME = f"{ARCHIVE_NAME}.part"  # the part of the archive that has been fetched, in the data folder
 
-SOURCE_HELP = (
-    f"the published {ARCHIVE_NAME}, or an unpacked {FOLDER_NAME} with all of its {N_CLIPS:,} clips; "
-    "another archive or a part of the clips is refused"
-)
+SOURCE_HELP = f"the published {ARCHIVE_NAME}; an unpacked {FOLDER_NAME}, whole or a part, needs no download script"
 ADVICE = f"get {ARCHIVE_NAME} by hand from {HOMEPAGE} and give it with -source PATH"
 
 
@@ -40,15 +35,18 @@ def install(args):
     path = args.data_dir / FOLDER_NAME
     if os.path.lexists(path) and not args.force:
         n_bytes = check(path, download.REPLACING)
-        print(f"{TITLE} is there; -force replaces it")
+        print(f"{TITLE} is there; -force would replace it")
     else:
         partial = args.data_dir / PARTIAL_NAME
         try:
             with download.workspace(args.data_dir) as folder, download.one_process(partial):
+                archive = args.source or partial
                 if args.source is None:
-                    fetch(partial, folder, args.url or BASE_URL, args.timeout)
+                    fetch(partial, args.url or BASE_URL, args.timeout)
                 else:
-                    take(args.source, folder)
+                    verify(args.source, args.data_dir)
+                print(f"unpacking {archive.name}, which takes some minutes", flush=True)
+                download.untar(archive, folder, UNPACKED_BYTES)
                 n_bytes = check(folder / FOLDER_NAME, ADVICE)
                 download.put_in_place([(folder / FOLDER_NAME, path)], folder)
                 if args.source is None:
@@ -60,11 +58,11 @@ def install(args):
     print(f"{path}: {N_CLIPS:,} clips, {download.gigabytes(n_bytes)}")
 
 
-def fetch(partial, folder, base_url, timeout):
-    """Download what is missing of the archive to the path `partial`, verify it and unpack it in `folder`."""
+def fetch(partial, base_url, timeout):
+    """Download what is missing of the archive to the path `partial`, and verify it."""
     there = download.file_size(partial)
     missing = max(ARCHIVE_BYTES - there, 0)
-    need_space(folder, missing)
+    require_space(partial.parent, missing)
     if missing:
         print(f"fetching from {base_url}" + (f", after {there:,} bytes that are there" if there else ""), flush=True)
     try:
@@ -72,56 +70,29 @@ def fetch(partial, folder, base_url, timeout):
     except download.FetchError as error:
         kept = "the same command goes on where it stopped, or " if partial.exists() else ""
         raise UserError(f"{TITLE} did not come: {error}; {kept}{ADVICE}") from error
-    unpack(partial, folder)
 
 
-def take(source, folder):
-    """Unpack the local archive `source` in `folder`, or copy the set from the local folder `source`."""
+def verify(source, data_dir):
+    """Raise `UserError` unless `source` is the published archive."""
     if os.path.isdir(source):
-        copy(source / FOLDER_NAME if os.path.isdir(source / FOLDER_NAME) else source, folder)
-    elif os.path.isfile(source) and os.access(source, os.R_OK):
-        sources.refuse_archive(source, "-source", is_read=(".bz2",))
-        need_space(folder)
-        digest = download.file_hash(source)
-        if digest != ARCHIVE_SHA256:
-            raise UserError(
-                f"{source} is not the published {ARCHIVE_NAME}: its SHA-256 is {digest}, not {ARCHIVE_SHA256}; "
-                f"fetch it again from {HOMEPAGE}"
-            )
-        unpack(source, folder)
-    else:
-        raise UserError(f"{source} is not a file or folder that can be read; -source takes {SOURCE_HELP}")
+        advice = f"move {FOLDER_NAME} into {data_dir}, or name the folder that holds it with hw2-q3-asr.py -data_dir"
+        raise UserError(f"{source} is a folder, which needs no download script; {advice}")
+    if not (os.path.isfile(source) and os.access(source, os.R_OK)):
+        raise UserError(f"{source} is not a file that can be read; -source takes {SOURCE_HELP}")
+    sources.refuse_archive(source, "-data_dir", is_read=(".bz2",))
+    require_space(data_dir)
+    digest = download.file_hash(source)
+    if digest != ARCHIVE_SHA256:
+        what = f"{source} is not the published {ARCHIVE_NAME}: its SHA-256 is {digest}, not {ARCHIVE_SHA256}"
+        raise UserError(f"{what}; fetch it again from {HOMEPAGE}")
 
 
-def need_space(folder, n_missing=0):
+def require_space(data_dir, n_missing=0):
     """Say how much space the set and `n_missing` bytes of its archive need; raises `UserError` if it is not free."""
     n_bytes = UNPACKED_BYTES + n_missing
     archive = f", of these {download.gigabytes(n_missing)} for the archive until it is unpacked" if n_missing else ""
-    print(f"{TITLE} needs {download.gigabytes(n_bytes)} in {folder.parent}{archive}", flush=True)
-    download.require_space(folder.parent, n_bytes)
-
-
-def unpack(archive, folder):
-    """Unpack the verified archive in `folder`."""
-    print(f"unpacking {archive.name}, which takes some minutes", flush=True)
-    download.untar(archive, folder, UNPACKED_BYTES)
-
-
-def copy(source, folder):
-    """Copy the set from the folder `source`, if it is whole."""
-    from tqdm import tqdm
-
-    check(
-        source,
-        f"-source takes all of {TITLE}; to train on a part, leave it where it is and name the folder that holds "
-        f"{FOLDER_NAME} with the script's -data_dir",
-    )
-    need_space(folder)
-    (folder / FOLDER_NAME / WAVS).mkdir(parents=True)
-    sounds = [f"{WAVS}/{name}" for name in sorted(os.listdir(source / WAVS)) if name.endswith(".wav")]
-    for name in tqdm([METADATA, README, *sounds], desc="copying", disable=not sys.stderr.isatty()):
-        if os.path.isfile(source / name):
-            shutil.copyfile(source / name, folder / FOLDER_NAME / name)
+    print(f"{TITLE} needs {download.gigabytes(n_bytes)} in {data_dir}{archive}", flush=True)
+    download.require_space(data_dir, n_bytes)
 
 
 def check(folder, advice):

@@ -1,0 +1,180 @@
+"""Executes what a student's files define: imports, classes, functions and constants, never a training.
+
+A module that is neither torch's nor the standard library's may be missing here. Its name then belongs to a `StandIn`,
+which fails only when it is used; so does the name of an assignment that fails.
+"""
+
+import __future__
+
+import ast
+import builtins
+import inspect
+import json
+import re
+import sys
+import types
+from pathlib import Path
+
+REAL_PACKAGES = {"torch", "numpy", "einops"}  # the last two are used if they are there
+# An assignment may call these, and nothing that the student wrote: `model = train(...)` is no constant.
+PURE_PACKAGES = {"torch", "numpy", "math", "collections", "types", "string", "builtins"}
+IMPURE_BUILTINS = {"open", "exec", "eval", "compile", "__import__", "input", "print", "exit", "quit", "breakpoint"}
+MAGIC = re.compile(r"(?m)^([ \t]*)(?:\w+ *= *)?(?:[!%?].*|\w+\?+[ \t]*)$")  # lines for the shell or the notebook
+FUTURE_ANNOTATIONS = __future__.annotations.compiler_flag  # type hints stay text, so that they cannot fail
+
+
+class LoadError(Exception):
+    """A file that cannot be read as Python; the message is one line."""
+
+
+class StandInUsed(Exception):
+    """Something was used that is not there while a solution is checked."""
+
+
+class StandIn:
+    """Stands in for what is missing. Its attributes are stand-ins as well; it fails when it is called."""
+
+    def __init__(self, name, reason):
+        self._name, self._reason = name, reason
+
+    def __getattr__(self, attribute):
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return StandIn(f"{self._name}.{attribute}", self._reason)
+
+    def __call__(self, *args, **kwargs):
+        if len(args) == 1 and not kwargs and (inspect.isfunction(args[0]) or inspect.isclass(args[0])):
+            return args[0]  # as a decorator it changes nothing
+        raise StandInUsed(f"{self._name} is used, but {self._reason}")
+
+    def __mro_entries__(self, bases):
+        return ()
+
+
+class Code:
+    """The definitions of a student's files.
+
+    Args:
+        files: {name shown to the user: source text}, of .py files and .ipynb notebooks.
+    """
+
+    def __init__(self, files):
+        self.cells = {name: list(split_cells(name, text)) for name, text in files.items()}
+        self.filenames = {cell for cells in self.cells.values() for cell, _ in cells}
+        self.modules, self.failed = {}, {}  # failed: {class: (problem, line)}
+        for name in files:
+            self.load(name)
+
+    def __getitem__(self, name):
+        """The class or function of this name, or None; of several the last that is defined."""
+        return next(reversed(self.all(name)), None)
+
+    def all(self, name):
+        found = [vars(module).get(name) for module in self.modules.values()]
+        return [obj for obj in found if obj is not None and getattr(obj, "__module__", None) in self.modules]
+
+    def calls(self, method, outside=""):
+        """Whether the files call a method of this name, in another function than `outside`."""
+        trees = [tree for cells in self.cells.values() for _, tree in cells]
+        nodes = [node for tree in trees for node in tree.body if getattr(node, "name", "") != outside]
+        inner = [node for top in nodes for node in ast.walk(top) if isinstance(node, ast.Call)]
+        return any(getattr(node.func, "attr", "") == method for node in inner)
+
+    def load(self, name):
+        if name not in self.modules:
+            module = self.modules[name] = types.ModuleType(name)
+            module.__builtins__ = vars(builtins) | {"__import__": self.import_module, "input": refuse_input}
+            for cell, tree in self.cells[name]:
+                for node in tree.body:
+                    self.execute(node, module, cell)
+        return self.modules[name]
+
+    def import_module(self, name, globals=None, locals=None, fromlist=(), level=0):
+        """`__import__` for the student's files: their own modules, real ones, and stand-ins for all others."""
+        own = {Path(file).stem: file for file in reversed(self.cells)}
+        last, top = name.rpartition(".")[2], name.partition(".")[0]
+        if not level and (top in REAL_PACKAGES or (top in sys.stdlib_module_names and top not in own)):
+            return __import__(name, globals, locals, fromlist)
+        if last in own and (fromlist or last == name):
+            return self.load(own[last])
+        package = StandIn(name if fromlist else top, f"the module {top or 'beside it'} is not here")
+        for item in own.keys() & (fromlist or ()):
+            setattr(package, item, self.load(own[item]))
+        return package
+
+    def execute(self, node, module, cell):
+        """Execute one statement if it is a definition; an assignment or import that fails leaves a stand-in."""
+        definitions, names = vars(module), []
+        if isinstance(node, ast.If) and is_constant(node.test, definitions):
+            is_false = run(ast.copy_location(ast.Assert(node.test), node), definitions, cell)
+            for inner in node.orelse if is_false else node.body:
+                self.execute(inner, module, cell)
+        elif isinstance(node, ast.Try):
+            for inner in node.body:
+                self.execute(inner, module, cell)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            problem = run(node, definitions, cell)
+            self.failed |= {node.name: (problem, f"{cell}, line {node.lineno}")} if problem else {}
+        elif isinstance(node, ast.Import | ast.ImportFrom) and run(node, definitions, cell):
+            names = [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            parts = [part for target in getattr(node, "targets", None) or [node.target] for part in ast.walk(target)]
+            if any(isinstance(part, ast.Attribute | ast.Subscript) for part in parts):
+                return  # it would change something that is defined elsewhere
+            if node.value is None or not is_constant(node.value, definitions) or run(node, definitions, cell):
+                names = [part.id for part in parts if isinstance(part, ast.Name)]
+        for name in names:
+            definitions[name] = StandIn(name, f"{cell}, line {node.lineno} fails or is not executed in the check")
+
+
+def run(node, namespace, cell):
+    """Execute a statement; returns what went wrong, or None."""
+    try:
+        exec(compile(ast.Module([node], []), cell, "exec", FUTURE_ANNOTATIONS, True), namespace)
+    except (Exception, SystemExit) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def is_constant(expression, namespace):
+    """Whether the expression calls nothing but harmless functions of Python and torch."""
+    for node in ast.walk(expression):
+        root = node.func if isinstance(node, ast.Call) else None
+        while isinstance(root, ast.Attribute | ast.Subscript | ast.Call):
+            root = root.func if isinstance(root, ast.Call) else root.value
+        if isinstance(root, ast.Name):
+            value = namespace.get(root.id, vars(builtins).get(root.id))
+            home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", type(value).__module__)
+            is_pure = root.id not in IMPURE_BUILTINS and (home or "builtins").partition(".")[0] in PURE_PACKAGES
+            if not is_pure and not isinstance(value, StandIn):
+                return False
+    return True
+
+
+def refuse_input(prompt=""):
+    raise EOFError("the code asks for input, and a check has nobody to answer")
+
+
+def split_cells(name, text):
+    """The (file name, syntax tree) of a file, or of each code cell of a notebook."""
+    if not name.endswith(".ipynb"):
+        yield name, parse(text, name)
+        return
+    try:
+        sources = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError):
+        raise LoadError(f"{name} is no notebook that can be read; save it again as .ipynb or .py") from None
+    for number, source in enumerate(sources, start=1):
+        cell = f"{name}, cell {number}"
+        try:
+            yield cell, parse(source, cell)
+        except LoadError:  # a line for the shell or the notebook becomes `pass`, so that its block keeps a statement
+            if not source.lstrip().startswith(("%%bash", "%%sh", "%%html", "%%javascript", "%%writefile", "%%latex")):
+                yield cell, parse(MAGIC.sub(r"\1pass", source), cell)
+
+
+def parse(text, name):
+    try:
+        return ast.parse(text, name)
+    except (SyntaxError, ValueError) as error:
+        message = f"{name}, line {getattr(error, 'lineno', None)}: {getattr(error, 'msg', error)}"
+        raise LoadError(f"{message}; mend this first") from None

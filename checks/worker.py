@@ -1,0 +1,116 @@
+"""The process in which a student's code runs: limits first, then the checks, a line of JSON for each result.
+
+It is started by `check.py` in a temporary folder that holds a copy of the student's files.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # for the imports below; the student's code sees torch only
+
+try:
+    import torch
+
+    from checks import captioning, images, speech, training, translation
+    from checks.loading import Code, LoadError
+    from checks.probe import TooLong, explain
+except ImportError as missing:
+    sys.exit(f"{missing}; install torch 2.2 or later first: pip install torch")
+
+EDITIONS = {
+    "2021-22": [images.CNN, *captioning.QUESTIONS, *training.QUESTIONS],
+    "2022-23": [images.CNN, *translation.QUESTIONS, *training.QUESTIONS],
+    "2023-24": [*images.QUESTIONS_2023_24, *speech.QUESTIONS, *training.QUESTIONS],
+}
+
+
+class CallError(Exception):
+    """The user has to call the check in another way; the message is one line."""
+
+
+def edition_of(code):
+    """The edition whose signatures the student's code has; with a CNN alone, the one with the nearest shapes."""
+    scores = {edition: sum(question.fits(code) for question in EDITIONS[edition]) for edition in EDITIONS}
+    best = [edition for edition, score in scores.items() if score == max(scores.values())]
+    if len(best) > 1 and code["CNN"]:
+        distances = images.distances(code, best)
+        best = [edition for edition in best if distances[edition] == min(distances.values())]
+    if len(best) > 1:
+        raise CallError(f"this may be the homework of {' or '.join(best)}; say which: --edition {best[-1]}")
+    return best[0]
+
+
+def check_files(files, edition=None, only=None, start=lambda: None):
+    """Check a student's files {name: text}: yields the plan, then a dictionary for each result.
+
+    `start` is called before the definitions are executed and before each question; it sets the clock back.
+    """
+    start()
+    code = Code(files)
+    known = [question for questions in EDITIONS.values() for question in questions]
+    if not any(question.applies(code) for question in known):
+        names = ", ".join(dict.fromkeys(question.target for question in known))
+        raise CallError(f"none of the homework's classes was found: {names}; name the file that defines one")
+    taken = edition or edition_of(code)
+    questions = [question for question in EDITIONS[taken] if question.applies(code)]
+    names = ", ".join(dict.fromkeys(question.target for question in questions))
+    questions = [question for question in questions if only in (None, question.target, question.name)]
+    if not questions:
+        raise CallError(f"--only {only}: there is no such check of {taken} for these files; choose one of {names}")
+    yield {"edition": taken, "guessed": edition is None, "plan": [question.name for question in questions]}
+    for question in questions:
+        start()
+        yield question(code, taken).check()
+
+
+def confine(request):
+    """Limit time and memory, and take the network away; returns what cannot be limited, and how to start the clock."""
+
+    def refuse(*args, **kwargs):
+        raise PermissionError("the code uses the network, and the check has none")
+
+    def stop(*args):
+        raise TooLong
+
+    lacking = []
+    socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+    try:
+        import resource
+
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + request["memory"],) * 2)
+    except (ImportError, OSError, ValueError):
+        lacking.append("memory")
+    if not hasattr(signal, "setitimer"):
+        return [*lacking, "time of a single class"], lambda: None
+    signal.signal(signal.SIGALRM, stop)
+    return lacking, lambda: signal.setitimer(signal.ITIMER_REAL, request["seconds"], 1)
+
+
+def main():
+    request = json.loads(sys.argv[1])
+    files = {name: Path(name).read_text(encoding="utf-8-sig", errors="replace") for name in request["files"]}
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # what the student's code prints is not shown
+        os.dup2(nowhere, stream)
+    torch.set_num_threads(1)
+    lacking, start = confine(request)
+    print(json.dumps({"lacking": lacking}), file=answers, flush=True)
+    try:
+        for result in check_files(files, request["edition"], request["only"], start):
+            print(json.dumps(result), file=answers, flush=True)
+    except (LoadError, CallError) as error:
+        print(json.dumps({"error": str(error)}), file=answers, flush=True)
+    except BaseException as error:
+        message = f"the definitions cannot be executed: {explain(error, files)}"
+        print(json.dumps({"error": message}), file=answers, flush=True)
+    os._exit(0)  # whatever the student's code has left running
+
+
+if __name__ == "__main__":
+    main()

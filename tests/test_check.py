@@ -1,0 +1,1201 @@
+"""`check.py`: it names every mistake that is planted in a right solution, and calls no right variant wrong."""
+
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import check as command
+import models
+from checks import captioning
+from checks.worker import EDITIONS, check_files
+
+ROOT = Path(__file__).resolve().parents[1]
+SOLUTIONS = Path(__file__).parent / "check_solutions"
+CNN, MODELS, CAPTIONING = "q2_2022_23.py", "models_2022_23.py", "captioning_2021_22.py"
+CNN_2021, CNN_2023, SPEECH = "q2_2021_22.py", "q2_2023_24.py", "speech_2023_24.py"
+DECODERS = ("Decoder", "Decoder with attention")
+POOLED = "x = self.pool(F.relu(self.conv1(x)))"
+
+
+def check_text(text, edition=None, only=None):
+    """{question: (status, keys of its mistakes, whole result)}"""
+    results = [result for result in check_files({"my.py": text}, edition, only) if "status" in result]
+    return {result["name"]: (result["status"], [m["key"] for m in result["mistakes"]], result) for result in results}
+
+
+def plant(solution, *replacements):
+    text = (SOLUTIONS / solution).read_text(encoding="utf-8")
+    for old, new in replacements:
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {solution}"
+        text = text.replace(old, new)
+    return text
+
+
+# (key, questions that have the mistake, solution, old text, new text, ...)
+PLANTED = [
+    # 2022-23, 2.4
+    ("conv-channels", ["CNN"], CNN, "(1, 8, 5", "(1, 6, 5", "(8, 16, 3", "(6, 16, 3"),
+    ("conv-kernel", ["CNN"], CNN, "(1, 8, 5, padding=2)", "(1, 8, 3, padding=2)", "(576, 600)", "(16 * 6 * 6, 600)"),
+    ("conv-padding", ["CNN"], CNN, "(1, 8, 5, padding=2)", "(1, 8, 5)", "(576, 600)", "(400, 600)"),
+    ("conv-stride", ["CNN"], CNN, "(8, 16, 3)", "(8, 16, 3, stride=2)", "(576, 600)", "(144, 600)"),
+    ("conv1-name", ["CNN"], CNN, "self.conv1 =", "self.first =", "self.conv1(", "self.first("),
+    ("pooling", ["CNN"], CNN, "nn.MaxPool2d(2, 2)", "nn.AvgPool2d(2, 2)"),
+    ("pooling", ["CNN"], CNN, "nn.MaxPool2d(2, 2)", "nn.MaxPool2d(3, 2, padding=1)", "(576, 600)", "(16 * 36, 600)"),
+    ("pooling", ["CNN"], CNN, "self.pool(F.relu(self.conv2(x)))", "F.relu(self.conv2(x))", "(576, 600)", "(2304, 600)"),
+    (
+        "layer-number",
+        ["CNN"],
+        CNN,
+        "F.relu(self.fc2(x))",
+        "F.relu(self.fc2(x))\n        x = F.relu(self.fc4(x))",
+        "self.pool =",
+        "self.fc4 = nn.Linear(120, 120)\n        self.pool =",
+    ),
+    ("affine-size", ["CNN"], CNN, "(576, 600)", "(576, 500)", "(600, 120)", "(500, 120)"),
+    ("relu-missing", ["CNN"], CNN, POOLED, "x = self.pool(self.conv1(x))"),
+    ("relu-missing", ["CNN"], CNN, "x = self.pool(F.relu(self.conv2(x)))", "x = self.pool(self.conv2(x))"),
+    ("relu-missing", ["CNN"], CNN, "self.drop(F.relu(self.fc1(x)))", "self.drop(self.fc1(x))"),
+    ("relu-missing", ["CNN"], CNN, "F.relu(self.fc2(x))", "self.fc2(x)"),
+    ("relu-on-output", ["CNN"], CNN, "F.log_softmax(self.fc3(x), dim=1)", "F.log_softmax(F.relu(self.fc3(x)), dim=1)"),
+    (
+        "activation",
+        ["CNN"],
+        CNN,
+        "F.relu(self.conv1(",
+        "F.tanh(self.conv1(",
+        "F.relu(self.conv2(",
+        "F.tanh(self.conv2(",
+        "F.relu(self.fc1(",
+        "F.tanh(self.fc1(",
+        "F.relu(self.fc2(",
+        "F.tanh(self.fc2(",
+    ),
+    ("dropout-missing", ["CNN"], CNN, "self.drop(F.relu(self.fc1(x)))", "F.relu(self.fc1(x))"),
+    (
+        "dropout-place",
+        ["CNN"],
+        CNN,
+        "self.drop(F.relu(self.fc1(x)))",
+        "F.relu(self.fc1(x))",
+        POOLED,
+        f"{POOLED}\n        x = self.drop(x)",
+    ),
+    (
+        "dropout-place",
+        ["CNN"],
+        CNN,
+        "self.drop(F.relu(self.fc1(x)))",
+        "F.relu(self.fc1(x))",
+        "x = F.relu(self.fc2(x))",
+        "x = self.drop(F.relu(self.fc2(x)))",
+    ),
+    ("dropout-twice", ["CNN"], CNN, "x = F.relu(self.fc2(x))", "x = self.drop(F.relu(self.fc2(x)))"),
+    ("dropout-probability", ["CNN"], CNN, "nn.Dropout(dropout_prob)", "nn.Dropout(0.8)"),
+    ("dropout-in-evaluation", ["CNN"], CNN, "self.drop(F.relu(self.fc1(x)))", "F.dropout(F.relu(self.fc1(x)), 0.3)"),
+    ("log-softmax-missing", ["CNN"], CNN, "F.log_softmax(self.fc3(x), dim=1)", "self.fc3(x)"),
+    ("softmax-without-log", ["CNN"], CNN, "F.log_softmax(self.fc3(x), dim=1)", "F.softmax(self.fc3(x), dim=1)"),
+    ("log-softmax-dimension", ["CNN"], CNN, "F.log_softmax(self.fc3(x), dim=1)", "F.log_softmax(self.fc3(x), dim=0)"),
+    (
+        "extra-layer",
+        ["CNN"],
+        CNN,
+        "F.relu(self.conv1(x))",
+        "F.relu(self.norm(self.conv1(x)))",
+        "self.pool =",
+        "self.norm = nn.BatchNorm2d(8)\n        self.pool =",
+    ),
+    # train_batch, predict, evaluate
+    ("gradients-not-zeroed", ["train_batch"], CNN, "    optimizer.zero_grad()\n", ""),
+    ("no-step", ["train_batch"], CNN, "    optimizer.step()\n", ""),
+    ("no-step", ["train_batch"], CNN, "    loss.backward()\n", "    loss.backward()\n    optimizer.zero_grad()\n"),
+    ("loss-not-mean", ["train_batch"], CNN, "return loss.item()", "return loss.item() * len(y)"),
+    ("predict-dimension", ["predict", "evaluate"], CNN, "scores.argmax(dim=-1)", "scores.argmax(dim=0)"),
+    ("predict-values", ["predict", "evaluate"], CNN, "scores.argmax(dim=-1)", "scores.max(dim=-1).values"),
+    ("evaluate-in-training-mode", ["evaluate"], CNN, "    model.eval()\n", ""),
+    ("left-in-evaluation-mode", ["evaluate"], CNN, "    model.train()\n", ""),
+    ("accuracy-count", ["evaluate"], CNN, "return n_correct / n_possible", "return n_correct"),
+    # 2023-24, Question 2
+    (
+        "no-maxpool-ignored",
+        ["CNN no_maxpool"],
+        CNN_2023,
+        "self.no_maxpool = no_maxpool",
+        "self.no_maxpool = no_maxpool = False",
+    ),
+    (
+        "pooling",
+        ["CNN no_maxpool"],
+        CNN_2023,
+        "self.no_maxpool = no_maxpool",
+        "self.no_maxpool = False",
+        "nn.Linear(576, 320)",
+        "nn.Linear(16 if no_maxpool else 576, 320)",
+    ),
+    (
+        "conv-padding",
+        ["CNN no_maxpool"],
+        CNN_2023,
+        "stride=2, padding=0",
+        "stride=2, padding=1",
+        "nn.Linear(576, 320)",
+        "nn.Linear(16 * 49 if no_maxpool else 576, 320)",
+    ),
+    ("count-frozen", ["get_number_trainable_params"], CNN_2023, " if p.requires_grad", ""),
+    ("count-tensors", ["get_number_trainable_params"], CNN_2023, "sum(p.numel()", "sum(1"),
+    (
+        "count-without-biases",
+        ["get_number_trainable_params"],
+        CNN_2023,
+        "if p.requires_grad",
+        "if p.requires_grad and p.dim() > 1",
+    ),
+    # 2021-22, Question 2
+    (
+        "conv-padding",
+        ["CNN"],
+        CNN_2021,
+        "nn.Conv2d(1, 16, 3, padding=1)",
+        "nn.Conv2d(1, 16, 3)",
+        "32 * 6 * 6",
+        "32 * 5 * 5",
+    ),
+    ("log-softmax-missing", ["CNN"], CNN_2021, "            nn.LogSoftmax(dim=1),\n", ""),
+    # 2022-23, 3.1a
+    (
+        "encoder-not-packed",
+        ["Encoder"],
+        MODELS,
+        "packed, final_hidden = self.lstm(packed)",
+        "packed, final_hidden = self.lstm(emb)",
+        "enc_output, _ = pad_packed_sequence(packed, batch_first=True)",
+        "enc_output = packed",
+    ),
+    ("encoder-one-direction", ["Encoder"], MODELS, "self.hidden_size, bidirectional=True", "hidden_size"),
+    ("embedding-dropout", ["Encoder"], MODELS, "emb = self.dropout(self.embedding(src))", "emb = self.embedding(src)"),
+    ("output-dropout", ["Encoder"], MODELS, "        enc_output = self.dropout(enc_output)\n", ""),
+    (
+        "dropout-twice",
+        ["Encoder"],
+        MODELS,
+        "enc_output = self.dropout(enc_output)",
+        "enc_output = self.dropout(self.dropout(enc_output))",
+    ),
+    (
+        "state-dropout",
+        ["Encoder"],
+        MODELS,
+        "enc_output = self.dropout(enc_output)",
+        "enc_output = self.dropout(enc_output)\n"
+        "        final_hidden = tuple(self.dropout(part) for part in final_hidden)",
+    ),
+    (
+        "state-view",
+        ["Encoder"],
+        MODELS,
+        "enc_output = self.dropout(enc_output)",
+        "enc_output = self.dropout(enc_output)\n"
+        "        final_hidden = tuple(part.view(1, len(src), -1) for part in final_hidden)",
+    ),
+    (
+        "dropout-probability",
+        DECODERS,
+        MODELS,
+        "self.dropout = nn.Dropout(dropout)\n        self.lstm = nn.LSTM(hidden_size, hidden_size, b",
+        "self.dropout = nn.Dropout(0.5)\n        self.lstm = nn.LSTM(hidden_size, hidden_size, b",
+    ),
+    (
+        "dropout-in-evaluation",
+        ["Encoder"],
+        MODELS,
+        "enc_output = self.dropout(enc_output)",
+        "enc_output = nn.functional.dropout(enc_output, 0.3)",
+    ),
+    ("embedding-dropout", DECODERS, MODELS, "emb = self.dropout(self.embedding(tgt))", "emb = self.embedding(tgt)"),
+    ("output-dropout", DECODERS, MODELS, "            output = self.dropout(output)\n", ""),
+    (
+        "dropout-twice",
+        DECODERS,
+        MODELS,
+        "outputs = torch.cat(outputs, dim=1)",
+        "outputs = self.dropout(torch.cat(outputs, dim=1))",
+    ),
+    (
+        "state-dropout",
+        DECODERS,
+        MODELS,
+        "            if self.attn is not None:\n",
+        "            dec_state = (self.dropout(dec_state[0]), dec_state[1])\n            if self.attn is not None:\n",
+    ),
+    (
+        "state-dropout",
+        DECODERS,
+        MODELS,
+        "            if self.attn is not None:\n",
+        "            dec_state = tuple(self.dropout(part) for part in dec_state)\n"
+        "            if self.attn is not None:\n",
+    ),
+    (
+        "state-view",
+        DECODERS,
+        MODELS,
+        "dec_state = reshape_state(dec_state)",
+        "dec_state = tuple(part.reshape(1, tgt.shape[0], -1) for part in dec_state)",
+    ),
+    (
+        "state-not-passed",
+        DECODERS,
+        MODELS,
+        "output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)",
+        "output, new_state = self.lstm(emb[:, t : t + 1], dec_state)",
+        "return outputs, dec_state",
+        "return outputs, new_state",
+    ),
+    (
+        "state-not-returned",
+        DECODERS,
+        MODELS,
+        "        outputs = []\n",
+        "        outputs, old_state = [], dec_state\n",
+        "return outputs, dec_state",
+        "return outputs, old_state",
+    ),
+    (
+        "state-ignored",
+        DECODERS,
+        MODELS,
+        "        outputs = []\n",
+        "        outputs, dec_state = [], tuple(torch.zeros_like(part) for part in dec_state)\n",
+    ),
+    ("target-shifted", DECODERS, MODELS, "tgt = tgt[:, :-1]", "tgt = tgt[:, 1:]"),
+    (
+        "own-argmax",
+        DECODERS,
+        MODELS,
+        "output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)",
+        "if t and self.training:\n"
+        "                best = (output @ self.embedding.weight.T).argmax(-1)\n"
+        "                emb[:, t] = self.dropout(self.embedding(best))[:, 0]\n"
+        "            output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)",
+    ),
+    (
+        "last-symbol-in-evaluation",
+        DECODERS,
+        MODELS,
+        "        if self.training:\n            tgt = tgt[:, :-1]",
+        "        tgt = tgt[:, :-1]",
+    ),
+    # 2022-23, 3.1b
+    ("mask", ["Attention"], MODELS, "scores = scores.masked_fill(", "scores.masked_fill("),
+    ("mask-inverted", ["Attention"], MODELS, "~self.sequence_mask(", "self.sequence_mask("),
+    ("mask-value", ["Attention"], MODELS, 'float("-inf")', "1e-9"),
+    (
+        "mask-after-softmax",
+        ["Attention"],
+        MODELS,
+        "scores = scores.masked_fill(",
+        "filled = scores.masked_fill(",
+        "p = torch.softmax(scores, dim=-1)",
+        "p = torch.softmax(scores, dim=-1).masked_fill(src_seq_mask.unsqueeze(1), 0)",
+    ),
+    ("softmax-dimension", ["Attention"], MODELS, "torch.softmax(scores, dim=-1)", "torch.softmax(scores, dim=1)"),
+    ("softmax-dimension", ["Attention"], MODELS, "torch.softmax(scores, dim=-1)", "torch.softmax(scores, dim=0)"),
+    ("no-softmax", ["Attention"], MODELS, "torch.softmax(scores, dim=-1)", "scores"),
+    ("no-projection", ["Attention"], MODELS, "z = self.linear_in(query)", "z = query"),
+    (
+        "scaled-scores",
+        ["Attention"],
+        MODELS,
+        "scores = torch.bmm(z, encoder_outputs.transpose(1, 2))",
+        "scores = torch.bmm(z, encoder_outputs.transpose(1, 2)) / z.shape[-1] ** 0.5",
+    ),
+    (
+        "values-projected",
+        ["Attention"],
+        MODELS,
+        "c = torch.bmm(p, encoder_outputs)",
+        "c = torch.bmm(p, self.linear_in(encoder_outputs))",
+    ),
+    (
+        "attention-dropout",
+        ["Attention"],
+        MODELS,
+        "p = torch.softmax(scores, dim=-1)",
+        "p = nn.functional.dropout(torch.softmax(scores, dim=-1), 0.3, self.training)",
+    ),
+    ("projected-query", ["Attention"], MODELS, "z = self.linear_in(query)", "z = query = self.linear_in(query)"),
+    (
+        "no-tanh",
+        ["Attention"],
+        MODELS,
+        "torch.tanh(self.linear_out(torch.cat([query, c], dim=-1)))",
+        "self.linear_out(torch.cat([query, c], dim=-1))",
+    ),
+    ("context-only", ["Attention"], MODELS, "return attn_out", "return c"),
+    (
+        "additive-attention",
+        ["Attention"],
+        MODELS,
+        "scores = torch.bmm(z, encoder_outputs.transpose(1, 2))",
+        "scores = self.v(torch.tanh(z + encoder_outputs)).transpose(1, 2)",
+        "self.linear_in = ",
+        "self.v = nn.Linear(hidden_size, 1)\n        self.linear_in = ",
+    ),
+    (
+        "dropout-before-attention",
+        DECODERS[1:],
+        MODELS,
+        "                output = self.attn(output, encoder_outputs, src_lengths)\n"
+        "            output = self.dropout(output)\n",
+        "                output = self.attn(self.dropout(output), encoder_outputs, src_lengths)\n"
+        "            else:\n                output = self.dropout(output)\n",
+    ),
+    ("dropout-before-attention", DECODERS[1:], MODELS, "self.attn(output, enc", "self.attn(self.dropout(output), enc"),
+    ("attention-unused", DECODERS[1:], MODELS, "output = self.attn(output", "attn_out = self.attn(output"),
+    (
+        "attention-fed-back",
+        DECODERS[1:],
+        MODELS,
+        "                output = self.attn(output, encoder_outputs, src_lengths)\n",
+        "                output = self.attn(output, encoder_outputs, src_lengths)\n"
+        "                dec_state = (output.transpose(0, 1).contiguous(), dec_state[1])\n",
+    ),
+    (
+        "logits-softmax",
+        ["Seq2Seq"],
+        MODELS,
+        "return self.generator(output), dec_hidden",
+        "return self.generator(output).softmax(dim=-1), dec_hidden",
+    ),
+    (
+        "encoder-state-unused",
+        ["Seq2Seq"],
+        MODELS,
+        "dec_hidden = final_hidden",
+        "dec_hidden = tuple(0 * part for part in final_hidden)",
+    ),
+    # 2023-24, Question 3
+    (
+        "cross-attention-missing",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "        x = self._att(x, self._mask)\n        x = self._cross_att(x, latent)\n",
+        "        x = self._att(x, self._mask)\n",
+    ),
+    (
+        "second-residual",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "x = self._att(x, self._mask)",
+        "x = x + self._att(x, self._mask)",
+    ),
+    (
+        "output-norm",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "        x = self._out_norm(x)\n        logits",
+        "        logits",
+    ),
+    (
+        "logits-not-transposed",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "return self._classifier(x).transpose(1, 2)",
+        "return self._classifier(x)",
+    ),
+    (
+        "logits-reshaped",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "logits = self._classifier(x).transpose(1, 2)",
+        "logits = self._classifier(x).reshape(x.shape[0], -1, x.shape[1])",
+    ),
+    (
+        "logits-softmax",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "return self._classifier(x).transpose(1, 2)",
+        "return self._classifier(x).transpose(1, 2).softmax(dim=1)",
+    ),
+    ("embedding-norm", ["TextDecoderRecurrent"], SPEECH, "x = self._rnn_norm(self._embed(x))", "x = self._embed(x)"),
+    (
+        "embedding-norm",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "x = self._rnn_norm(self._embed(x))",
+        "x = self._embed(x)",
+        "x, state = self._rnn(x, state)",
+        "x, state = self._rnn(x, state)\n        x = self._rnn_norm(x)",
+    ),
+    ("lstm-state-ignored", ["TextDecoderRecurrent"], SPEECH, "self._rnn(x, state)", "self._rnn(x)"),
+    (
+        "lstm-state-not-returned",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "x, state = self._rnn(x, state)",
+        "x, _ = self._rnn(x, state)",
+    ),
+    ("causal-mask", ["TextDecoderTransformer"], SPEECH, "self._att(x, self._mask)", "self._att(x)"),
+    ("causal-mask", ["TextDecoderTransformer"], SPEECH, "self._att(x, self._mask)", "self._att(x, self._mask.T)"),
+    ("positions", ["TextDecoderTransformer"], SPEECH, " + self._pos_embed[: x.shape[1]]", ""),
+    (
+        "positions",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "self._pos_embed[: x.shape[1]]",
+        "self._pos_embed[1 : x.shape[1] + 1]",
+    ),
+    (
+        "positions",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "self._pos_embed[: x.shape[1]]",
+        "self._pos_embed[x.shape[1] - 1]",
+    ),
+    ("self-attention-missing", ["TextDecoderTransformer"], SPEECH, "        x = self._att(x, self._mask)\n", ""),
+    (
+        "block-order",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "        x = self._att(x, self._mask)\n        x = self._cross_att(x, latent)\n",
+        "        x = self._cross_att(x, latent)\n        x = self._att(x, self._mask)\n",
+    ),
+    # 2021-22, Question 3
+    ("output-dropout", ["Decoder"], CAPTIONING, "self.fc(self.dropout(h))", "self.fc(h)"),
+    (
+        "dropout-on-embedding",
+        ["DecoderWithAttention"],
+        CAPTIONING,
+        "torch.cat([embeddings, context]",
+        "torch.cat([self.dropout(embeddings), context]",
+    ),
+    (
+        "state-dropout",
+        ["Decoder"],
+        CAPTIONING,
+        "scores = self.fc(self.dropout(h))",
+        "h = self.dropout(h)\n        scores = self.fc(h)",
+    ),
+    (
+        "dropout-in-evaluation",
+        ["Decoder"],
+        CAPTIONING,
+        "self.fc(self.dropout(h))",
+        "self.fc(nn.functional.dropout(h, 0.5))",
+    ),
+    (
+        "scores-from-cell",
+        ["DecoderWithAttention"],
+        CAPTIONING,
+        "self.fc(self.dropout(new_h))",
+        "self.fc(self.dropout(new_c))",
+    ),
+    ("scores-softmax", ["Decoder"], CAPTIONING, "return scores, h, c", "return scores.softmax(dim=1), h, c"),
+    (
+        "state-not-returned",
+        ["Decoder"],
+        CAPTIONING,
+        "return scores, h, c",
+        "return scores, decoder_hidden_state, decoder_cell_state",
+    ),
+    (
+        "state-ignored",
+        ["Decoder"],
+        CAPTIONING,
+        "self.decode_step(embeddings, (decoder_hidden_state, decoder_cell_state))",
+        "self.decode_step(embeddings)",
+    ),
+    (
+        "attends-with-cell",
+        ["DecoderWithAttention"],
+        CAPTIONING,
+        "self.attention(encoder_out, decoder_hidden_state)",
+        "self.attention(encoder_out, decoder_cell_state)",
+    ),
+    (
+        "context-unattended",
+        ["DecoderWithAttention"],
+        CAPTIONING,
+        "torch.cat([embeddings, context]",
+        "torch.cat([embeddings, encoder_out.mean(1)]",
+    ),
+    (
+        "region-softmax-dimension",
+        ["Attention"],
+        CAPTIONING,
+        "att = self.full_att(energy).squeeze(2)",
+        "att = self.full_att(energy)",
+        "nn.Softmax(dim=1)",
+        "nn.Softmax(dim=2)",
+        "alpha.unsqueeze(2)",
+        "alpha",
+    ),
+    ("region-softmax-dimension", ["Attention"], CAPTIONING, "nn.Softmax(dim=1)", "nn.Softmax(dim=0)"),
+    ("region-softmax-missing", ["Attention"], CAPTIONING, "alpha = self.softmax(att)", "alpha = att"),
+    ("energy-activation", ["Attention"], CAPTIONING, "self.relu(att1 + att2.unsqueeze(1))", "att1 + att2.unsqueeze(1)"),
+    ("energy-without-state", ["Attention"], CAPTIONING, "self.relu(att1 + att2.unsqueeze(1))", "self.relu(att1)"),
+    (
+        "context-unweighted",
+        ["Attention"],
+        CAPTIONING,
+        "self.relu(att1 + att2.unsqueeze(1))",
+        "self.relu(0 * att1 + att2.unsqueeze(1))",
+    ),
+    ("context-mean", ["Attention"], CAPTIONING, "alpha.unsqueeze(2)).sum(dim=1)", "alpha.unsqueeze(2)).mean(dim=1)"),
+    (
+        "context-unweighted",
+        ["Attention"],
+        CAPTIONING,
+        "(encoder_out * alpha.unsqueeze(2)).sum(dim=1)",
+        "encoder_out.mean(dim=1)",
+    ),
+]
+NAMES = [f"{number}-{case[0]}" for number, case in enumerate(PLANTED)]
+
+
+@pytest.mark.parametrize("case", PLANTED, ids=NAMES)
+def test_planted_mistake_is_named_exactly(case):
+    key, questions, solution, *texts = case
+    results = check_text(plant(solution, *zip(texts[::2], texts[1::2])))
+    for name, (status, keys, result) in results.items():
+        wrong = name in questions and not (key.startswith("predict") and name == "evaluate")
+        if wrong:
+            assert (status, keys) == ("WRONG", [key]), result
+        elif name not in questions:
+            assert status == "ok", result
+
+
+TANH = "attn_out = torch.tanh(self.linear_out(torch.cat([query, c], dim=-1)))"
+SCORES = "scores = torch.bmm(z, encoder_outputs.transpose(1, 2))"
+MASKED = 'scores = scores.masked_fill(src_seq_mask.unsqueeze(1), float("-inf"))'
+LOOP = """        outputs = []
+        for t in range(emb.shape[1]):
+            output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)
+            if self.attn is not None:
+                output = self.attn(output, encoder_outputs, src_lengths)
+            output = self.dropout(output)
+            outputs.append(output)
+        outputs = torch.cat(outputs, dim=1)
+"""
+ONE_CALL = """        outputs, dec_state = self.lstm(emb, dec_state)
+        if self.attn is not None:
+            outputs = self.attn(outputs, encoder_outputs, src_lengths)
+        outputs = self.dropout(outputs)
+"""
+CUT = "        if self.training:\n            tgt = tgt[:, :-1]\n"
+JOIN = "        if dec_state[0].shape[0] == 2:\n            dec_state = reshape_state(dec_state)\n"
+ENC_DROPOUT = "enc_output = self.dropout(enc_output)"
+FORWARD_2022 = """        x = self.pool(F.relu(self.conv1(x)))
+        x = self.pool(F.relu(self.conv2(x)))
+        x = x.view(x.shape[0], -1)
+"""
+ENERGY = "energy = self.relu(att1 + att2.unsqueeze(1))"
+STEP_2021 = "h, c = self.decode_step(embeddings, (decoder_hidden_state, decoder_cell_state))"
+
+# (what is different, solution, old text, new text, ...)
+RIGHT = [
+    ("as it is", CNN),
+    ("as it is", MODELS),
+    ("as it is", CNN_2023),
+    ("as it is", CNN_2021),
+    ("as it is", SPEECH),
+    ("as it is", CAPTIONING),
+    # 2022-23, 2.4
+    ("ReLU behind the pooling", CNN, "self.pool(F.relu(self.conv1(x)))", "F.relu(self.pool(self.conv1(x)))"),
+    ("dropout before ReLU", CNN, "self.drop(F.relu(self.fc1(x)))", "F.relu(self.drop(self.fc1(x)))"),
+    (
+        "functional layers",
+        CNN,
+        "self.drop(F.relu(self.fc1(x)))",
+        "F.dropout(self.fc1(x).relu(), 0.3, self.training)",
+        "self.pool(F.relu(self.conv2(x)))",
+        "F.max_pool2d(F.relu_(self.conv2(x)), 2)",
+    ),
+    ("modules", CNN, "F.log_softmax(self.fc3(x), dim=1)", "nn.LogSoftmax(dim=-1)(self.fc3(nn.ReLU(inplace=True)(x)))"),
+    (
+        "flattened images",
+        CNN,
+        FORWARD_2022,
+        "        x = x.view(-1, 784)\n        x = x.view(-1, 1, 28, 28)\n" + FORWARD_2022,
+    ),
+    (
+        "flattened images only",
+        CNN,
+        FORWARD_2022,
+        "        assert x.dim() == 2\n        x = x.view(-1, 1, 28, 28)\n" + FORWARD_2022,
+    ),
+    (
+        "pooling by a reshape",
+        CNN,
+        "self.pool(F.relu(self.conv1(x)))",
+        "F.relu(self.conv1(x)).unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))",
+    ),
+    (
+        "arguments by name",
+        CNN,
+        "self.drop(F.relu(self.fc1(x)))",
+        "F.dropout(input=F.relu(input=F.linear(input=x, weight=self.fc1.weight, bias=self.fc1.bias)), "
+        "p=0.3, training=self.training)",
+    ),
+    ("adaptive pooling", CNN, "self.pool(F.relu(self.conv2(x)))", "F.adaptive_max_pool2d(F.relu(self.conv2(x)), 6)"),
+    (
+        "padding by F.pad",
+        CNN,
+        "(1, 8, 5, padding=2)",
+        "(1, 8, 5)",
+        "self.conv1(x)",
+        "self.conv1(F.pad(x, (2, 2, 2, 2)))",
+    ),
+    ("padding='same'", CNN, "padding=2", "padding='same'"),
+    (
+        "dropout under if self.training",
+        CNN,
+        "x = self.drop(F.relu(self.fc1(x)))",
+        "x = F.relu(self.fc1(x))\n        if self.training:\n            x = self.drop(x)",
+    ),
+    ("dropout with a fixed probability", CNN, "nn.Dropout(dropout_prob)", "nn.Dropout(p=0.3, inplace=True)"),
+    (
+        "logarithm of the softmax",
+        CNN,
+        "F.log_softmax(self.fc3(x), dim=1)",
+        "torch.log(torch.softmax(self.fc3(x), dim=1))",
+    ),
+    ("log-softmax twice", CNN, "F.log_softmax(self.fc3(x), dim=1)", "F.log_softmax(F.log_softmax(self.fc3(x), 1), 1)"),
+    (
+        "other names",
+        CNN,
+        "self.conv2 =",
+        "self.second =",
+        "self.conv2(",
+        "self.second(",
+        "self.fc1 =",
+        "self.a =",
+        "self.fc1(",
+        "self.a(",
+    ),
+    (
+        "classifier in nn.Sequential",
+        CNN,
+        "self.fc1 = nn.Linear(576, 600)",
+        "self.fc1 = nn.Sequential(nn.Linear(576, 600), nn.ReLU(), nn.Dropout(dropout_prob))",
+        "self.drop(F.relu(self.fc1(x)))",
+        "self.fc1(x)",
+    ),
+    # train_batch, predict, evaluate
+    (
+        "gradients zeroed at the end",
+        CNN,
+        "    optimizer.zero_grad()\n",
+        "",
+        "    optimizer.step()\n",
+        "    optimizer.step()\n    optimizer.zero_grad()\n",
+    ),
+    ("gradients of the model zeroed", CNN, "optimizer.zero_grad()", "model.zero_grad()"),
+    (
+        "gradients zeroed by the caller",
+        CNN,
+        "    optimizer.zero_grad()\n",
+        "",
+        "    utils.configure_seed(seed=42)\n",
+        "    optimizer.zero_grad()\n",
+    ),
+    (
+        "eval() by the caller",
+        CNN,
+        "    model.eval()\n",
+        "",
+        "    utils.configure_seed(seed=42)\n",
+        "    model.eval()\n",
+    ),
+    ("the loss as a tensor", CNN, "return loss.item()", "return loss.detach()"),
+    ("the values of the maximum left out", CNN, "scores.argmax(dim=-1)", "torch.max(scores, 1)[1]"),
+    (
+        "labels and scores",
+        CNN,
+        "return scores.argmax(dim=-1)",
+        "return scores.argmax(dim=-1), scores",
+        "y_hat = predict(model, X)",
+        "y_hat, _ = predict(model, X)",
+    ),
+    (
+        "train() in train_batch",
+        CNN,
+        "    optimizer.zero_grad()\n",
+        "    model.train()\n    optimizer.zero_grad()\n",
+        "    model.train()\n    return n",
+        "    return n",
+    ),
+    ("a loss beside the accuracy", CNN, "return n_correct / n_possible", "return 0.25, n_correct / n_possible"),
+    (
+        "no_grad",
+        CNN,
+        "    model.eval()\n    y_hat = predict(model, X)",
+        "    model.eval()\n    with torch.no_grad():\n        y_hat = predict(model, X)",
+    ),
+    ("a criterion for the evaluation", CNN, "def evaluate(model, X, y):", "def evaluate(model, X, y, criterion):"),
+    # 2022-23, 3.1a
+    ("joined state", MODELS, ENC_DROPOUT, ENC_DROPOUT + "\n        final_hidden = reshape_state(final_hidden)"),
+    (
+        "joined state with the backward direction first",
+        MODELS,
+        ENC_DROPOUT,
+        ENC_DROPOUT + "\n        final_hidden = tuple(torch.cat([p[1], p[0]], -1).unsqueeze(0) for p in final_hidden)",
+    ),
+    ("dropout under if self.training", MODELS, ENC_DROPOUT, "if self.training:\n            " + ENC_DROPOUT),
+    (
+        "functional dropout",
+        MODELS,
+        ENC_DROPOUT,
+        "enc_output = nn.functional.dropout(enc_output, 0.3, training=self.training)",
+    ),
+    ("sorted batches", MODELS, ", enforce_sorted=False", ""),
+    (
+        "time first",
+        MODELS,
+        "bidirectional=True, batch_first=True",
+        "bidirectional=True",
+        "packed = pack_padded_sequence(emb, lengths.cpu(), batch_first=True, enforce_sorted=False)",
+        "packed = pack_padded_sequence(emb.transpose(0, 1), lengths.cpu(), enforce_sorted=False)",
+        "enc_output, _ = pad_packed_sequence(packed, batch_first=True)",
+        "enc_output = pad_packed_sequence(packed)[0].transpose(0, 1)",
+    ),
+    (
+        "other names",
+        MODELS,
+        "        self.embedding = nn.Embedding(src_vocab_size",
+        "        self.table = nn.Embedding(src_vocab_size",
+        "self.embedding(src)",
+        "self.table(src)",
+    ),
+    ("one call", MODELS, LOOP, ONE_CALL),
+    ("cut if longer than one", MODELS, LOOP, ONE_CALL, "if self.training:", "if tgt.size(1) > 1:"),
+    (
+        "cut after the LSTM",
+        MODELS,
+        CUT,
+        "",
+        LOOP,
+        ONE_CALL.replace(
+            "        if self", "        if self.training:\n            outputs = outputs[:, :-1]\n        if self"
+        ),
+    ),
+    ("cut in the loop", MODELS, CUT, "", "range(emb.shape[1])", "range(emb.shape[1] - self.training)"),
+    ("cut by the script", MODELS, CUT, ""),
+    (
+        "joined state only",
+        MODELS,
+        JOIN,
+        "",
+        ENC_DROPOUT,
+        ENC_DROPOUT + "\n        final_hidden = reshape_state(final_hidden)",
+    ),
+    (
+        "directions swapped",
+        MODELS,
+        "torch.cat([h_state[:-1], h_state[1:]], dim=2)",
+        "torch.cat([h_state[1:], h_state[:-1]], dim=2)",
+        "torch.cat([c_state[:-1], c_state[1:]], dim=2)",
+        "torch.cat([c_state[1:], c_state[:-1]], dim=2)",
+    ),
+    (
+        "outputs made before the loop",
+        MODELS,
+        "outputs = []",
+        "outputs = torch.ones(tgt.shape[0], tgt.shape[1], self.hidden_size)",
+        "outputs.append(output)",
+        "outputs[:, t, :] = output.squeeze(1)",
+        "        outputs = torch.cat(outputs, dim=1)\n",
+        "",
+    ),
+    (
+        "embedding and its dropout in the loop",
+        MODELS,
+        "emb = self.dropout(self.embedding(tgt))",
+        "emb = tgt",
+        "self.lstm(emb[:, t : t + 1], dec_state)",
+        "self.lstm(self.dropout(self.embedding(emb[:, t].unsqueeze(1))), dec_state)",
+    ),
+    (
+        "dropout at the end",
+        MODELS,
+        "            output = self.dropout(output)\n",
+        "",
+        "outputs = torch.cat(outputs, dim=1)",
+        "outputs = self.dropout(torch.cat(outputs, dim=1))",
+    ),
+    # 2022-23, 3.1b
+    ("[c; q]", MODELS, "torch.cat([query, c], dim=-1)", "torch.cat((c, query), 2)"),
+    ("W_q transposed", MODELS, "z = self.linear_in(query)", "z = query @ self.linear_in.weight"),
+    (
+        "W_q on the other side",
+        MODELS,
+        "z = self.linear_in(query)",
+        "z = query",
+        "torch.bmm(z, encoder_outputs.transpose(1, 2))",
+        "torch.bmm(z, self.linear_in(encoder_outputs).transpose(1, 2))",
+    ),
+    ("no bias", MODELS, TANH, "attn_out = torch.tanh(torch.cat([query, c], dim=-1) @ self.linear_out.weight.T)"),
+    (
+        "W_q transposed, [c; q] and no bias",
+        MODELS,
+        "z = self.linear_in(query)",
+        "z = query @ self.linear_in.weight",
+        TANH,
+        "attn_out = torch.tanh(torch.cat([c, query], dim=-1) @ self.linear_out.weight.T)",
+    ),
+    ("masked in place", MODELS, MASKED, 'scores.masked_fill_(src_seq_mask.unsqueeze(1), float("-inf"))'),
+    ("masked by an index", MODELS, MASKED, "scores[src_seq_mask.unsqueeze(1)] = -torch.inf"),
+    ("masked by where", MODELS, MASKED, "scores = torch.where(src_seq_mask.unsqueeze(1), -1e9, scores)"),
+    ("masked by an addition", MODELS, MASKED, "scores = scores + src_seq_mask.unsqueeze(1) * -1e10"),
+    (
+        "einsum",
+        MODELS,
+        SCORES,
+        "scores = torch.einsum('bqh,bsh->bqs', z, encoder_outputs)",
+        "c = torch.bmm(p, encoder_outputs)",
+        "c = torch.einsum('bqs,bsh->bqh', p, encoder_outputs)",
+    ),
+    (
+        "other names",
+        MODELS,
+        "self.linear_in = ",
+        "self.W_q = ",
+        "self.linear_in(",
+        "self.W_q(",
+        "self.linear_out = ",
+        "self.W_o = ",
+        "self.linear_out(",
+        "self.W_o(",
+    ),
+    (
+        "module activations",
+        MODELS,
+        "torch.softmax(scores, dim=-1)",
+        "nn.Softmax(dim=2)(scores)",
+        "torch.tanh(",
+        "nn.Tanh()(",
+    ),
+    (
+        "output without the axis of the step",
+        MODELS,
+        "return attn_out",
+        "return attn_out.squeeze(1)",
+        "output = self.attn(output, encoder_outputs, src_lengths)",
+        "output = self.attn(output, encoder_outputs, src_lengths).reshape(output.shape)",
+    ),
+    (
+        "attention that returns its weights",
+        MODELS,
+        "return attn_out",
+        "return attn_out, p",
+        "output = self.attn(output, encoder_outputs, src_lengths)",
+        "output, _ = self.attn(output, encoder_outputs, src_lengths)",
+    ),
+    ("generator of its own", MODELS, "        self.generator.weight = self.decoder.embedding.weight\n", ""),
+    (
+        "log-probabilities",
+        MODELS,
+        "return self.generator(output), dec_hidden",
+        "return self.generator(output).log_softmax(-1), dec_hidden",
+    ),
+    # 2023-24
+    ("sliced mask", SPEECH, "self._att(x, self._mask)", "self._att(x, self._mask[: x.shape[1], : x.shape[1]])"),
+    (
+        "mask made here",
+        SPEECH,
+        "self._att(x, self._mask)",
+        "self._att(x, torch.full((x.shape[1],) * 2, -torch.inf).triu(1))",
+    ),
+    ("permute", SPEECH, "return self._classifier(x).transpose(1, 2)", "return self._classifier(x).permute(0, 2, 1)"),
+    (
+        "log-probabilities",
+        SPEECH,
+        "logits = self._classifier(x).transpose(1, 2)",
+        "logits = self._classifier(x).transpose(1, 2).log_softmax(dim=1)",
+    ),
+    (
+        "state without default",
+        SPEECH,
+        "state=None",
+        "state",
+        "self._forward(x, latent)",
+        "self._forward(x, latent, None)",
+    ),
+    ("two layers", SPEECH, "n_layers=1", "n_layers=2"),
+    (
+        "parameters counted by filter",
+        CNN_2023,
+        "sum(p.numel() for p in model.parameters() if p.requires_grad)",
+        "sum(map(torch.numel, filter(lambda p: p.requires_grad, model.parameters())))",
+    ),
+    # 2021-22
+    ("no argument", CNN_2021, "self, dropout_prob", "self", "nn.Dropout(dropout_prob)", "nn.Dropout(0.1)"),
+    ("tanh", CAPTIONING, ENERGY, "energy = torch.tanh(att1 + att2.unsqueeze(1))"),
+    (
+        "[context; embedding]",
+        CAPTIONING,
+        "torch.cat([embeddings, context], dim=1)",
+        "torch.cat([context, embeddings], dim=1)",
+    ),
+    (
+        "context alone",
+        CAPTIONING,
+        "return context, alpha",
+        "return context",
+        "context, alpha = self.att",
+        "context = self.att",
+    ),
+    (
+        "bmm",
+        CAPTIONING,
+        "context = (encoder_out * alpha.unsqueeze(2)).sum(dim=1)",
+        "context = torch.bmm(alpha.unsqueeze(1), encoder_out).squeeze(1)",
+    ),
+    ("weights returned as well", CAPTIONING, "return scores, new_h, new_c", "return scores, new_h, new_c, alpha"),
+    (
+        "words as a column",
+        CAPTIONING,
+        STEP_2021,
+        "h, c = self.decode_step(embeddings.squeeze(1), (decoder_hidden_state, decoder_cell_state))",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", RIGHT, ids=[f"{number}-{case[0]}" for number, case in enumerate(RIGHT)])
+def test_right_in_another_way_is_right(case):
+    _, solution, *texts = case
+    results = check_text(plant(solution, *zip(texts[::2], texts[1::2])))
+    assert results
+    for status, _, result in results.values():
+        assert status == "ok", result
+
+
+KNOWN = {
+    mistake.key for questions in EDITIONS.values() for question in questions for mistake in question.known.values()
+}
+
+
+def test_every_known_mistake_is_planted():
+    assert {case[0] for case in PLANTED} == KNOWN
+
+
+def test_every_known_mistake_has_its_paragraph_in_the_page():
+    page = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
+    paragraphs = dict(re.findall(r"^### (\S+)\n\n(.+?)\n(?:\n|$)", page, flags=re.M | re.S))
+    assert set(paragraphs) == KNOWN
+    for key, paragraph in paragraphs.items():
+        assert re.search(r"20\d\d-\d\d,\s", paragraph), f"{key} names no edition and question"
+        assert "Mend:" in paragraph, key
+
+
+def test_two_mistakes_at_once_are_both_named():
+    text = plant(MODELS, ("scores = scores.masked_fill(", "scores.masked_fill("), ("cat([query, c]", "cat([z, c]"))
+    assert check_text(text)["Attention"][:2] == ("WRONG", ["mask", "projected-query"])
+
+
+def test_numbers_of_no_known_mistake_are_not_recognised():
+    status, keys, result = check_text(
+        plant(MODELS, ("c = torch.bmm(p, encoder_outputs)", "c = torch.bmm(p**2, encoder_outputs)"))
+    )["Attention"]
+    assert (status, keys) == ("not recognised", [])
+    assert "Found in your code as it should be: s, p; not found: c, a_o" in result["lines"][0]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        (
+            "self.fc3 = nn.Linear(120, 10)",
+            "self.fc3 = nn.Parameter(torch.randn(120, 10))",
+            "self.fc3(x)",
+            "x @ self.fc3",
+        ),
+        ("padding=2)", "padding=2, padding_mode='circular')"),
+        ("self.drop(F.relu(self.fc1(x)))", "F.relu(self.fc1(x)) * (torch.rand(600) > 0.3)"),
+    ],
+)
+def test_what_cannot_be_judged_is_not_called_wrong(texts):
+    assert check_text(plant(CNN, texts[:2], *[texts[2:]] * bool(texts[2:])))["CNN"][0] == "not recognised"
+
+
+def test_notes_say_what_is_right_in_another_way():
+    assert "the script must cut" in check_text(plant(MODELS, (CUT, "")))["Decoder"][2]["notes"][0]
+    assert "[c; q]" in check_text(plant(MODELS, ("[query, c]", "[c, query]")))["Attention"][2]["notes"][0]
+
+
+@pytest.mark.parametrize("solution", [CNN, MODELS, CNN_2021, CNN_2023, SPEECH, CAPTIONING])
+def test_edition_is_found(solution):
+    plan = next(check_files({solution: plant(solution)}))
+    assert plan["guessed"] and plan["edition"].replace("-", "_") in solution
+
+
+class Project(dict):
+    """This project's networks, in the place of a student's `Code`."""
+
+    failed, filenames, __missing__ = {}, set(), lambda self, name: None
+
+    def all(self, name):
+        return []
+
+
+class Skeleton:
+    """The adapter to the skeleton's interface, for the networks whose own is wider: 20 lines with what follows."""
+
+    NAMES = {"_embed": "embedding", "_rnn_norm": "emb_norm", "_rnn": "lstm", "_pos_embed": "positions"}
+
+    def __getattr__(self, name):
+        return super().__getattr__((self.NAMES | {"_out_norm": "norm", "_classifier": "classifier"}).get(name, name))
+
+    def _att(self, x, mask):
+        return self.self_attention(x, mask=mask == 0)[0]
+
+    def _cross_att(self, x, z):
+        return self.feed_forward(self.cross_attention(x, z)[0])
+
+    def forward(self, x, latent, state=None):  # the state is h, and the text that was read before
+        text = x if state is None else torch.cat([state[1], x], dim=1)
+        logits = super().forward(text, latent, torch.full((len(x),), latent.shape[1])).transpose(1, 2)
+        h = self._rnn(self._rnn_norm(self._embed(text)))[1][0] if hasattr(self, "lstm") else None
+        return logits if h is None else (logits[:, :, -x.shape[1] :], (h, text))
+
+
+class Additive(models.AdditiveAttention):
+    def forward(self, regions, h, keys=None):
+        z, alpha = super().forward(regions, h.unflatten(0, (len(regions), -1)) if h.dim() == 2 else h, keys)
+        return (z.squeeze(1), alpha) if h.dim() == 2 else (z, alpha)
+
+
+def captions(base, *sizes):
+    """The caption decoder `base` of this project, for one word and a given state."""
+
+    class OneStep(base):
+        def forward(self, word, h, c, regions):
+            self.init_hidden_state = lambda regions: (h, c)
+            _, memory = self.start(regions)
+            return super().forward(regions, word.view(-1, 1, 1)).flatten(0, 2), *self.step(word, (h, c), memory)[1]
+
+    decoder = OneStep(captioning.VOCAB, captioning.ENCODER, captioning.DECODER, 0, captioning.DROPOUT)
+    if hasattr(decoder, "attention"):
+        decoder.attention = Additive(captioning.ENCODER, captioning.DECODER, captioning.DECODER)
+    return decoder
+
+
+def test_the_networks_of_this_project_are_right():
+    decoders = (models.TextDecoderRecurrent, models.TextDecoderTransformer)
+    recurrent, transformer = (type(base.__name__, (Skeleton, base), {}) for base in decoders)
+    translation_code = Project({name: getattr(models, name) for name in ("Encoder", "Attention", "Decoder", "Seq2Seq")})
+    speech_code = Project(
+        get_number_trainable_params=models.get_number_trainable_params,
+        TextDecoderRecurrent=lambda: recurrent(7, 8, 2),
+        TextDecoderTransformer=lambda: transformer(7, 8, 2, 9),
+    )
+    captioning_code = Project(
+        Attention=Additive,
+        Decoder=lambda *sizes: captions(models.CaptionDecoder),
+        DecoderWithAttention=lambda *sizes: captions(models.CaptionDecoderWithAttention),
+    )
+    networks = {"2021-22": captioning_code, "2022-23": translation_code, "2023-24": speech_code}
+    for edition, code in networks.items():
+        code["CNN"] = lambda dropout_prob, no_maxpool=False, edition=edition: models.CNN(
+            dropout_prob, no_maxpool, edition
+        )
+        for question in EDITIONS[edition]:
+            if question.applies(code):
+                result = question(code, edition).check()
+                assert result["status"] == "ok", result
+
+
+def test_the_check_imports_nothing_but_torch_and_the_standard_library():
+    for path in [ROOT / "check.py", *sorted((ROOT / "checks").glob("*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.partition(".")[0] in {"torch", "checks", *sys.stdlib_module_names}, (path.name, name)
+
+
+def write(folder, **texts):
+    for name, text in texts.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "models.py").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_command_line_shows_line_mistake_and_mend(run_script, tmp_path):
+    text = plant(MODELS, ("scores = scores.masked_fill(", "scores.masked_fill("))
+    path = write(tmp_path, mine=text) / "mine" / "models.py"
+    line = text[: text.index("scores.masked_fill(")].count("\n") + 1
+    outputs = [run_script("check.py", "--only", "Attention", "--hint", hint, path) for hint in (0, 1, 2)]
+    assert [output.returncode for output in outputs] == [1, 1, 1], outputs[0].stderr
+    for output in outputs:
+        assert re.search(r"3\.1b +Attention +WRONG +\(1\) p = softmax\(s\)\n +models\.py, line (\d+)", output.stdout)[
+            1
+        ] == str(line)
+    assert ["masked_fill returns" in output.stdout for output in outputs] == [False, True, True]
+    assert ["Right: scores = scores.masked_fill" in output.stdout for output in outputs] == [False, False, True]
+    assert "The last 2 of 5 characters are padding" in outputs[1].stdout
+    assert "Statement 2022-23, 3.1b" in outputs[1].stdout and "docs/check.md#mask" in outputs[1].stdout
+    assert [file.name for file in tmp_path.rglob("*")] == ["mine", "models.py"]  # nothing is written beside it
+
+
+def test_several_files_and_a_notebook_are_one_solution(run_script, tmp_path):
+    cells = ["!pip install torchaudio\n%matplotlib inline\n", plant(SPEECH), "for step in range(10**12):\n    pass"]
+    notebook = {"cells": [{"cell_type": "code", "source": source.splitlines(True)} for source in cells]}
+    (tmp_path / "hw2-q3.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    (tmp_path / "hw2-q2.py").write_text(plant(CNN_2023), encoding="utf-8")
+    output = run_script("check.py", tmp_path)
+    assert output.returncode == 0, output.stdout + output.stderr
+    assert "taken for 2023-24" in output.stdout and "8 of 8 right" in output.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["nowhere.py"], "does not exist"),
+        (["--hint", "5", "nowhere.py"], "invalid choice: 5"),
+        ([], "the following arguments are required: PATH"),
+        (["README.md"], "neither a .py file nor an .ipynb notebook"),
+        (["options.py"], "none of the homework's classes was found"),
+        (["--only", "Encoder", f"tests/check_solutions/{CNN}"], "--only Encoder: there is no such check"),
+    ],
+)
+def test_wrong_call_ends_in_one_line(run_script, arguments, words):
+    output = run_script("check.py", *arguments)
+    assert output.returncode == 2
+    assert len(output.stderr.splitlines()) == 1 and words in output.stderr
+
+
+QUERY = "        z = self.linear_in(query)\n"
+HOSTILE = {
+    "asks": ("input('?')", "asks for input"),
+    "downloads": ("import urllib.request; urllib.request.urlopen('http://example.org')", "uses the network"),
+    "ends": ("import os; os._exit(3)", "ended the process (exit code 3)"),
+    "exits": ("exit()", "calls exit()"),
+    "fills": ("big = torch.zeros(10**11)", "memory limit"),
+    "loops": ("while True: pass", "time limit"),
+    "needs_gpu": ("query.cuda()", "needs a GPU"),
+    "prints": ("print('x' * 10**6)", None),
+    "unwritten": ("raise NotImplementedError", "not written"),
+}
+
+
+def test_hostile_submissions_get_a_line_each_and_the_others_go_on(monkeypatch, capsys, tmp_path):
+    texts = {name: plant(MODELS, (QUERY, f"        {line}\n{QUERY}")) for name, (line, _) in HOSTILE.items()}
+    folder = write(tmp_path / "class", **texts, broken="class Attention(:\n", right=plant(MODELS))
+    monkeypatch.setattr(command, "CLASS_SECONDS", 1)
+    table, results = tmp_path / "checks.csv", tmp_path / "results.json"
+    assert command.main(["--only", "Attention", "--csv", str(table), "--json", str(results), str(folder)]) == 1
+    shown = dict(re.findall(r"^== (\w+)\n(.*?)(?=\n== |\Z)", capsys.readouterr().out, flags=re.M | re.S))
+    assert shown.keys() == {*HOSTILE, "broken", "right"}
+    for name, (_, words) in HOSTILE.items():
+        assert (words or "1 of 1 right") in shown[name], shown[name]
+        assert "Traceback" not in shown[name]
+    assert "models.py, line 1: invalid syntax" in shown["broken"]
+    assert "1 of 1 right" in shown["right"]
+    assert table.read_text(encoding="utf-8").splitlines()[0] == "submission,edition,right,checks,Attention,error"
+    scores = {name: result["score"] for name, result in json.loads(results.read_text(encoding="utf-8")).items()}
+    assert [name for name, score in scores.items() if score] == ["prints", "right"]
