@@ -261,6 +261,8 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
     if any(left_out.values()):
         shown = ", ".join(f"{n:,} {why}" for why, n in left_out.items() if n)
         warn(f"{folder}: of {len(lines):,} clips left out: {shown}")
+    if not ids["val"]:
+        warn(f"{folder}: no validation clips: the last epoch is kept")
     digest = hashlib.sha256(str(arrays["digest"]).encode())
     digest.update(repr([(name, ids[name], texts[name]) for name in SPLITS]).encode())
     fingerprint = digest.hexdigest()

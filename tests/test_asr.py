@@ -48,7 +48,7 @@ def trained(run_script, spoken, cache, tmp_path_factory):
     runs_dir = tmp_path_factory.mktemp("runs")
     outputs = {}
     for decoder, more in zip(DECODERS, ((), SEARCH)):
-        command = ("--decoder", decoder, *more, *TINY, "-data_dir", spoken, "-runs_dir", runs_dir)
+        command = ("--decoder", decoder, *more, *TINY, "-verbose", "-data_dir", spoken, "-runs_dir", runs_dir)
         outputs[decoder] = run_script("-c", WITH_CACHE, cache, SCRIPT, *command)
         assert outputs[decoder].returncode == 0, outputs[decoder].stderr
     return runs_dir, outputs
@@ -83,14 +83,12 @@ def test_the_commands_leave_result_and_figures(trained, decoder):
     greedy = result["test"]["greedy"]
     assert {"cer", "wer", "exact", "jaccard", "cosine", "damerau_levenshtein", "loss"} == greedy.keys()
     assert f"Final Test CER, greedy: {greedy['cer']['value']:.4f}" in stdout
-    assert f"Final Test loss: {greedy['loss']:.4f}" in stdout and "(bundled" in stdout
-    assert (
-        result["train_clips"].keys() == {"cer", "shuffled_cer", "spearman", "spearman_heads"}
-        and "rank correlation" in stdout
-    )
+    assert f"  test greedy loss: {greedy['loss']}\n" in stdout and "(bundled" in stdout
+    assert result["train_clips"].keys() == {"cer", "shuffled_cer", "spearman", "spearman_heads"}
+    assert "  train_clips shuffled_cer: " in stdout
     (baseline,) = result["baselines"].values()
     assert baseline["value"] > 0.5 and f"nearest mean spectrum: {baseline['value']:.4f}" in stdout
-    assert len(result["differing"]) == stdout.count("The similarities differ: ")
+    assert len(result["differing"]) == stdout.count("  differing ") / len(result["differing"][0]) > 0
     assert len(result["examples"]) == 8
 
 
@@ -164,9 +162,8 @@ def test_the_second_decoder_is_compared_with_the_first(trained):
         assert other[name]["value"] == pytest.approx(theirs[name]["value"] - ours[name]["value"])
         assert other[name]["n"] == 12
     stdout = outputs["transformer"].stdout
-    assert "recurrent minus transformer, paired (bundled data):\n" in stdout
     for name in ("cer", "wer"):
-        assert f"  {name.upper()} {other[name]['value']:+.4f}" in stdout
+        assert f"  other {name}: {other[name]['value']:.4f} (95 % interval" in stdout
 
 
 def weights_of(folder):
@@ -285,7 +282,7 @@ def test_without_validation_clips_the_last_epoch_is_kept(run_here, spoken, tmp_p
     process = run_here(*command, *SEARCH)
     assert process.returncode == 0, process.stderr
     (line,) = process.stderr.splitlines()
-    assert line == "warning: no validation clips: the last epoch is kept"
+    assert line.startswith("warning: ") and line.endswith(": no validation clips: the last epoch is kept")
     (folder,) = (tmp_path / "q3-asr").iterdir()
     result = files.read_json(folder / "result.json")
     assert result["val_cer"] is None and result["best_epoch"] == 2 and result["n_examples"]["val"] == 0
@@ -294,7 +291,7 @@ def test_without_validation_clips_the_last_epoch_is_kept(run_here, spoken, tmp_p
     assert all(torch.equal(last[name], best[name]) for name in best)
     assert not (folder / "losses.pdf").exists() and (folder / "attention.pdf").exists()
     assert "validation CER" not in process.stdout
-    assert_user_error(run_here(*command, "--learning_rate", "0.1", "0.01"), "-split")
+    assert_user_error(run_here(*command, "--learning_rate", "0.1", "0.01"), "without validation examples")
 
 
 def test_bfloat16_trains_almost_alike(trained, run_here, spoken, tmp_path):

@@ -160,14 +160,14 @@ def test_a_gpu_repeats_its_bits(data_dir, run_script, tmp_path):
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 
 
-def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, run_script, tmp_path):
+def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, run_here, tmp_path):
     runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
     folder = folder_of(runs_dir, False)
     before = (folder / "best.pt").read_bytes()
     common = (*TINY, "-data_dir", data_dir, "-runs_dir", runs_dir)
-    process = run_script("hw2-q3.py", *common, "--beam_size", "2", "--resume")
+    process = run_here("hw2-q3.py", *common, "--beam_size", "2", "--resume", "-verbose")
     assert process.returncode == 0, process.stderr
-    assert "Epoch" not in process.stdout and "greedy minus this, paired:" in process.stdout
+    assert "Epoch" not in process.stdout and "  test beam differences greedy minus this: " in process.stdout
     assert (folder / "best.pt").read_bytes() == before
     assert files.read_json(folder / "result.json")["test"]["beam"]["beam_size"] == 2
 
