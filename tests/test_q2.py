@@ -161,7 +161,6 @@ def test_a_variant_takes_the_plain_networks_best_rate_and_no_maxpool_is_compared
         assert process.returncode == 0, process.stderr
         assert f"learning rate {best['best']['learning_rate']:g}, the best of the comparison" in process.stdout
         assert "compared first" not in process.stdout
-        assert ("224,892 trainable parameters" in process.stdout) == (variant == ["-no_maxpool"])
         path = Path(process.stdout.splitlines()[-1].removeprefix("written to ")) / "result.json"
         pooled = json.loads(path.read_text()).get("pooled")
         assert (pooled is not None and 0 <= pooled["p_value"] <= 1) == (variant == ["-no_maxpool"])
