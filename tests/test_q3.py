@@ -324,7 +324,7 @@ def test_every_line_of_an_earlier_result_is_used_or_named(trained, data_dir, run
     path = folder_of(runs_dir, False) / "result.json"
     whole = path.read_text()
     lacking = [(key,) for key in json.loads(whole)] + [("test", "greedy", "err_rate"), ("test", "beam")]
-    lacking += [("examples", i, key) for i in range(8) for key in ("row", "src")][:4]
+    lacking += [("examples", i, key) for i in (0, 1) for key in ("row", "src")]
     n_used = 0
     for *keys, last in lacking:
         result = json.loads(whole)
@@ -337,7 +337,8 @@ def test_every_line_of_an_earlier_result_is_used_or_named(trained, data_dir, run
         process = run_here(*command)
         n_used += process.returncode == 0
         if process.returncode != 0:
-            assert_user_error(process, "result.json lacks ", str(last))
+            assert last != "row"  # no earlier version wrote it, and nothing is trained again for it
+            assert_user_error(process, "result.json lacks ", last)
     assert 0 < n_used < len(lacking)
 
 
