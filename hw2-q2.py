@@ -158,8 +158,8 @@ class Classification(experiment.Experiment):
         return F.nll_loss(model(X), y, reduction="sum"), len(y)
 
     def evaluate(self, model):
-        X, y = self.data.X["val"], self.data.y["val"]
-        return {"val_loss": F.nll_loss(predict(model, X), y).item(), "val_acc": accuracy(model, X, y)}
+        log_probs, y = predict(model, self.data.X["val"]), self.data.y["val"]
+        return {"val_loss": F.nll_loss(log_probs, y).item(), "val_acc": accuracy(log_probs, y)}
 
     def draw(self, model, history, folder):
         title = utils.data_title(self.data)
@@ -190,7 +190,9 @@ class Classification(experiment.Experiment):
         result = {
             "test": {name: metrics.classification(y[rows], log_probs[rows]) for name, rows in subsets.items()},
             "baselines": images.baselines(data),
-            "shifted_acc": [{"pixels": n, "acc": accuracy(model, images.shifted(data, "test", n), y)} for n in SHIFTS],
+            "shifted_acc": [
+                {"pixels": n, "acc": accuracy(predict(model, images.shifted(data, "test", n)), y)} for n in SHIFTS
+            ],
         }
         if self.args.network == "cnn":
             result["equivariance"] = convolutions.equivariance(model.conv1, data.X["test"][:EQUIVARIANCE_EXAMPLES])
@@ -215,10 +217,9 @@ def predict(model, X):
     return torch.cat([model(images.to_pixels(batch.to(device))) for batch in X.split(EVAL_BATCH_SIZE)]).cpu()
 
 
-def accuracy(model, X, y):
+def accuracy(log_probs, y):
     """The share of the images whose most probable class is theirs, with its interval."""
-    y_hat = predict(model, X).argmax(dim=-1)
-    return metrics.proportion((y_hat == y).sum().item(), len(y))
+    return metrics.proportion((log_probs.argmax(dim=-1) == y).sum().item(), len(y))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import typst
 import experiment
 import files
 import runs
-from benchmarks.scripts import load_script
+from scripts import load_script
 
 PICTURE = "overview.png"
 EDITION, PAGE = "2022-23", 8  # the page of translation with attention

@@ -19,8 +19,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import comparisons
 import options
-from benchmarks.scripts import load_script
 from options import UserError
+from scripts import load_script
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts a job in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)

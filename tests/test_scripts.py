@@ -24,12 +24,7 @@ def test_help_does_not_import_torch(script, run_script):
     assert "torch" not in process.stderr and "numpy" not in process.stderr
 
 
-WITHOUT_PACKAGES = {
-    f"benchmarks/{name}.py" for name in ("bench_start", "bench_scaling", "bench_streaming", "plan_scaling")
-}  # they import none
-
-
-@pytest.mark.parametrize("script", [script for script in SCRIPTS if script not in WITHOUT_PACKAGES])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_python_without_torch_is_told_in_one_line(script, run_script):
     needed = ["-source", "copy"] if script == "download_rs_captions.py" else []
     process = run_script("-S", script, *needed)  # without the installed packages

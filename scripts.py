@@ -1,9 +1,9 @@
-"""The scripts as modules, for benchmarks and tests: their names have hyphens, so that `import` does not find them."""
+"""The scripts as modules: their names have hyphens, so that `import` does not find them."""
 
 import importlib.util
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parent
 
 
 def load_script(name):
