@@ -17,6 +17,8 @@ import pytest
 # The tests' sizes are tiny and run side by side: more threads each would only fight. Before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import torch
+
 import comparisons
 import options
 from options import UserError
@@ -28,6 +30,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts a job
 ROOT = Path(__file__).resolve().parents[1]
 DRIPPING_SECONDS, N_PARTS = 4.0, 20  # that the dripping server takes for a file, and in which it gives it
 TIMEOUT = 0.5  # seconds that a client waits for the local server; the slow one takes longer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def products():
+    """`onednn` decides for the whole process; the next module's products are torch's own again, bit for bit."""
+    yield
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"
 
 
 @pytest.fixture(scope="session")

@@ -189,7 +189,7 @@ def test_the_length_penalty_is_chosen_on_validation_and_minimum_risk_is_tested(t
         assert figures["difference"]["value"] == pytest.approx(greedy - figures["err_rate"]["value"])
 
 
-def test_translate_keeps_the_order_and_answers_an_empty_line_with_an_empty_line(trained, run_script, tmp_path):
+def test_translate_keeps_the_order_and_an_empty_line_stays_empty(trained, run_script, run_here, tmp_path):
     runs_dir, _ = trained
     sentences = ["no tengo hambre.", "", "¿dónde estás?", "ĝ₩", "¡!"]
     command = ("hw2-q3.py", "--use_attn", "-runs_dir", runs_dir, "--translate")
@@ -200,10 +200,10 @@ def test_translate_keeps_the_order_and_answers_an_empty_line_with_an_empty_line(
     assert folder_of(runs_dir, True).name in process.stderr
     file = tmp_path / "sentences.txt"
     file.write_bytes("\r\n".join(sentences).encode())
-    assert run_script(*command, file).stdout == process.stdout
+    assert run_here(*command, file).stdout == process.stdout
     other = tmp_path / "more.txt"
     other.write_text("hola .")
-    both = run_script(*command, file, "no tengo hambre.", other).stdout.split("\n")
+    both = run_here(*command, file, "no tengo hambre.", other).stdout.split("\n")
     assert both[:6] == [*process.stdout.split("\n")[:5], lines[0]] and len(both) == 8
 
 
@@ -342,11 +342,11 @@ def test_every_line_of_an_earlier_result_is_used_or_named(trained, data_dir, run
     assert 0 < n_used < len(lacking)
 
 
-def test_translate_names_a_line_that_is_not_utf8(trained, run_script, tmp_path):
+def test_translate_names_a_line_that_is_not_utf8(trained, run_here, tmp_path):
     runs_dir, _ = trained
     file = tmp_path / "latin1.txt"
     file.write_bytes("hola\nmañana\n".encode("latin-1"))
-    process = run_script("hw2-q3.py", "-runs_dir", runs_dir, "--translate", file)
+    process = run_here("hw2-q3.py", "-runs_dir", runs_dir, "--translate", file)
     assert_user_error(type(process)(process.args, process.returncode, "", process.stderr.split("\n", 1)[1]), "line 2")
 
 

@@ -12,6 +12,7 @@ from torch import nn
 import decoding
 import losses
 import models
+import utils
 from data import speech
 
 script = load_script("hw2-q3-asr.py")
@@ -542,7 +543,7 @@ def test_without_the_option_no_weights_are_computed_and_the_loss_has_the_same_bi
     recogniser, model = make_recogniser(decoder)
     (batch,) = recogniser.batches("cpu").epoch(torch.Generator().manual_seed(0))
     mels, n_frames, tgt = batch
-    expected, _ = losses.sequence_loss(model.train()(mels, n_frames, tgt[:, :-1]), tgt[:, 1:], speech.PADDING_IDX, 0.1)
+    expected, _ = utils.sequence_loss(model.train()(mels, n_frames, tgt[:, :-1]), tgt[:, 1:], speech.PADDING_IDX, 0.1)
     attend, asked = models.MultiHeadAttention.attend, []
 
     def recorded(self, query, keys, values, mask=None, need_weights=False):
