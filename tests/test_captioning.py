@@ -1,4 +1,4 @@
-"""The caption decoders against their formulas, BLEU against sacrebleu and by hand, and hw2-q3-captioning.py as users run it."""
+"""The caption decoders against their formulas, BLEU against sacrebleu and by hand, and hw2-q3-captioning.py."""
 
 import json
 import math
@@ -17,7 +17,7 @@ import decoding
 import files
 import metrics
 import models
-import utils
+import plots
 from data import captions, sources
 from data.bundled import captions as bundled_captions
 from data.text import PAD_IDX, SOS_IDX, SYMBOLS, UNK_IDX
@@ -71,7 +71,7 @@ def test_tanh_in_place_is_torchs(has_gradients):
 
 @pytest.mark.parametrize("use_attention", [False, True])
 def test_forward_matches_the_cell_word_by_word(use_attention):
-    """The handout's loop: the cell reads the embedded word, with attention joined by the context of the state before."""
+    """The handout's loop: the cell reads the embedded word and, with attention, the context of the state before."""
     model = make_decoder(use_attention)
     regions, words = make_batch()
     model.set_statistics(3 * regions + 2)
@@ -143,11 +143,8 @@ def test_the_layers_have_the_names_of_the_courses_skeleton():
     names = {name for name, _ in make_decoder(True).named_children()}
     assert names == {"embedding", "init_h", "init_c", "decode_step", "dropout", "fc", "attention"}
     assert {name for name, _ in make_decoder(False).named_children()} == names - {"attention"}
-    assert {name for name, _ in make_decoder(True).attention.named_children()} == {
-        "encoder_att",
-        "decoder_att",
-        "full_att",
-    }
+    of_attention = {name for name, _ in make_decoder(True).attention.named_children()}
+    assert of_attention == {"encoder_att", "decoder_att", "full_att"}
 
 
 def test_a_permutation_of_the_regions_permutes_the_weights_and_keeps_the_caption():
@@ -228,7 +225,7 @@ def test_the_overlay_is_red_where_a_word_looks():
     alpha = torch.full((3, 49), 1 / 49)
     alpha[1] = F.one_hot(torch.tensor(6), 49)  # the last cell of the first row
     alpha[2] = F.one_hot(torch.tensor(42), 49)  # the first cell of the last row
-    panels, equal, _ = utils.overlay(image, alpha)
+    panels, equal, _ = plots.overlay(image, alpha)
     assert panels.shape == (3, 28, 42, 3) and equal == 1 / 49
     redness = panels[..., 0] - panels[..., 1]
     assert redness[0].abs().max() < 1e-6  # equal weights leave the image grey
@@ -250,7 +247,7 @@ def test_bleu_is_sacrebleus():
     assert metrics.Bleu(HYPS, REFS).signature == metric.get_signature().format()
     # The tokens are those that are given: sacrebleu's own tokenizer would split the comma off.
     hyp, ref = "rows of cars, parked neatly", "rows of cars, standing neatly"
-    expected, split = (BLEU(tokenize=how).corpus_score([hyp], [[ref]]).score / 100 for how in ("none", "13a"))
+    expected, split = (BLEU(tokenize=name).corpus_score([hyp], [[ref]]).score / 100 for name in ("none", "13a"))
     assert metrics.Bleu([hyp], [[ref]]).score() == pytest.approx(expected) != pytest.approx(split)
     # Another number of references for each caption, as sacrebleu takes it.
     refs = [REFS[0], REFS[1][:1]]
@@ -361,7 +358,7 @@ def test_a_run_leaves_its_figures_and_every_caption(trained, data_dir, use_atten
 
 
 def test_caption_takes_images_of_the_set_files_and_folders(trained, data_dir, run_here, tmp_path):
-    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "grey_$1_$.png")
     (tmp_path / "text.tif").write_text("not an image")
     folder = folder_of(trained, True)
     example = files.read_json(folder / "result.json")["examples"][0]
@@ -369,24 +366,19 @@ def test_caption_takes_images_of_the_set_files_and_folders(trained, data_dir, ru
     process = run_here("hw2-q3-captioning.py", *common, "--caption", example["image"], tmp_path)
     assert process.returncode == 0, process.stderr
     first, second = process.stdout.splitlines()
-    assert first == f"{example['image']}: {example['hyp']}" and second.startswith("grey.png: ")
-    assert "text.tif" in process.stderr and (folder / "attention_grey.pdf").exists()
+    assert first == f"{example['image']}: {example['hyp']}" and second.startswith("grey_$1_$.png: ")
+    assert "text.tif" in process.stderr and (folder / "attention_grey_$1_$.pdf").exists()
     for name, word in (("9999.tif", "no image 9999.tif"), (tmp_path / "text.tif", "text.tif")):
         assert_user_error(run_here("hw2-q3-captioning.py", *common, "--caption", name), word)
 
 
 def test_seeds_are_compared_and_pooled(trained, data_dir, tmp_path):
     common = [*TINY, "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(trained)]
-    experiment_ = None
-
-    def keep(made):
-        nonlocal experiment_
-        experiment_ = made
-
+    made = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script.experiment, "run", keep)
+        patch.setattr(script.comparisons, "single", made.append)
         script.main([*common, "--use_attention"])
-    child = experiment_.single(0.001, 42)
+    child = made[0].with_options(learning_rate=0.001, seed=42)
     pooled = child.pooled([child, child])
     greedy = files.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]["differences"]
     for name, figure in greedy.items():
@@ -395,7 +387,11 @@ def test_seeds_are_compared_and_pooled(trained, data_dir, tmp_path):
 
 def test_an_early_stop_keeps_the_best_epoch(data_dir, tmp_path, capsys, monkeypatch):
     scores = iter([0.1, 0.3, 0.2, 0.3, 0.4])
-    monkeypatch.setattr(script.Captioning, "evaluate", lambda self, model: {"val_bleu4": next(scores)})
+
+    def evaluate(self, model):
+        return {"val_bleu4": dict.fromkeys(("value", "low", "high"), next(scores)) | {"n": 1}}
+
+    monkeypatch.setattr(script.Captioning, "evaluate", evaluate)
     common = [*TINY, "-epochs", "9", "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(tmp_path)]
     script.main([*common, "--patience", "2", "--skip_test"])
     assert "stopped early" in capsys.readouterr().out

@@ -1,12 +1,17 @@
 """Comparisons: processes side by side, their errors, what ends them."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
+import pytest
 from conftest import ROOT, terminate
 
 import comparisons
+from options import Interrupted
 
 
 def test_side_by_side_processes_and_their_errors(capsys):
@@ -52,3 +57,26 @@ def test_sigterm_ends_the_processes_and_says_how_to_go_on():
     )
     message = "terminated; the same command with -resume goes on where each run stopped\n"
     assert terminate(code) == (143, message, True)
+
+
+def test_an_interrupt_reaches_a_process_that_is_being_started_and_starts_no_other(monkeypatch):
+    """Ctrl-C comes while the second of three processes is forked: it ends too, and the third never begins."""
+    popen, started, is_interrupted = subprocess.Popen, [], threading.Event()
+
+    def slow_popen(command, **kwargs):
+        if started:
+            assert is_interrupted.wait(timeout=30)
+            time.sleep(0.1)  # the main thread is on its way to the processes
+        started.append(popen(command, **kwargs))
+        return started[-1]
+
+    def interrupted_print(*args, **kwargs):
+        is_interrupted.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", slow_popen)
+    monkeypatch.setattr(comparisons, "print", interrupted_print, raising=False)
+    sleeping = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"]
+    with pytest.raises(Interrupted, match="-resume goes on"):
+        comparisons.run_side_by_side({"a": sleeping, "b": sleeping, "c": sleeping}, jobs=2)
+    assert [process.returncode for process in started] == [-signal.SIGTERM] * 2

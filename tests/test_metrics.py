@@ -11,26 +11,20 @@ from hypothesis import strategies as st
 import metrics
 
 
-def test_wilson_interval_by_its_formula():
-    figure, z = metrics.proportion(81, 263), 1.959963984540054  # the example of Newcombe (1998), table I
-    assert (figure["low"], figure["high"]) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    p, n = 81 / 263, 263
-    centre, half = (
-        (p + z * z / 2 / n) / (1 + z * z / n),
-        z / (1 + z * z / n) * (p * (1 - p) / n + (z / 2 / n) ** 2) ** 0.5,
-    )
-    assert (figure["low"], figure["high"]) == pytest.approx((centre - half, centre + half))
+def test_wilson_interval_is_the_published_one():
+    score = metrics.proportion(81, 263)  # the example of Newcombe (1998), table I
+    assert (score["low"], score["high"]) == pytest.approx((0.2553, 0.3662), abs=5e-5)
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_interval_holds_the_share_and_stays_in_range(counts):
-    figure = metrics.proportion(*counts)
-    assert -1e-12 <= figure["low"] <= figure["value"] + 1e-12 and figure["value"] <= figure["high"] + 1e-12 <= 1 + 2e-12
+    score = metrics.proportion(*counts)
+    assert -1e-12 <= score["low"] <= score["value"] + 1e-12 and score["value"] <= score["high"] + 1e-12 <= 1 + 2e-12
 
 
 def test_mean_interval_by_hand():
-    figure = metrics.mean([1.0, 2.0, 3.0])  # standard error 1/sqrt(3), t(2) = 4.303
-    assert figure["value"] == 2 and figure["high"] - 2 == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    score = metrics.mean([1.0, 2.0, 3.0])  # standard error 1/sqrt(3), t(2) = 4.303
+    assert score["value"] == 2 and score["high"] - 2 == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
 
 
 def test_paired_difference_sees_what_unpaired_intervals_hide():
@@ -64,10 +58,10 @@ def test_auc_is_the_share_of_pairs_in_the_right_order():
 
 def test_classification_by_hand():
     y = torch.tensor([0, 0, 1, 2])
-    figures = metrics.classification(y, torch.log_softmax(torch.eye(3)[[0, 1, 1, 2]] * 5, dim=-1))
-    assert figures["acc"]["value"] == 0.75
-    assert figures["per_class_acc"] == [0.5, 1.0, 1.0]
-    assert figures["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    scores = metrics.classification(y, torch.log_softmax(torch.eye(3)[[0, 1, 1, 2]] * 5, dim=-1))
+    assert scores["acc"]["value"] == 0.75
+    assert scores["per_class_acc"] == [0.5, 1.0, 1.0]
+    assert scores["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
 TEXTS = st.text("abc d", max_size=8)
@@ -88,7 +82,7 @@ def test_the_similarities_are_those_of_textdistance(hyp, ref):
 
 
 def test_the_similarities_by_hand():
-    # The multisets {a, c} and {a, b, c} share two of three; the order counts in the third alone, and 3 edits of 3 are none in common.
+    # The multisets {a, c} and {a, b, c} share two of three. The order counts in the third alone: 3 edits of 3.
     assert metrics.jaccard("ca", "abc") == 2 / 3
     assert metrics.cosine("ca", "abc") == pytest.approx(2 / 6**0.5)
     assert metrics.damerau_levenshtein("ca", "abc") == 0
@@ -115,11 +109,11 @@ WORDS = st.lists(st.sampled_from(["a", "ab", "b", "cab", "d"]), max_size=6)
 @given(st.lists(st.tuples(WORDS, WORDS.filter(bool)), min_size=1, max_size=6))
 def test_error_rates_of_transcriptions_are_those_of_jiwer(pairs):
     hyps, refs = ([" ".join(words) for words in side] for side in zip(*pairs))
-    figures = metrics.transcription(hyps, refs)
-    assert figures["cer"]["value"] == pytest.approx(jiwer.cer(refs, hyps))
-    assert figures["wer"]["value"] == pytest.approx(jiwer.wer(refs, hyps))
-    assert figures["exact"]["value"] == sum(hyp == ref for hyp, ref in zip(hyps, refs)) / len(refs)
-    assert figures["jaccard"]["value"] == pytest.approx(np.mean(metrics.similarities(hyps, refs)["jaccard"]))
+    scores = metrics.transcription(hyps, refs)
+    assert scores["cer"]["value"] == pytest.approx(jiwer.cer(refs, hyps))
+    assert scores["wer"]["value"] == pytest.approx(jiwer.wer(refs, hyps))
+    assert scores["exact"]["value"] == sum(hyp == ref for hyp, ref in zip(hyps, refs)) / len(refs)
+    assert scores["jaccard"]["value"] == pytest.approx(np.mean(metrics.similarities(hyps, refs)["jaccard"]))
     edits, n_words = metrics.word_edits(hyps, refs)
     assert edits.tolist() == [round(jiwer.wer(ref, hyp) * len(ref.split())) for hyp, ref in zip(hyps, refs)]
     assert n_words.tolist() == [len(ref.split()) for ref in refs]
@@ -132,7 +126,7 @@ def test_blanks_at_the_ends_and_between_words_are_no_word_edits():
 
 
 def test_the_interval_of_a_ratio_holds_the_truth_in_95_of_100_samples():
-    """Texts of 5 to 39 letters whose error rates differ from text to text and rise with the length; the truth is E edits / E letters."""
+    """Texts of 5 to 39 letters whose error rates differ and rise with the length; the truth is E edits / E letters."""
     rng = np.random.default_rng(0)
 
     def draw(n):
@@ -142,15 +136,15 @@ def test_the_interval_of_a_ratio_holds_the_truth_in_95_of_100_samples():
 
     edits, lengths = draw(1_000_000)
     truth = edits.sum() / lengths.sum()
-    figures = [metrics.ratio(*draw(100)) for _ in range(2000)]
-    covered = np.mean([figure["low"] <= truth <= figure["high"] for figure in figures])
+    scores = [metrics.ratio(*draw(100)) for _ in range(2000)]
+    covered = np.mean([score["low"] <= truth <= score["high"] for score in scores])
     assert 0.93 < covered < 0.965
     edits, lengths = draw(200)
     rows = rng.integers(0, 200, (4000, 200))  # the bootstrap
     low, high = np.quantile(edits[rows].sum(axis=1) / lengths[rows].sum(axis=1), [0.025, 0.975])
-    figure = metrics.ratio(edits, lengths)
-    assert (figure["low"], figure["high"]) == pytest.approx((low, high), abs=0.1 * (high - low))
-    assert figure["value"] == edits.sum() / lengths.sum() and figure["n"] == 200
+    score = metrics.ratio(edits, lengths)
+    assert (score["low"], score["high"]) == pytest.approx((low, high), abs=0.1 * (high - low))
+    assert score["value"] == edits.sum() / lengths.sum() and score["n"] == 200
 
 
 def test_the_difference_of_two_ratios():
@@ -191,11 +185,10 @@ def test_differences_of_transcriptions_are_those_of_their_figures_and_paired():
     found, reverse = metrics.transcription_differences(a, b, refs), metrics.transcription_differences(b, a, refs)
     ours, theirs = metrics.transcription(a, refs), metrics.transcription(b, refs)
     assert found.keys() == {"cer", "wer", *metrics.SIMILARITIES} == ours.keys() - {"exact"}
-    for name, figure in found.items():
-        assert figure["value"] == pytest.approx(ours[name]["value"] - theirs[name]["value"]) and figure["n"] == 4
-        assert figure["value"] == pytest.approx(-reverse[name]["value"]) and figure["value"] != 0
-        assert figure["low"] == pytest.approx(-reverse[name]["high"])
-    assert len(list(metrics.difference_lines(found))) == len(found)
+    for name, score in found.items():
+        assert score["value"] == pytest.approx(ours[name]["value"] - theirs[name]["value"]) and score["n"] == 4
+        assert score["value"] == pytest.approx(-reverse[name]["value"]) and score["value"] != 0
+        assert score["low"] == pytest.approx(-reverse[name]["high"])
 
 
 def test_a_recogniser_listens_if_its_texts_are_its_own_and_the_attended_time_rises():
@@ -208,12 +201,22 @@ def test_a_recogniser_listens_if_its_texts_are_its_own_and_the_attended_time_ris
     assert found["spearman_heads"] == [found["spearman"]]
     alone = metrics.attention_report(["a"], ["a"], [eye[:2]])
     assert alone["spearman"] is None and alone["spearman_heads"] == []
-    assert list(metrics.attention_lines(alone))[2].endswith("none, no text has two letters")
 
 
 def test_a_head_that_rises_is_seen_beside_one_that_does_not():
     up, down = np.eye(9)[[0, 4, 8]], np.eye(9)[[2, 1, 0]]
     found = metrics.attention_report(["abc"], ["abc"], [np.stack([up, down], axis=1)])
-    assert [figure["value"] for figure in found["spearman_heads"]] == pytest.approx([1, -1])
+    assert [score["value"] for score in found["spearman_heads"]] == pytest.approx([1, -1])
     assert found["spearman"]["value"] == pytest.approx(1)  # the means are 1, 2.5 and 4
-    assert list(metrics.attention_lines(found))[2].endswith("; of each head alone: 1.0000 and -1.0000")
+
+
+def test_every_score_of_a_result_is_a_line():
+    score = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}
+    result = {"title": "a set", "test": {"greedy": {"cer": score, "loss": 1.5}, "beam": None}, "points": [{"n": 1}] * 2}
+    assert list(metrics.score_lines(result)) == [
+        "  title: a set",
+        "  test greedy cer: 0.5000 (95 % interval 0.2500 to 0.7500)",
+        "  test greedy loss: 1.5",
+        "  points 1 n: 1",
+        "  points 2 n: 1",
+    ]

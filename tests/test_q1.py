@@ -9,6 +9,8 @@ import sys
 
 import pytest
 import torch
+from conftest import assert_user_error
+from test_plots import full_disk
 
 import options
 import theory
@@ -354,6 +356,13 @@ def test_a_claim_that_fails_gives_exit_code_1_and_is_shown_in_full(q1, tmp_path,
     assert "10 of 11 claims hold" in capsys.readouterr().out
     result = json.loads((tmp_path / "q1" / "2022-23" / "result.json").read_text(encoding="utf-8"))
     assert [claim["id"] for claim in result["claims"] if not claim["holds"]] == ["1.1a"]
+
+
+def test_a_disk_that_fills_while_a_figure_is_drawn_is_one_line(run_here, tmp_path):
+    with full_disk():
+        process = run_here("hw2-q1.py", "--edition", "2022-23", "-runs_dir", tmp_path)
+    assert_user_error(process, "cannot write", "convolution_matrix.pdf", "make room")
+    assert list((tmp_path / "q1" / "2022-23").iterdir()) == []
 
 
 def test_the_same_seed_gives_the_same_result(q1, tmp_path):

@@ -1,24 +1,26 @@
-"""Question 2 as its users run it: command lines in a subprocess, figures, wrong input."""
+"""Question 2 as its users run it: command lines, figures, comparisons, wrong input."""
 
 import json
-import subprocess
-import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_user_error, load_script
+from conftest import assert_user_error, load_script
 
+import comparisons
+import convolutions
+import experiment
 import runs
 import utils
 from convolutions import edge_filters, equivariance
 from editions import DATASETS
 from models import CNN
+from options import Interrupted
 
 FIGURES = (
-    "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "examples.pdf", "activation_maps.pdf", "filters_1.pdf", "filters_2.pdf",
-    "confusion.pdf", "shifted.pdf",
+    "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "examples.pdf", "activation_maps.pdf", "filters_1.pdf",
+    "filters_2.pdf", "confusion.pdf", "shifted.pdf",
 )  # fmt: skip
 SIZES = {"train": 48, "val": 20, "test": 30}
 
@@ -44,11 +46,18 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def q2(run_here, data_dir, tmp_path):
+def q2_in_processes(run_here, data_dir, tmp_path):
+    """The script; what it compares runs side by side as processes."""
+
     def run(*arguments, data_dir=data_dir):
         return run_here("hw2-q2.py", "-data_dir", data_dir, "-runs_dir", tmp_path, "-epochs", 2, *arguments)
 
     return run
+
+
+@pytest.fixture
+def q2(q2_in_processes, children_here):
+    return q2_in_processes
 
 
 def read_result(tmp_path, name):
@@ -59,7 +68,7 @@ def test_one_rate(q2, tmp_path):
     process = q2("-learning_rate", "0.0005")
     assert process.returncode == 0, process.stderr
     assert "420,906 trainable parameters" in process.stdout
-    assert "Epoch 2/2  train loss" in process.stdout and "Final Test acc: 0." in process.stdout
+    assert "Epoch 2/2  train loss" in process.stdout and "Final Test accuracy, official: 0." in process.stdout
     name = "kuzushiji_mnist-epochs=2-learning_rate=0.0005"
     for figure in FIGURES:
         assert (tmp_path / "q2" / name / figure).read_bytes().startswith(b"%PDF"), figure
@@ -70,7 +79,7 @@ def test_one_rate(q2, tmp_path):
     assert result["shifted_acc"][0]["acc"] == result["test"]["official"]["acc"]
     assert result["equivariance"]["shift"] < 1e-5 < 0.1 < result["equivariance"]["rotation"]
     again = q2("--learning_rate", "0.0005", "-resume")  # finished: shown, not trained
-    assert "Epoch" not in again.stdout and "Final Test acc: 0." in again.stdout
+    assert "Epoch" not in again.stdout and "Final Test accuracy, official: 0." in again.stdout
 
 
 def test_rates_are_compared_on_validation_and_the_test_set_is_seen_for_the_best_only(q2, tmp_path):
@@ -123,14 +132,16 @@ def test_a_named_comparison_tests_the_run_that_it_made(q2, tmp_path):
     assert names == {"octmnist-my-best", "octmnist-my-best, lr 0.1", "octmnist-my-best, lr 0.00001"}
 
 
-def test_a_run_that_fails_does_not_take_the_others_down(q2, tmp_path):
-    process = q2("-dataset", "fashion_mnist", "-learning_rate", "0.1", "1e30")
+def test_a_run_that_fails_does_not_take_the_others_down(q2_in_processes, tmp_path):
+    process = q2_in_processes("-dataset", "fashion_mnist", "-learning_rate", "0.1", "1e30")
     assert process.returncode == 0, process.stderr
     entries = read_result(tmp_path, "fashion_mnist-epochs=2-learning_rate=0.1,1e+30")["entries"]
     assert entries[0]["error"] is None and "not finite" in entries[1]["error"]
-    assert_user_error(
-        q2("-dataset", "fashion_mnist", "-learning_rate", "1e29", "1e30"), "no run could be made", "finite"
-    )
+
+
+def test_runs_that_all_fail_are_one_line(q2):
+    process = q2("-dataset", "fashion_mnist", "-learning_rate", "1e29", "1e30")
+    assert_user_error(process, "no run could be made", "finite")
 
 
 def test_a_variant_takes_the_plain_networks_best_rate_and_no_maxpool_is_compared_with_it(q2, tmp_path):
@@ -148,7 +159,9 @@ def test_a_variant_takes_the_plain_networks_best_rate_and_no_maxpool_is_compared
         assert process.returncode == 0, process.stderr
         assert f"learning rate {best['best']['learning_rate']:g}, the best of the comparison" in process.stdout
         assert "compared first" not in process.stdout
-        assert ("McNemar" in process.stdout and "224,892" in process.stdout) == (variant == ["-no_maxpool"])
+        path = Path(process.stdout.splitlines()[-1].removeprefix("written to ")) / "result.json"
+        pooled = json.loads(path.read_text()).get("pooled")
+        assert (pooled is not None and 0 <= pooled["p_value"] <= 1) == (variant == ["-no_maxpool"])
 
 
 @pytest.mark.parametrize(
@@ -164,8 +177,8 @@ def test_the_handouts_names_and_spellings_are_one(more, q2):
 def test_every_recipe_option_trains(q2, tmp_path):
     plain = ("-learning_rate", "0.05", "-optimizer", "sgd", "-batch_size", "16", "-skip_test")
     recipe = {
-        "schedule": "cosine", "shift": 2, "flip": True, "ema_decay": 0.9, "l2_decay": 0.1, "dropout": 0.1,
-        "max_grad_norm": 0.001, "conv_1_name": "conv2", "conv_2_name": "conv1",
+        "schedule": "cosine", "shift": 2, "flip": True, "ema_decay": 0.9, "l2_decay": 0.1,
+        "dropout": 0.1, "max_grad_norm": 0.001, "conv_1_name": "conv2", "conv_2_name": "conv1",
     }  # fmt: skip
     losses = []
     for name, value in [(None, None), *recipe.items()]:
@@ -194,29 +207,89 @@ def test_a_network_without_convolutions_and_shuffled_pixels(q2, tmp_path):
     assert not (tmp_path / "q2" / name / "activation_maps.pdf").exists()
 
 
-def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_a_run_that_was_not(run_script, tmp_path):
-    arrays = make_arrays(sizes=SIZES | {"train": 2400})
-    np.savez(tmp_path / "images.npz", **arrays)
-    command = ["hw2-q2.py", "-dataset", tmp_path / "images.npz", "-runs_dir", tmp_path, "-epochs", 3, "-shift", 1]
-    command += ["-learning_rate", 0.0005, "-skip_test"]
-    whole, cut = ([*map(str, command), "-run_name", name] for name in ("whole", "cut"))
-    assert run_script(*whole).returncode == 0
-    with subprocess.Popen([sys.executable, *cut], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        while not process.stdout.readline().startswith("Epoch 1/3"):
-            assert process.poll() is None
-        time.sleep(0.1)  # an epoch of 300 steps takes longer
-        process.kill()
+def test_interrupted_in_the_middle_of_an_epoch_and_resumed_equals_a_run_that_was_not(q2, tmp_path, monkeypatch):
+    """With random shifts, so that the states of all generators count."""
+    command = ("-learning_rate", 0.0005, "-shift", 1, "-skip_test", "-epochs", 3)
+    assert q2(*command, "-run_name", "whole").returncode == 0
+    step, n_steps = utils.train_step, 0
+
+    def interrupted(*args):
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps == SIZES["train"] // 8 + 3:  # the third step of the second epoch
+            raise KeyboardInterrupt
+        return step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "train_step", interrupted)
+        cut = q2(*command, "-run_name", "cut")
+    assert cut.returncode == 130 and "\ninterrupted; the same command with -resume" in cut.stderr
     folders = [tmp_path / "q2" / name for name in ("whole", "cut")]
     assert len((folders[1] / runs.HISTORY).read_text().splitlines()) == 1
-    resumed = run_script(*cut, "-resume")
+    resumed = q2(*command, "-run_name", "cut", "-resume")
     assert resumed.returncode == 0 and "Epoch 1/3" not in resumed.stdout and "Epoch 2/3" in resumed.stdout
-    for file in (runs.LAST, runs.BEST):
-        ours, theirs = (runs.read_checkpoint(folder / file) for folder in folders)
-        key = "model" if file == runs.LAST else "weights"
-        assert all(torch.equal(weight, theirs[key][name]) for name, weight in ours[key].items())
+    for file, key in ((runs.LAST, "model"), (runs.BEST, "weights")):
+        ours, theirs = (runs.read_checkpoint(folder / file)[key] for folder in folders)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     histories = [read_result(tmp_path, folder.name)["history"] for folder in folders]
-    for a, b in zip(*histories, strict=True):
-        assert a | {"seconds": 0} == b | {"seconds": 0}
+    for ours, theirs in zip(*histories, strict=True):
+        assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+@pytest.mark.parametrize("moment", ["the rates are compared", "the rates are compared and the network is trained"])
+def test_a_variant_that_was_interrupted_goes_on_with_the_same_command(moment, q2, tmp_path, monkeypatch):
+    """`hw2-q2.py -no_maxpool`, Ctrl-C, and the same command with -resume, as the last line advises."""
+    command = ("-dataset", "octmnist", "-no_maxpool", "-skip_test", "-epochs", 1)
+
+    def interrupt(*args):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        if moment == "the rates are compared":
+            patch.setattr(comparisons, "run_side_by_side", interrupt)
+        else:
+            patch.setattr(experiment, "train", interrupting(interrupt))
+        cut = q2(*command)
+    assert cut.returncode == 130, cut.stderr
+    resumed = q2(*command, "-resume")
+    assert resumed.returncode == 0 and "written to" in resumed.stdout, resumed.stderr
+    assert ("compared first" in resumed.stdout) == (moment == "the rates are compared")
+
+
+def interrupting(interrupt):
+    """`experiment.train`, which is interrupted where it trains the network without pooling."""
+    train = experiment.train
+    return lambda task, *args: (interrupt if task.args.no_maxpool else train)(task, *args)
+
+
+def test_other_layers_are_drawn_of_a_finished_run(q2, tmp_path):
+    """2021-22, Question 2.3: the names of the layers change no number, so that nothing is trained again."""
+    command = ("-learning_rate", "0.1", "-epochs", "1", "-run_name", "x")
+    assert q2(*command).returncode == 0
+    names = ("activation_maps.pdf", "filters_1.pdf", "filters_2.pdf", "confusion.pdf")
+
+    def drawn():
+        return {name: (tmp_path / "q2" / "x" / name).read_bytes() for name in names}
+
+    before, test = drawn(), read_result(tmp_path, "x")["test"]
+    process = q2(*command, "-conv_1_name", "conv2", "-conv_2_name", "conv1", "-resume")
+    assert process.returncode == 0 and "Epoch" not in process.stdout, process.stderr
+    after = drawn()
+    assert [name for name in names if before[name] == after[name]] == ["confusion.pdf"]
+    assert (after["filters_1.pdf"], after["filters_2.pdf"]) == (before["filters_2.pdf"], before["filters_1.pdf"])
+    assert read_result(tmp_path, "x")["test"] == test
+
+
+def test_names_with_dollars_and_dashes_are_no_trouble(q2, tmp_path, monkeypatch):
+    """Dollars are mathematics to matplotlib, and a dash begins an option of the runs that are compared."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("cost_$1_$.npz", **make_arrays(2))
+    process = q2("-dataset=cost_$1_$.npz", "-data_dir=-data", "-runs_dir=-runs", "-lr", "0.1", "0.2", "-epochs", 1)
+    assert process.returncode == 0, process.stderr
+    (folder,) = {path.parent for path in tmp_path.glob("-runs/q2/*/confusion.pdf")}
+    assert folder.name.startswith("file_cost_$1_$")
+    entries = [json.loads(path.read_text())["entries"] for path in tmp_path.glob("-runs/q2/*0.1,0.2/result.json")]
+    assert [entry["error"] for entry in entries[0]] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -276,11 +349,9 @@ def test_a_device_that_is_not_there(q2):
     assert_user_error(q2("-learning_rate", "0.1", "-device", "cuda"), "no device cuda", "cpu")
 
 
-def test_an_output_folder_that_cannot_be_written(run_script, data_dir, tmp_path):
+def test_an_output_folder_that_cannot_be_written(q2, tmp_path):
     (tmp_path / "file").write_text("")
-    process = run_script(
-        "hw2-q2.py", "-data_dir", data_dir, "-runs_dir", tmp_path / "file" / "runs", "-learning_rate", "0.1"
-    )
+    process = q2("-runs_dir", tmp_path / "file" / "runs", "-learning_rate", "0.1")
     assert_user_error(process, "cannot write", "-runs_dir")
 
 
@@ -371,4 +442,4 @@ def test_edge_filters_are_told_from_others_with_their_direction():
 def test_a_name_may_reach_into_a_sequential():
     block = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3))
     model = torch.nn.ModuleDict({"convblock1": block})
-    assert utils.find_convolution(model, "convblock1[0]") is block[0]
+    assert convolutions.find(model, "convblock1[0]") is block[0]

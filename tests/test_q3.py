@@ -1,6 +1,7 @@
 """hw2-q3.py as its users run it: the handout's command lines at tiny size, resuming, translating, wrong input."""
 
 import json
+import os
 import re
 import shutil
 
@@ -11,6 +12,8 @@ from conftest import assert_user_error, load_script
 from hypothesis import given
 from hypothesis import strategies as st
 
+import decoding
+import experiment
 import files
 import metrics
 import options
@@ -157,14 +160,14 @@ def test_a_gpu_repeats_its_bits(data_dir, run_script, tmp_path):
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 
 
-def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, run_script, tmp_path):
+def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, run_here, tmp_path):
     runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
     folder = folder_of(runs_dir, False)
     before = (folder / "best.pt").read_bytes()
     common = (*TINY, "-data_dir", data_dir, "-runs_dir", runs_dir)
-    process = run_script("hw2-q3.py", *common, "--beam_size", "2", "--resume")
+    process = run_here("hw2-q3.py", *common, "--beam_size", "2", "--resume", "-verbose")
     assert process.returncode == 0, process.stderr
-    assert "Epoch" not in process.stdout and "greedy minus this, paired:" in process.stdout
+    assert "Epoch" not in process.stdout and "  test beam differences greedy minus this: " in process.stdout
     assert (folder / "best.pt").read_bytes() == before
     assert files.read_json(folder / "result.json")["test"]["beam"]["beam_size"] == 2
 
@@ -186,7 +189,7 @@ def test_the_length_penalty_is_chosen_on_validation_and_minimum_risk_is_tested(t
         assert figures["difference"]["value"] == pytest.approx(greedy - figures["err_rate"]["value"])
 
 
-def test_translate_keeps_the_order_and_answers_an_empty_line_with_an_empty_line(trained, run_script, tmp_path):
+def test_translate_keeps_the_order_and_an_empty_line_stays_empty(trained, run_script, run_here, tmp_path):
     runs_dir, _ = trained
     sentences = ["no tengo hambre.", "", "¿dónde estás?", "ĝ₩", "¡!"]
     command = ("hw2-q3.py", "--use_attn", "-runs_dir", runs_dir, "--translate")
@@ -197,10 +200,10 @@ def test_translate_keeps_the_order_and_answers_an_empty_line_with_an_empty_line(
     assert folder_of(runs_dir, True).name in process.stderr
     file = tmp_path / "sentences.txt"
     file.write_bytes("\r\n".join(sentences).encode())
-    assert run_script(*command, file).stdout == process.stdout
+    assert run_here(*command, file).stdout == process.stdout
     other = tmp_path / "more.txt"
     other.write_text("hola .")
-    both = run_script(*command, file, "no tengo hambre.", other).stdout.split("\n")
+    both = run_here(*command, file, "no tengo hambre.", other).stdout.split("\n")
     assert both[:6] == [*process.stdout.split("\n")[:5], lines[0]] and len(both) == 8
 
 
@@ -229,7 +232,8 @@ def test_memory_that_is_not_enough_is_one_line(data_dir, run_here, tmp_path):
 def test_a_beam_wider_than_all_hypotheses_is_no_trouble(trained, data_dir, run_here, tmp_path):
     runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
     common = [*TINY, "-data_dir", data_dir, "-runs_dir", runs_dir, "--beam_size", "2147483647"]
-    assert run_here("hw2-q3.py", *common, "-resume").returncode == 0
+    process = run_here("hw2-q3.py", *common, "-resume")
+    assert process.returncode == 0 and "Final Test error rate, beam of 2147483647: " in process.stdout, process.stderr
 
 
 @pytest.mark.parametrize("name", ["sentnces.txt", "my sentences.txt", "notes.md", "A.TXT"])
@@ -248,11 +252,101 @@ def test_translate_looks_only_at_runs_of_the_scale_and_the_data_that_are_asked_f
     script.main(["-runs_dir", str(trained[0]), "-data", "real", "--translate", "hola"])
 
 
-def test_translate_names_a_line_that_is_not_utf8(trained, run_script, tmp_path):
+def test_an_option_that_is_given_with_its_default_is_given(trained, tmp_path):
+    """Newer runs of another scale, another seed and another size are not taken for the run that is asked for."""
+    source = folder_of(trained[0], False)
+    config = files.read_json(source / "config.json")
+    changes = ({"hidden_size": 128}, {"scale": "quick"}, {"seed": 43}, {"hidden_size": 6})  # the newest last
+    for age, changed in enumerate(changes):
+        folder = tmp_path / "q3" / str(age)
+        files.write_json(folder / "config.json", config | {"options": config["options"] | changed, "changed": {}})
+        files.write_json(folder / "result.json", {})
+        os.utime(folder / "result.json", (age, age))
+
+    def name_of_latest(*arguments):
+        args = script.parse_args(["-runs_dir", str(tmp_path), "--translate", "hola", *arguments])
+        return experiment.latest(script.Translation, args, script.parse_args([])).folder.name
+
+    assert name_of_latest() == "3"
+    assert name_of_latest("-seed", "42") == "3" and name_of_latest("-seed", "42", "-hidden_size", "8") == "1"
+    assert name_of_latest("-scale", "full", "-hidden_size", "8") == "2"
+    assert name_of_latest("-scale", "full", "-seed", "42", "-hidden_size", "128") == "0"
+    with pytest.raises(options.UserError, match="no trained run"):
+        name_of_latest("--epochs", "50")
+
+
+def test_a_bug_in_the_network_keeps_its_traceback(trained, run_here, monkeypatch):
+    """As `nn.Linear(8)`, without its second argument, in the constructor of a student's own network."""
+    monkeypatch.setattr("models.Decoder.__init__", lambda self, *args: torch.nn.Linear(8))
+    with pytest.raises(TypeError, match="out_features"):
+        run_here("hw2-q3.py", "-runs_dir", trained[0], "--translate", "hola")
+
+
+def test_translate_samples_with_the_seed_that_is_given(trained, run_here, monkeypatch, tmp_path):
+    runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
+    folder = folder_of(runs_dir, False)
+    config = files.read_json(folder / "config.json")
+    files.write_json(folder / "config.json", config | {"options": config["options"] | {"seed": 7}})
+    sample, seeds = decoding.sample, []
+
+    def recorded(step, state, memory, n_samples, seed, **options):
+        seeds.append(seed)
+        return sample(step, state, memory, n_samples, seed, **options)
+
+    monkeypatch.setattr(decoding, "sample", recorded)
+    process = run_here("hw2-q3.py", "-runs_dir", runs_dir, "--n_samples", "8", "--seed", "7", "--translate", "hola")
+    assert process.returncode == 0, process.stderr
+    assert seeds == [7] and folder.name in process.stderr
+
+
+def test_a_translation_that_was_cut_has_no_row_for_its_end(trained, monkeypatch, tmp_path):
+    translator, model = load_translator(folder_of(trained[0], True), "--use_attn")
+    drawn = []
+    monkeypatch.setattr(
+        script.utils, "plot_attention", lambda path, alpha, src, labels, heading: drawn.append((alpha, src, labels))
+    )
+    sentence, limit = "ya .", script.MAX_GROWTH * len("ya .") + script.MAX_EXTRA
+    for bias in (-100.0, 100.0):  # of </s>: it never comes, and it comes at once
+        with torch.no_grad():
+            model.generator.bias[text.EOS_IDX] = bias
+        translator.draw_attention(tmp_path / "x.pdf", model, sentence, "")
+    (cut, src, labels), (empty, _, end) = drawn
+    assert src == sentence and len(labels) == limit and "</s>" not in labels
+    assert end == ["</s>"]
+    for alpha, rows in ((cut, limit), (empty, 1)):
+        assert alpha.shape == (rows, len(sentence))
+        torch.testing.assert_close(alpha.sum(dim=1), torch.ones(rows))
+
+
+def test_every_line_of_an_earlier_result_is_used_or_named(trained, data_dir, run_here, tmp_path):
+    """A finished run is searched again whose result.json lacks one key after another."""
+    runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
+    path = folder_of(runs_dir, False) / "result.json"
+    whole = path.read_text()
+    lacking = [(key,) for key in json.loads(whole)] + [("test", "greedy", "err_rate"), ("test", "beam")]
+    lacking += [("examples", i, key) for i in (0, 1) for key in ("row", "src")]
+    n_used = 0
+    for *keys, last in lacking:
+        result = json.loads(whole)
+        inner = result
+        for key in keys:
+            inner = inner[key]
+        del inner[last]
+        path.write_text(json.dumps(result))
+        command = ("hw2-q3.py", *TINY, "-data_dir", data_dir, "-runs_dir", runs_dir, "--beam_size", "2", "-resume")
+        process = run_here(*command)
+        n_used += process.returncode == 0
+        if process.returncode != 0:
+            assert last != "row"  # no earlier version wrote it, and nothing is trained again for it
+            assert_user_error(process, "result.json lacks ", last)
+    assert 0 < n_used < len(lacking)
+
+
+def test_translate_names_a_line_that_is_not_utf8(trained, run_here, tmp_path):
     runs_dir, _ = trained
     file = tmp_path / "latin1.txt"
     file.write_bytes("hola\nmañana\n".encode("latin-1"))
-    process = run_script("hw2-q3.py", "-runs_dir", runs_dir, "--translate", file)
+    process = run_here("hw2-q3.py", "-runs_dir", runs_dir, "--translate", file)
     assert_user_error(type(process)(process.args, process.returncode, "", process.stderr.split("\n", 1)[1]), "line 2")
 
 
@@ -288,9 +382,15 @@ def test_a_damaged_checkpoint_is_named(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("hidden_size", "wide"), ("hidden_size", None), ("dropout", 7), ("use_attn", 0)]
+    ("name", "value", "said"),
+    [
+        ("hidden_size", 6, "another network"),
+        ("hidden_size", None, "another network"),
+        ("use_attn", 0, "no trained run"),
+    ],
 )
-def test_translate_refuses_a_config_that_makes_no_such_network(trained, tmp_path, name, value):
+def test_translate_refuses_a_config_that_makes_no_such_network(trained, tmp_path, name, value, said):
+    """None: the option is missing, as in a config of an earlier version, and counts as its default."""
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     path = folder_of(tmp_path, True) / "config.json"
     config = json.loads(path.read_text())
@@ -299,8 +399,8 @@ def test_translate_refuses_a_config_that_makes_no_such_network(trained, tmp_path
     else:
         config["options"][name] = value
     path.write_text(json.dumps(config))
-    said = user_error("-runs_dir", tmp_path, "-run_name", path.parent.name, "--translate", "hola")
-    assert "make no network" in said or "no trained run" in said or "another network" in said
+    arguments = ("--use_attn", "-runs_dir", tmp_path, "-run_name", path.parent.name, "--translate", "hola")
+    assert said in user_error(*arguments)
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def test_the_readme_opens_with_one_wide_picture():
     ("script", "arguments"), sorted({command for path in DOCUMENTS for command in commands(read(path))})
 )
 def test_the_documents_commands_parse(script, arguments, tmp_path):
-    module = load_script(script)
-    if hasattr(module, "parse_args"):
-        module.parse_args([str(tmp_path) if word == "DIR" else word for word in arguments])  # DIR: a folder of the user
+    load_script(script).parse_args(
+        [str(tmp_path) if word == "DIR" else word for word in arguments]
+    )  # DIR: a folder of the user
 
 
 def test_the_documents_name_every_script():

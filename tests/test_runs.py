@@ -1,7 +1,11 @@
 """The folder of a run: what is replaced and what stays, one writer, resuming, damaged files, finding a run again."""
 
+import builtins
+import io
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,3 +207,64 @@ def test_a_folder_is_left_to_other_data_and_long_names_are_cut(tmp_path):
     names = {runs.folder_of(config("f", **{"a" * 90: i}), tmp_path, "octmnist").name for i in range(3)}
     assert len(names) == 3 and max(map(len, names)) < 90
     assert runs.folder_of(config("g"), tmp_path, "octmnist", "mine") == tmp_path / "q2" / "mine"
+
+
+@pytest.fixture
+def unreadable(tmp_path, monkeypatch):
+    """A folder of a finished run that its user may not read; patched, since root may read everything."""
+    folder = tmp_path / "q2" / "mine"
+    train(folder, 1)
+
+    def refusing(function):
+        def refuse(path, *args, **kwargs):
+            if isinstance(path, str | os.PathLike) and folder in Path(path).parents:
+                raise PermissionError(13, "Permission denied", str(path))
+            return function(path, *args, **kwargs)
+
+        return refuse
+
+    for module, name in ((os, "stat"), (os, "scandir"), (os, "open"), (io, "open"), (builtins, "open")):
+        monkeypatch.setattr(module, name, refusing(getattr(module, name)))
+    return folder
+
+
+@pytest.mark.parametrize("resume", [None, "auto", "must"])
+def test_a_folder_without_read_permission_is_named_in_one_line(resume, unreadable):
+    with one_line_error(str(unreadable), "Permission denied"):
+        train(unreadable, 1, resume=resume)
+
+
+def test_a_folder_without_read_permission_does_not_hide_the_other_runs(unreadable, tmp_path):
+    train(tmp_path / "q2" / "other", 1)
+    assert [run.folder.name for run in runs.find(tmp_path, "q2")] == ["other"]
+    assert not runs.Found(unreadable).is_finished
+
+
+@pytest.mark.parametrize("name", [runs.LAST, runs.BEST, runs.CONFIG, runs.RESULT])
+def test_a_file_of_a_run_without_read_permission_is_named_in_one_line(name, tmp_path, monkeypatch):
+    train(tmp_path, 1)
+    usual = io.open
+
+    def refuse(path, *args, **kwargs):
+        if isinstance(path, str | os.PathLike) and Path(path).name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return usual(path, *args, **kwargs)
+
+    for module in (io, builtins):
+        monkeypatch.setattr(module, "open", refuse)
+    with one_line_error(name):
+        train(tmp_path, 2, resume="must")
+
+
+def test_a_result_of_an_earlier_version_names_what_it_lacks(tmp_path):
+    files.write_json(tmp_path / runs.RESULT, {"test": {"greedy": [{"cer": 0.5}]}})
+    result = runs.read_result(tmp_path, keys=("test",))
+    assert result == {"test": {"greedy": [{"cer": 0.5}]}}
+    assert result["test"].get("beam") is None and "beam" not in result["test"]
+    for read in (
+        lambda: result["examples"],
+        lambda: result["test"]["beam"],
+        lambda: result["test"]["greedy"][0]["wer"],
+    ):
+        with one_line_error("result.json lacks ", "run again"):
+            read()

@@ -10,6 +10,7 @@ from conftest import load_script
 from torch import nn
 
 import decoding
+import losses
 import models
 import utils
 from data import speech
@@ -56,7 +57,7 @@ def gelu(x):
 
 
 def attention_as_loops(attention, query, source, n_source, is_causal=False):
-    """One clip: query (n_queries, hidden_size), source (n_source_padded, hidden_size); also the weights of each head."""
+    """One clip: query (n_queries, hidden_size), source (n_padded, hidden_size); also the weights of each head."""
     size = HIDDEN // N_HEADS
     out, weights = torch.zeros(len(query), HIDDEN), torch.zeros(N_HEADS, len(query), len(source))
     for t in range(len(query)):
@@ -236,9 +237,9 @@ def test_the_decoder_does_not_look_ahead(decoder):
             assert not torch.allclose(after[:, later], before[:, later])
 
 
-def search(model, mels, n_frames, max_steps=8, **how):
-    how |= {"max_steps": torch.full((len(mels),), max_steps)} | SYMBOLS
-    return decoding.search(model.step, *model.start(mels, n_frames), **how)
+def search(model, mels, n_frames, max_steps=8, **options):
+    options |= {"max_steps": torch.full((len(mels),), max_steps)} | SYMBOLS
+    return decoding.search(model.step, *model.start(mels, n_frames), **options)
 
 
 @pytest.mark.parametrize("skeleton", [False, True])
@@ -252,14 +253,14 @@ def test_padding_and_the_rest_of_the_batch_change_nothing(decoder, skeleton):
     for b, n in enumerate(n_frames.tolist()):
         alone = model(mels[b : b + 1, :n], n_frames[b : b + 1], tgt[b : b + 1])
         torch.testing.assert_close(logits[b : b + 1], alone)
-    for how in ({}, {"beam_size": 3}, {"n_samples": 4, "seed": 1}):
-        found = search(model, mels, n_frames, return_weights=True, **how)
-        wider = search(model, F.pad(mels, (0, 0, 0, 6)), n_frames, return_weights=True, **how)
+    for options in ({}, {"beam_size": 3}, {"n_samples": 4, "seed": 1}):
+        found = search(model, mels, n_frames, return_weights=True, **options)
+        wider = search(model, F.pad(mels, (0, 0, 0, 6)), n_frames, return_weights=True, **options)
         assert torch.equal(found.symbols, wider.symbols)
         torch.testing.assert_close(found.scores, wider.scores)
         torch.testing.assert_close(F.pad(found.weights, (0, 3)), wider.weights)
         for b, n in enumerate(n_frames.tolist()):
-            alone = search(model, mels[b : b + 1, :n], n_frames[b : b + 1], **how)
+            alone = search(model, mels[b : b + 1, :n], n_frames[b : b + 1], **options)
             n_steps = alone.symbols.shape[1]
             assert torch.equal(found.symbols[b, :n_steps], alone.symbols[0])
             assert (found.symbols[b, n_steps:] == PAD).all()
@@ -424,7 +425,7 @@ def test_one_batch_can_be_memorised(decoder):
     assert recogniser.decode(model, "train") == refs
     assert recogniser.decode(model, "train", beam_size=3, length_penalty=0.0) == refs
     assert recogniser.decode(model, "train", n_samples=20, seed=0) == refs
-    found = recogniser.listen(model, recogniser.inputs("train"), return_weights=True)
+    found = recogniser.transcribe(model, recogniser.data.rows["train"].tolist(), return_weights=True)
     for (text, alpha), clip in zip(found, recogniser.data.clips, strict=True):
         n_steps, n_positions = len(text) + 1, (len(clip) + 1) // 2
         assert alpha.shape == (n_steps, 2, n_positions)
@@ -446,13 +447,13 @@ def test_the_loss_is_the_mean_over_letters_with_smoothing_in_training_only(decod
             uniform -= log_probs.mean().item()
     loss, n_symbols = recogniser.batch_loss(model.eval(), batch)
     assert loss.item() == pytest.approx(exact, rel=1e-5)
-    assert recogniser.loss(model, "train") == pytest.approx(exact / int(n_symbols), rel=1e-5)
+    assert recogniser.mean_loss(model, "train") == pytest.approx(exact / int(n_symbols), rel=1e-5)
     loss, _ = recogniser.batch_loss(model.train(), batch)
     assert loss.item() == pytest.approx(0.9 * exact + 0.1 * uniform, rel=1e-5)
 
 
 def test_the_ctc_loss_is_minus_the_log_probability_of_all_alignments():
-    """Of "ab" on four positions and of "b" on three; an alignment that collapses to them has no other symbols than the blank."""
+    """Of "ab" on four positions and of "b" on three; such an alignment has no other symbols than the blank."""
     recogniser, model = make_recogniser("recurrent", "--ctc_weight", "0.25", "--label_smoothing", "0")
     assert model.ctc.out_features == len(speech.SYMBOLS) + 1
     assert model.state_dict().keys() - make_recogniser("recurrent")[1].state_dict().keys() == {"ctc.weight", "ctc.bias"}
@@ -510,12 +511,12 @@ def test_the_guided_attention_loss_is_its_formula_written_as_loops(decoder):
 def test_attention_along_the_diagonal_costs_nothing_and_away_from_it_almost_1():
     eye = torch.eye(50).expand(1, 3, 50, 50)
     sizes = torch.tensor([50]), torch.tensor([50])
-    assert utils.guided_attention_loss(eye, *sizes) == 0
+    assert losses.guided_attention_loss(eye, *sizes) == 0
     first = torch.zeros(1, 1, 50, 50)
     first[..., 0] = 1  # every symbol looks at the start
-    losses = [utils.guided_attention_loss(first[:, :, n : n + 1], torch.tensor([1]), sizes[1]) for n in range(50)]
-    assert all(loss == pytest.approx(1, abs=1e-5) for loss in losses)  # a single symbol is the last one
-    assert 0 < utils.guided_attention_loss(first, *sizes) < 50
+    of_each = [losses.guided_attention_loss(first[:, :, n : n + 1], torch.tensor([1]), sizes[1]) for n in range(50)]
+    assert all(loss == pytest.approx(1, abs=1e-5) for loss in of_each)  # a single symbol is the last one
+    assert 0 < losses.guided_attention_loss(first, *sizes) < 50
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -532,7 +533,7 @@ def test_guided_attention_keeps_the_attention_near_the_diagonal(decoder):
         mels, n_frames, tgt = batch
         _, alpha = model.eval().decoder(tgt[:, :-1], *model.encoder(mels, n_frames), need_weights=True)
         n_symbols = (tgt[:, 1:] != speech.PADDING_IDX).sum(dim=1)
-        return utils.guided_attention_loss(alpha, n_symbols, (n_frames + 1) // 2) / n_symbols.sum()
+        return losses.guided_attention_loss(alpha, n_symbols, (n_frames + 1) // 2) / n_symbols.sum()
 
     assert attended("--guided_attention", "2") < 0.6 * attended()
 
@@ -560,6 +561,6 @@ def test_a_transcription_ends_at_the_latest_after_30_letters_a_second_and_10_mor
     recogniser, model = make_recogniser(decoder, "--max_text_length", "60")
     with torch.no_grad():
         model.decoder.classifier.bias[speech.STOP_IDX] = -100.0
-    texts = [hyp for hyp, _ in recogniser.hear(model, [torch.randn(n, 80) for n in (138, 689, 69)])]
+    texts = [hyp for hyp, _ in recogniser.decode_mels(model, [torch.randn(n, 80) for n in (138, 689, 69)])]
     assert [len(text) for text in texts] == [10 + 30, 59, 10 + 15]
     assert not set("".join(texts)) & {"<", ">", "@"}
