@@ -303,9 +303,10 @@ def search(experiment, model, run):
         test[name] = experiment.test_scores(hyps) | setting | {experiment.score: score} | differences
         texts[name] = hyps
     searched = {name: hyps for name, hyps in texts.items() if name != "greedy"}
-    examples = [  # those of an earlier version have no row
-        e | {name: hyps[e["row"]] for name, hyps in searched.items() if "row" in e} for e in run.result["examples"]
-    ]
+    examples = []
+    for example in run.result.get("examples", []):
+        row = example.get("row")  # which an earlier version did not write
+        examples.append(example | {name: hyps[row] for name, hyps in searched.items() if row is not None})
     run.finish(test=test, examples=examples)
     return texts
 

@@ -79,7 +79,7 @@ class Experiment:
             if scores is not None:
                 shown = SEARCH_NAMES.get(name, name).format(**scores)
                 print(f"Final Test {self.score_name}, {shown}: {format_interval(scores[self.judged])}{bundled}")
-        for name, score in result["baselines"].items():
+        for name, score in result.get("baselines", {}).items():
             print(f"Baseline, {name.replace('_', ' ')}: {format_interval(score)}{bundled}")
         for example in result.get("examples", [])[:1]:
             print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
@@ -241,7 +241,7 @@ def write_predictions(folder, sources, refs, hyps):
 def report(experiment, run):
     """Print what a finished run has reached, and where it lies; with `-verbose` every score of the result."""
     result = run.result
-    score, bundled = result[experiment.score], " (bundled data)" if result["bundled"] else ""
+    score, bundled = result.get(experiment.score), " (bundled data)" if result["bundled"] else ""
     if score is not None:
         shown = f"{format_interval(score)} in epoch {result['best_epoch']}"
         print(f"Best validation {experiment.score_name}: {shown}{bundled}")

@@ -47,19 +47,14 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM. The message says what is left of the work and how to go on."""
 
 
-def is_launched():
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
 def world_size():
     """How many processes torchrun started, 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def rank():
     """The rank of this process among those that torchrun started, 0 without it."""
-    return int(os.environ["RANK"]) if is_launched() else 0
+    return int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
 
 class Options(argparse.Namespace):

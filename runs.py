@@ -118,14 +118,11 @@ def folder_of(config, runs_dir, base, run_name=None):
     name = "-".join(parts).replace("/", "_")
     deciding = {name: value for name, value in config["options"].items() if name not in WHERE}
     deciding = json.dumps([deciding, config["kind"], config["data"]["fingerprint"]], sort_keys=True)
-    if len(name) > MAX_NAME or (is_there(parent / name / CONFIG) and differences(config, read_config(parent / name))):
+    if len(name) > MAX_NAME or (
+        os.path.exists(parent / name / CONFIG) and differences(config, read_config(parent / name))
+    ):
         name = f"{name[:MAX_NAME]}-{hashlib.sha256(deciding.encode()).hexdigest()[:6]}"
     return parent / name
-
-
-def is_there(path):
-    """Whether there is such a file; not in a folder without permission, where `Path.exists` raises an error."""
-    return os.path.exists(path)
 
 
 def read_config(folder):
@@ -144,25 +141,7 @@ def read_result(folder, keys=RESULT_KEYS):
     missing = [key for key in keys if key not in result]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; {files.RETRAIN}")
-    return stored(result, path)
-
-
-class Stored(dict):
-    """A dict of a result.json; a key that it lacks, since an earlier version wrote it, raises a `UserError`."""
-
-    def __init__(self, values, path):
-        super().__init__((key, stored(value, path)) for key, value in values.items())
-        self.path = path
-
-    def __missing__(self, key):
-        raise UserError(f"{self.path} lacks {key}, maybe since an earlier version wrote it; {files.RETRAIN}")
-
-
-def stored(value, path):
-    """A value of the result.json at `path`, each dict in it a `Stored`."""
-    if isinstance(value, list):
-        return [stored(inner, path) for inner in value]
-    return Stored(value, path) if isinstance(value, dict) else value
+    return result
 
 
 @dataclass(frozen=True)
@@ -173,7 +152,7 @@ class Found:
 
     @property
     def is_finished(self):
-        return is_there(self.folder / RESULT)
+        return os.path.exists(self.folder / RESULT)
 
     @cached_property
     def config(self):
@@ -211,7 +190,9 @@ def find(runs_dir, question, kind="run", **wanted):
 
     Raises `UserError` for a folder whose config cannot be read.
     """
-    paths = [path.parent for path in (Path(runs_dir) / question).glob(f"*/{RESULT}") if is_there(path.parent / CONFIG)]
+    paths = [
+        path.parent for path in (Path(runs_dir) / question).glob(f"*/{RESULT}") if os.path.exists(path.parent / CONFIG)
+    ]
     found = [run for run in map(Found, sorted(paths)) if run.config["kind"] == kind]
     found = [run for run in found if all(run.options.get(name) == value for name, value in wanted.items())]
     return sorted(found, key=lambda run: (run.folder / RESULT).stat().st_mtime, reverse=True)
@@ -259,7 +240,7 @@ class Run:
 
     def __init__(self, folder, config, resume=None):
         self.folder, self.config = folder, config
-        is_begun = is_there(folder / LAST)
+        is_begun = os.path.exists(folder / LAST)  # False, and no error, in a folder without permission
         self.is_new = not (resume and is_begun)
         self.result = None
         if not self.is_new:
@@ -267,10 +248,10 @@ class Run:
             if names:
                 advice = "resume it with its own options, or start anew without -resume"
                 raise UserError(f"the run in {folder} was made with other {', '.join(names)}; {advice}")
-            self.result = read_result(folder) if is_there(folder / RESULT) else None
+            self.result = read_result(folder) if os.path.exists(folder / RESULT) else None
         elif resume == "must":
             raise UserError(f"there is no run to resume in {folder}; leave out -resume to start it")
-        elif resume is None and (is_begun or is_there(folder / RESULT)):
+        elif resume is None and (is_begun or os.path.exists(folder / RESULT)):
             print(f"replacing the run in {folder}")
 
     def checkpoint(self):
@@ -317,7 +298,7 @@ class Run:
 
     def finish(self, **result):
         """Add these scores to the result and write it; from the first call on the run counts as finished."""
-        self.result = stored((self.result or {}) | result, self.folder / RESULT)
+        self.result = (self.result or {}) | result
         files.write_json(self.folder / CONFIG, self.config)
         files.write_json(self.folder / RESULT, self.result)
 
@@ -345,7 +326,7 @@ def open_run(folder, config, resume=None):
     except filelock.Timeout as error:
         raise UserError(f"another process is writing to {folder}; wait for it, or give this one a -run_name") from error
     except OSError as error:
-        if not (resume and is_there(folder / RESULT)):  # a finished run can be shown without writing
+        if not (resume and os.path.exists(folder / RESULT)):  # a finished run can be shown without writing
             advice = "name another folder with -runs_dir DIR"
             raise UserError(f"cannot write to {folder} ({files.reason_of(error)}); {advice}") from error
     run = None

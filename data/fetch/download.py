@@ -85,11 +85,6 @@ def workspace(data_dir):
         raise UserError(f"cannot write in {data_dir} ({reason}); {advice}") from error
 
 
-def gigabytes(n_bytes):
-    """A size in words, in units of 10^9 bytes."""
-    return f"{n_bytes / 1e9:.1f} GB"
-
-
 def put_in_place(moves, spare):
     """Move each file or folder to its place: all of them or, on a failure, none.
 

@@ -56,7 +56,7 @@ def install(args):
             if args.source is not None:
                 raise
             raise Interrupted("the same command goes on where it stopped") from None
-    print(f"{path}: {N_CLIPS:,} clips, {download.gigabytes(n_bytes)}")
+    print(f"{path}: {N_CLIPS:,} clips, {n_bytes / 1e9:.1f} GB")
 
 
 def fetch(partial, base_url, timeout):
@@ -91,11 +91,11 @@ def verify(source, data_dir):
 def require_space(data_dir, n_missing=0):
     """Say how much space the set and `n_missing` bytes of its archive need; raises `UserError` if it is not free."""
     n_bytes = UNPACKED_BYTES + n_missing
-    archive = f", of these {download.gigabytes(n_missing)} for the archive until it is unpacked" if n_missing else ""
-    print(f"{TITLE} needs {download.gigabytes(n_bytes)} in {data_dir}{archive}", flush=True)
+    archive = f", of these {n_missing / 1e9:.1f} GB for the archive until it is unpacked" if n_missing else ""
+    print(f"{TITLE} needs {n_bytes / 1e9:.1f} GB in {data_dir}{archive}", flush=True)
     free = shutil.disk_usage(data_dir).free
     if free < n_bytes:
-        what = f"{data_dir} has {download.gigabytes(free)} free, {download.gigabytes(n_bytes)} are needed"
+        what = f"{data_dir} has {free / 1e9:.1f} GB free, {n_bytes / 1e9:.1f} GB are needed"
         raise UserError(f"{what}; free some space there or name another folder with -data_dir DIR")
 
 
