@@ -9,27 +9,22 @@ from rapidfuzz.distance import Levenshtein
 QUERY_BATCH_SIZE = 256  # sentences; bounds the memory of the table of distances
 
 
-class NearestSentence:
-    """The English side of the training pair whose Spanish side is nearest by Levenshtein distance; the first of equals.
+def nearest_sentences(pairs, sentences):
+    """For each sentence the English side of the training pair whose Spanish side is nearest by Levenshtein distance.
 
-    pairs: (english, spanish).
+    pairs: (english, spanish); of equals the first counts.
     """
-
-    def __init__(self, pairs):
-        self.spanish = [spanish for _, spanish in pairs]
-        self.english = [english for english, _ in pairs]
-
-    def translate(self, sentences):
-        hyps = []
-        for start in range(0, len(sentences), QUERY_BATCH_SIZE):
-            batch = sentences[start : start + QUERY_BATCH_SIZE]
-            distances = process.cdist(batch, self.spanish, scorer=Levenshtein.distance, dtype=np.uint16)
-            hyps += [self.english[i] for i in distances.argmin(axis=1)]
-        return hyps
+    english, spanish = zip(*pairs)
+    hyps = []
+    for start in range(0, len(sentences), QUERY_BATCH_SIZE):
+        batch = sentences[start : start + QUERY_BATCH_SIZE]
+        distances = process.cdist(batch, spanish, scorer=Levenshtein.distance, dtype=np.uint16)
+        hyps += [english[i] for i in distances.argmin(axis=1)]
+    return hyps
 
 
-class CharNgramCopy:
-    """Copies the source character by character, each as the training pairs most often have it at that place.
+def ngram_copies(pairs, sentences, n=5):
+    """Copy each sentence character by character, each as the training pairs most often have it at that place.
 
     The character that takes the place of source character i is the commonest at the proportional place of the training
     translations, given the characters around i; if training never had them, given fewer, down to the character
@@ -39,39 +34,33 @@ class CharNgramCopy:
         pairs: (english, spanish).
         n: length of the longest n-gram, odd; the character stands in its middle.
     """
+    side = n // 2
 
-    def __init__(self, pairs, n=5):
-        if n % 2 == 0:
-            raise ValueError(f"n must be odd, got {n}")
-        self.widths = range(n // 2, -1, -1)  # characters on either side
-        counts = defaultdict(Counter)
-        for english, spanish in pairs:
-            for i in range(len(spanish)):
-                char = english[i * len(english) // len(spanish)]
-                for ngram in self._ngrams(spanish, i):
-                    counts[ngram][char] += 1
-        self.commonest = {ngram: counter.most_common(1)[0][0] for ngram, counter in counts.items()}
-
-    def _ngrams(self, text, i):
+    def ngrams(text, i):
         """The n-grams around character i, the longest first, with blanks beyond the ends."""
-        side = max(self.widths)
         padded = " " * side + text + " " * side
-        return [padded[i + side - width : i + side + width + 1] for width in self.widths]
+        return [padded[i + side - width : i + side + width + 1] for width in range(side, -1, -1)]
 
-    def translate(self, sentences):
-        return [
-            "".join(
-                next((self.commonest[ngram] for ngram in self._ngrams(text, i) if ngram in self.commonest), text[i])
-                for i in range(len(text))
-            )
-            for text in sentences
-        ]
+    counts = defaultdict(Counter)
+    for english, spanish in pairs:
+        for i in range(len(spanish)):
+            char = english[i * len(english) // len(spanish)]
+            for ngram in ngrams(spanish, i):
+                counts[ngram][char] += 1
+    commonest = {ngram: counter.most_common(1)[0][0] for ngram, counter in counts.items()}
+
+    def copied(text, i):
+        return next((commonest[ngram] for ngram in ngrams(text, i) if ngram in commonest), text[i])
+
+    return ["".join(copied(text, i) for i in range(len(text))) for text in sentences]
 
 
 def translate(pairs, sentences):
     """The translations of all trivial translators, made from the training `pairs`: a dict from name to sentences."""
-    translators = {"nearest sentence": NearestSentence(pairs), "character n-gram copy": CharNgramCopy(pairs)}
-    return {name: translator.translate(sentences) for name, translator in translators.items()}
+    return {
+        "nearest sentence": nearest_sentences(pairs, sentences),
+        "character n-gram copy": ngram_copies(pairs, sentences),
+    }
 
 
 class NearestSpectrum:
@@ -109,7 +98,7 @@ def transcribe(train, clips):
     return {"nearest mean spectrum": [recogniser.transcribe(frames) for frames, _ in clips]}
 
 
-def captions(train, n_images, regions=None):
+def captions(train, regions, train_regions):
     """Captions of images without a trained decoder: a dict from name to one or more lists of captions.
 
     "most frequent caption" is that of the training set; "nearest image" the captions of the training image with the
@@ -117,15 +106,14 @@ def captions(train, n_images, regions=None):
 
     Args:
         train: for each training image its captions, strings.
-        n_images: how many images are to be captioned.
-        regions: features of these images and of the training images, tensors (n, n_regions, n_channels); None leaves
-            the nearest image out.
+        regions, train_regions: features of the images that are captioned and of the training images, tensors
+            (n, n_regions, n_channels).
     """
     commonest = Counter(caption for captions in train for caption in captions).most_common(1)[0][0]
-    found = {"most frequent caption": [[commonest] * n_images]}
-    if regions is not None:
-        means = [part.float().mean(dim=1) for part in regions]
-        unit, train_unit = (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12) for mean in means)
-        nearest = [train[i] for i in (unit @ train_unit.T).argmax(dim=1).tolist()]
-        found["nearest image"] = [list(place) for place in zip(*nearest)]
-    return found
+    means = [part.float().mean(dim=1) for part in (regions, train_regions)]
+    unit, train_unit = (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12) for mean in means)
+    nearest = [train[i] for i in (unit @ train_unit.T).argmax(dim=1).tolist()]
+    return {
+        "most frequent caption": [[commonest] * len(regions)],
+        "nearest image": [list(place) for place in zip(*nearest)],
+    }

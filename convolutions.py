@@ -46,12 +46,10 @@ def edge_filters(weight, share=0.5):
     for number, kernel in enumerate(weight.detach().cpu()[:, 0], start=1):
         offsets = [torch.arange(n) - (n - 1) / 2 for n in kernel.shape]
         differences = {
-            "from left to right": (kernel.sum(dim=0) * offsets[1].sign()).sum(),
-            "from top to bottom": (kernel.sum(dim=1) * offsets[0].sign()).sum(),
+            ("from left to right", "from right to left"): (kernel.sum(dim=0) * offsets[1].sign()).sum(),
+            ("from top to bottom", "from bottom to top"): (kernel.sum(dim=1) * offsets[0].sign()).sum(),
         }
-        direction, difference = max(differences.items(), key=lambda item: item[1].abs())
+        (forward, backward), difference = max(differences.items(), key=lambda item: item[1].abs())
         if difference.abs() >= share * kernel.abs().sum():
-            words = direction.split()
-            reverse = f"from {words[3]} to {words[1]}"
-            found.append({"filter": number, "direction": direction if difference > 0 else reverse})
+            found.append({"filter": number, "direction": forward if difference > 0 else backward})
     return found

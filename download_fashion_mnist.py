@@ -13,15 +13,13 @@ def parse_args(argv=None):
     return download.parse_args("Fetch the images, verify them and write data/fashion_mnist.npz.", source, argv)
 
 
+def main(argv=None):
+    args = parse_args(argv)
+    from data.fetch import image_sets  # which imports NumPy
+
+    image_sets.install(image_sets.FASHION_MNIST, args)
+
+
 if __name__ == "__main__":
     options.before_imports(parse_args)
-
-from data.fetch import image_sets
-
-
-def main(argv=None):
-    image_sets.install(image_sets.FASHION_MNIST, parse_args(argv))
-
-
-if __name__ == "__main__":
     options.run_script(main)

@@ -9,16 +9,9 @@ from data.fetch import download, ljspeech
 
 
 def parse_args(argv=None):
-    description = (
-        f"Fetch LJ Speech ({download.gigabytes(ljspeech.ARCHIVE_BYTES)}), verify it and unpack it "
-        f"({download.gigabytes(ljspeech.UNPACKED_BYTES)}) to data/{ljspeech.FOLDER_NAME}. A transfer that was cut goes "
-        "on where it stopped when the command is given again."
-    )
+    description = "Fetch LJ Speech (2.7 GB), verify it and unpack it (3.8 GB) to data/LJSpeech-1.1. "
+    description += "A transfer that was cut goes on where it stopped when the command is given again."
     return download.parse_args(description, ljspeech.SOURCE_HELP, argv)
-
-
-if __name__ == "__main__":
-    options.before_imports(parse_args)
 
 
 def main(argv=None):
@@ -26,4 +19,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+    options.before_imports(parse_args)
     options.run_script(main)

@@ -19,15 +19,13 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
+def main(argv=None):
+    args = parse_args(argv)
+    from data.fetch import rs_captions  # which imports NumPy
+
+    rs_captions.install(args)
+
+
 if __name__ == "__main__":
     options.before_imports(parse_args)
-
-from data.fetch import rs_captions
-
-
-def main(argv=None):
-    rs_captions.install(parse_args(argv))
-
-
-if __name__ == "__main__":
     options.run_script(main)

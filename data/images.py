@@ -65,7 +65,6 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False, shu
     Args:
         dataset: a key of `editions.DATASETS`, or a path to an .npz in MedMNIST's layout or the course's.
         mode: "auto", "real" or "bundled"; a path is real.
-        data_dir: where the real files are.
         edition: a file at a path gets the class names of this edition, if it has as many classes.
         quick: only the first few thousand images of each split.
         shuffle_pixels: put the pixels of every image in the same random order (2022-23, Question 2.3).
@@ -122,18 +121,13 @@ def read_file(path):
     try:
         arrays = read_npz(path)
     except (*files.DAMAGED, OSError) as error:
-        reason = files.reason_of(error)
-        raise UserError(
-            f"{path} is not an image set ({reason}); it needs train_, val_ and test_images (n, 28, 28) and labels, "
-            "name another file with -dataset PATH"
-        ) from error
+        needed = "it needs train_, val_ and test_images (n, 28, 28) and labels, name another file with -dataset PATH"
+        raise UserError(f"{path} is not an image set ({files.reason_of(error)}); {needed}") from error
     for split in SPLITS:
         n_images, n_labels = len(arrays[f"{split}_images"]), len(arrays[f"{split}_labels"])
         if n_images != n_labels or n_images == 0:
-            raise UserError(
-                f"{path} has {n_images} {split} images of 28x28 and {n_labels} {split} labels; "
-                "it needs as many of each, and at least one"
-            )
+            found = f"{n_images} {split} images of 28x28 and {n_labels} {split} labels"
+            raise UserError(f"{path} has {found}; it needs as many of each, and at least one")
     return arrays
 
 
@@ -191,9 +185,8 @@ def check_labels(arrays, class_names, path, is_named):
     if n_classes <= len(class_names) and (is_named or n_classes == len(class_names)):
         return class_names
     if is_named:
-        raise UserError(
-            f"{path} has labels up to {n_classes - 1}, but this set has {len(class_names)} classes; take another file"
-        )
+        found = f"labels up to {n_classes - 1}, but this set has {len(class_names)} classes"
+        raise UserError(f"{path} has {found}; take another file")
     return tuple(map(str, range(n_classes)))
 
 

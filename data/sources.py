@@ -10,7 +10,6 @@ import files
 from options import DATA_DIR, UserError, warn
 
 CACHE_DIR = DATA_DIR / "cache"
-BUNDLED = "bundled"
 ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
 
 
@@ -18,16 +17,14 @@ def choose(mode, data_dir, candidates, title, fetch_command):
     """The first of `candidates` (tuples of files) that is complete, or None for the bundled data.
 
     Args:
-        mode: "auto", "real" or "bundled", the option `-data`.
-        data_dir: the folder that is searched, the option `-data_dir`.
+        mode, data_dir: the options `-data` and `-data_dir`.
         candidates: each a tuple of paths in that folder, which together are the real data.
-        title: the data's name for messages.
-        fetch_command: what brings the real data.
+        title, fetch_command: the data's name and what brings them, for messages.
 
     Raises `UserError` if there is no such folder, in mode "real" if the data are missing, and in mode "auto" if they
     are incomplete. A warning says that the bundled data are used.
     """
-    if mode == BUNDLED:
+    if mode == "bundled":
         return None
     if not os.path.isdir(data_dir):
         raise UserError(f"there is no folder {data_dir}; name one that is there with -data_dir, or use -data bundled")
@@ -91,14 +88,13 @@ def _temporary_folder():
         raise UserError(f"neither {CACHE_DIR} nor a temporary folder can be written; make room there") from error
 
 
-def cached_arrays(name, make, compress=True, is_whole=lambda arrays: True):
+def cached_arrays(name, make, is_whole=lambda arrays: True):
     """Arrays that `make()` computes, kept in `data/cache/` as `name`.npz.
 
     A cache file that is damaged is made again. Where the cache cannot be written the arrays are computed each time.
 
     Args:
         name: has to hold the `key_of` all code and data that the arrays are made of; else an old cache would be taken.
-        compress: takes long for large arrays of floats, and gains little.
         is_whole: whether another file that belongs to the arrays is as it was; it may raise `OSError`.
     """
     path = CACHE_DIR / f"{name}.npz"
@@ -112,7 +108,7 @@ def cached_arrays(name, make, compress=True, is_whole=lambda arrays: True):
             warn(f"{path} is damaged ({files.reason_of(error)}), making it again")
     arrays = make()
     try:
-        files.write_arrays(path, arrays, compress)
+        files.write_arrays(path, arrays)
     except UserError as error:
         warn(f"{error}; going on without a cache")
     return arrays

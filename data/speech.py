@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +31,7 @@ from data.text import at_equal_distances
 from options import DATA_DIR, MEMORY_BUDGET, ROOT, UserError, warn
 
 DOWNLOAD_COMMAND = "python download_ljspeech.py"
+BUNDLED = Path(__file__).parent / "bundled"
 SPLITS = ("train", "val", "test")
 # The course's split of the 13,100 clips: the first clips train, then validation, then test.
 TRAIN_END, VAL_END = 9_825, 10_480
@@ -249,23 +249,19 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
     arrays, frames = spectrograms([folder / WAVS / f"{id}.wav" for id, _ in used], memory_budget)
     n_frames = torch.from_numpy(arrays["n_frames"])
 
-    rows, ids, texts, start = {}, {}, {}, 0
-    for name, members in splits.items():
-        good = [row for row in range(start, start + len(members)) if n_frames[row] > 0]
-        rows[name], start = torch.tensor(good, dtype=torch.int64), start + len(members)
-        ids[name], texts[name] = [used[row][0] for row in good], [used[row][1] for row in good]
-        if members and not good:
-            raise UserError(f"none of the {len(members)} {name} clips in {folder} can be used: {arrays['error']}")
+    rows, ids, texts = {}, {}, {}
+    for name, of_split in zip(SPLITS, torch.arange(len(used)).split(list(map(len, splits.values())))):
+        rows[name] = of_split[n_frames[of_split] > 0]
+        ids[name], texts[name] = [used[row][0] for row in rows[name]], [used[row][1] for row in rows[name]]
+        if len(of_split) and not ids[name]:
+            raise UserError(f"none of the {len(of_split)} {name} clips in {folder} can be used: {arrays['error']}")
     n_unread = len(used) - sum(map(len, rows.values()))
     left_out[f"unreadable, such as {str(arrays['error']).partition(';')[0]}"] = n_unread
     if any(left_out.values()):
         shown = ", ".join(f"{n:,} {why}" for why, n in left_out.items() if n)
         warn(f"{folder}: of {len(lines):,} clips left out: {shown}")
-    if not ids["val"]:
-        warn(f"{folder}: no validation clips: the last epoch is kept")
-    digest = hashlib.sha256(str(arrays["digest"]).encode())
-    digest.update(repr([(name, ids[name], texts[name]) for name in SPLITS]).encode())
-    fingerprint = digest.hexdigest()
+    content = [(name, ids[name], texts[name]) for name in SPLITS]
+    fingerprint = hashlib.sha256(f"{arrays['digest']}{content}".encode()).hexdigest()
     origin = f"{'spoken by eSpeak NG' if bundled else METADATA}, {len(clips):,} of {len(lines):,} clips"
     starts = torch.cat([n_frames.new_zeros(1), n_frames.cumsum(0)[:-1]])
     return Clips(TITLE, bundled, ids, texts, rows, n_frames, starts, frames, fingerprint, origin, folder)
@@ -273,17 +269,15 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
 
 def bundled_folder():
     """The folder of the bundled clips; a fresh process speaks them if they are not there."""
-    code = sorted(Path(__file__).parent.glob("bundled/translation*.py"))
-    code.append(Path(__file__).parent / "bundled" / "speech.py")
-    parent = sources.CACHE_DIR / f"bundled-speech-{sources.key_of(*code)}"
-    if not (parent / FOLDER_NAME).exists():
-        parent = sources.folder_to_write() / parent.name
-    folder = parent / FOLDER_NAME
+    code = [*sorted(BUNDLED.glob("translation*.py")), BUNDLED / "speech.py"]
+    folder = sources.CACHE_DIR / f"bundled-speech-{sources.key_of(*code)}" / FOLDER_NAME
     if not folder.exists():
-        is_kept = parent.parent == sources.CACHE_DIR
+        folder = sources.folder_to_write() / folder.relative_to(sources.CACHE_DIR)
+    if not folder.exists():
+        is_kept = folder.is_relative_to(sources.CACHE_DIR)
         often = "once" if is_kept else f"for this run only: {sources.CACHE_DIR} cannot be written"
         print(f"speaking the bundled clips, {often}", file=sys.stderr)
-        command = [sys.executable, "-m", "data.bundled.speech", "-output_dir", parent]
+        command = [sys.executable, "-m", "data.bundled.speech", "-output_dir", folder.parent]
         process = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if process.returncode != 0 and not folder.exists():  # else another process was faster
             said = process.stderr.strip().splitlines() or ["it was killed"]
@@ -309,11 +303,11 @@ def read_metadata(path):
         if len(fields) != 3 or Path(fields[0]).name != fields[0] or not fields[0] or not fields[0].isprintable():
             raise UserError(f"{path}, line {number}: not id|text|normalised text; {advice}")
         lines.append((fields[0], normalize(fields[2])))
-    ids = Counter(id for id, _ in lines)
-    if ids and max(ids.values()) > 1:
-        raise UserError(f"{path} has the clip {ids.most_common(1)[0][0]} more than once; {advice}")
     if not lines:
         raise UserError(f"{path} is empty; {advice}")
+    ((id, n),) = Counter(id for id, _ in lines).most_common(1)
+    if n > 1:
+        raise UserError(f"{path} has the clip {id} more than once; {advice}")
     return lines
 
 
@@ -372,8 +366,6 @@ def spectrograms(paths, memory_budget):
 
     arrays = sources.cached_arrays(path.stem, compute, is_whole=is_whole)
     n_frames = int(arrays["n_frames"].sum())
-    if n_frames == 0:
-        return arrays, np.empty((0, N_MELS), np.float16)
     if n_frames * FRAME_BYTES <= memory_budget:
         return arrays, np.fromfile(path, np.float16).reshape(n_frames, N_MELS)
     return arrays, np.memmap(path, np.float16, mode="r", shape=(n_frames, N_MELS))
@@ -382,7 +374,9 @@ def spectrograms(paths, memory_budget):
 def write_spectrograms(paths, path):
     """Write the spectrograms of sound files one after the other to `path`; returns the arrays of `spectrograms`."""
     n_frames, digest, first_error = [], hashlib.sha256(), ""
-    with one_thread(), files.atomic_path(path) as new, files.writing(path), open(new, "wb") as file:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on two the spectrogram of one clip took ten times as long
+    with files.atomic_path(path) as new, files.writing(path), open(new, "wb") as file:
         for sound in paths:
             try:
                 samples = read_sound(sound)
@@ -394,22 +388,8 @@ def write_spectrograms(paths, path):
             frames = log_mel(samples).to(torch.float16).numpy()
             n_frames.append(len(frames))
             file.write(np.ascontiguousarray(frames))
-    return {
-        "n_frames": np.array(n_frames),
-        "error": np.array(first_error),
-        "digest": np.array(digest.hexdigest()),
-    }
-
-
-@contextmanager
-def one_thread():
-    """torch computes on one thread inside the block: on two the spectrogram of one clip took ten times as long."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
+    torch.set_num_threads(n_threads)
+    return {"n_frames": np.array(n_frames), "error": np.array(first_error), "digest": np.array(digest.hexdigest())}
 
 
 def pad_mels(mels):

@@ -196,13 +196,9 @@ def _bundled_pairs(max_length):
 
         return {"pairs": np.array(bundled_translation.generate(max_length))}
 
-    name = f"bundled-translation-{max_length}-{sources.key_of(*bundled_code())}"
+    code = [*sorted(Path(__file__).parent.glob("bundled/translation*.py")), Path(text.__file__)]
+    name = f"bundled-translation-{max_length}-{sources.key_of(*code)}"
     return [tuple(pair) for pair in sources.cached_arrays(name, generate)["pairs"].tolist()]
-
-
-def bundled_code():
-    """The files whose code makes the bundled sentences, for the key of a cache."""
-    return sorted(Path(__file__).parent.glob("bundled/translation*.py")) + [Path(text.__file__)]
 
 
 def _training_pairs(path, corpus, splits, max_length):
@@ -216,9 +212,8 @@ def _training_pairs(path, corpus, splits, max_length):
     if not corpus.exists():
         if shorter_than(pairs, EVAL_MAX_LENGTH) != pairs:
             return pairs
-        raise UserError(
-            f"-max_length {max_length} needs longer pairs: {corpus} is missing; {DOWNLOAD_COMMAND} writes it"
-        )
+        what = f"-max_length {max_length} needs longer pairs"
+        raise UserError(f"{what}: {corpus} is missing; {DOWNLOAD_COMMAND} writes it")
     held_out = {spanish for split in ("val", "test") for _, spanish in splits[split]}
     more = split_pairs(read_pairs(corpus), max_length)["train"]
     return list(dict.fromkeys(pairs + [pair for pair in more if pair[1] not in held_out]))

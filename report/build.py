@@ -16,7 +16,7 @@ import json
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -48,29 +48,7 @@ RATES, BEST = "rates", "best"  # names of runs
 
 THEORY_KEYS = ("claims", "values")
 RATES_KEYS = ("title", "bundled", "entries", "best")
-IMAGE_KEYS = ("title", "bundled", "learning_rate", "n_params", "best_epoch", "train_loss", "val_acc", "history", "test")
-TRANSLATION_KEYS = (
-    "title", "bundled", "n_params", "n_examples", "best_epoch", "train_loss", "val_err_rate", "history", "test",
-)  # fmt: skip
-SPEECH_KEYS = (
-    "title", "bundled", "n_params", "n_examples", "best_epoch", "train_loss", "val_cer", "history", "test",
-)  # fmt: skip
-CAPTION_KEYS = (
-    "title", "bundled", "n_params", "n_words", "n_examples", "best_epoch", "train_loss", "val_bleu4", "history", "test",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A run that a report shows.
-
-    Attributes:
-        flags: what is added to the question's command.
-        changed: the options in which it differs from the handout's, apart from the learning rate.
-    """
-
-    flags: str = ""
-    changed: dict = field(default_factory=dict)
+RUN_KEYS = ("title", "bundled", "n_params", "best_epoch", "train_loss", "history", "test")
 
 
 @dataclass(frozen=True)
@@ -81,8 +59,9 @@ class Question:
         topic: what the report calls the question.
         folder: of the question's runs.
         command: what makes the first run.
-        keys: what the result of a run has to hold.
-        wanted: dict from the name that the report gives a run to the run; the first decides about the setting.
+        keys: what the result of a run has to hold beside `RUN_KEYS`.
+        wanted: dict from the name that the report gives a run to (what is added to the command, the options in which
+            the run differs from the handout's, apart from the learning rate); the first decides about the setting.
         dataset: value of that option, if the script has it.
     """
 
@@ -97,7 +76,7 @@ class Question:
 def image_question(dataset, **more):
     """Question 2: the comparison of the rates, its best run (found through it, so not listed), and `more` runs."""
     command = f"python hw2-q2.py -dataset {dataset}"
-    return Question("images", "q2", command, IMAGE_KEYS, {RATES: Wanted(), **more}, dataset)
+    return Question("images", "q2", command, ("learning_rate", "val_acc"), {RATES: ("", {}), **more}, dataset)
 
 
 SHUFFLED = {"shuffle_pixels": True}
@@ -106,31 +85,31 @@ QUESTIONS = {
     "2021-22": (
         image_question("fashion_mnist"),
         Question(
-            "captioning", "q3-captioning", "python hw2-q3-captioning.py", CAPTION_KEYS,
-            {"captioner": Wanted(), "captioner_attention": Wanted("--use_attention", {"use_attention": True})},
+            "captioning", "q3-captioning", "python hw2-q3-captioning.py", ("val_bleu4", "n_examples", "n_words"),
+            {"captioner": ("", {}), "captioner_attention": ("--use_attention", {"use_attention": True})},
             "sydney",
         ),
     ),
     "2022-23": (
         image_question(
             "kuzushiji_mnist",
-            shuffled=Wanted("-shuffle_pixels", SHUFFLED),
-            mlp=Wanted("-network mlp", MLP),
-            mlp_shuffled=Wanted("-network mlp -shuffle_pixels", SHUFFLED | MLP),
+            shuffled=("-shuffle_pixels", SHUFFLED),
+            mlp=("-network mlp", MLP),
+            mlp_shuffled=("-network mlp -shuffle_pixels", SHUFFLED | MLP),
         ),
         Question(
-            "translation", "q3", "python hw2-q3.py", TRANSLATION_KEYS,
+            "translation", "q3", "python hw2-q3.py", ("val_err_rate", "n_examples"),
             {
-                "translator": Wanted(),
-                "translator_attention": Wanted("--use_attn --beam_size 5 --n_samples 64", {"use_attn": True}),
+                "translator": ("", {}),
+                "translator_attention": ("--use_attn --beam_size 5 --n_samples 64", {"use_attn": True}),
             },
         ),
     ),
     "2023-24": (
-        image_question("octmnist", strided=Wanted("-no_maxpool", {"no_maxpool": True})),
+        image_question("octmnist", strided=("-no_maxpool", {"no_maxpool": True})),
         Question(
-            "speech", "q3-asr", "python hw2-q3-asr.py", SPEECH_KEYS,
-            {"recurrent": Wanted(), "transformer": Wanted("-decoder transformer", {"decoder": "transformer"})},
+            "speech", "q3-asr", "python hw2-q3-asr.py", ("val_cer", "n_examples"),
+            {"recurrent": ("", {}), "transformer": ("-decoder transformer", {"decoder": "transformer"})},
         ),
     ),
 }  # fmt: skip
@@ -168,7 +147,7 @@ def gather(year, runs_dir):
         setting = choose_setting(finished, question)
         finished = {kind: [run for run in there if setting_of(run) == setting] for kind, there in finished.items()}
         found |= gather_question(question, finished, setting)
-        others[question.topic] = other_runs(finished["run"], question.keys, found)
+        others[question.topic] = other_runs(finished["run"], question, found)
     return {"edition": year, "network": asdict(network), "batch_size": BATCH_SIZE, "runs": found, "others": others}
 
 
@@ -176,16 +155,16 @@ def gather_question(question, finished, setting):
     """The runs of one question, by name; `finished`: those of its setting."""
     command = question.command + (" -scale quick" if setting and setting[0] == "quick" else "")
     found, best_rate = {}, None
-    for name, wanted in question.wanted.items():
-        keys = RATES_KEYS if name == RATES else question.keys
+    for name, (flags, _) in question.wanted.items():
+        keys = RATES_KEYS if name == RATES else RUN_KEYS + question.keys
         matching = matching_runs(finished, question, name)
         # Of several learning rates that of the best run comes first; of several runs the newest.
         matching.sort(key=lambda run: best_rate not in (None, run.options["learning_rate"]))
         first = next((run for run in matching if run.options["seed"] == options.DEFAULT_SEED), None)
-        found[name] = describe(first, keys, f"{command} {wanted.flags}".strip(), setting)
+        found[name] = describe(first, keys, f"{command} {flags}".strip(), setting)
         if name == RATES:
             best = best_of(first)
-            found[BEST] = describe(best, question.keys, command, setting)
+            found[BEST] = describe(best, RUN_KEYS + question.keys, command, setting)
             best_rate = best and best.options["learning_rate"]
             first, matching = best, [run for run in finished["run"] if best and run.changed == best.changed]
             name = BEST
@@ -200,14 +179,14 @@ def setting_of(run):
 
 def matching_runs(finished, question, name):
     """The finished runs that a report means by `name`, with any seed; for the learning rates their comparisons."""
-    wanted = question.wanted[name]
+    _, wanted = question.wanted[name]
     if name == RATES:
         rates = sorted(DATASETS[question.dataset].learning_rates)
         comparisons = [run for run in finished["comparison"] if run.changed.keys() == {"learning_rate"}]
         several = [run for run in comparisons if isinstance(run.changed["learning_rate"], list)]
         return [run for run in several if sorted(run.changed["learning_rate"]) == rates]
     free = {"learning_rate"} if RATES in question.wanted else set()  # Question 2 tunes it
-    return [run for run in finished["run"] if {k: v for k, v in run.changed.items() if k not in free} == wanted.changed]
+    return [run for run in finished["run"] if {k: v for k, v in run.changed.items() if k not in free} == wanted]
 
 
 def choose_setting(finished, question):
@@ -223,14 +202,11 @@ def choose_setting(finished, question):
 
 def other_seeds(matching, first):
     """The results of the run `first` with other seeds: [{"seed", "result"}, ...]."""
-    seeded = [
-        run
-        for run in matching
-        if first and run.changed == first.changed and run.options["seed"] != first.options["seed"]
-    ]
+    seeded = [run for run in matching if first and run.changed == first.changed]
     return [
         {"seed": run.options["seed"], "name": shown_name(run), "result": read_result(run, ("test",))}
         for run in sorted(seeded, key=lambda run: run.options["seed"])
+        if run.options["seed"] != first.options["seed"]
     ]
 
 
@@ -239,7 +215,12 @@ def describe(run, keys, command, setting=None):
     shown = {"name": None, "path": None, "result": None, "options": None, "hardware": None, "figures": [], "seeds": []}
     shown |= {"command": command, "scale": setting[0] if setting else "full"}
     if run is not None:
-        shown |= {"name": shown_name(run), "path": run.folder, "result": read_result(run, keys), "figures": run.figures}
+        shown |= {
+            "name": shown_name(run),
+            "path": str(run.folder),
+            "result": read_result(run, keys),
+            "figures": run.figures,
+        }
         if (run.folder / runs.CONFIG).exists():
             shown |= {"options": run.options, "hardware": run.config.get("hardware")}
     return shown
@@ -263,16 +244,19 @@ def best_of(comparison):
     return best if best.is_finished else None
 
 
-def other_runs(finished, keys, found):
+def other_runs(finished, question, found):
     """Tested runs of the same setting that no question asks for: other dropout probabilities, other recipes."""
     shown = {run["path"] for run in found.values()}
     others = []
     for run in finished:
-        is_asked = run.folder in shown or not run.changed or "shuffle_pixels" in run.changed
+        is_asked = str(run.folder) in shown or not run.changed or "shuffle_pixels" in run.changed
         if is_asked or run.options["seed"] != options.DEFAULT_SEED or not read_result(run, ("test",))["test"]:
             continue
         changes = [name if value is True else f"{name} {value}" for name, value in run.changed.items()]
-        others.append(describe(run, keys, "", setting_of(run)) | {"changes": ", ".join(changes).replace("_", " ")})
+        others.append(
+            describe(run, RUN_KEYS + question.keys, "", setting_of(run))
+            | {"changes": ", ".join(changes).replace("_", " ")}
+        )
     return others
 
 
@@ -296,8 +280,7 @@ def compile_report(year, content, output):
         for source in HERE.glob("*.typ"):
             shutil.copy(source, stage)
         staged = {name: stage_run(name, run, stage) for name, run in content["runs"].items()}
-        others = {topic: [without_path(run) for run in listed] for topic, listed in content["others"].items()}
-        files.write_json(stage / "content.json", content | {"runs": staged, "others": others})
+        files.write_json(stage / "content.json", content | {"runs": staged})
         try:
             pdf = typst.compile(stage / f"hw2-{year}.typ", root=stage, ignore_system_fonts=True, timestamp=TIMESTAMP)
         except typst.TypstError as error:
@@ -307,16 +290,12 @@ def compile_report(year, content, output):
 
 
 def stage_run(name, run, stage):
-    """Copy a run's figures to `stage/figures/name/`; returns the run without its path."""
+    """Copy a run's figures to `stage/figures/name/`, which becomes its folder."""
     folder = stage / "figures" / name
     folder.mkdir(parents=True)
     for figure in run["figures"]:
-        shutil.copy(run["path"] / figure, folder)
-    return without_path(run) | {"folder": f"figures/{name}"}
-
-
-def without_path(run):
-    return {key: value for key, value in run.items() if key != "path"}
+        shutil.copy(Path(run["path"]) / figure, folder)
+    return run | {"folder": f"figures/{name}"}
 
 
 if __name__ == "__main__":

@@ -293,7 +293,7 @@ def test_each_reference_against_the_others():
 def test_the_baselines_are_the_commonest_caption_and_the_nearest_image():
     train = [["a b", "a c"], ["a b", "d e"], ["f g", "h i"]]
     images = torch.tensor([[[0.0, 2.0]], [[3.0, 1.0]]])
-    found = baselines.captions(train, 2, (images, torch.tensor([[[5.0, 0.0]], [[-1.0, 0.0]], [[0.0, 1.0]]])))
+    found = baselines.captions(train, images, torch.tensor([[[5.0, 0.0]], [[-1.0, 0.0]], [[0.0, 1.0]]]))
     assert found == {"most frequent caption": [["a b", "a b"]], "nearest image": [["f g", "a b"], ["h i", "a c"]]}
 
 
@@ -397,21 +397,6 @@ def test_an_early_stop_keeps_the_best_epoch(data_dir, tmp_path, capsys, monkeypa
     assert "stopped early" in capsys.readouterr().out
     result = files.read_json(folder_of(tmp_path, False) / "result.json")
     assert (len(result["history"]), result["best_epoch"]) == (4, 2)
-
-
-def test_a_set_without_test_images_is_scored_on_the_training_images(data_dir, run_here, tmp_path):
-    folder = tmp_path / "few"
-    bundled_captions.write(folder, bundled_captions.generate("ucm", 6))
-    content = json.loads((folder / "dataset.json").read_text())
-    for image in content["images"]:
-        image["split"] = "train"
-    (folder / "dataset.json").write_text(json.dumps(content))
-    (folder / "images" / "1.tif").unlink()
-    process = run_here("hw2-q3-captioning.py", *TINY, "-dataset", folder, "-runs_dir", tmp_path)
-    assert process.returncode == 0, process.stderr
-    assert process.stderr.count("\n") == 2 and "1 of the 6 images" in process.stderr  # the warnings alone
-    shown = "few (5 of 6 images) (validation, test: scored on the training images), EfficientNet-Lite0, ImageNet"
-    assert shown in process.stdout and "nearest image" not in process.stdout
 
 
 def test_the_command_line_in_a_process(trained, data_dir, run_script):

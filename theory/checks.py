@@ -9,7 +9,7 @@ not fail a theorem: a claim about an exponent is checked on counted multiplicati
 seconds are values beside it.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,9 +43,6 @@ class Claim:
             ">=": measured >= expected - tolerance,
         }
         return bool(within[self.relation].all())  # not a number compares as False: it never holds
-
-    def as_dict(self):
-        return asdict(self) | {"holds": self.holds}
 
 
 def agreement(question, text, difference, tolerance=TOLERANCE):

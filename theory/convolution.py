@@ -91,17 +91,12 @@ def _build_cnn():
     return nn.ModuleDict({"conv": conv, "pool": pool, "linear": nn.Linear(h2.numel(), N_OUTPUTS)})
 
 
-def _height_width_channels(x):
-    """The shape of an example, in the handout's order."""
-    _, channels, height, width = x.shape
-    return [height, width, channels]
-
-
 def claim_cnn_parameters(seed, parameters=affine_parameters, side=output_side):
     """2021-22, 1.1: activations and parameters of the CNN, against the network built and run."""
     net = _build_cnn()
-    h1 = net["conv"](torch.zeros(1, CHANNELS, IMAGE_SIDE, IMAGE_SIDE))
+    h1 = net["conv"](torch.zeros(CHANNELS, IMAGE_SIDE, IMAGE_SIDE))
     h2 = net["pool"](h1)
+    sizes = [list(h.movedim(0, 2).shape) for h in (h1, h2)]  # height, width, channels, as in the handout
     conv_params, linear_params, cnn_params = map(get_number_trainable_params, (net["conv"], net["linear"], net))
 
     h1_side = side(IMAGE_SIDE, KERNEL_SIDE)
@@ -109,23 +104,13 @@ def claim_cnn_parameters(seed, parameters=affine_parameters, side=output_side):
     expected_conv = parameters(CHANNELS * KERNEL_SIDE**2, N_KERNELS)
     expected_linear = parameters(N_KERNELS * h2_side**2, N_OUTPUTS)
     rows = [
-        Claim("1.1", "activations after the convolution", [h1_side, h1_side, N_KERNELS], _height_width_channels(h1)),
-        Claim("1.1", "activations after max pooling", [h2_side, h2_side, N_KERNELS], _height_width_channels(h2)),
+        Claim("1.1", "activations after the convolution", [h1_side, h1_side, N_KERNELS], sizes[0]),
+        Claim("1.1", "activations after max pooling", [h2_side, h2_side, N_KERNELS], sizes[1]),
         Claim("1.1", "parameters of the convolution", expected_conv, conv_params),
         Claim("1.1", "parameters of the linear layer", expected_linear, linear_params),
         Claim("1.1", "parameters of the CNN", expected_conv + expected_linear, cnn_params),
     ]
-    values = {
-        "conv_side": h1.shape[-1],
-        "conv_activations": h1.numel(),
-        "pool_side": h2.shape[-1],
-        "pool_activations": h2.numel(),
-        "conv_params": conv_params,
-        "cnn_linear_params": linear_params,
-        "cnn_params": cnn_params,
-        "conv_share": conv_params / cnn_params,
-    }
-    return rows, values
+    return rows, {"conv_params": conv_params, "cnn_params": cnn_params}
 
 
 def claim_mlp_parameters(seed, parameters=affine_parameters):
@@ -133,22 +118,13 @@ def claim_mlp_parameters(seed, parameters=affine_parameters):
     hidden, linear = nn.Linear(N_INPUTS, HIDDEN_SIZE), nn.Linear(HIDDEN_SIZE, N_OUTPUTS)
     hidden_params, linear_params = map(get_number_trainable_params, (hidden, linear))
     mlp_params = hidden_params + linear_params
-    net = _build_cnn()
     expected_hidden = parameters(N_INPUTS, HIDDEN_SIZE)
     expected = expected_hidden + parameters(HIDDEN_SIZE, N_OUTPUTS)
     rows = [
         Claim("1.2", "parameters of the hidden layer", expected_hidden, hidden_params),
         Claim("1.2", "parameters of the fully connected network", expected, mlp_params),
     ]
-    values = {
-        "mlp_inputs": N_INPUTS,
-        "mlp_hidden_params": hidden_params,
-        "mlp_linear_params": linear_params,
-        "mlp_params": mlp_params,
-        "ratio": mlp_params / get_number_trainable_params(net),
-        "first_layer_ratio": hidden_params / get_number_trainable_params(net["conv"]),
-    }
-    return rows, values
+    return rows, {"mlp_params": mlp_params, "ratio": mlp_params / get_number_trainable_params(_build_cnn())}
 
 
 def claim_weight_sharing(seed, inputs_seen=CHANNELS * KERNEL_SIDE**2):
@@ -204,7 +180,7 @@ def claim_convolution_size(seed, output=convolution_output):
     for H, W, M, N in sizes:
         z = convolve(torch.zeros(1, 1, H, W), torch.zeros(M, N))
         n_wrong += tuple(z.shape[2:]) != tuple(output(H, W, M, N))
-    return [Claim("1.1a", f"sizes, of {len(sizes)}, where z is not H' x W'", 0, n_wrong)], {"size_cases": len(sizes)}
+    return [Claim("1.1a", f"sizes, of {len(sizes)}, where z is not H' x W'", 0, n_wrong)], {}
 
 
 def claim_convolution_matrix(seed, matrix=convolution_matrix, nonzero=nonzero_entries):
@@ -235,7 +211,6 @@ def claim_convolution_matrix(seed, matrix=convolution_matrix, nonzero=nonzero_en
         "matrix_shape": list(columns.shape),
         "matrix_entries": columns.numel(),
         "matrix_nonzero": n_nonzero,
-        "matrix_nonzero_per_row": n_nonzero // len(columns),
         "matrix_sparsity": 1 - n_nonzero / columns.numel(),
         "matrix_distinct_weights": len(columns[columns != 0].unique()),
         "picture_size": list(PICTURE_SIZE),
@@ -276,7 +251,6 @@ def claim_network_parameters(seed, cnn=cnn_parameters, dense=dense_parameters):
         "parameter_examples": examples,
         "parameter_curve": {key: [point[key] for point in curve] for key in ("H", "M", "cnn", "dense")},
         "cnn_params": examples[0]["cnn"],
-        "dense_params": examples[0]["dense"],
         "ratio": examples[0]["ratio"],
     }
     return rows, values

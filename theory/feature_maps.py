@@ -177,7 +177,6 @@ def claim_series_error(seed, bound=remainder_bound, features=monomial_features):
         "scores": list(SCORES),
         "series_error_positive": [errors[: len(SCORES)] for errors in relative_errors],
         "series_error_negative": [errors[len(SCORES) :] for errors in relative_errors],
-        "series_error_over_bound": largest_ratios,
     }
     return rows, values
 

@@ -161,7 +161,6 @@ def claim_order_of_products(
     ]
     values = {
         "n_features": N_FEATURES,
-        "orders_difference": difference,
         "linear_multiplications": n_linear,
         "quadratic_multiplications": n_quadratic,
         "linear_counted_exponent": costs.doubling_exponent(n_linear),

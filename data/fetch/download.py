@@ -7,7 +7,6 @@ import argparse
 import errno
 import hashlib
 import os
-import shutil
 import sys
 import tarfile
 import tempfile
@@ -88,14 +87,6 @@ def one_process(path):
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def require_space(folder, n_bytes):
-    """Raise `UserError` unless `n_bytes` are free where `folder` is."""
-    free = shutil.disk_usage(folder).free
-    if free < n_bytes:
-        advice = "free some space there or name another folder with -data_dir DIR"
-        raise UserError(f"{folder} has {gigabytes(free)} free, {gigabytes(n_bytes)} are needed; {advice}")
-
-
 def gigabytes(n_bytes):
     """A size in words, in units of 10^9 bytes."""
     return f"{n_bytes / 1e9:.1f} GB"
@@ -137,8 +128,6 @@ def fetch_files(mirrors, registry, folder, timeout=TIMEOUT):
     Args:
         mirrors: base URLs ending in "/".
         registry: file name -> hash as pooch writes it ("md5:..."), or None where upstream changes its file.
-        folder: where they go.
-        timeout: seconds to wait for a connection and for each part of an answer.
 
     Returns the paths in the order of `registry`. Raises `FetchError`, one clause a mirror, if none gives them all.
     """

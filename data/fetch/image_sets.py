@@ -23,10 +23,6 @@ from options import UserError
 IDX_UNSIGNED_BYTE = 8
 OPENML_TIMEOUT = 60.0  # seconds; OpenML prepares its answer before it sends the first byte
 
-SOURCE_HELP = (
-    "a folder with the published files, or an .npz with the keys train_images, train_labels, val_..., test_..."
-)
-
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -113,7 +109,6 @@ OCTMNIST = ImageSet(
     files={"octmnist.npz": "md5:c68d92d5b585d8d81f7112f81e2d0842"},
     sizes=SIZES["octmnist"],
 )
-IMAGE_SETS = {image_set.name: image_set for image_set in (KUZUSHIJI_MNIST, OCTMNIST, FASHION_MNIST)}
 
 
 def install(image_set, args):
@@ -158,7 +153,7 @@ def fetch(image_set, folder, url, timeout):
 def find_files(image_set, source):
     """The published files in the folder `source`, IDX files also unpacked; or [source] if it is a file."""
     if not os.path.exists(source):
-        raise UserError(f"{source} does not exist; -source takes {SOURCE_HELP}")
+        raise UserError(f"{source} does not exist; -source takes the published files, a folder or an .npz")
     if not source.is_dir():
         sources.refuse_archive(source, "-source")
         return [source]

@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 
 import files
 from data import sources
@@ -92,7 +93,10 @@ def require_space(data_dir, n_missing=0):
     n_bytes = UNPACKED_BYTES + n_missing
     archive = f", of these {download.gigabytes(n_missing)} for the archive until it is unpacked" if n_missing else ""
     print(f"{TITLE} needs {download.gigabytes(n_bytes)} in {data_dir}{archive}", flush=True)
-    download.require_space(data_dir, n_bytes)
+    free = shutil.disk_usage(data_dir).free
+    if free < n_bytes:
+        what = f"{data_dir} has {download.gigabytes(free)} free, {download.gigabytes(n_bytes)} are needed"
+        raise UserError(f"{what}; free some space there or name another folder with -data_dir DIR")
 
 
 def check(folder, advice):

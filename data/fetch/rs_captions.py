@@ -90,9 +90,8 @@ def find_captions(paths, read, folder, args):
             return name, json_path
     shown = " / ".join(f"{n:,}" for n in sizes.values())
     expected = " or ".join(" / ".join(f"{n:,}" for n in published.values()) for published in SIZES.values())
-    raise UserError(
-        f"{captions.JSON_NAME} of {args.source} has {shown} images, not {expected}: it is not a published set"
-    )
+    what = f"{captions.JSON_NAME} of {args.source} has {shown} images, not {expected}"
+    raise UserError(f"{what}: it is not a published set")
 
 
 def uc_merced(paths):
@@ -126,7 +125,7 @@ def copy_images(paths, read, examples, folder, source):
     missing = [name for name in names if name not in of_name]
     if missing:
         what = f"{source} lacks {len(missing):,} of the {len(names):,} images that its {captions.JSON_NAME} names"
-        raise UserError(f"{what} ({captions.shortened(missing)}); get them, or copy it by hand and use -data real")
+        raise UserError(f"{what} ({captions.shortened(missing)}); get the whole set")
     for name in names:
         (folder / name).write_bytes(read(of_name[name]))
         try:

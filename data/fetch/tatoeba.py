@@ -70,10 +70,6 @@ def write(corpus, args):
         download.put_in_place([(folder / name, corpus.parent / name) for name in names], folder)
     which = KNOWN_SIZES.get(len(pairs), "not the package of May 2018")
     print(f"{corpus}: {len(pairs):,} pairs ({which}), SHA-256 {download.file_hash(corpus)}")
-    print(
-        f"of these the distinct ones with both sides, normalised, under {text.EVAL_MAX_LENGTH} characters; "
-        "by SHA-256 of the Spanish side, modulo 10: 0 test, 1 validation, else training"
-    )
     return splits
 
 
