@@ -181,6 +181,8 @@ def train(experiment, model, run):
     n_params = models.get_number_trainable_params(model)
     if parallel.is_main():
         print(f"{utils.data_title(data)}: {n_params:,} trainable parameters, {run.device}", flush=True)
+        if not experiment.facts()["n_examples"]["val"]:
+            options.warn("without validation examples the last epoch is kept")
     if run.is_new and args.init is not None:
         start_from(experiment, model)
     return utils.fit(

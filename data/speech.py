@@ -260,8 +260,6 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
     if any(left_out.values()):
         shown = ", ".join(f"{n:,} {why}" for why, n in left_out.items() if n)
         warn(f"{folder}: of {len(lines):,} clips left out: {shown}")
-    if not ids["val"]:
-        warn(f"{folder}: no validation clips: the last epoch is kept")
     content = [(name, ids[name], texts[name]) for name in SPLITS]
     fingerprint = hashlib.sha256(f"{arrays['digest']}{content}".encode()).hexdigest()
     origin = f"{'spoken by eSpeak NG' if bundled else METADATA}, {len(clips):,} of {len(lines):,} clips"
