@@ -16,13 +16,13 @@ def find(model, name):
 
 
 @torch.no_grad()
-def equivariance(conv, X):
+def equivariance(conv, X, n_examples=100):
     """How far `conv` is from commuting with a shift and with a quarter turn (2021-22, Question 2.1).
 
     conv(T x) - T conv(x), the largest difference over the largest value, away from the border, where pixels leave the
-    image; uint8 images X (n_examples, 1, 28, 28). Returns {"shift", "rotation"}: 0 is equivariance.
+    image; the first `n_examples` of the uint8 images X (n, 1, 28, 28). Returns {"shift", "rotation"}: 0 is equivariance.
     """
-    x = to_pixels(X).to(conv.weight.device)
+    x = to_pixels(X[:n_examples]).to(conv.weight.device)
     stride, border = conv.stride[0], conv.kernel_size[0]
     transforms = {  # each for the image, and for the map, whose cells are `stride` pixels apart
         "shift": (lambda x: x.roll(stride, dims=-1), lambda maps: maps.roll(1, dims=-1)),

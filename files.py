@@ -74,18 +74,14 @@ def write_bytes(path, content):
         new_path.write_bytes(content)
 
 
-def write_text(path, text):
-    write_bytes(path, text.encode("utf-8"))
-
-
 def write_json(path, value):
     """Write `value` as JSON, atomically; nan and infinity are refused, since JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_bytes(path, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
 
 def write_table(path, header, rows):
     """Write a text file of columns separated by tabs, atomically."""
-    write_text(path, "".join("\t".join(map(str, row)) + "\n" for row in (header, *rows)))
+    write_bytes(path, "".join("\t".join(map(str, row)) + "\n" for row in (header, *rows)).encode())
 
 
 def write_arrays(path, arrays, compress=False):

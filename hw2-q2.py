@@ -11,16 +11,14 @@ $ python hw2-q2.py -shuffle_pixels                                        # 2.3:
 
 from pathlib import Path
 
-import editions
 import options
-from editions import BATCH_SIZE, DATASETS, DEFAULT_EDITION, EDITIONS
+from editions import BATCH_SIZE, DATASETS, DEFAULT_EDITION, EDITIONS, find
 
 RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edition's
 PLAIN = {"no_maxpool": False, "network": "cnn", "shuffle_pixels": False}  # variants take the best rate of this network
 QUICK_EPOCHS = 10
 EVAL_BATCH_SIZE = 500
 SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
-EQUIVARIANCE_EXAMPLES = 100
 
 
 def parse_args(argv=None):
@@ -43,7 +41,7 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.no_maxpool and args.network == "mlp":
         parser.error("-no_maxpool goes with -network cnn only")
-    edition = editions.find(args.edition or (args.dataset if args.dataset in DATASETS else DEFAULT_EDITION))
+    edition = find(args.edition or (args.dataset if args.dataset in DATASETS else DEFAULT_EDITION))
     args.edition, args.dataset = edition.year, args.dataset or edition.dataset
     if args.scale == "quick" and args.epochs is None:
         args.epochs = QUICK_EPOCHS
@@ -189,7 +187,7 @@ class Classification(experiment.Experiment):
             ],
         }
         if self.args.network == "cnn":
-            result["equivariance"] = convolutions.equivariance(model.conv1, data.X["test"][:EQUIVARIANCE_EXAMPLES])
+            result["equivariance"] = convolutions.equivariance(model.conv1, data.X["test"])
             result["edges"] = convolutions.edge_filters(model.conv1.weight)
         if self.args.no_maxpool:
             result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)

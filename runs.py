@@ -294,7 +294,7 @@ class Run:
         with suppress(OSError):  # it is missing, or it cannot be read and writing says so
             there = files.read_bytes(self.folder / HISTORY)
         if there != lines.encode():
-            files.write_text(self.folder / HISTORY, lines)
+            files.write_bytes(self.folder / HISTORY, lines.encode())
 
     def finish(self, **result):
         """Add these scores to the result and write it; from the first call on the run counts as finished."""

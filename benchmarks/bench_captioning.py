@@ -198,7 +198,7 @@ def main():
     torch.set_num_threads(args.threads)
     data = captions.load("ucm", *(("real", args.data_dir) if args.data_dir else ("bundled",)))
     encoder = encoders.Encoder("efficientnet_lite0")
-    data = encoders.encode(thinned(data, args.steps * script.RECIPE["batch_size"]), encoder)
+    data = encoders.encode(thinned(data, args.steps * script.parse_args([]).batch_size), encoder)
     print(f"{utils.data_title(data)}, {args.threads} threads")
     for flags in ([], ["--use_attention"]):
         recipe = script.parse_args([*RECIPE, *flags])

@@ -121,7 +121,7 @@ def write_split(splits, folder):
     """Write the course's three files into `folder` (made if need be), each complete or not at all."""
     for split in SPLITS:
         lines = [f"{english}\t{spanish}\n" for english, spanish in splits[split]]
-        files.write_text(Path(folder) / FILE_NAMES[split], "".join(lines))
+        files.write_bytes(Path(folder) / FILE_NAMES[split], "".join(lines).encode())
 
 
 def fingerprint(splits):

@@ -58,9 +58,13 @@ def main(argv=None):
 
 def call(command):
     """Run a command line and return its exit code; Ctrl-C and SIGTERM end the command as well."""
+    process = subprocess.Popen(command, cwd=HERE.parent)
     try:
-        return subprocess.run(command, cwd=HERE.parent).returncode
-    except KeyboardInterrupt:
+        return process.wait()
+    except KeyboardInterrupt as error:
+        if isinstance(error, options.Interrupted):  # SIGTERM; Ctrl-C reaches the command as well
+            process.terminate()
+        process.wait()
         raise options.Interrupted("the same command goes on where it stopped") from None
 
 

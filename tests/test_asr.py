@@ -294,16 +294,6 @@ def test_without_validation_clips_the_last_epoch_is_kept(run_here, spoken, tmp_p
     assert_user_error(run_here(*command, "--learning_rate", "0.1", "0.01"), "without validation examples")
 
 
-def test_bfloat16_trains_almost_alike(trained, run_here, spoken, tmp_path):
-    command = (SCRIPT, *TINY, "-data_dir", spoken, "-runs_dir", tmp_path, "-skip_test", "--amp")
-    process = run_here(*command)
-    assert process.returncode == 0, process.stderr
-    whole, (amp,) = folder_of(trained[0], "recurrent"), (tmp_path / "q3-asr").iterdir()
-    a, b = (files.read_json(folder / "result.json", "history")[1]["train_loss"] for folder in (whole, amp))
-    assert a != b and a == pytest.approx(b, rel=0.02)
-    assert all(weight.dtype == torch.float32 for weight in weights_of(amp).values())
-
-
 def test_spectrograms_that_stay_on_the_disk_give_the_same_run(trained, run_here, spoken, tmp_path):
     command = (SCRIPT, *TINY, "-data_dir", spoken, "-runs_dir", tmp_path, "--memory_budget", "1KB")
     process = run_here(*command)
@@ -357,7 +347,7 @@ def test_every_option_trains_and_scores_are_against_the_whole_text(decoder, run_
     assert all(row["reference"] == lines[row["source"]] for row in rows)
     assert max(len(row["prediction"]) for row in rows) <= 9 < max(len(row["reference"]) for row in rows)
     sound = spoken / FOLDER_NAME / WAVS / f"{rows[0]['source']}.wav"
-    command = (SCRIPT, "--decoder", decoder, "--skeleton_blocks", "--spec_augment", "--amp", "-runs_dir", tmp_path)
+    command = (SCRIPT, "--decoder", decoder, "--skeleton_blocks", "--spec_augment", "-runs_dir", tmp_path)
     process = run_here(*command, "--transcribe", sound)
     assert process.stdout == rows[0]["prediction"] + "\n", process.stderr
 

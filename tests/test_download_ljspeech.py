@@ -12,7 +12,6 @@ import tarfile
 import time
 from argparse import Namespace
 
-import filelock
 import numpy as np
 import pytest
 from conftest import ROOT, TIMEOUT, assert_user_error, one_line_error
@@ -430,16 +429,6 @@ def test_folders_that_cannot_be_written(tmp_path):
         pytest.skip("this user may write everywhere")
     with one_line_error("cannot write", "Permission denied"):
         install(data_dir, source=source)
-
-
-def test_two_processes_do_not_write_into_one_partial_file(server, tmp_path):
-    partial = write_partial(tmp_path, ARCHIVE[:1_000])
-    with (
-        filelock.FileLock(tmp_path / f".{partial.name}.lock"),
-        one_line_error("another process", str(partial)),
-    ):
-        install(tmp_path, url=server.url + "good/")
-    assert partial.read_bytes() == ARCHIVE[:1_000]
 
 
 def test_ctrl_c_keeps_what_has_come(server, asked, tmp_path):

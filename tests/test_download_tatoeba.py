@@ -104,7 +104,7 @@ def test_a_local_copy_is_as_good(tmp_path, name, content, run_here):
     data_dir = tmp_path / "new" / "data"
     process = run_here(SCRIPT, "--source", source, "-data_dir", data_dir)
     assert (process.returncode, process.stderr) == (0, "")
-    assert f"{data_dir / translation.CORPUS_NAME}: {N_PAIRS + 2} pairs (not the package" in process.stdout
+    assert f"{data_dir / translation.CORPUS_NAME}: {N_PAIRS + 2} pairs, SHA-256" in process.stdout
     assert_installed(data_dir)
 
 

@@ -105,7 +105,7 @@ def test_an_old_python_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/hw2-q2.py"])
     with pytest.raises(SystemExit) as caught:
         options.before_imports(lambda: None)
-    assert caught.value.code == "hw2-q2.py: error: this needs Python 3.11 or later"
+    assert caught.value.code == "hw2-q2.py: error: this needs Python 3.11.4 or later"
 
 
 @pytest.mark.parametrize("name", ["options.py", "editions.py", "hw2-q1.py", "hw2-q2.py", "hw2-q3.py"])

@@ -10,7 +10,6 @@ import pytest
 from conftest import ROOT, load_script
 from test_scripts import SCRIPTS
 
-import options
 from data import translation
 from data.bundled import translation as bundled_translation
 
@@ -161,13 +160,3 @@ def test_a_command_of_the_readme_runs(command, run_script, data_dir, tmp_path):
         last = process.stdout.splitlines()[-len(lines) :]
         assert [line.split()[:2] for line in lines[:-1]] == [line.split()[:2] for line in last[:-1]]
         assert lines[-1].split("/")[0].split()[:2] == last[-1].split()[:2]
-
-
-def test_the_picture_is_of_a_right_sentence():
-    pictures = load_script("report/pictures.py")
-    columns = ("source", "prediction", "distance")
-    texts = [("me voy .", "i go .", "0"), ("el se va .", "he goes .", "0"), ("el se despierta .", "he wakes .", "3")]
-    table = [dict(zip(columns, row)) for row in texts]
-    assert pictures.longest_right(table) == ("el se va .", "he goes .")
-    with pytest.raises(options.UserError, match="make report"):
-        pictures.longest_right(table[2:])

@@ -254,17 +254,3 @@ def test_a_file_of_a_run_without_read_permission_is_named_in_one_line(name, tmp_
         monkeypatch.setattr(module, "open", refuse)
     with one_line_error(name):
         train(tmp_path, 2, resume="must")
-
-
-def test_a_result_of_an_earlier_version_names_what_it_lacks(tmp_path):
-    files.write_json(tmp_path / runs.RESULT, {"test": {"greedy": [{"cer": 0.5}]}})
-    result = runs.read_result(tmp_path, keys=("test",))
-    assert result == {"test": {"greedy": [{"cer": 0.5}]}}
-    assert result["test"].get("beam") is None and "beam" not in result["test"]
-    for read in (
-        lambda: result["examples"],
-        lambda: result["test"]["beam"],
-        lambda: result["test"]["greedy"][0]["wer"],
-    ):
-        with one_line_error("result.json lacks ", "run again"):
-            read()

@@ -5,6 +5,7 @@ pooch, requests and tqdm are imported where they are used, so that `--help` answ
 
 import argparse
 import errno
+import functools
 import hashlib
 import os
 import sys
@@ -50,9 +51,7 @@ def parse_args(description, source_help, argv=None):
 
 def image_script(name, source_help):
     """`parse_args` and `main` of the script that fetches an image set."""
-
-    def parse(argv=None):
-        return parse_args(f"Fetch the images, verify them and write data/{name}.npz.", source_help, argv)
+    parse = functools.partial(parse_args, f"Fetch the images, verify them and write data/{name}.npz.", source_help)
 
     def main(argv=None):
         args = parse(argv)
