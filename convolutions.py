@@ -20,7 +20,7 @@ def equivariance(conv, X, n_examples=100):
     """How far `conv` is from commuting with a shift and with a quarter turn (2021-22, Question 2.1).
 
     conv(T x) - T conv(x), the largest difference over the largest value, away from the border, where pixels leave the
-    image; the first `n_examples` of the uint8 images X (n, 1, 28, 28). Returns {"shift", "rotation"}: 0 is equivariance.
+    image; of the first `n_examples` uint8 images X (n, 1, 28, 28). Returns {"shift", "rotation"}: 0 is equivariance.
     """
     x = to_pixels(X[:n_examples]).to(conv.weight.device)
     stride, border = conv.stride[0], conv.kernel_size[0]
