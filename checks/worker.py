@@ -24,7 +24,7 @@ except ImportError as missing:
 EDITIONS = {
     "2021-22": [images.CNN, *captioning.QUESTIONS, *training.QUESTIONS],
     "2022-23": [images.CNN, *translation.QUESTIONS, *training.QUESTIONS],
-    "2023-24": [*images.QUESTIONS_2023_24, *speech.QUESTIONS, *training.QUESTIONS],
+    "2023-24": [images.CNN, images.CNNWithoutMaxPool, *speech.QUESTIONS, training.ParameterCount, *training.QUESTIONS],
 }
 
 
