@@ -9,7 +9,7 @@ STRANGERS_CODE = (
     "The code of the submissions is executed on this computer, with limits of time and memory but your rights."
 )
 NO_MARK = "Nothing was trained: this is what can be checked, not a mark."
-INDENT, WIDTH = 6, 100
+INDENT, WIDTH = 6, 96
 BAD = ("WRONG", "ERROR", "not written", "not run")  # what makes the exit code 1; "not recognised" does not
 
 

@@ -153,7 +153,7 @@ dropout | leave dropout to the decoder, which applies it to the final output
         if {"mask", "mask-value"} & self.found.keys() and weights:
             weight, n_padding = weights[0].reshape(SRC.shape)[-1, ~REAL[-1]].sum(), (~REAL[-1]).sum()
             last = f"The last {n_padding} of {SRC.shape[1]} characters are padding"
-            self.difference = f"{last} and have a weight of {weight:.2f} together; they must have 0."
+            self.difference = f"{last} and have a weight of {weight:.2f} together; it must be 0."
 
 
 class StandInAttention(nn.Module):
