@@ -116,7 +116,8 @@ class Recorder(TorchFunctionMode):
 
 
 MESSAGES = {  # what is said about an exception that matches, if not its own text
-    "StandInUsed|EOFError|PermissionError": "",
+    "StandInUsed|PermissionError": "",
+    "EOFError": "the code asks for input, and a check has nobody to answer",
     "SystemExit": "the code calls exit(); return the result instead",
     "TooLong": "stopped at the time limit; is there a loop that does not end?",
     "MemoryError|alloc": "stopped at the memory limit; is a tensor of the wrong shape?",
