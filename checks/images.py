@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from checks.probe import DROPOUT_MISTAKES, Failure, Question, mistakes, numbers
+from checks.probe import Failure, WithDropout, numbers
 
 SIDE, BATCH_SIZE = 28, 3  # pixels; images of the check
 POOLS = ("max_pool2d", "avg_pool2d")
@@ -54,39 +54,39 @@ def pool_shape(call):
     return f"{call.name} {kernel}x{kernel} stride {stride}" + f" padding {padding}" * bool(padding)
 
 
-class CNN(Question):
-    """Two times convolution, ReLU and max pooling, then affine, ReLU, dropout, affine, ReLU, affine, log-softmax."""
+class CNN(WithDropout):
+    """Two times convolution, ReLU and max pooling, then affine, ReLU, dropout, affine, ReLU, affine, log-softmax.
+
+    convolutions | self.conv1 = nn.Conv2d(1, channels, kernel_size, stride=..., padding=...), with the statement's sizes
+        conv-channels; conv2d; the {layer} convolution has {found} output channels, and must have {right}
+        conv-kernel; conv2d; the {layer} convolution has kernels of size {found}, and must have {right}
+        conv-stride; conv2d; the {layer} convolution has a stride of {found}, and must have {right}
+        conv-padding; conv2d; the {layer} convolution has a padding of {found}, and must have {right}
+        conv1-name; conv2d; the first convolution is not called self.conv1, which the statement asks for{found}
+    pooling | nn.MaxPool2d(kernel_size=2, stride=2) behind each ReLU of a convolution
+        pooling; max_pool2d avg_pool2d conv2d; behind the {layer} convolution is {found}, and must be {right}
+    no_maxpool | other convolutions in __init__ and no pooling in forward, if no_maxpool
+        no-maxpool-ignored; max_pool2d; no_maxpool=True changes nothing{found}
+    layers | the statement's list of layers
+        layer-number; conv2d linear; there are {found}, and must be {right}
+        extra-layer; batch_norm layer_norm group_norm; there is a {found}, which the statement does not have
+        affine-size; linear; an affine layer has {found} outputs, and must have {right}
+    ReLU | x = F.relu(self.fc1(x)), and so behind every layer but the last
+        relu-missing/1,2,3,4; conv2d linear; a ReLU is missing
+        relu-on-output; relu; there is a ReLU behind the last affine layer
+        activation/tanh,sigmoid,gelu,leaky_relu; tanh sigmoid gelu leaky_relu; another activation is in place of ReLU
+    dropout | x = self.drop(F.relu(self.fc1(x))), and nowhere else
+        dropout-missing; linear; there is no dropout
+        dropout-place/conv1,conv2,fc2,fc3; dropout dropout2d; the dropout is not between the first two affine layers
+        dropout-twice/conv1,conv2,fc1,fc2,fc3; dropout dropout2d; there is a second dropout
+    log-softmax | return F.log_softmax(x, dim=1)
+        log-softmax-missing; linear; the outputs are scores, without the log-softmax
+        softmax-without-log; softmax; the outputs are probabilities, not their logarithms
+        log-softmax-dimension; log_softmax softmax; the log-softmax is over the images of the batch, not the classes
+    """
 
     name = target = "CNN"
-    equation = "the list of layers"
-    known = DROPOUT_MISTAKES | mistakes("""
-convolutions | self.conv1 = nn.Conv2d(1, channels, kernel_size=..., stride=..., padding=...), with the statement's sizes
-    conv-channels; conv2d; the {layer} convolution has {found} output channels, and must have {right}
-    conv-kernel; conv2d; the {layer} convolution has kernels of size {found}, and must have {right}
-    conv-stride; conv2d; the {layer} convolution has a stride of {found}, and must have {right}
-    conv-padding; conv2d; the {layer} convolution has a padding of {found}, and must have {right}
-    conv1-name; conv2d; the first convolution is not called self.conv1, which the statement asks for{found}
-pooling | nn.MaxPool2d(kernel_size=2, stride=2) behind each ReLU of a convolution
-    pooling; max_pool2d avg_pool2d conv2d; behind the {layer} convolution is {found}, and must be {right}
-no_maxpool | other convolutions in __init__ and no pooling in forward, if no_maxpool
-    no-maxpool-ignored; max_pool2d; no_maxpool=True changes nothing{found}
-layers | the statement's list of layers
-    layer-number; conv2d linear; there are {found}, and must be {right}
-    extra-layer; batch_norm layer_norm group_norm; there is a {found}, which the statement does not have
-    affine-size; linear; an affine layer has {found} outputs, and must have {right}
-ReLU | x = F.relu(self.fc1(x)), and so behind every layer but the last
-    relu-missing/1,2,3,4; conv2d linear; a ReLU is missing
-    relu-on-output; relu; there is a ReLU behind the last affine layer
-    activation/tanh,sigmoid,gelu,leaky_relu; tanh sigmoid gelu leaky_relu; another activation stands in place of ReLU
-dropout | x = self.drop(F.relu(self.fc1(x))), and nowhere else
-    dropout-missing; linear; there is no dropout
-    dropout-place/conv1,conv2,fc2,fc3; dropout dropout2d; the dropout is not between the first two affine layers
-    dropout-twice/conv1,conv2,fc1,fc2,fc3; dropout dropout2d; there is a second dropout
-log-softmax | return F.log_softmax(x, dim=1)
-    log-softmax-missing; linear; the outputs are scores, without the log-softmax
-    softmax-without-log; softmax; the outputs are probabilities, not their logarithms
-    log-softmax-dimension; log_softmax softmax; the log-softmax is over the images of the batch, not over the classes
-""")
+    equation, output = "the list of layers", "log p"
     keywords = {}
 
     def prepare(self):
@@ -108,11 +108,8 @@ log-softmax | return F.log_softmax(x, dim=1)
         self.calls.clear()
 
     def student(self, x):
-        self.x = x
+        self.inputs = (x,)
         return self.call(self.module, x)
-
-    def drive(self, function):
-        return {"log p": function(self.x)}
 
     def read_layers(self):
         """Compare the layers that forward calls with the statement's, and write `says`."""

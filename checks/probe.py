@@ -30,30 +30,7 @@ class Mistake(NamedTuple):
     mend: str
 
 
-def mistakes(table):
-    """{form: Mistake}, from a table that says what is right, and below that the mistakes in its place.
-
-    part | the line of code that is right
-        key/form,form; functions of torch in whose line the mistake is; what the mistake is
-    """
-    found = {}
-    for line in filter(None, table.splitlines()):
-        if not line.startswith(" "):
-            part, mend = line.split(" | ")
-            continue
-        names, calls, text = line.strip().split("; ", 2)
-        key, _, forms = names.partition("/")
-        for form in forms.split(","):
-            found[f"{key}/{form}" if form else key] = Mistake(key, part, calls.split(), text, mend)
-    return found
-
-
 LOG_PROBABILITIES = {"log_softmax": "it returns log-probabilities, with which the cross-entropy is the same"}
-DROPOUT_MISTAKES = mistakes("""
-dropout | self.dropout = nn.Dropout(dropout), with the argument of __init__; or F.dropout(x, p, training=self.training)
-    dropout-in-evaluation; dropout; dropout is still active in evaluation, after model.eval(){found}
-    dropout-probability; dropout; the dropout probability is {found}, and must be {right}
-""")
 
 
 def marked(x):
@@ -182,18 +159,33 @@ class Question:
     `drive` calls a function as the homework's script does, and returns what it computes as {part: tensor}. It is given
     `student`, the student's code, and `forward`, the statement's equations with the same arguments; `forward` takes m
     besides, the forms and keys of mistakes and the variants that are right as well, and leaves what it computes on the
-    way in `parts`.
+    way in `parts`. The docstring of a subclass has the table of its mistakes, besides those of its base:
+
+        part | the line of code that is right
+            key/form,form; functions of torch in whose line the mistake is; what the mistake is
     """
 
     number = name = target = equation = says = ""  # target: the student's class or function
     arguments = ()  # of the student's __init__ in the check
     n_required = None  # arguments of __init__ without default, where another edition has a class of the same name
+    inputs, output = (), ""  # of a single call, and the name of its result
     layers = {}  # the skeleton's name: (kind, weight shape if that tells which one it is)
     known = {}  # form: Mistake
     variants = {}  # what is right in another way: the note that says so
     modes = MODES
     dropout = None  # the statement's probability; None if it gives none
     mode = difference = ""
+
+    def __init_subclass__(cls):
+        cls.known = dict(cls.known)
+        for line in inspect.cleandoc(cls.__dict__.get("__doc__") or "").splitlines():
+            if " | " in line:
+                part, mend = line.split(" | ")
+            elif line.startswith("    "):
+                names, calls, text = line.strip().split("; ", 2)
+                key, _, forms = names.partition("/")
+                for form in forms.split(","):
+                    cls.known[f"{key}/{form}" if form else key] = Mistake(key, part, calls.split(), text, mend)
 
     def __init__(self, code, edition):
         self.code, self.edition, self.module = code, edition, None
@@ -266,6 +258,11 @@ class Question:
     def student(self, *args):
         return self.call(self.module, *args)
 
+    def drive(self, function):
+        """The first of the results for `inputs`."""
+        result = function(*self.inputs)
+        return {self.output: result[0] if isinstance(result, tuple) else result}
+
     def drop(self, x, place="", m=()):
         """Dropout in the equations, unless m says that it is missing in this place or applied twice."""
         for _ in range(1 - (f"{place}-dropout" in m) + (f"dropout-twice/{place}" in m)):
@@ -281,12 +278,10 @@ class Question:
 
     def check(self):
         """The result of this question as a dictionary."""
-        observed, status, where, lines = {}, "ok", "", []
+        status, where, lines = "ok", "", []
         try:
             self.prepare()
-            for mode in self.modes:
-                self.set_mode(mode)
-                observed[mode] = self.drive(self.student)
+            observed = {mode: self.run(self.student, mode) for mode in self.modes}
             self.check_dropout()
             self.search(observed)
             lines = [self.difference] if self.found else []
@@ -329,17 +324,17 @@ class Question:
         if hypothesis is None and not self.found:
             raise Failure(self.difference + self.agreement(), status="not recognised")
 
-    def set_mode(self, mode):
+    def run(self, function, mode):
+        """What the student's code or the equations compute, in training or in evaluation."""
         self.mode = mode
         if self.module is not None:
             self.module.train(mode == "training")
+        with torch.no_grad():
+            return self.drive(function)
 
     def expected(self, m, mode):
-        """The parts of the equations with the mistakes and variants m."""
-        self.set_mode(mode)
-        m = frozenset(m).union(form.partition("/")[0] for form in m)
-        with torch.no_grad():
-            return self.drive(partial(self.forward, m))
+        """What the equations compute with the mistakes and variants m."""
+        return self.run(partial(self.forward, frozenset(m).union(form.partition("/")[0] for form in m)), mode)
 
     def agrees(self, observed, m):
         try:
@@ -363,9 +358,8 @@ class Question:
             gaps = torch.atleast_1d((value.reshape(right.shape) - right).abs().nan_to_num(math.inf))
             if gaps.max() > largest:
                 largest, example = gaps.max().item(), (gaps == gaps.max()).nonzero()[0][0] + 1
-                size = f"{largest:.2g}" if largest < math.inf else "no number (nan)"
-                place = f"in {mode}, example {example}"
-                self.difference = f"The largest difference from the right {part} is {size}, {place}."
+                size = f"{largest:.2g}, in {mode}, example {example}".replace("inf", "no number (nan)")
+                self.difference = f"The largest difference from the right {part} is {size}."
 
     def agreement(self):
         """Which parts occur among the results of the student's calls, as a whole or step by step."""
@@ -374,7 +368,7 @@ class Question:
             steps = value.split(1, dim=1) if value.dim() > 2 and value.shape[1] > 1 else ()
             return any(same(call.result, value) for call in self.calls) or (steps and all(map(occurs, steps)))
 
-        outputs = self.expected((), self.modes[0])
+        outputs = self.expected((), self.modes[0])  # which fills self.parts
         parts = self.parts | outputs
         right = [part for part, value in parts.items() if occurs(value)]
         wrong = [part for part in parts if part not in right]
@@ -386,3 +380,12 @@ class Question:
         code = getattr(getattr(target, "forward", target), "__code__", None)
         lines = [call.line for name in names for call in reversed(self.calls) if call.name == name and call.line]
         return lines[0] if lines else f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
+
+
+class WithDropout(Question):
+    """A network with dropout.
+
+    dropout | self.dropout = nn.Dropout(dropout), as __init__ is told, or F.dropout(x, p, training=self.training)
+        dropout-in-evaluation; dropout; dropout is still active in evaluation, after model.eval(){found}
+        dropout-probability; dropout; the dropout probability is {found}, and must be {right}
+    """

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from checks.probe import DROPOUT_MISTAKES, LOG_PROBABILITIES, Failure, Question, mistakes, numbers, same
+from checks.probe import LOG_PROBABILITIES, Failure, Question, WithDropout, numbers, same
 
 PAD, HIDDEN, SRC_VOCAB, TGT_VOCAB, DROPOUT = 0, 8, 11, 13, 0.3
 SRC = torch.tensor([[7, 8, 9, 10, 4], [6, 5, 8, 7, PAD], [4, 5, 6, PAD, PAD]])  # by length, as some encoders need it
@@ -28,31 +28,37 @@ def join(state, m=frozenset()):
 
 
 SWAPPED = {"directions swapped": "the backward direction's state comes first; the decoder learns either order"}
-RECURRENT_MISTAKES = DROPOUT_MISTAKES | mistakes("""
-embeddings | emb = self.dropout(self.embedding(src))
-    embedding-dropout; embedding; the embeddings have no dropout
-outputs | outputs = self.dropout(outputs), in the decoder after the attention if there is one
-    output-dropout; _pad_packed_sequence lstm tanh; the final outputs have no dropout
-    dropout-twice/embedding,output; dropout; there is a second dropout, which the statement does not have
-state | output, dec_state = self.lstm(emb, dec_state), then dropout on another name than dec_state
-    state-dropout/h,both; dropout; dropout is applied to the state that the next step, or the decoder, starts from
-state | torch.cat([h[0], h[1]], dim=-1).unsqueeze(0), and c likewise
-    state-view; view reshape; the two directions are joined by view or reshape, which mixes the sentences of the batch
-""")
 
 
-class Encoder(Question):
-    """h_1 .. h_n = drop(BiLSTM(drop(E x_1) .. drop(E x_n))), where padding is not read; final_hidden has no dropout."""
+class Recurrent(WithDropout):
+    """What the encoder and the decoder have in common.
+
+    embeddings | emb = self.dropout(self.embedding(src))
+        embedding-dropout; embedding; the embeddings have no dropout
+    outputs | outputs = self.dropout(outputs), in the decoder after the attention if there is one
+        output-dropout; _pad_packed_sequence lstm tanh; the final outputs have no dropout
+        dropout-twice/embedding,output; dropout; there is a second dropout, which the statement does not have
+    state | output, dec_state = self.lstm(emb, dec_state), then dropout on another name than dec_state
+        state-dropout/h,both; dropout; dropout is applied to the state that the next step, or the decoder, starts from
+    state | torch.cat([h[0], h[1]], dim=-1).unsqueeze(0), and c likewise
+        state-view; view reshape; the two directions are joined by view or reshape, which mixes the sentences
+    """
+
+    layers = {"embedding": [nn.Embedding], "lstm": [nn.LSTM]}
+    dropout, variants = DROPOUT, SWAPPED
+
+
+class Encoder(Recurrent):
+    """h_1 .. h_n = drop(BiLSTM(drop(E x_1) .. drop(E x_n))), where padding is not read; final_hidden has no dropout.
+
+    BiLSTM | pack_padded_sequence(emb, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        encoder-not-packed; lstm; the LSTM also reads the padding, where its backward direction starts
+    BiLSTM | nn.LSTM(hidden_size, hidden_size // 2, bidirectional=True, batch_first=True)
+        encoder-one-direction; lstm; the LSTM has one direction{found}, and must have two
+    """
 
     number, name, target, n_required, equation = "3.1a", "Encoder", "Encoder", 4, "the Encoder's forward()"
-    arguments, layers = (SRC_VOCAB, HIDDEN, PAD, DROPOUT), {"embedding": [nn.Embedding], "lstm": [nn.LSTM]}
-    dropout, variants = DROPOUT, SWAPPED
-    known = RECURRENT_MISTAKES | mistakes("""
-BiLSTM | pack_padded_sequence(emb, lengths.cpu(), batch_first=True, enforce_sorted=False)
-    encoder-not-packed; lstm; the LSTM also reads the padding, where its backward direction starts
-BiLSTM | nn.LSTM(hidden_size, hidden_size // 2, bidirectional=True, batch_first=True)
-    encoder-one-direction; lstm; the LSTM has one direction{found}, and must have two
-""")
+    arguments = (SRC_VOCAB, HIDDEN, PAD, DROPOUT)
 
     def drive(self, encode, order=(0, 1, 2)):
         """What `encode` returns for the sentences in this order, sorted by length at first; put back in order."""
@@ -67,10 +73,9 @@ BiLSTM | nn.LSTM(hidden_size, hidden_size // 2, bidirectional=True, batch_first=
         super().search(observed)
         try:
             unsorted = self.drive(self.student, order=(2, 0, 1))
-            takes_all = all(same(value, unsorted[part]) for part, value in observed[self.mode].items())
         except Failure:
-            takes_all = False
-        if not takes_all and not self.found:
+            unsorted = {}
+        if not (self.found or all(same(unsorted.get(part), value) for part, value in observed[self.mode].items())):
             self.notes.append("it takes only batches that are sorted by length; see that your script sorts them")
 
     def forward(self, m, src, lengths):
@@ -85,7 +90,30 @@ BiLSTM | nn.LSTM(hidden_size, hidden_size // 2, bidirectional=True, batch_first=
 
 
 class Attention(Question):
-    """p = softmax(s) (1), s_i = z^T h_i, z = W_q^T q (2), c = sum_i p_i h_i (3), a_o = tanh(W_o^T [q; c]) (4)."""
+    """p = softmax(s) (1), s_i = z^T h_i, z = W_q^T q (2), c = sum_i p_i h_i (3), a_o = tanh(W_o^T [q; c]) (4).
+
+    (1) p = softmax(s) | scores = scores.masked_fill(src_seq_mask.unsqueeze(1), float("-inf")), and then the softmax
+        mask; masked_fill where softmax; what masked_fill returns is thrown away, or the padding is not masked
+        mask-value; masked_fill where; the scores of the padding become 0 or nearly 0, which still has a weight
+        mask-after-softmax; masked_fill mul; the mask comes after the softmax, so the weights do not sum to 1
+    (1) p = softmax(s) | src_seq_mask = ~self.sequence_mask(src_lengths), which is True at the padding
+        mask-inverted; masked_fill where; the mask is inverted: the real characters are masked, the padding is kept
+    (1) p = softmax(s) | p = torch.softmax(scores, dim=-1)
+        softmax-dimension/query,batch; softmax; the softmax is not over the source characters but over another dimension
+        no-softmax; bmm matmul; the scores are used as weights without a softmax
+    (2) s = z^T h | z = self.linear_in(query), and scores = torch.bmm(z, encoder_outputs.transpose(1, 2))
+        no-projection; bmm matmul; the query is not projected: z is q itself
+        scaled-scores; truediv div mul; the scores are divided by the square root of the hidden size
+        additive-attention; linear; the scores come from a layer with one output{found}: the attention is not bilinear
+    (3) c = sum p_i h_i | c = torch.bmm(p, encoder_outputs)
+        values-projected; bmm matmul; the context sums projected encoder outputs in place of h_i
+    dropout | leave dropout to the decoder, which applies it to the final output
+        attention-dropout/weights,output; dropout; the attention has a dropout of its own
+    (4) a_o = tanh(W_o [q; c]) | attn_out = torch.tanh(self.linear_out(torch.cat([query, c], dim=-1)))
+        projected-query; cat; the projected query z is concatenated in place of q, the argument of forward
+        no-tanh; linear; the tanh is missing
+        context-only; bmm matmul; the context c is returned and equation (4) is missing
+    """
 
     number, name, target, n_required, equation = "3.1b", "Attention", "Attention", 1, "equations (1) to (4)"
     arguments = (HIDDEN,)
@@ -95,29 +123,6 @@ class Attention(Question):
         "transposed": "you multiply by linear_in.weight untransposed; W_q is learned either way",
         "no bias": "you leave out the bias of linear_out, as the statement does",
     }
-    known = mistakes("""
-(1) p = softmax(s) | scores = scores.masked_fill(src_seq_mask.unsqueeze(1), float("-inf")), and then the softmax
-    mask; masked_fill where softmax; what masked_fill returns is thrown away, or the padding is not masked
-    mask-value; masked_fill where; the scores of the padding become 0 or nearly 0, which still has a weight
-    mask-after-softmax; masked_fill mul; the mask comes after the softmax, so the weights do not sum to 1
-(1) p = softmax(s) | src_seq_mask = ~self.sequence_mask(src_lengths), which is True at the padding
-    mask-inverted; masked_fill where; the mask is inverted: the real characters are masked, the padding is kept
-(1) p = softmax(s) | p = torch.softmax(scores, dim=-1)
-    softmax-dimension/query,batch; softmax; the softmax is not over the source characters but over another dimension
-    no-softmax; bmm matmul; the scores are used as weights without a softmax
-(2) s = z^T h | z = self.linear_in(query), and scores = torch.bmm(z, encoder_outputs.transpose(1, 2))
-    no-projection; bmm matmul; the query is not projected: z is q itself
-    scaled-scores; truediv div mul; the scores are divided by the square root of the hidden size
-    additive-attention; linear; the scores come from a layer with one output{found}: the attention is not bilinear
-(3) c = sum p_i h_i | c = torch.bmm(p, encoder_outputs)
-    values-projected; bmm matmul; the context sums projected encoder outputs in place of h_i
-dropout | leave dropout to the decoder, which applies it to the final output
-    attention-dropout/weights,output; dropout; the attention has a dropout of its own
-(4) a_o = tanh(W_o [q; c]) | attn_out = torch.tanh(self.linear_out(torch.cat([query, c], dim=-1)))
-    projected-query; cat; the projected query z is concatenated in place of q, the argument of forward
-    no-tanh; linear; the tanh is missing
-    context-only; bmm matmul; the context c is returned and equation (4) is missing
-""")
 
     def drive(self, attend):
         steps = [attend(query, ENC_OUTPUT, LENGTHS) for query in QUERIES]
@@ -163,23 +168,21 @@ class StandInAttention(nn.Module):
         return torch.tanh(query - encoder_outputs.mean(dim=1, keepdim=True))
 
 
-class Decoder(Question):
-    """q_t = LSTM(drop(E y_t-1)), out_t = drop(q_t); the next step reads the state without dropout."""
+class Decoder(Recurrent):
+    """q_t = LSTM(drop(E y_t-1)), out_t = drop(q_t); the next step reads the state without dropout.
+
+    state | outputs, dec_state = self.lstm(emb, dec_state), and return outputs, dec_state
+        state-not-passed; lstm; every step starts from the same state instead of the state of the step before
+        state-not-returned; lstm; the state that is returned is not the one after the last symbol
+        state-ignored; lstm; the LSTM starts from zeros instead of the state that forward is given
+    target | tgt = tgt[:, :-1] if self.training, and step t reads tgt[:, t] (teacher forcing)
+        target-shifted; __getitem__ embedding; the decoder reads w_1 .. <eos>, and so the symbol that it has to predict
+        own-argmax/logits,outputs; argmax max topk; in training the decoder reads its own best symbol, not the given one
+        last-symbol-in-evaluation; __getitem__ cat; in evaluation the only symbol is dropped{found}
+    """
 
     number, name, target, n_required, equation = "3.1a", "Decoder", "Decoder", 5, "the Decoder's forward()"
-    layers = {"embedding": [nn.Embedding], "lstm": [nn.LSTM]}
     attentions = (lambda self: None,)  # what the decoder is built with
-    dropout, variants = DROPOUT, SWAPPED
-    known = RECURRENT_MISTAKES | mistakes("""
-state | outputs, dec_state = self.lstm(emb, dec_state), and return outputs, dec_state
-    state-not-passed; lstm; every step starts from the same state instead of the state of the step before
-    state-not-returned; lstm; the state that is returned is not the one after the last symbol
-    state-ignored; lstm; the LSTM starts from zeros instead of the state that forward is given
-target | tgt = tgt[:, :-1] if self.training, and step t reads tgt[:, t] (teacher forcing)
-    target-shifted; __getitem__ embedding; the decoder reads w_1 .. <eos>, and so the symbol that it has to predict
-    own-argmax/logits,outputs; argmax max topk; in training the decoder reads its own best symbol, not the given one
-    last-symbol-in-evaluation; __getitem__ cat; in evaluation the only symbol is dropped{found}
-""")
 
     def prepare(self):
         self.first_that_runs(self.start, *itertools.product(self.attentions, (STATE, join(STATE))))
@@ -234,17 +237,17 @@ target | tgt = tgt[:, :-1] if self.training, and step t reads tgt[:, t] (teacher
 
 
 class DecoderWithAttention(Decoder):
-    """As the `Decoder`, with out_t = drop(a_o(q_t))."""
+    """As the `Decoder`, with out_t = drop(a_o(q_t)).
+
+    outputs | outputs = self.dropout(self.attn(outputs, encoder_outputs, src_lengths))
+        dropout-before-attention/only,both; dropout; the attention reads q after dropout, which belongs to its output
+        attention-unused; lstm; the attention that the decoder is given has no influence on its outputs
+    state | attn_out = self.attn(output, encoder_outputs, src_lengths), while dec_state stays the LSTM's
+        attention-fed-back; lstm; the output of the attention replaces the hidden state that the next step starts from
+    """
 
     number, name, equation = "3.1b", "Decoder with attention", "the Decoder's forward() with attention"
     attentions = (lambda self: StandInAttention(), lambda self: self.build("Attention", HIDDEN))  # or the student's own
-    known = Decoder.known | mistakes("""
-outputs | outputs = self.dropout(self.attn(outputs, encoder_outputs, src_lengths))
-    dropout-before-attention/only,both; dropout; the attention reads q after dropout, which belongs to its output
-    attention-unused; lstm; the attention that the decoder is given has no influence on its outputs
-state | attn_out = self.attn(output, encoder_outputs, src_lengths), while dec_state stays the LSTM's
-    attention-fed-back; lstm; the output of the attention replaces the hidden state that the next step starts from
-""")
 
     def attend(self, q, m):
         if "attention-unused" in m:
@@ -255,27 +258,25 @@ state | attn_out = self.attn(output, encoder_outputs, src_lengths), while dec_st
 
 
 class Seq2Seq(Question):
-    """logits = W_g Decoder(tgt, final_hidden, enc_output) + b, where W_g is the decoder's embedding."""
+    """logits = W_g Decoder(tgt, final_hidden, enc_output) + b, where W_g is the decoder's embedding.
+
+    logits | return self.generator(output), dec_hidden
+        logits-softmax; softmax; the outputs are probabilities, and the script's cross-entropy applies a second softmax
+    state | dec_hidden = final_hidden if dec_hidden is None else dec_hidden
+        encoder-state-unused; mul zeros zeros_like; the decoder starts from zeros instead of the encoder's final state
+    """
 
     number, name, target, n_required, equation = "3.1", "Seq2Seq", "Seq2Seq", 2, "the skeleton's Seq2Seq"
+    inputs, output = (SRC, LENGTHS, TGT), "logits"
     layers = {"generator": [nn.Linear, TGT_VOCAB, HIDDEN], "embedding": [nn.Embedding, TGT_VOCAB, HIDDEN]}
     modes = ("training",)
     variants = LOG_PROBABILITIES | {"untied": "the generator's weight is its own, and not the decoder's embedding"}
-    known = mistakes("""
-logits | return self.generator(output), dec_hidden
-    logits-softmax; softmax; the outputs are probabilities, and the script's cross-entropy applies a second softmax
-state | dec_hidden = final_hidden if dec_hidden is None else dec_hidden
-    encoder-state-unused; mul zeros zeros_like; the decoder starts from zeros instead of the encoder's final state
-""")
 
     def prepare(self):
         self.encoder = self.build("Encoder", SRC_VOCAB, HIDDEN, PAD, DROPOUT)
         attention = self.build("Attention", HIDDEN) if self.code["Attention"] else None
         self.decoder = self.build("Decoder", HIDDEN, TGT_VOCAB, attention, PAD, DROPOUT)
         self.module = self.build("Seq2Seq", self.encoder, self.decoder)
-
-    def drive(self, function):
-        return {"logits": function(SRC, LENGTHS, TGT)[0]}
 
     def forward(self, m, src, lengths, tgt):
         enc_output, state = self.block(self.encoder, src, lengths)
