@@ -76,7 +76,7 @@ class Decoder(WithDropout):
         emb, old = self.embedding.weight[words], (h, c)
         emb = self.drop(emb) if "dropout-on-embedding" in m else emb
         start = tuple(torch.zeros_like(part) for part in old) if "state-ignored" in m else old
-        h, c = self.decode_step(self.inputs(emb, old, m), start)
+        h, c = self.decode_step(self.cell_input(emb, old, m), start)
         scores = self.fc(self.drop(c if "scores-from-cell" in m else h, "output", m))
         scores = scores.softmax(1) if "scores-softmax" in m else scores
         scores = scores.log_softmax(1) if "log_softmax" in m else scores
@@ -84,7 +84,7 @@ class Decoder(WithDropout):
         c = self.drop(c) if "state-dropout/both" in m else c
         return scores, *(old if "state-not-returned" in m else (h, c))
 
-    def inputs(self, emb, state, m):
+    def cell_input(self, emb, state, m):
         return emb
 
 
@@ -102,7 +102,7 @@ class DecoderWithAttention(Decoder):
     arguments = (ATTENTION, *Decoder.arguments)
     variants = Decoder.variants | {"[context; emb]": "[context; embedding]: the weights learn either order"}
 
-    def inputs(self, emb, state, m):
+    def cell_input(self, emb, state, m):
         context = self.block(self.module.attention, REGIONS, state["attends-with-cell" in m])
         context = context[0] if isinstance(context, tuple) else context
         context = REGIONS.mean(dim=1) if "context-unattended" in m else context

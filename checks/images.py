@@ -1,4 +1,4 @@
-"""Question 2 of all editions: the convolutional network, with and without max pooling, and the number of parameters."""
+"""Question 2 of all editions: the convolutional network, with and without max pooling."""
 
 import inspect
 import itertools

@@ -27,9 +27,6 @@ def join(state, m=frozenset()):
     return tuple(torch.cat([part[0], part[1]], dim=-1).unsqueeze(0) for part in parts)
 
 
-SWAPPED = {"directions swapped": "the backward direction's state comes first; the decoder learns either order"}
-
-
 class Recurrent(WithDropout):
     """What the encoder and the decoder have in common.
 
@@ -45,7 +42,8 @@ class Recurrent(WithDropout):
     """
 
     layers = {"embedding": [nn.Embedding], "lstm": [nn.LSTM]}
-    dropout, variants = DROPOUT, SWAPPED
+    dropout = DROPOUT
+    variants = {"directions swapped": "the backward direction's state comes first; the decoder learns either order"}
 
 
 class Encoder(Recurrent):
@@ -233,7 +231,11 @@ class Decoder(Recurrent):
         return torch.cat(outputs, dim=1), start if "state-not-returned" in m else state
 
     def attend(self, q, m):
-        return q
+        if self.attention is None or "attention-unused" in m:
+            return q
+        q = self.drop(q) if "dropout-before-attention" in m else q
+        a_o = self.block(self.attention, q, ENC_OUTPUT, LENGTHS)
+        return (a_o[0] if isinstance(a_o, tuple) else a_o).reshape(q.shape)
 
 
 class DecoderWithAttention(Decoder):
@@ -248,13 +250,6 @@ class DecoderWithAttention(Decoder):
 
     number, name, equation = "3.1b", "Decoder with attention", "the Decoder's forward() with attention"
     attentions = (lambda self: StandInAttention(), lambda self: self.build("Attention", HIDDEN))  # or the student's own
-
-    def attend(self, q, m):
-        if "attention-unused" in m:
-            return q
-        q = self.drop(q) if "dropout-before-attention" in m else q
-        a_o = self.block(self.attention, q, ENC_OUTPUT, LENGTHS)
-        return (a_o[0] if isinstance(a_o, tuple) else a_o).reshape(q.shape)
 
 
 class Seq2Seq(Question):
