@@ -114,7 +114,7 @@ class Attention(Question):
     """
 
     number, name, target, n_required, equation = "3.1b", "Attention", "Attention", 1, "equations (1) to (4)"
-    arguments = (HIDDEN,)
+    arguments, says = (HIDDEN,), "z, s, p over the real characters, c, a_o"
     layers = {"linear_in": [nn.Linear, HIDDEN, HIDDEN], "linear_out": [nn.Linear, HIDDEN, 2 * HIDDEN]}
     variants = {
         "[c; q]": "you concatenate [c; q]; the order is a matter of the weights",
