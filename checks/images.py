@@ -1,4 +1,4 @@
-"""Question 2 of all editions: the convolutional network, with and without max pooling, and the number of parameters."""
+"""Question 2 of all editions: the convolutional network, with and without max pooling."""
 
 import inspect
 import itertools
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from checks.probe import DROPOUT_MISTAKES, Failure, Question, mistakes, numbers
+from checks.probe import Failure, WithDropout, numbers
 
 SIDE, BATCH_SIZE = 28, 3  # pixels; images of the check
 POOLS = ("max_pool2d", "avg_pool2d")
@@ -54,77 +54,74 @@ def pool_shape(call):
     return f"{call.name} {kernel}x{kernel} stride {stride}" + f" padding {padding}" * bool(padding)
 
 
-class CNN(Question):
-    """Two times convolution, ReLU and max pooling, then affine, ReLU, dropout, affine, ReLU, affine, log-softmax."""
+class CNN(WithDropout):
+    """Two times convolution, ReLU and max pooling, then affine, ReLU, dropout, affine, ReLU, affine, log-softmax.
+
+    convolutions | self.conv1 = nn.Conv2d(1, channels, kernel_size, stride=..., padding=...), with the statement's sizes
+        conv-channels; conv2d; the {layer} convolution has {found} output channels, and must have {right}
+        conv-kernel; conv2d; the {layer} convolution has kernels of size {found}, and must have {right}
+        conv-stride; conv2d; the {layer} convolution has a stride of {found}, and must have {right}
+        conv-padding; conv2d; the {layer} convolution has a padding of {found}, and must have {right}
+        conv1-name; conv2d; the first convolution is not called self.conv1, which the statement asks for{found}
+    pooling | nn.MaxPool2d(kernel_size=2, stride=2) behind each ReLU of a convolution
+        pooling; max_pool2d avg_pool2d conv2d; behind the {layer} convolution is {found}, and must be {right}
+    no_maxpool | other convolutions in __init__ and no pooling in forward, if no_maxpool
+        no-maxpool-ignored; max_pool2d; no_maxpool=True changes nothing{found}
+    layers | the statement's list of layers
+        layer-number; conv2d linear; there are {found}, and must be {right}
+        extra-layer; batch_norm layer_norm group_norm; there is a {found}, which the statement does not have
+        affine-size; linear; an affine layer has {found} outputs, and must have {right}
+    ReLU | x = F.relu(self.fc1(x)), and so behind every layer but the last
+        relu-missing/1,2,3,4; conv2d linear; a ReLU is missing
+        relu-on-output; relu; there is a ReLU behind the last affine layer
+        activation/tanh,sigmoid,gelu,leaky_relu; tanh sigmoid gelu leaky_relu; another activation is in place of ReLU
+    dropout | x = self.drop(F.relu(self.fc1(x))), and nowhere else
+        dropout-missing; linear; there is no dropout
+        dropout-place/conv1,conv2,fc2,fc3; dropout dropout2d; the dropout is not between the first two affine layers
+        dropout-twice/conv1,conv2,fc1,fc2,fc3; dropout dropout2d; there is a second dropout
+    log-softmax | return F.log_softmax(x, dim=1)
+        log-softmax-missing; linear; the outputs are scores, without the log-softmax
+        softmax-without-log; softmax; the outputs are probabilities, not their logarithms
+        log-softmax-dimension; log_softmax softmax; the log-softmax is over the images of the batch, not the classes
+    """
 
     name = target = "CNN"
-    equation = "the list of layers"
-    known = DROPOUT_MISTAKES | mistakes("""
-convolutions | self.conv1 = nn.Conv2d(1, channels, kernel_size=..., stride=..., padding=...), with the statement's sizes
-    conv-channels; conv2d; the {layer} convolution has {found} output channels, and must have {right}
-    conv-kernel; conv2d; the {layer} convolution has kernels of size {found}, and must have {right}
-    conv-stride; conv2d; the {layer} convolution has a stride of {found}, and must have {right}
-    conv-padding; conv2d; the {layer} convolution has a padding of {found}, and must have {right}
-    conv1-name; conv2d; the first convolution is not called self.conv1, which the statement asks for{found}
-pooling | nn.MaxPool2d(kernel_size=2, stride=2) behind each ReLU of a convolution
-    pooling; max_pool2d avg_pool2d conv2d; behind the {layer} convolution is {found}, and must be {right}
-no_maxpool | other convolutions in __init__ and no pooling in forward, if no_maxpool
-    no-maxpool-ignored; max_pool2d; no_maxpool=True changes nothing{found}
-layers | the statement's list of layers
-    layer-number; conv2d linear; there are {found}, and must be {right}
-    extra-layer; batch_norm layer_norm group_norm; there is a {found}, which the statement does not have
-    affine-size; linear; an affine layer has {found} outputs, and must have {right}
-ReLU | x = F.relu(self.fc1(x)), and so behind every layer but the last
-    relu-missing/1,2,3,4; conv2d linear; a ReLU is missing
-    relu-on-output; relu; there is a ReLU behind the last affine layer
-    activation/tanh,sigmoid,gelu,leaky_relu; tanh sigmoid gelu leaky_relu; another activation stands in place of ReLU
-dropout | x = self.drop(F.relu(self.fc1(x))), and nowhere else
-    dropout-missing; linear; there is no dropout
-    dropout-place/conv1,conv2,fc2,fc3; dropout dropout2d; the dropout is not between the first two affine layers
-    dropout-twice/conv1,conv2,fc1,fc2,fc3; dropout dropout2d; there is a second dropout
-log-softmax | return F.log_softmax(x, dim=1)
-    log-softmax-missing; linear; the outputs are scores, without the log-softmax
-    softmax-without-log; softmax; the outputs are probabilities, not their logarithms
-    log-softmax-dimension; log_softmax softmax; the log-softmax is over the images of the batch, not over the classes
-""")
+    equation, output = "the list of layers", "log p"
     keywords = {}
 
     def prepare(self):
         self.network = NETWORKS["no_maxpool" if self.keywords else self.edition]
         self.number, self.dropout = self.network.number, self.network.dropout
-        self.x = numbers(BATCH_SIZE, 1, SIDE, SIDE)
-        self.module = build_network(self, **self.keywords).train()
-        try:
-            self.call(self.module, self.x)
-        except Failure as failure:
-            self.x = self.x.flatten(1)  # as some loaders give it
-            try:
-                self.call(self.module, self.x)
-            except Failure:
-                raise failure from None
-        self.layers = []  # (place, call, the pooling behind it), in the order of the student's forward
+        self.module = build_network(self, **self.keywords)
+        images = numbers(BATCH_SIZE, 1, SIDE, SIDE)
+        self.first_that_runs(self.student, [images], [images.flatten(1)])  # flat, as some loaders give them
+        self.chain = []  # (convolution or affine layer, the pooling behind it), as the student's forward calls them
         for call in self.calls:
             if call.name in ("conv2d", "linear"):
-                n = sum(other.name == call.name for _, other, _ in self.layers) + 1
-                self.layers.append((f"{'conv' if call.name == 'conv2d' else 'fc'}{n}", call, []))
-            elif call.name in POOLS and self.layers:
-                self.layers[-1][2].append(call)
-        for (_, call, pools), (_, following, _) in itertools.pairwise(self.layers):
+                self.chain.append((call, []))
+            elif call.name in POOLS and self.chain:
+                self.chain[-1][1].append(call)
+        for (call, pools), (following, _) in itertools.pairwise(self.chain):
             if call.name == "conv2d" and not pools and call.result.numel() == 4 * following.x.numel():
                 pools.append(call._replace(function=F.max_pool2d, name="max_pool2d", args=(None, 2)))  # by other means
         self.read_layers()
         self.calls.clear()
 
+    def student(self, x):
+        self.inputs = (x,)
+        return self.call(self.module, x)
+
     def read_layers(self):
         """Compare the layers that forward calls with the statement's, and write `says`."""
-        convs = [(call, conv_shape(call), pools) for _, call, pools in self.layers if call.name == "conv2d"]
+        convs = [(call, conv_shape(call), pools) for call, pools in self.chain if call.name == "conv2d"]
         self.border = (convs[0][0].x.shape[-1] - SIDE) // 2 if convs else 0  # cells that F.pad puts around x
         convs[:1] = [(call, (*shape[:3], shape[3] + self.border), pools) for call, shape, pools in convs[:1]]
-        affine = [call for _, call, _ in self.layers if call.name == "linear"]
+        affine = [call for call, _ in self.chain if call.name == "linear"]
+        self.places = [f"conv{n + 1}" for n in range(len(convs))] + [f"fc{n + 1}" for n in range(len(affine))]
         for call in self.calls:
             if call.name in ("batch_norm", "layer_norm", "group_norm"):
                 self.name_mistake("extra-layer", call.line, found=call.name)
-        n_parameters, right = sum(p.numel() for p in self.module.parameters()), self.network.n_parameters
+        n_parameters = sum(p.numel() for p in self.module.parameters())
         if (len(convs), len(affine)) != (2, 3):
             modules = [layer for layer in self.module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
             if n_parameters > sum(p.numel() for layer in modules for p in layer.parameters()) and not self.found:
@@ -132,12 +129,11 @@ log-softmax | return F.log_softmax(x, dim=1)
             counts = f"{len(convs)} convolutions and {len(affine)} affine layers"
             return self.name_mistake("layer-number", found=counts, right="2 convolutions and 3 affine layers")
         for layer, (call, shape, pools), wanted in zip(("first", "second"), convs, self.network.convs):
-            for key, found, size in zip(("channels", "kernel", "stride", "padding"), shape, wanted):
-                if found != size:
-                    self.name_mistake(f"conv-{key}", call.line, layer=layer, found=found, right=size)
             pooling = " and ".join(map(pool_shape, pools)) or "no pooling"
-            if pooling != self.network.pooling:
-                self.name_mistake("pooling", call.line, layer=layer, found=pooling, right=self.network.pooling)
+            keys = ("conv-channels", "conv-kernel", "conv-stride", "conv-padding", "pooling")
+            for key, found, right in zip(keys, (*shape, pooling), (*wanted, self.network.pooling)):
+                if found != right:
+                    self.name_mistake(key, call.line, layer=layer, found=found, right=right)
         for call, size in zip(affine, self.network.affine):
             if call.result.shape[-1] != size:
                 self.name_mistake("affine-size", call.line, found=call.result.shape[-1], right=size)
@@ -145,32 +141,28 @@ log-softmax | return F.log_softmax(x, dim=1)
             self.name_mistake("conv1-name", found="")
         sizes = [f"{c}@{k}x{k}" + f" stride {s}" * (s > 1) + f" padding {p}" * (p > 0) for _, (c, k, s, p), _ in convs]
         self.says = " · ".join([*sizes, f"{n_parameters:,} parameters", "forward"])
-        if not self.found and n_parameters != right:
-            note = f"{n_parameters:,} parameters; the statement's network has {right:,}"
+        if not self.found and n_parameters != self.network.n_parameters:
+            note = f"{n_parameters:,} parameters; the statement's network has {self.network.n_parameters:,}"
             self.notes = [f"{note}: is there a layer that forward does not use, or one without bias?"]
 
-    def outputs(self, mode):
-        return {"log p": self.call(self.module, self.x)}
-
-    def equations(self, m, drop, mode):
+    def forward(self, m, x):
         """The student's layers in their order, with ReLU, dropout and log-softmax where the statement has them."""
         activation = next((function for name, function in ACTIVATIONS.items() if f"activation/{name}" in m), torch.relu)
-        given = [form.partition("/")[2] for form in m if form.startswith(("dropout-place/", "dropout-twice/"))]
-        moved = any(form.startswith(("dropout-place/", "dropout-missing")) for form in m)
-        places = given if moved else ["fc1", *given]
-        x, parts = F.pad(self.x.reshape(-1, 1, SIDE, SIDE), [self.border] * 4), {}
-        for n, (place, layer, pools) in enumerate(self.layers, start=1):
+        dropouts = [form.partition("/")[2] for form in m if form.startswith(("dropout-place/", "dropout-twice/"))]
+        dropouts += [] if {"dropout-place", "dropout-missing"} & m else ["fc1"]
+        x = F.pad(x.reshape(-1, 1, SIDE, SIDE), [self.border] * 4)
+        for n, (place, (layer, pools)) in enumerate(zip(self.places, self.chain), start=1):
             x = layer.repeat(x.flatten(1) if layer.name == "linear" else x)
-            x = activation(x) if n < len(self.layers) and f"relu-missing/{n}" not in m else x
+            x = activation(x) if n < len(self.chain) and f"relu-missing/{n}" not in m else x
             for pool in pools:
                 x = pool.repeat(x)
-            for _ in range(places.count(place)):
-                x = drop(x)
-            parts[place] = x
+            for _ in range(dropouts.count(place)):
+                x = self.drop(x)
+            self.parts[place] = x
         x = x.relu() if "relu-on-output" in m else x
         log_p = x.log_softmax(dim=0 if "log-softmax-dimension" in m else 1)
-        log_p = x if "log-softmax-missing" in m else x.softmax(dim=1) if "softmax-without-log" in m else log_p
-        return parts | {"log p": log_p}
+        log_p = x.softmax(dim=1) if "softmax-without-log" in m else log_p
+        return x if "log-softmax-missing" in m else log_p
 
 
 class CNNWithoutMaxPool(CNN):
@@ -187,31 +179,6 @@ class CNNWithoutMaxPool(CNN):
         if {"conv-stride", "pooling"} <= self.found.keys():
             self.found = {}
             self.name_mistake("no-maxpool-ignored", found="")
-
-
-class ParameterCount(Question):
-    """get_number_trainable_params(model): the number of elements of the parameters that have a gradient."""
-
-    number, name, target = "2.3", "get_number_trainable_params", "get_number_trainable_params"
-    equation, says, modes = "get_number_trainable_params", "trainable parameters only", ("training",)
-    known = mistakes("""
-count | return sum(p.numel() for p in model.parameters() if p.requires_grad)
-    count-frozen; numel; parameters that are not trained are counted as well
-    count-tensors; len; the tensors are counted, not their elements
-    count-without-biases; numel; the biases are not counted
-""")
-
-    def outputs(self, mode):
-        self.model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 5), nn.Linear(5, 6).requires_grad_(False))
-        count = self.call(self.code[self.target], self.model)
-        if count is None:
-            raise Failure("it returns nothing; it must return the number")
-        return {"number": torch.as_tensor(count, dtype=torch.float32)}
-
-    def equations(self, m, drop, mode):
-        counted = [p for p in self.model.parameters() if p.requires_grad or "count-frozen" in m]
-        counted = [p for p in counted if p.dim() > 1 or "count-without-biases" not in m]
-        return {"number": torch.tensor(float(sum(1 if "count-tensors" in m else p.numel() for p in counted)))}
 
 
 def build_network(question, **keywords):
@@ -233,6 +200,3 @@ def distances(code, editions):
         right = [*(conv[:2] for conv in NETWORKS[edition].convs), *NETWORKS[edition].affine]
         found[edition] = sum(a != b for a, b in itertools.zip_longest(sizes, right))
     return found
-
-
-QUESTIONS_2023_24 = [CNN, CNNWithoutMaxPool, ParameterCount]

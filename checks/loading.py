@@ -20,11 +20,12 @@ REAL_PACKAGES = {"torch", "numpy", "einops"}  # the last two are used if they ar
 PURE_PACKAGES = {"torch", "numpy", "math", "collections", "types", "string", "builtins"}
 IMPURE_BUILTINS = {"open", "exec", "eval", "compile", "__import__", "input", "print", "exit", "quit", "breakpoint"}
 MAGIC = re.compile(r"(?m)^([ \t]*)(?:\w+ *= *)?(?:[!%?].*|\w+\?+[ \t]*)$")  # lines for the shell or the notebook
+OTHER_LANGUAGES = ("%%bash", "%%sh", "%%html", "%%javascript", "%%writefile", "%%latex")
 FUTURE_ANNOTATIONS = __future__.annotations.compiler_flag  # type hints stay text, so that they cannot fail
 
 
-class LoadError(Exception):
-    """A file that cannot be read as Python; the message is one line."""
+class CallError(Exception):
+    """The user has to mend a file first, or to call the check in another way; the message is one line."""
 
 
 class StandInUsed(Exception):
@@ -52,11 +53,7 @@ class StandIn:
 
 
 class Code:
-    """The definitions of a student's files.
-
-    Args:
-        files: {name shown to the user: source text}, of .py files and .ipynb notebooks.
-    """
+    """The definitions of a student's files, {name shown to the user: source text}."""
 
     def __init__(self, files):
         self.cells = {name: list(split_cells(name, text)) for name, text in files.items()}
@@ -75,15 +72,14 @@ class Code:
 
     def calls(self, method, outside=""):
         """Whether the files call a method of this name, in another function than `outside`."""
-        trees = [tree for cells in self.cells.values() for _, tree in cells]
-        nodes = [node for tree in trees for node in tree.body if getattr(node, "name", "") != outside]
-        inner = [node for top in nodes for node in ast.walk(top) if isinstance(node, ast.Call)]
-        return any(getattr(node.func, "attr", "") == method for node in inner)
+        statements = [node for cells in self.cells.values() for _, tree in cells for node in tree.body]
+        nodes = [node for top in statements if getattr(top, "name", "") != outside for node in ast.walk(top)]
+        return any(isinstance(node, ast.Call) and getattr(node.func, "attr", "") == method for node in nodes)
 
     def load(self, name):
         if name not in self.modules:
             module = self.modules[name] = types.ModuleType(name)
-            module.__builtins__ = vars(builtins) | {"__import__": self.import_module, "input": refuse_input}
+            module.__builtins__ = vars(builtins) | {"__import__": self.import_module}
             for cell, tree in self.cells[name]:
                 for node in tree.body:
                     self.execute(node, module, cell)
@@ -105,12 +101,13 @@ class Code:
     def execute(self, node, module, cell):
         """Execute one statement if it is a definition; an assignment or import that fails leaves a stand-in."""
         definitions, names = vars(module), []
-        if isinstance(node, ast.If) and is_constant(node.test, definitions):
-            is_false = run(ast.copy_location(ast.Assert(node.test), node), definitions, cell)
-            for inner in node.orelse if is_false else node.body:
-                self.execute(inner, module, cell)
-        elif isinstance(node, ast.Try):
-            for inner in node.body:
+        if isinstance(node, ast.Try) or (isinstance(node, ast.If) and is_constant(node.test, definitions)):
+            test = (
+                ast.copy_location(ast.Assert(node.test), node)
+                if isinstance(node, ast.If)
+                else ast.copy_location(ast.Pass(), node)
+            )
+            for inner in node.orelse if run(test, definitions, cell) else node.body:
                 self.execute(inner, module, cell)
         elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             problem = run(node, definitions, cell)
@@ -150,10 +147,6 @@ def is_constant(expression, namespace):
     return True
 
 
-def refuse_input(prompt=""):
-    raise EOFError("the code asks for input, and a check has nobody to answer")
-
-
 def split_cells(name, text):
     """The (file name, syntax tree) of a file, or of each code cell of a notebook."""
     if not name.endswith(".ipynb"):
@@ -162,13 +155,13 @@ def split_cells(name, text):
     try:
         sources = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError):
-        raise LoadError(f"{name} is no notebook that can be read; save it again as .ipynb or .py") from None
+        raise CallError(f"{name} is no notebook that can be read; save it again as .ipynb or .py") from None
     for number, source in enumerate(sources, start=1):
         cell = f"{name}, cell {number}"
         try:
             yield cell, parse(source, cell)
-        except LoadError:  # a line for the shell or the notebook becomes `pass`, so that its block keeps a statement
-            if not source.lstrip().startswith(("%%bash", "%%sh", "%%html", "%%javascript", "%%writefile", "%%latex")):
+        except CallError:  # a line for the shell or the notebook becomes `pass`, so that its block keeps a statement
+            if not source.lstrip().startswith(OTHER_LANGUAGES):
                 yield cell, parse(MAGIC.sub(r"\1pass", source), cell)
 
 
@@ -177,4 +170,4 @@ def parse(text, name):
         return ast.parse(text, name)
     except (SyntaxError, ValueError) as error:
         message = f"{name}, line {getattr(error, 'lineno', None)}: {getattr(error, 'msg', error)}"
-        raise LoadError(f"{message}; mend this first") from None
+        raise CallError(f"{message}; mend this first") from None

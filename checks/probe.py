@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 import sys
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -29,30 +30,7 @@ class Mistake(NamedTuple):
     mend: str
 
 
-def mistakes(table):
-    """{form: Mistake}, from a table that says what is right, and below that the mistakes in its place.
-
-    part | the line of code that is right
-        key/form,form; functions of torch in whose line the mistake is; what the mistake is
-    """
-    found = {}
-    for line in filter(None, table.splitlines()):
-        if not line.startswith(" "):
-            part, mend = line.split(" | ")
-            continue
-        names, calls, text = line.strip().split("; ", 2)
-        key, _, forms = names.partition("/")
-        for form in forms.split(","):
-            found[f"{key}/{form}" if form else key] = Mistake(key, part, calls.split(), text, mend)
-    return found
-
-
 LOG_PROBABILITIES = {"log_softmax": "it returns log-probabilities, with which the cross-entropy is the same"}
-DROPOUT_MISTAKES = mistakes("""
-dropout | self.dropout = nn.Dropout(dropout), with the argument of __init__; or F.dropout(x, p, training=self.training)
-    dropout-in-evaluation; dropout; dropout is still active in evaluation, after model.eval(){found}
-    dropout-probability; dropout; the dropout probability is {found}, and must be {right}
-""")
 
 
 def marked(x):
@@ -64,12 +42,6 @@ def marked(x):
     shape = x.shape[1:] if x.dim() == 4 else x.shape[-1:]
     factors = 0.5 + (GOLDEN * torch.arange(1, math.prod(shape) + 1)) % 1
     return x * factors.view(shape).to(x)
-
-
-def dropped(x, place, m, drop):
-    """x with dropout, unless m says that dropout is missing in this place or applied twice."""
-    x = x if f"{place}-dropout" in m else drop(x)
-    return drop(x) if f"dropout-twice/{place}" in m else x
 
 
 class Call(NamedTuple):
@@ -89,14 +61,12 @@ class Call(NamedTuple):
 
     @property
     def x(self):
-        """Its first argument."""
         return self.arguments("input")["input"]
 
     def repeat(self, x):
         """The same call with another first argument."""
-        return self.function(
-            x, *self.args[1:], **{name: value for name, value in self.kwargs.items() if name != "input"}
-        )
+        named = {name: value for name, value in self.kwargs.items() if name != "input"}
+        return self.function(x, *self.args[1:], **named)
 
 
 class Recorder(TorchFunctionMode):
@@ -123,7 +93,8 @@ class Recorder(TorchFunctionMode):
 
 
 MESSAGES = {  # what is said about an exception that matches, if not its own text
-    "StandInUsed|EOFError|PermissionError": "",
+    "StandInUsed|PermissionError": "",
+    "EOFError": "the code asks for input, and a check has nobody to answer",
     "SystemExit": "the code calls exit(); return the result instead",
     "TooLong": "stopped at the time limit; is there a loop that does not end?",
     "MemoryError|alloc": "stopped at the memory limit; is a tensor of the wrong shape?",
@@ -173,17 +144,6 @@ def numbers(*shape, seed=SEED):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def the_layer(module, kind, name, shape=None):
-    """The layer of this kind, and of this weight shape if one is given; of several the one with the skeleton's name."""
-    found = [layer for layer in module.modules() if isinstance(layer, kind)]
-    found = [layer for layer in found if shape is None or layer.weight.shape == shape]
-    named = [layer for layer in found if layer is getattr(module, name, None)]
-    if not named and len(found) != 1:
-        what = f"{len(found) or 'no'} layers {kind.__name__} {shape or ''}"
-        raise Failure(f"{what} found that could be `{name}` of the skeleton", status="not recognised")
-    return (named or found)[0]
-
-
 def same(actual, right):
     """Whether two tensors are equal in shape, up to axes of length 1, and in numbers, one of which is finite."""
     if not isinstance(actual, torch.Tensor) or actual.squeeze().shape != right.squeeze().shape:
@@ -196,22 +156,40 @@ def same(actual, right):
 class Question:
     """One line of the output: a class or function of a student's, and the equations that it has to compute.
 
-    A subclass says `outputs`, what the student's code computes, and `equations`, what the statement says, both as
-    {part: tensor}; `equations` may have more parts, the intermediate ones. It takes m, a set of forms of mistakes and
-    of variants that are right as well, and `drop`, what dropout does in this mode.
+    `drive` calls a function as the homework's script does, and returns what it computes as {part: tensor}. It is given
+    `student`, the student's code, and `forward`, the statement's equations with the same arguments; `forward` takes m
+    besides, the forms and keys of mistakes and the variants that are right as well, and leaves what it computes on the
+    way in `parts`. The docstring of a subclass has the table of its mistakes, besides those of its base:
+
+        part | the line of code that is right
+            key/form,form; functions of torch in whose line the mistake is; what the mistake is
     """
 
     number = name = target = equation = says = ""  # target: the student's class or function
+    arguments = ()  # of the student's __init__ in the check
     n_required = None  # arguments of __init__ without default, where another edition has a class of the same name
+    inputs, output = (), ""  # of a single call, and the name of its result
+    layers = {}  # the skeleton's name: (kind, weight shape if that tells which one it is)
     known = {}  # form: Mistake
     variants = {}  # what is right in another way: the note that says so
     modes = MODES
     dropout = None  # the statement's probability; None if it gives none
     mode = difference = ""
 
+    def __init_subclass__(cls):
+        cls.known = dict(cls.known)
+        for line in inspect.cleandoc(cls.__dict__.get("__doc__") or "").splitlines():
+            if " | " in line:
+                part, mend = line.split(" | ")
+            elif line.startswith("    "):
+                names, calls, text = line.strip().split("; ", 2)
+                key, _, forms = names.partition("/")
+                for form in forms.split(","):
+                    cls.known[f"{key}/{form}" if form else key] = Mistake(key, part, calls.split(), text, mend)
+
     def __init__(self, code, edition):
         self.code, self.edition, self.module = code, edition, None
-        self.calls, self.notes, self.found = [], [], {}  # found: {key: mistake with its text and line}
+        self.calls, self.notes, self.parts, self.found = [], [], {}, {}  # found: {key: mistake with its text and line}
 
     @classmethod
     def applies(cls, code):
@@ -225,6 +203,19 @@ class Question:
             return code[cls.target] is not None
         parameters = inspect.signature(code[cls.target]).parameters.values()
         return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) == cls.n_required
+
+    def __getattr__(self, name):
+        """The layer of the student's module with this kind and shape; of several the one with the skeleton's name."""
+        if name not in self.layers:
+            raise AttributeError(name)
+        kind, *shape = self.layers[name]
+        found = [layer for layer in self.module.modules() if isinstance(layer, kind)]
+        found = [layer for layer in found if not shape or layer.weight.shape == tuple(shape)]
+        named = [layer for layer in found if layer is getattr(self.module, name, None)]
+        if not named and len(found) != 1:
+            what = f"{len(found) or 'no'} layers {kind.__name__} {shape or ''}"
+            raise Failure(f"{what} found that could be `{name}` of the skeleton", status="not recognised")
+        return (named or found)[0]
 
     def build(self, name, *args, **kwargs):
         """An instance of the student's class with random weights."""
@@ -245,20 +236,38 @@ class Question:
         self.calls += recorder.calls
         return result
 
+    def first_that_runs(self, function, *alternatives):
+        """What the function returns for the first of these arguments that the student's code takes."""
+        failures = []
+        for alternative in alternatives:
+            try:
+                return function(*alternative)
+            except Failure as failure:
+                failures.append(failure)
+        raise failures[0]
+
     def block(self, function, *args):
         """A part of the student's own code that the equations take as it is."""
         with Recorder(self.code.filenames):
             return function(*args)
 
     def prepare(self):
-        """Build the student's module; a subclass adds here what it finds by reading layers."""
+        """Build the student's module."""
+        self.module = self.build(self.target, *self.arguments)
 
-    def diagnose(self):
-        """Name a mistake by other means than numbers, for numbers that no hypothesis has."""
+    def student(self, *args):
+        return self.call(self.module, *args)
 
-    def evidence(self):
-        """A sentence that shows a mistake in the student's numbers, or ''."""
-        return ""
+    def drive(self, function):
+        """The first of the results for `inputs`."""
+        result = function(*self.inputs)
+        return {self.output: result[0] if isinstance(result, tuple) else result}
+
+    def drop(self, x, place="", m=()):
+        """Dropout in the equations, unless m says that it is missing in this place or applied twice."""
+        for _ in range(1 - (f"{place}-dropout" in m) + (f"dropout-twice/{place}" in m)):
+            x = marked(x) if self.mode == "training" else x
+        return x
 
     def name_mistake(self, form, line="", **values):
         mistake = self.known[form]
@@ -269,33 +278,31 @@ class Question:
 
     def check(self):
         """The result of this question as a dictionary."""
-        observed, status, where, lines = {}, "ok", "", []
+        status, where, lines = "ok", "", []
         try:
             self.prepare()
-            for mode in self.modes:
-                self.set_mode(mode)
-                observed[mode] = self.outputs(mode)
+            observed = {mode: self.run(self.student, mode) for mode in self.modes}
             self.check_dropout()
             self.search(observed)
-            lines = [self.evidence() or self.difference] if self.found else []
+            lines = [self.difference] if self.found else []
         except (Exception, TooLong) as error:
             own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
             failure = error if isinstance(error, Failure) else own
             status, where, lines = failure.status, failure.line or self.line_of(()), [str(failure)]
-        names = ("number", "name", "edition", "equation", "says", "notes")
-        result = {name: getattr(self, name) for name in names} | {"mistakes": list(self.found.values())}
-        return result | {"status": "WRONG" if self.found else status, "where": where, "lines": lines}
+        says = self.says or " · ".join(dict.fromkeys(mistake.part for mistake in self.known.values()))
+        result = {name: getattr(self, name) for name in ("number", "name", "edition", "equation", "notes")}
+        result |= {"says": says, "mistakes": list(self.found.values()), "where": where, "lines": lines}
+        return result | {"status": "WRONG" if self.found else status}
 
     def check_dropout(self):
         """Name a dropout that is active in evaluation, and a probability that is not the one of the statement."""
         for call in self.calls:
             if call.name in DROPOUTS and "dropout-probability" in self.known:
-                given = call.arguments("input", "p", p=0.5)
-                p = given["p"]
-                if call.mode == "evaluation" and call.result is not given["input"]:
+                p = call.arguments("input", "p", p=0.5)["p"]
+                if call.mode == "evaluation" and call.result is not call.x:
                     self.name_mistake("dropout-in-evaluation", found="")
                     self.modes = ("training",)  # its other numbers are as in training
-                elif p and self.dropout and p != self.dropout:
+                elif self.dropout and p not in (0, self.dropout):
                     self.name_mistake("dropout-probability", found=p, right=self.dropout)
 
     def search(self, observed):
@@ -303,13 +310,9 @@ class Question:
         forms = [form for form, mistake in self.known.items() if "{" not in mistake.text]
         hypotheses = itertools.chain(*(itertools.combinations(forms, n) for n in range(MAX_MISTAKES + 1)))
         sizes = range(len(self.variants) + 1)
-        rights = [set(flags) for n in sizes for flags in itertools.combinations(self.variants, n)]
-        for hypothesis, right in itertools.product(hypotheses, rights):
-            if self.agrees(observed, right.union(hypothesis)):
-                break
-        else:
-            hypothesis, right = None, ()
-            self.diagnose()
+        rights = [flags for n in sizes for flags in itertools.combinations(self.variants, n)]
+        both = itertools.product(hypotheses, rights)
+        hypothesis, right = next((pair for pair in both if self.agrees(observed, sum(pair, ()))), (None, ()))
         self.notes += [self.variants[flag] for flag in right]
         for form in hypothesis or ():
             self.name_mistake(form)
@@ -321,15 +324,17 @@ class Question:
         if hypothesis is None and not self.found:
             raise Failure(self.difference + self.agreement(), status="not recognised")
 
-    def set_mode(self, mode):
+    def run(self, function, mode):
+        """What the student's code or the equations compute, in training or in evaluation."""
         self.mode = mode
         if self.module is not None:
             self.module.train(mode == "training")
+        with torch.no_grad():
+            return self.drive(function)
 
     def expected(self, m, mode):
-        self.set_mode(mode)
-        with torch.no_grad():
-            return self.equations(frozenset(m), marked if mode == "training" else lambda x: x, mode)
+        """What the equations compute with the mistakes and variants m."""
+        return self.run(partial(self.forward, frozenset(m).union(form.partition("/")[0] for form in m)), mode)
 
     def agrees(self, observed, m):
         try:
@@ -353,9 +358,8 @@ class Question:
             gaps = torch.atleast_1d((value.reshape(right.shape) - right).abs().nan_to_num(math.inf))
             if gaps.max() > largest:
                 largest, example = gaps.max().item(), (gaps == gaps.max()).nonzero()[0][0] + 1
-                size = f"{largest:.2g}" if largest < math.inf else "no number (nan)"
-                place = f"in {mode}, example {example}"
-                self.difference = f"The largest difference from the right {part} is {size}, {place}."
+                size = f"{largest:.2g}, in {mode}, example {example}".replace("inf", "no number (nan)")
+                self.difference = f"The largest difference from the right {part} is {size}."
 
     def agreement(self):
         """Which parts occur among the results of the student's calls, as a whole or step by step."""
@@ -364,7 +368,8 @@ class Question:
             steps = value.split(1, dim=1) if value.dim() > 2 and value.shape[1] > 1 else ()
             return any(same(call.result, value) for call in self.calls) or (steps and all(map(occurs, steps)))
 
-        parts = self.expected((), self.modes[0])
+        outputs = self.expected((), self.modes[0])  # which fills self.parts
+        parts = self.parts | outputs
         right = [part for part, value in parts.items() if occurs(value)]
         wrong = [part for part in parts if part not in right]
         return f" Found in your code as it should be: {', '.join(right) or 'nothing'}; not found: {', '.join(wrong)}."
@@ -375,3 +380,12 @@ class Question:
         code = getattr(getattr(target, "forward", target), "__code__", None)
         lines = [call.line for name in names for call in reversed(self.calls) if call.name == name and call.line]
         return lines[0] if lines else f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
+
+
+class WithDropout(Question):
+    """A network with dropout.
+
+    dropout | self.dropout = nn.Dropout(dropout), as __init__ is told, or F.dropout(x, p, training=self.training)
+        dropout-in-evaluation; dropout; dropout is still active in evaluation, after model.eval(){found}
+        dropout-probability; dropout; the dropout probability is {found}, and must be {right}
+    """

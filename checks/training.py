@@ -1,11 +1,11 @@
-"""Question 2 of all editions: `train_batch`, `predict` and `evaluate`, the functions beside the network."""
+"""Question 2 of all editions: `train_batch`, `predict` and `evaluate`, and 2023-24's number of parameters."""
 
 import inspect
 
 import torch
 from torch import nn
 
-from checks.probe import Failure, Question, mistakes, numbers, randomize
+from checks.probe import Failure, Question, numbers, randomize
 
 ARGUMENTS = ("model", "X", "y", "optimizer", "criterion")
 N_FEATURES, N_CLASSES, RATE = 5, 4, 0.5
@@ -13,16 +13,14 @@ X = numbers(2, 6, N_FEATURES)  # two batches of six examples
 Y = torch.tensor([[0, 1, 2, 3, 1, 1], [2, 2, 0, 3, 1, 0]])
 
 
-class Watched(nn.Module):
-    """A classifier that remembers whether it was in training mode when it was called."""
+class Watched(nn.Linear):
+    """A classifier that remembers in `modes` whether it was in training mode when it was called."""
 
-    def __init__(self):
-        super().__init__()
-        self.fc, self.modes = nn.Linear(N_FEATURES, N_CLASSES), []
+    modes = ()
 
     def forward(self, x, **kwargs):
-        self.modes.append(self.training)
-        return self.fc(x).log_softmax(dim=-1)
+        self.modes += (self.training,)
+        return super().forward(x).log_softmax(dim=-1)
 
 
 class Helper(Question):
@@ -35,10 +33,9 @@ class Helper(Question):
     def functions(cls, code):
         """The functions of this name that take no other arguments than the skeleton's; other scripts have others."""
         for function in code.all(cls.target):
-            parameters = inspect.signature(function).parameters.values()
-            if all(
-                p.name in ARGUMENTS or p.default is not p.empty or p.kind > p.POSITIONAL_OR_KEYWORD for p in parameters
-            ):
+            given = inspect.signature(function).parameters.values()
+            needed = [p.name for p in given if p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD]
+            if set(needed) <= set(ARGUMENTS):
                 yield function
 
     @classmethod
@@ -46,98 +43,124 @@ class Helper(Question):
         return any(cls.functions(code))
 
     def prepare(self):
-        self.function = next(self.functions(self.code))
         if self.elsewhere and self.code.calls(self.elsewhere, outside=self.target):
             form = next(form for form, mistake in self.known.items() if self.elsewhere in mistake.calls)
             self.variants = {form: f"it relies on the call of {self.elsewhere}() elsewhere in your files"}
-        self.network = randomize(Watched())
-        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=RATE)
 
-    def use(self, x, y):
-        """What the student's function returns, in a list."""
-        given = dict(zip(ARGUMENTS, (self.network, x, y, self.optimizer, nn.NLLLoss())))
-        names = inspect.signature(self.function).parameters
-        result = self.call(torch.enable_grad()(self.function), **{name: given[name] for name in names if name in given})
+    def drive(self, function):
+        self.network = randomize(Watched(N_FEATURES, N_CLASSES))
+        optimizer = torch.optim.SGD(self.network.parameters(), lr=RATE)
+        results = [function(self.network, x, y, optimizer, nn.NLLLoss()) for x, y in zip(X, Y)]
+        values = [self.value(result, x, y) for result, x, y in zip(results, X, Y)]
+        return {self.output: torch.stack(values), "weights": self.network.weight.detach()}
+
+    def value(self, result, x, y):
+        return torch.as_tensor(result[0] if isinstance(result, tuple) else result).detach()
+
+    def student(self, *args):
+        function, given = next(self.functions(self.code)), dict(zip(ARGUMENTS, args))
+        names = [name for name in inspect.signature(function).parameters if name in given]
+        result = self.call(torch.enable_grad()(function), **{name: given[name] for name in names})
         if result is None:
             raise Failure("it returns nothing")
-        return result if isinstance(result, tuple) else [result]
+        return result
 
 
 class TrainBatch(Helper):
-    """The loss of the batch before the step, then one step along its gradient alone."""
+    """The loss of the batch before the step, then one step along its gradient alone.
+
+    step | optimizer.zero_grad(), loss.backward(), optimizer.step(), return loss.item()
+        gradients-not-zeroed; zero_grad backward; the gradients of the batches add up, since they are never set to zero
+        no-step; backward; the weights do not change
+        loss-not-mean; item; the loss is multiplied by the number of examples, and must be their mean
+    """
 
     name = target = "train_batch"
-    says, elsewhere = "gradients zeroed, loss, backward, step; the mean loss", "zero_grad"
-    known = mistakes("""
-step | optimizer.zero_grad(), loss.backward(), optimizer.step(), return loss.item()
-    gradients-not-zeroed; zero_grad backward; the gradients of the batches add up, since they are never set to zero
-    no-step; backward; the weights do not change
-    loss-not-mean; item; the loss is multiplied by the number of examples, and must be their mean
-""")
+    output, elsewhere = "loss", "zero_grad"
 
-    def outputs(self, mode):
-        losses = torch.tensor([float(self.use(x, y)[0]) for x, y in zip(X, Y)])
-        return {"loss": losses, "weights": self.network.fc.weight.detach().clone()}
-
-    def equations(self, m, drop, mode):
-        weight, bias = (parameter.detach().clone() for parameter in randomize(Watched()).parameters())
-        losses, old = [], (0, 0)
-        for x, y in zip(X, Y):
-            log_p = (x @ weight.T + bias).log_softmax(dim=1)
-            losses.append(-log_p[range(len(y)), y].mean() * (len(y) if "loss-not-mean" in m else 1))
-            error = (log_p.exp() - nn.functional.one_hot(y, N_CLASSES)) / len(y)  # the gradient of the mean loss
-            gradients = error.T @ x + old[0], error.sum(dim=0) + old[1]
-            old = gradients if "gradients-not-zeroed" in m else old
-            rate = 0 if "no-step" in m else RATE
-            weight, bias = weight - rate * gradients[0], bias - rate * gradients[1]
-        return {"loss": torch.stack(losses), "weights": weight}
+    @torch.enable_grad()
+    def forward(self, m, model, X, y, optimizer, criterion):
+        if "gradients-not-zeroed" not in m:
+            optimizer.zero_grad()
+        loss = criterion(model(X), y)
+        loss.backward()
+        if "no-step" not in m:
+            optimizer.step()
+        return loss.detach() * (len(y) if "loss-not-mean" in m else 1)
 
 
 class Predict(Helper):
-    """The class with the highest score of each example."""
+    """The class with the highest score of each example.
+
+    labels | return scores.argmax(dim=-1)
+        predict-dimension; argmax max; the maximum is over the examples, and must be over the classes
+        predict-values; max; the largest scores are returned, and must be their classes
+    """
 
     name = target = "predict"
-    says = "argmax over the classes"
-    known = mistakes("""
-labels | return scores.argmax(dim=-1)
-    predict-dimension; argmax max; the maximum is over the examples, and must be over the classes
-    predict-values; max; the largest scores are returned, and must be their classes
-""")
+    output = "labels"
 
-    def outputs(self, mode):
-        return {"labels": torch.as_tensor(self.use(X[0], Y[0])[0])}
-
-    def equations(self, m, drop, mode):
-        scores = self.network.fc(X[0]).log_softmax(dim=1)
-        labels = scores.argmax(dim=0 if "predict-dimension" in m else 1)
-        return {"labels": scores.max(dim=1).values if "predict-values" in m else labels}
+    def forward(self, m, model, X, *others):
+        scores, labels = model(X).max(dim=0 if "predict-dimension" in m else 1)
+        return scores if "predict-values" in m else labels
 
 
 class Evaluate(Helper):
-    """The share of right labels, with the network in evaluation mode, and in training mode again for the next epoch."""
+    """The share of right labels, with the network in evaluation mode, and in training mode again for the next epoch.
+
+    mode | model.eval() at the beginning, and model.train() at the end or at the beginning of train_batch
+        evaluate-in-training-mode; eval; the network is evaluated in training mode, so that dropout is active
+        left-in-evaluation-mode; eval; after model.eval() nothing calls model.train(){found}: dropout stays off
+    accuracy | return n_correct / len(y)
+        accuracy-count; sum; the number of right labels is returned, and must be divided by the number of examples
+    """
 
     name = target = "evaluate"
-    says, elsewhere = "eval(), the share of right labels, train() again", "eval"
-    known = mistakes("""
-mode | model.eval() at the beginning, and model.train() at the end or at the beginning of train_batch
-    evaluate-in-training-mode; eval; the network is evaluated in training mode, so that dropout is active
-    left-in-evaluation-mode; eval; after model.eval() nothing calls model.train(){found}: dropout stays off in training
-accuracy | return n_correct / len(y)
-    accuracy-count; sum; the number of right labels is returned, and must be divided by the number of examples
-""")
+    output, elsewhere = "accuracy", "eval"
 
-    def outputs(self, mode):
-        values = [float(value) for value in self.use(X[0], Y[0]) if value is not None]
+    def value(self, result, x, y):
+        values = [float(value) for value in (result if isinstance(result, tuple) else [result]) if value is not None]
+        right = (nn.Linear.forward(self.network, x).argmax(dim=1) == y).float().mean()  # some return the loss as well
+        return torch.tensor(min(values, key=lambda value: abs(value - right)) if values else torch.nan)
+
+    def drive(self, function):
+        parts = super().drive(function)
         if not self.network.training and not self.code.calls("train"):
             self.name_mistake("left-in-evaluation-mode", found="")
-        right = self.equations((), None, mode)["accuracy"]  # some return the loss as well
-        accuracy = min(values, key=lambda value: abs(value - right)) if values else torch.nan
-        return {"accuracy": torch.tensor(accuracy), "training": torch.tensor(float(any(self.network.modes)))}
+        return parts | {"training": torch.tensor(float(any(self.network.modes)))}
 
-    def equations(self, m, drop, mode):
-        n_correct = (self.network.fc(X[0]).argmax(dim=1) == Y[0]).sum()
-        accuracy = n_correct / (1 if "accuracy-count" in m else len(Y[0]))
-        return {"accuracy": accuracy, "training": torch.tensor(float("evaluate-in-training-mode" in m))}
+    def forward(self, m, model, X, y, *others):
+        model.train("evaluate-in-training-mode" in m)
+        n_correct = (model(X).argmax(dim=1) == y).sum()
+        model.train()
+        return n_correct / (1 if "accuracy-count" in m else len(y))
+
+
+class ParameterCount(Question):
+    """get_number_trainable_params(model): the number of elements of the parameters that have a gradient.
+
+    count | return sum(p.numel() for p in model.parameters() if p.requires_grad)
+        count-frozen; numel; parameters that are not trained are counted as well
+        count-tensors; len; the tensors are counted, not their elements
+        count-without-biases; numel; the biases are not counted
+    """
+
+    number, name, target = "2.3", "get_number_trainable_params", "get_number_trainable_params"
+    equation, output, modes = "get_number_trainable_params", "number", ("training",)
+
+    def prepare(self):
+        self.inputs = [nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 5), nn.Linear(5, 6).requires_grad_(False))]
+
+    def student(self, model):
+        count = self.call(self.code[self.target], model)
+        if count is None:
+            raise Failure("it returns nothing; it must return the number")
+        return torch.as_tensor(count, dtype=torch.float32)
+
+    def forward(self, m, model):
+        counted = [p for p in model.parameters() if p.requires_grad or "count-frozen" in m]
+        counted = [p for p in counted if p.dim() > 1 or "count-without-biases" not in m]
+        return torch.tensor(float(sum(1 if "count-tensors" in m else p.numel() for p in counted)))
 
 
 QUESTIONS = [TrainBatch, Predict, Evaluate]

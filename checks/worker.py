@@ -16,7 +16,7 @@ try:
     import torch
 
     from checks import captioning, images, speech, training, translation
-    from checks.loading import Code, LoadError
+    from checks.loading import CallError, Code
     from checks.probe import TooLong, explain
 except ImportError as missing:
     sys.exit(f"{missing}; install torch 2.2 or later first: pip install torch")
@@ -24,12 +24,8 @@ except ImportError as missing:
 EDITIONS = {
     "2021-22": [images.CNN, *captioning.QUESTIONS, *training.QUESTIONS],
     "2022-23": [images.CNN, *translation.QUESTIONS, *training.QUESTIONS],
-    "2023-24": [*images.QUESTIONS_2023_24, *speech.QUESTIONS, *training.QUESTIONS],
+    "2023-24": [images.CNN, images.CNNWithoutMaxPool, *speech.QUESTIONS, training.ParameterCount, *training.QUESTIONS],
 }
-
-
-class CallError(Exception):
-    """The user has to call the check in another way; the message is one line."""
 
 
 def edition_of(code):
@@ -51,15 +47,14 @@ def check_files(files, edition=None, only=None, start=lambda: None):
     """
     start()
     code = Code(files)
-    known = [question for questions in EDITIONS.values() for question in questions]
-    if not any(question.applies(code) for question in known):
-        names = ", ".join(dict.fromkeys(question.target for question in known))
+    if not any(question.applies(code) for questions in EDITIONS.values() for question in questions):
+        names = ", ".join(dict.fromkeys(question.target for questions in EDITIONS.values() for question in questions))
         raise CallError(f"none of the homework's classes was found: {names}; name the file that defines one")
     taken = edition or edition_of(code)
-    questions = [question for question in EDITIONS[taken] if question.applies(code)]
-    names = ", ".join(dict.fromkeys(question.target for question in questions))
-    questions = [question for question in questions if only in (None, question.target, question.name)]
+    found = [question for question in EDITIONS[taken] if question.applies(code)]
+    questions = [question for question in found if only in (None, question.target, question.name)]
     if not questions:
+        names = ", ".join(dict.fromkeys(question.target for question in found))
         raise CallError(f"--only {only}: there is no such check of {taken} for these files; choose one of {names}")
     yield {"edition": taken, "guessed": edition is None, "plan": [question.name for question in questions]}
     for question in questions:
@@ -92,23 +87,25 @@ def confine(request):
 
 
 def main():
-    request = json.loads(sys.argv[1])
+    request, answers = json.loads(sys.argv[1]), os.fdopen(os.dup(1), "w", encoding="utf-8")
     files = {name: Path(name).read_text(encoding="utf-8-sig", errors="replace") for name in request["files"]}
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # what the student's code prints is not shown
         os.dup2(nowhere, stream)
     torch.set_num_threads(1)
     lacking, start = confine(request)
-    print(json.dumps({"lacking": lacking}), file=answers, flush=True)
+
+    def answer(**result):
+        print(json.dumps(result), file=answers, flush=True)
+
+    answer(lacking=lacking)
     try:
         for result in check_files(files, request["edition"], request["only"], start):
-            print(json.dumps(result), file=answers, flush=True)
-    except (LoadError, CallError) as error:
-        print(json.dumps({"error": str(error)}), file=answers, flush=True)
+            answer(**result)
+    except CallError as error:
+        answer(error=str(error))
     except BaseException as error:
-        message = f"the definitions cannot be executed: {explain(error, files)}"
-        print(json.dumps({"error": message}), file=answers, flush=True)
+        answer(error=f"the definitions cannot be executed: {explain(error, files)}")
     os._exit(0)  # whatever the student's code has left running
 
 

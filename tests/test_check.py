@@ -1027,6 +1027,23 @@ def test_notes_say_what_is_right_in_another_way():
     assert "[c; q]" in check_text(plant(MODELS, ("[query, c]", "[c, query]")))["Attention"][2]["notes"][0]
 
 
+PACKED = "packed = pack_padded_sequence(emb, lengths.cpu(), batch_first=True, enforce_sorted=False)"
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        PACKED.replace(", enforce_sorted=False", ""),  # fails for others
+        "lengths, order = lengths.sort(descending=True)\n        "  # returns the sorted order
+        + PACKED.replace("(emb,", "(emb[order],"),
+    ],
+)
+def test_an_encoder_for_sorted_batches_is_right_with_a_note(packed):
+    status, _, result = check_text(plant(MODELS, (PACKED, packed)))["Encoder"]
+    assert status == "ok" and "sorted by length" in result["notes"][0]
+    assert not check_text(plant(MODELS))["Encoder"][2]["notes"]
+
+
 @pytest.mark.parametrize("solution", [CNN, MODELS, CNN_2021, CNN_2023, SPEECH, CAPTIONING])
 def test_edition_is_found(solution):
     plan = next(check_files({solution: plant(solution)}))
