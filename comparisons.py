@@ -38,8 +38,6 @@ def single(experiment):
     distinct = {name: list(dict.fromkeys(getattr(experiment.args, name))) for name in SEVERAL}
     experiment = experiment.with_options(**distinct)
     args = experiment.args
-    if options.world_size() > 1 and max(map(len, distinct.values())) > 1:
-        raise UserError("several processes train one network: give one -learning_rate and one -seed")
     if len(args.learning_rate) > 1:
         best = compare(experiment)["best"]["learning_rate"]
         if args.skip_test:
@@ -58,6 +56,8 @@ def compare(experiment):
     A run that fails does not take the others down.
     """
     args = experiment.args
+    if options.world_size() > 1:
+        raise UserError("several processes train one network: give one -learning_rate and one -seed")
     if not experiment.facts()["n_examples"]["val"]:
         raise UserError("without validation examples nothing tells which run is better")
     children = make_children(experiment)

@@ -286,7 +286,6 @@ def latest(kind, args, defaults):
         is_meant = all(runs.plain(trained[name]) == value for name, value in given.items())
         if is_meant and run.bundled in kinds and args.run_name in (None, run.folder.name):
             return run
-    script = f"hw2-{kind.question}.py"
-    command = " ".join([f"python {script}", *map(str, command_line(argparse.Namespace(**given)))])
-    folder = args.runs_dir / kind.question
-    raise UserError(f"no trained run with these options is in {folder}; train one: {command}")
+    given |= {"runs_dir": args.runs_dir} if "runs_dir" in args.given else {}
+    command = " ".join([f"python hw2-{kind.question}.py", *map(str, command_line(argparse.Namespace(**given)))])
+    raise UserError(f"no trained run with these options is in {args.runs_dir / kind.question}; train one: {command}")

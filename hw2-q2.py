@@ -129,7 +129,7 @@ class Classification(experiment.Experiment):
 
     def facts(self):
         return {
-            "dataset": EDITIONS[self.args.edition].dataset,
+            "dataset": self.args.dataset,
             "class_names": self.data.class_names,
             "learning_rate": self.args.learning_rate,
             "n_examples": {split: len(y) for split, y in self.data.y.items()},

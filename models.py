@@ -30,7 +30,7 @@ class CNN(nn.Module):
     Args:
         dropout_prob: probability that a feature of the first affine layer is dropped in training.
         no_maxpool: use strided convolutions in place of max pooling.
-        edition: a key of `editions.EDITIONS`, which gives the channels, the kernel and the layer sizes.
+        edition: a year or data set of `editions.find`, which gives the channels, the kernel and the layer sizes.
         n_classes: number of outputs; by default the edition's.
 
     Shapes:

@@ -322,9 +322,8 @@ def add_report_options(parser, output_dir):
 def add_training_options(parser, **defaults):
     """How the weights are learned; `utils.Optimization` and `utils.fit` read these.
 
-    defaults: default of each option. The script fills in epochs, batch_size, learning_rate, dropout or optimizer if it
-    is missing
-        here. With label_smoothing the option of that name is there as well.
+    defaults: default of each option; the script fills in those that are missing here. With label_smoothing the option
+        of that name is there as well.
     """
 
     def add(*names, help, default=None, **kwargs):
@@ -344,7 +343,9 @@ def add_training_options(parser, **defaults):
     # What the handouts do not ask for is off by default.
     add("l2_decay", type=non_negative_float, default=0.0, help="weight decay")
     add("schedule", choices=["constant", "cosine", "linear"], default="constant", help="of the learning rate")
-    add("warmup", type=probability, default=0.0, help="share of the steps in which the learning rate rises")
+    add(
+        "warmup", type=probability, default=0.0, help="of a linear schedule: share of the steps in which the rate rises"
+    )
     add("max_grad_norm", type=positive_float, help="clip the gradient to this norm")
     add("ema_decay", type=probability, default=0.0, help="evaluate the exponential moving average of the weights")
     add("init", type=path, metavar="RUN", help="start from the best weights of this run's folder")

@@ -31,7 +31,7 @@ def make_config(question, args, defaults, data, kind="run", ignored=()):
     """What determines the numbers of a run, and where they came from.
 
     Args:
-        question: "q2" or "q3", the folder of its runs.
+        question: the folder of its runs, such as "q2".
         args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint.
         kind: "run", or "comparison" of several runs.

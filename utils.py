@@ -57,7 +57,7 @@ def configure_torch(seed, device, threads=None, max_threads=1):
 
 
 class Batches:
-    """The shuffled batches of a training set.
+    """The shuffled batches of a split.
 
     Without `lengths` an epoch is a permutation of the rows, cut into batches. With them the rows are sorted by length,
     and each batch holds rows of about one length, so that little is padded; the batches then come in a random order.

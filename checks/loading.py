@@ -52,6 +52,17 @@ class StandIn:
         return ()
 
 
+def is_in(folders, name, level):
+    """Whether a file in these folders can be meant by an import of `name`, a module or the package of one.
+
+    Of `import a.b` or `from a.b import c` the folders are a, or a and b; files that were given without their folders
+    may be meant by any import, and so may those beside the importing file by a relative one.
+    """
+    packages = tuple(name.split("."))
+    ends = (packages, packages[:-1])
+    return not folders or level > 0 or any(end and folders[-len(end) :] == end[-len(folders) :] for end in ends)
+
+
 class Code:
     """The definitions of a student's files, {name shown to the user: source text}."""
 
@@ -87,13 +98,15 @@ class Code:
 
     def import_module(self, name, globals=None, locals=None, fromlist=(), level=0):
         """`__import__` for the student's files: their own modules, real ones, and stand-ins for all others."""
-        own = {Path(file).stem: file for file in reversed(self.cells)}
+        own = {Path(file).stem: file for file in reversed(self.cells) if is_in(Path(file).parent.parts, name, level)}
         last, top = name.rpartition(".")[2], name.partition(".")[0]
         if not level and (top in REAL_PACKAGES or (top in sys.stdlib_module_names and top not in own)):
             return __import__(name, globals, locals, fromlist)
         if last in own and (fromlist or last == name):
             return self.load(own[last])
-        package = StandIn(name if fromlist else top, f"the module {top or 'beside it'} is not here")
+        package = StandIn(
+            name if fromlist else top, f"the module {top or 'beside it'} is not among the files that were given"
+        )
         for item in own.keys() & (fromlist or ()):
             setattr(package, item, self.load(own[item]))
         return package

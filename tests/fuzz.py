@@ -251,9 +251,7 @@ ARGS = {
     "optimizer": "adam",
     "learning_rate": 0.1,
     "l2_decay": 0.0,
-    "momentum": 0.0,
     "max_grad_norm": None,
-    "amp": False,
 }
 PAIRS = "".join(f"Go {x}.\t¡Vé {x}!\tCC\n" for x in "abcdefghijklmnopqrstuvwxyz")
 SIZES = {"train": 6, "val": 3, "test": 3}

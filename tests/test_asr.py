@@ -336,7 +336,7 @@ def test_the_test_holds_the_spectrograms_of_one_batch_however_many_clips_there_a
 def test_every_option_trains_and_scores_are_against_the_whole_text(decoder, run_here, spoken, tmp_path):
     recipe = (
         "--skeleton_blocks", "--n_layers", "2", "--ctc_weight", "0.3", "--guided_attention", "1", "--spec_augment",
-        "--amp", "--ema_decay", "0.5", "--max_text_length", "10", "--dropout", "0.1", "--max_grad_norm", "1",
+        "--ema_decay", "0.5", "--max_text_length", "10", "--dropout", "0.1", "--max_grad_norm", "1",
     )  # fmt: skip
     process = run_here(SCRIPT, "--decoder", decoder, *recipe, *TINY, "-data_dir", spoken, "-runs_dir", tmp_path)
     assert process.returncode == 0, process.stderr
