@@ -65,7 +65,7 @@ def check_edition(year, seed, folder):
         values |= new_values
 
     for name, draw, subplots in FIGURES[year]:
-        fig, axes = plots.new_figure(**subplots)
+        fig, axes = plots.new_figure(has_math=True, **subplots)
         draw(axes, values)
         plots.save_figure(fig, folder / name)
 

@@ -55,14 +55,14 @@ STYLE = {
     "lines.markersize": 3,
     "image.cmap": "gray",
     "figure.constrained_layout.use": True,
-    "text.parse_math": False,  # a dollar sign in a file's name is a dollar sign
     "pdf.fonttype": 3,  # glyphs as drawings: a figure is written in half the time of an embedded font
 }
 
 
-def new_figure(width=COLUMN_WIDTH, height=COLUMN_HEIGHT, **subplots):
+def new_figure(width=COLUMN_WIDTH, height=COLUMN_HEIGHT, has_math=False, **subplots):
     """A figure in the size of a report's column, inches; `subplots` as for `plt.subplots`. Returns fig, axes."""
-    plt.rcParams.update(matplotlib.rcParamsDefault | STYLE)  # whatever the user's own settings are
+    # Whatever the user's own settings are. Without `has_math` a dollar sign in a file's name is a dollar sign.
+    plt.rcParams.update(matplotlib.rcParamsDefault | STYLE | {"text.parse_math": has_math})
     return plt.subplots(figsize=(width, height), **subplots)
 
 

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 
+import pypdf
 import pytest
 import torch
 from conftest import assert_user_error
@@ -318,6 +319,8 @@ def test_one_edition_from_the_command_line(tmp_path):
     assert {"id", "claim", "expected", "measured", "holds", "tolerance"} <= result["claims"][0].keys()
     assert result["values"]["cnn_params"] == 457
     assert result["figures"] == ["convolution_matrix.pdf", "parameter_counts.pdf", "pixel_permutation.pdf"]
+    shown = [pypdf.PdfReader(folder / name).pages[0].extract_text() for name in result["figures"]]
+    assert "column" in shown[0] and not any("$" in text or "math" in text for text in shown)
     for name in result["figures"]:
         assert (folder / name).read_bytes().startswith(b"%PDF")
 
