@@ -41,11 +41,11 @@ def paired_difference(a, b):
     return mean(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
 
 
-def format_interval(figure, sign=""):
+def format_interval(score, sign=""):
     """A score with its 95 % interval, or a mere number, for the screen."""
-    if not isinstance(figure, dict):
-        return f"{figure:{sign}.4f}"
-    return f"{figure['value']:{sign}.4f} (95 % interval {figure['low']:{sign}.4f} to {figure['high']:{sign}.4f})"
+    if not isinstance(score, dict):
+        return f"{score:{sign}.4f}"
+    return f"{score['value']:{sign}.4f} (95 % interval {score['low']:{sign}.4f} to {score['high']:{sign}.4f})"
 
 
 def score_lines(value, name=""):
@@ -294,7 +294,7 @@ def attention_report(hyps, refs, weights):
 
     Returns cer, shuffled_cer and spearman: the rank correlation of a letter's place in the text and the mean place in
     the sound that is attended to for it, the mean over the clips with two letters or more; None without any. The
-    weights are the mean of the heads; spearman_heads is a list with the same figure of each head alone.
+    weights are the mean of the heads; spearman_heads is a list with the same score of each head alone.
     """
     attended = [alpha @ np.arange(alpha.shape[2]) for alpha in weights]  # (n_symbols, n_heads)
     attended = [times[: len(hyp)] for times, hyp in zip(attended, hyps, strict=True) if len(hyp) > 1]
