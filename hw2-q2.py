@@ -36,6 +36,8 @@ def parse_args(argv=None):
     parser.add_option("shuffle_pixels", action="store_true", help="put the pixels of all images in one random order")
     parser.add_option("shift", type=options.whole(0, 27), default=0, help="random shifts, pixels (default: 0)")
     parser.add_option("flip", action="store_true", help="mirror training images at random, left to right")
+    help = "random turns, slants and sizes, such as 0.2 (default: 0)"
+    parser.add_option("warp", type=options.probability, default=0.0, help=help)
     options.add_data_options(parser)
     options.add_run_options(parser)
     args = parser.parse_args(argv)
@@ -146,8 +148,8 @@ class Classification(experiment.Experiment):
 
     def batches(self, device, split="train"):
         X, y = self.data.X[split].to(device), self.data.y[split].to(device)
-        gather = images.gatherer(X, y, images.random_distortion(self.args.shift, self.args.flip))
-        return utils.Batches(len(X), self.args.batch_size, gather)
+        distort = images.random_distortion(self.args.shift, self.args.flip, self.args.warp)
+        return utils.Batches(len(X), self.args.batch_size, images.gatherer(X, y, distort))
 
     def batch_loss(self, model, batch):
         X, y = batch
