@@ -263,8 +263,8 @@ def random_distortion(shift=0, flip=False, warp=0.0):
     Args:
         shift: pixels a side at most.
         flip: mirror with probability 1/2, left to right.
-        warp: what is added to each entry of the identity matrix at most, in either direction: a turn, a slant and another
-            size at once; 0.2 turns by up to 11 degrees.
+        warp: most that is added to, or taken from, each entry of the identity matrix: a turn, a slant and another size
+            at once; 0.2 turns by up to 11 degrees.
 
     A cell between pixels is interpolated; what enters at the border is black. With nothing asked for it returns its
     argument.

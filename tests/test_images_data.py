@@ -1,5 +1,7 @@
 """Image sets: files of both layouts to tensors, class names, test subsets, shifts and shuffled pixels, the cache."""
 
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +96,33 @@ def test_shifts_and_mirrors_are_those_of_the_same_image():
             for i in range(5)
             for j in range(5)
         }
-        matches = [key for key, candidate in candidates.items() if torch.equal(candidate, found)]
+        matches = [key for key, candidate in candidates.items() if (candidate - found).abs().max() < 0.01]
         assert len(matches) == 1
         seen.add(matches[0])
     assert len(seen) > 1 and {k for _, _, k in seen} == {0, 1}
+
+
+def test_a_warp_reads_each_pixel_where_a_random_matrix_maps_it():
+    """Each pixel of the result is the bilinear mixture of the four around A (x, y), seen from the image's centre."""
+    X = torch.randint(0, 256, (3, 1, 28, 28), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    torch.manual_seed(2)
+    distorted = images.random_distortion(warp=0.3)(X)
+    torch.manual_seed(2)
+    maps = torch.eye(2) + 0.3 * (2 * torch.rand(3, 2, 2) - 1)
+    n_black = 0
+    for x, found, matrix in zip(X[:, 0], distorted[:, 0], maps.tolist(), strict=True):
+        for i, j in itertools.product(range(0, 28, 3), range(0, 28, 3)):
+            column, row = j - 13.5, i - 13.5
+            u = matrix[0][0] * column + matrix[0][1] * row + 13.5
+            v = matrix[1][0] * column + matrix[1][1] * row + 13.5
+            expected = 0.0
+            for m, n in itertools.product((math.floor(v), math.floor(v) + 1), (math.floor(u), math.floor(u) + 1)):
+                if 0 <= m < 28 and 0 <= n < 28:
+                    expected += (1 - abs(v - m)) * (1 - abs(u - n)) * float(x[m, n])
+                else:
+                    n_black += 1
+            assert abs(float(found[i, j]) - expected) < 0.05
+    assert n_black > 0
 
 
 def tiny_images(**kwargs):

@@ -177,7 +177,7 @@ def test_the_handouts_names_and_spellings_are_one(more, q2):
 def test_every_recipe_option_trains(q2, tmp_path):
     plain = ("-learning_rate", "0.05", "-optimizer", "sgd", "-batch_size", "16", "-skip_test")
     recipe = {
-        "schedule": "cosine", "shift": 2, "flip": True, "ema_decay": 0.9, "l2_decay": 0.1,
+        "schedule": "cosine", "shift": 2, "flip": True, "warp": 0.1, "ema_decay": 0.9, "l2_decay": 0.1,
         "dropout": 0.1, "max_grad_norm": 0.001, "conv_1_name": "conv2", "conv_2_name": "conv1",
     }  # fmt: skip
     losses = []
