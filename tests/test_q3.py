@@ -18,6 +18,7 @@ import files
 import metrics
 import options
 import runs
+from benchmarks import last_symbol
 from data import text, translation
 from data.bundled import translation as bundled_translation
 
@@ -466,6 +467,29 @@ def test_longer_sentences_that_are_not_there_are_asked_for(data_dir, tmp_path):
     assert "spa.txt is missing" in message and "download_tatoeba.py" in message
     message = user_error(*TINY, "-data", "bundled", "-runs_dir", tmp_path, "--max_length", "1")
     assert "larger -max_length" in message and "download" not in message
+
+
+def test_the_rule_that_drops_the_last_symbol_is_measured(trained, data_dir, capsys):
+    folder = folder_of(trained[0], False)
+    translator, model = load_translator(folder)
+    refs, sentences = zip(*translation.read_pairs(data_dir / "test-eng-spa.txt"))
+    rates, n_cut = [], 0
+    for ref, sentence in zip(refs, sentences):
+        state, memory = model.start(
+            torch.tensor([translator.src_vocab.encode(sentence)]), torch.tensor([len(sentence)])
+        )
+        symbols = [text.SOS_IDX]
+        while symbols[-1] != text.EOS_IDX and len(symbols) < 50:
+            log_probs, state, _ = model.step(torch.tensor(symbols[-1:]), state, memory)
+            log_probs[:, [text.PAD_IDX, text.SOS_IDX, text.UNK_IDX]] = float("-inf")
+            symbols.append(log_probs.argmax().item())
+        n_cut += symbols[-1] != text.EOS_IDX
+        hyp = translator.tgt_vocab.decode(symbols[1:-1])  # the skeleton's final_seq[1:-1]
+        rates.append(Levenshtein.distance(hyp, ref) / len(ref))
+    assert n_cut > 0
+    last_symbol.main([str(folder), "-data_dir", str(data_dir)])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f"dropped {sum(rates) / len(rates):.4f}  kept" in line and line.endswith(f"without an end {n_cut}")
 
 
 @pytest.fixture
