@@ -280,6 +280,7 @@ def latest(kind, args, defaults):
     """
     ignored = (*runs.WHERE, *kind.free_options)
     given = {k: runs.plain(v) for k, v in vars(args).items() if (k in args.given or v is False) and k not in ignored}
+    given = {k: v for k, v in given.items() if v != "auto"}  # which may be anything as well
     kinds = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
     for run in runs.find(args.runs_dir, kind.question):
         trained = vars(defaults) | run.options  # an option that an earlier version had not counts as its default

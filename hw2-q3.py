@@ -19,6 +19,8 @@ MIN_SENTENCES = 10  # of one length, for a point in the figure of error by lengt
 def parse_args(argv=None):
     parser = options.Parser("Train and test the character-level translator of Question 3.", prog="hw2-q3.py")
     parser.add_option("use_attn", action="store_true", help="bilinear attention")
+    help = "the course's files or Tatoeba's (default: auto, the course's if they are there)"
+    parser.add_option("dataset", choices=["auto", "course", "tatoeba"], default="auto", help=help)
     usual = {"batch_size": 64, "learning_rate": [0.003], "dropout": 0.3, "optimizer": "adam", "label_smoothing": 0.0}
     options.add_training_options(parser, **usual)
     parser.add_option("hidden_size", type=options.even_int, default=128, help="default: %(default)s")
@@ -52,7 +54,8 @@ def main(argv=None):
     args = parse_args(argv)
     if args.translate:
         return translate(args)
-    data = translation.load(args.data, args.data_dir, args.max_length, quick=args.scale == "quick")
+    data = translation.load(args.data, args.data_dir, args.max_length, args.scale == "quick", args.dataset)
+    args.dataset = data.dataset
     task = comparisons.single(Translation(args, parse_args(["-scale", args.scale]), data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None
@@ -73,7 +76,7 @@ def main(argv=None):
 class Translation(experiment.SequenceExperiment):
     """Spanish sentences to English ones: the network, its loss, its validation and its test."""
 
-    question, base_name = "q3", "tatoeba"
+    question = "q3"
     score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
     free_options = (*options.SEARCH, "translate")
     setting_names = ("chars",)
@@ -81,6 +84,7 @@ class Translation(experiment.SequenceExperiment):
 
     def __init__(self, args, defaults, data, settings=None):
         super().__init__(args, defaults, data)
+        self.base_name = args.dataset
         if settings is None:  # the training sentences alone decide
             english, spanish = zip(*data.pairs["train"])
             settings = {"chars": ["".join(spanish), "".join(english)]}

@@ -1,12 +1,13 @@
 """Sentence pairs of Question 3 of 2022-23 (Spanish to English): files to texts, texts to tensors.
 
-The course's three files stand in the data folder, one pair a line, `english<TAB>spanish[<TAB>anything]`:
+There are two sets, both of three files with one pair a line, `english<TAB>spanish[<TAB>anything]`:
 
-    train-eng-spa.txt    val-eng-spa.txt    test-eng-spa.txt
+    course-eng-spa/train-eng-spa.txt    val-eng-spa.txt    test-eng-spa.txt    what the course handed out
+    train-eng-spa.txt                   val-eng-spa.txt    test-eng-spa.txt    Tatoeba's, by `download_tatoeba.py`
 
-`download_tatoeba.py` writes them and keeps the whole corpus beside them as `spa.txt`, which alone is enough. Validation
-and test do not depend on `max_length`, so that results stay comparable. A `max_length` above the handout's only lets
-longer sentences into the training split.
+`download_tatoeba.py` keeps the whole corpus beside them as `spa.txt`, which alone is enough. Validation and test do not
+depend on `max_length`, so that results stay comparable. A `max_length` above the handout's only lets longer sentences
+into the training split: of Tatoeba's corpus, and of the course's training file if it has any.
 
 torch is imported where tensors are made, so that the download needs not wait for it.
 """
@@ -23,8 +24,12 @@ from options import DATA_DIR, UserError, warn
 SPLITS = ("train", "val", "test")
 FILE_NAMES = {split: f"{split}-eng-spa.txt" for split in SPLITS}
 CORPUS_NAME = "spa.txt"
+COURSE_FOLDER = "course-eng-spa"
+COURSE_FINGERPRINT = "7a34f9086a761b38067585e711e292fe06729ed6a376b66745bf092f6fafc929"  # of the course's own files
 DOWNLOAD_COMMAND = "python download_tatoeba.py"
 TITLE = "Tatoeba, Spanish to English"
+COURSE_TITLE = "The course's own files, Spanish to English"
+TITLES = {"course": f"{COURSE_FOLDER}, Spanish to English", "tatoeba": TITLE}  # of other files in the places of these
 QUICK_SIZES = {"train": 6000, "val": 500, "test": 500}
 MAX_ILLEGIBLE = 0.9  # largest share of pairs that lose most of their letters; above it the script is not Latin
 
@@ -142,6 +147,7 @@ class SentencePairs:
         pairs: dict from split to a list of (english, spanish), normalised.
         fingerprint: SHA-256 of the content.
         origin: the file that they are from and its number of pairs.
+        dataset: "course" or "tatoeba", by the place of the files.
     """
 
     title: str
@@ -149,29 +155,34 @@ class SentencePairs:
     pairs: dict
     fingerprint: str
     origin: str = ""
+    dataset: str = "tatoeba"
 
 
-def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False):
-    """The sentence pairs: the course's three files, or `spa.txt` split by `split_of`, or the bundled pairs.
+def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False, dataset="auto"):
+    """The sentence pairs: the three files of a set, or `spa.txt` split by `split_of`, or the bundled pairs.
 
     Args:
         mode: "auto", "real" or "bundled".
         max_length: training pairs have both sides shorter than this; validation and test pairs are always shorter than
             the handout's 20 characters.
         quick: only a few thousand pairs of each split.
+        dataset: "course", "tatoeba", or "auto", the course's if they are there.
 
     Raises `UserError` for a file that is damaged, or a split in which no pair is left.
     """
-    data_dir = Path(data_dir)
-    paths = tuple(data_dir / FILE_NAMES[split] for split in SPLITS)
-    corpus = data_dir / CORPUS_NAME
-    found = sources.choose(mode, data_dir, [paths, (corpus,)], TITLE, DOWNLOAD_COMMAND)
-    if found == paths:
-        splits = {split: shorter_than(read_pairs(path), EVAL_MAX_LENGTH) for split, path in zip(SPLITS, paths)}
-        splits["train"] = _training_pairs(paths[0], corpus, splits, max_length)
-        origin = ", ".join(path.name for path in paths)
+    data_dir, title = Path(data_dir), TITLE
+    dataset, found = find_files(dataset, mode, data_dir)
+    if found is not None and len(found) == len(SPLITS):
+        splits = {split: read_pairs(path) for split, path in zip(SPLITS, found)}
+        is_own = fingerprint(splits) == COURSE_FINGERPRINT  # wherever they lie
+        title = COURSE_TITLE if is_own else TITLES[dataset]
+        # Of the course's files that for training alone trains.
+        corpus = None if is_own or dataset == "course" else data_dir / CORPUS_NAME
+        splits |= {split: shorter_than(splits[split], EVAL_MAX_LENGTH) for split in ("val", "test")}
+        splits["train"] = _training_pairs(splits, corpus, max_length)
+        origin = ", ".join(path.name for path in found)
     else:
-        pairs = _bundled_pairs(max(max_length, EVAL_MAX_LENGTH)) if found is None else read_pairs(corpus)
+        pairs = _bundled_pairs(max(max_length, EVAL_MAX_LENGTH)) if found is None else read_pairs(found[0])
         splits = split_pairs(pairs, max_length)
         origin = f"{CORPUS_NAME if found else 'generated'}, {len(pairs):,} pairs"
     for split, pairs in splits.items():
@@ -183,7 +194,22 @@ def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False
     content = fingerprint(splits)
     if quick:
         splits = {split: at_equal_distances(pairs, QUICK_SIZES[split]) for split, pairs in splits.items()}
-    return SentencePairs(TITLE, found is None, splits, content, origin)
+    return SentencePairs(title, found is None, splits, content, origin, dataset)
+
+
+def find_files(dataset, mode, data_dir):
+    """The set that `dataset` means, and its three files, or `spa.txt` alone, or None for the bundled pairs."""
+    folder = data_dir / COURSE_FOLDER
+    if dataset == "auto":
+        dataset = "course" if mode != "bundled" and folder.is_dir() else "tatoeba"
+    paths = tuple((folder if dataset == "course" else data_dir) / name for name in FILE_NAMES.values())
+    if dataset == "tatoeba" or mode == "bundled":
+        return dataset, sources.choose(mode, data_dir, [paths, (data_dir / CORPUS_NAME,)], TITLE, DOWNLOAD_COMMAND)
+    for path in paths:
+        if not path.exists():
+            advice = "put the course's file there (docs/data.md says where it is from), or use -dataset tatoeba"
+            raise UserError(f"{path} is missing; {advice}")
+    return dataset, paths
 
 
 def _bundled_pairs(max_length):
@@ -201,19 +227,20 @@ def _bundled_pairs(max_length):
     return [tuple(pair) for pair in sources.cached_arrays(name, generate)["pairs"].tolist()]
 
 
-def _training_pairs(path, corpus, splits, max_length):
-    """The pairs of the training file, and above the handout's length also those of the whole corpus.
+def _training_pairs(splits, corpus, max_length):
+    """The pairs of the training file, and above the handout's length also those of the whole corpus, if it is not None.
 
     Raises `UserError` if longer pairs are asked for and there are none.
     """
-    pairs = shorter_than(read_pairs(path), max_length)
+    pairs = shorter_than(splits["train"], max_length)
     if max_length <= EVAL_MAX_LENGTH:
         return pairs
-    if not corpus.exists():
+    if corpus is None or not corpus.exists():
         if shorter_than(pairs, EVAL_MAX_LENGTH) != pairs:
             return pairs
-        what = f"-max_length {max_length} needs longer pairs"
-        raise UserError(f"{what}: {corpus} is missing; {DOWNLOAD_COMMAND} writes it")
+        missing = f"{corpus} is missing; {DOWNLOAD_COMMAND} writes it"
+        advice = missing if corpus else "the course's training file has none; -dataset tatoeba has"
+        raise UserError(f"-max_length {max_length} needs longer pairs: {advice}")
     held_out = {spanish for split in ("val", "test") for _, spanish in splits[split]}
     more = split_pairs(read_pairs(corpus), max_length)["train"]
     return list(dict.fromkeys(pairs + [pair for pair in more if pair[1] not in held_out]))

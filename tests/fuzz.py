@@ -255,7 +255,6 @@ ARGS = {
 }
 PAIRS = "".join(f"Go {x}.\t¡Vé {x}!\tCC\n" for x in "abcdefghijklmnopqrstuvwxyz")
 SIZES = {"train": 6, "val": 3, "test": 3}
-IDX_SET = image_sets.ImageSet("kuzushiji_mnist", "", (), dict.fromkeys("abcd"), tuple(SIZES.values()))
 
 
 def tiny():
@@ -304,6 +303,11 @@ def some_images():
     return arrays
 
 
+PARTS = {"train": ("train", "val"), "test": ("test",)}
+HASHES = {part: image_sets.hash_content(some_images(), splits) for part, splits in PARTS.items()}
+IDX_SET = image_sets.ImageSet("kuzushiji_mnist", "", (), dict.fromkeys("abcd", ""), tuple(SIZES.values()), HASHES)
+
+
 def make_images(folder):
     np.savez_compressed(folder / "medmnist.npz", **some_images())
     values = [v.reshape(len(v), -1) / 256 if v.ndim > 1 else v for v in some_images().values()]
@@ -311,9 +315,9 @@ def make_images(folder):
 
 
 def make_idx(folder):
-    parts = [image_sets.join_official(some_images(), kind) for kind in ("images", "labels")]
-    parts += [some_images()["test_images"], some_images()["test_labels"]]
-    for name, values in zip(IDX_SET.files, parts):
+    arrays = some_images()
+    parts = [[arrays[f"{split}_{k}"] for split in splits] for splits in PARTS.values() for k in ("images", "labels")]
+    for name, values in zip(IDX_SET.files, map(np.concatenate, parts)):
         header = struct.pack(f">HBB{values.ndim}I", 0, image_sets.IDX_UNSIGNED_BYTE, values.ndim, *values.shape)
         (folder / name).write_bytes(header + values.tobytes())
 

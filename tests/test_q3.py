@@ -8,7 +8,7 @@ import shutil
 import Levenshtein
 import pytest
 import torch
-from conftest import assert_user_error, load_script
+from conftest import assert_user_error, load_script, one_line_error
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +18,7 @@ import files
 import metrics
 import options
 import runs
+from benchmarks import last_symbol
 from data import text, translation
 from data.bundled import translation as bundled_translation
 
@@ -466,6 +467,106 @@ def test_longer_sentences_that_are_not_there_are_asked_for(data_dir, tmp_path):
     assert "spa.txt is missing" in message and "download_tatoeba.py" in message
     message = user_error(*TINY, "-data", "bundled", "-runs_dir", tmp_path, "--max_length", "1")
     assert "larger -max_length" in message and "download" not in message
+
+
+def test_the_rule_that_drops_the_last_symbol_is_measured(trained, data_dir, capsys):
+    folder = folder_of(trained[0], False)
+    translator, model = load_translator(folder)
+    refs, sentences = zip(*translation.read_pairs(data_dir / "test-eng-spa.txt"))
+    rates, n_cut = [], 0
+    for ref, sentence in zip(refs, sentences):
+        state, memory = model.start(
+            torch.tensor([translator.src_vocab.encode(sentence)]), torch.tensor([len(sentence)])
+        )
+        symbols = [text.SOS_IDX]
+        while symbols[-1] != text.EOS_IDX and len(symbols) < 50:
+            log_probs, state, _ = model.step(torch.tensor(symbols[-1:]), state, memory)
+            log_probs[:, [text.PAD_IDX, text.SOS_IDX, text.UNK_IDX]] = float("-inf")
+            symbols.append(log_probs.argmax().item())
+        n_cut += symbols[-1] != text.EOS_IDX
+        hyp = translator.tgt_vocab.decode(symbols[1:-1])  # the skeleton's final_seq[1:-1]
+        rates.append(Levenshtein.distance(hyp, ref) / len(ref))
+    assert n_cut > 0
+    last_symbol.main([str(folder), "-data_dir", str(data_dir)])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f"dropped {sum(rates) / len(rates):.4f}  kept" in line and line.endswith(f"without an end {n_cut}")
+
+
+@pytest.fixture
+def both_sets(data_dir, tmp_path):
+    """A data folder with the course's files of both kinds: in their own folder, and where Tatoeba's lie."""
+    course = [(f"a {i}", f"b {i}") for i in "cdefgh"]
+    splits = {"train": [*course[:4], ("a long one " * 2, "b")], "val": course[4:5], "test": course[5:]}
+    translation.write_split(splits, tmp_path / translation.COURSE_FOLDER)
+    for path in data_dir.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "spa.txt").write_text("a very long sentence\tuna frase larga\n" * 3)
+    return tmp_path
+
+
+def test_the_courses_files_are_taken_first_and_by_their_name(both_sets, data_dir):
+    course, tatoeba = (translation.load("real", both_sets, dataset=dataset) for dataset in ("course", "tatoeba"))
+    assert (course.dataset, tatoeba.dataset) == ("course", "tatoeba")
+    assert translation.load("auto", both_sets) == course
+    assert course.title == "course-eng-spa, Spanish to English"  # any files of that layout
+    assert course.pairs["train"] == [("a c", "b c"), ("a d", "b d"), ("a e", "b e"), ("a f", "b f")]
+    assert tatoeba.title == translation.TITLE
+    assert tatoeba.pairs == translation.load("real", data_dir).pairs
+    assert translation.load("bundled", both_sets).dataset == "tatoeba"
+
+
+@pytest.mark.parametrize("place", ["", translation.COURSE_FOLDER])
+def test_the_courses_own_files_are_recognised_wherever_they_lie(place, both_sets, monkeypatch):
+    dataset = "course" if place else "tatoeba"
+    splits = {split: translation.read_pairs(both_sets / place / name) for split, name in translation.FILE_NAMES.items()}
+    monkeypatch.setattr(translation, "COURSE_FINGERPRINT", translation.fingerprint(splits))
+    for max_length in (20, 10):
+        loaded = translation.load("real", both_sets, max_length, dataset=dataset)
+        assert (loaded.title, loaded.dataset) == (translation.COURSE_TITLE, dataset)
+
+
+def test_only_the_courses_training_file_trains_on_its_rows(both_sets, monkeypatch):
+    longer = translation.load("real", both_sets, 30).pairs["train"]
+    assert longer == translation.read_pairs(both_sets / translation.COURSE_FOLDER / "train-eng-spa.txt")
+    (both_sets / translation.COURSE_FOLDER / "train-eng-spa.txt").write_text("a\tb\n")
+    with one_line_error("-max_length 30", "the course's training file has none", "-dataset tatoeba"):
+        translation.load("real", both_sets, 30)
+    splits = {split: translation.read_pairs(both_sets / name) for split, name in translation.FILE_NAMES.items()}
+    monkeypatch.setattr(translation, "COURSE_FINGERPRINT", translation.fingerprint(splits))
+    with one_line_error("-max_length 30"):  # spa.txt lies beside them
+        translation.load("real", both_sets, 30, dataset="tatoeba")
+
+
+def test_a_course_file_that_is_missing_is_named(both_sets, tmp_path):
+    (both_sets / translation.COURSE_FOLDER / "val-eng-spa.txt").unlink()
+    for dataset in ("auto", "course"):
+        with one_line_error(f"{translation.COURSE_FOLDER}/val-eng-spa.txt is missing", "-dataset tatoeba"):
+            translation.load("auto", both_sets, dataset=dataset)
+
+
+def test_the_real_course_files_are_the_courses_own():
+    folder = options.DATA_DIR / translation.COURSE_FOLDER
+    if not folder.exists():
+        pytest.skip("needs the course's files")
+    assert translation.load("real").title == translation.COURSE_TITLE
+
+
+def test_a_runs_folder_names_the_set_and_a_run_from_before_the_option_is_found(both_sets, tmp_path, capsys):
+    run = [str(arg) for arg in (*TINY, "-data_dir", both_sets, "-runs_dir", tmp_path / "runs")]
+    script.main([*run, "-dataset", "tatoeba", "-n_epochs", "1"])
+    script.main(run)
+    newest, older = sorted((tmp_path / "runs" / "q3").iterdir())
+    assert newest.name.startswith("course-epochs=2") and older.name.startswith("tatoeba-epochs=1")
+    capsys.readouterr()
+    for dataset, folder in {"auto": newest, "course": newest, "tatoeba": older}.items():
+        script.main([*run[-2:], "-dataset", dataset, "--translate", "hola"])
+        assert f"weights of {folder}" in capsys.readouterr().err
+    config = files.read_json(newest / "config.json")
+    assert config["options"].pop("dataset") == "course"
+    files.write_json(newest / "config.json", config)
+    script.main([*run, "-resume"])
+    stdout = capsys.readouterr().out
+    assert "Best validation" in stdout and "Epoch" not in stdout
 
 
 def test_the_pairs_say_which_file_they_are_from(data_dir, tmp_path):
