@@ -162,7 +162,7 @@ def gather_question(question, finished, setting):
         first = next((run for run in matching if run.options["seed"] == options.DEFAULT_SEED), None)
         found[name] = describe(first, keys, f"{command} {flags}".strip(), setting)
         if name == RATES:
-            children, best = rate_runs(finished["run"], first)
+            children, best = rate_runs(finished["run"], question, first)
             described = [describe(run, RUN_KEYS + question.keys, command_of(command, run), setting) for run in children]
             found[name]["children"] = described
             found[BEST] = describe(best, RUN_KEYS + question.keys, command_of(command, best), setting)
@@ -183,14 +183,14 @@ def command_of(command, run):
     return " ".join([command, *flags])
 
 
-def rate_runs(finished, comparison):
+def rate_runs(finished, question, comparison):
     """The runs of a comparison of learning rates, and the best of them on validation, or None.
 
     Without a comparison they are the runs that differ from the handout's in the learning rate alone, such as the one
     that the handout's own command makes.
     """
     if comparison is None:
-        single = [run for run in finished if is_single_rate(run)]
+        single = [run for run in finished if is_single_rate(run, question)]
         accuracies = {run: files.read_json(run.folder / runs.RESULT, "val_acc", "value", of=float) for run in single}
         return single, max(accuracies, key=accuracies.get, default=None)
     entries = files.read_json(comparison.folder / runs.RESULT, "entries", of=list)
@@ -200,9 +200,11 @@ def rate_runs(finished, comparison):
     return [run for run in children if run.is_finished], best if best.is_finished else None
 
 
-def is_single_rate(run):
-    """Whether a run of Question 2 is the plain network with one learning rate and the usual seed."""
-    return run.changed.keys() == {"learning_rate"} and run.options["seed"] == options.DEFAULT_SEED
+def is_single_rate(run, question):
+    """Whether a run is the plain network of Question 2 with one of the handout's learning rates and the usual seed."""
+    is_plain = question.dataset in DATASETS and run.changed.keys() == {"learning_rate"}
+    rates = DATASETS[question.dataset].learning_rates if is_plain else ()
+    return is_plain and run.changed["learning_rate"] in rates and run.options["seed"] == options.DEFAULT_SEED
 
 
 def setting_of(run):
@@ -225,7 +227,7 @@ def matching_runs(finished, question, name):
 def choose_setting(finished, question):
     """The setting (scale, bundled) of a question by the rule above, or None if none of its runs is finished."""
     first, *_ = question.wanted
-    single = [run for run in finished["run"] if RATES in question.wanted and is_single_rate(run)]
+    single = [run for run in finished["run"] if is_single_rate(run, question)]
     any_run = [run for name in question.wanted for run in matching_runs(finished, question, name)]
     for candidates in (matching_runs(finished, question, first), single, any_run):
         there = {setting_of(run) for run in candidates}
