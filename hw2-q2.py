@@ -83,7 +83,8 @@ def main(argv=None):
         if not parallel.is_main():  # rank 0 does the rest
             return None
         if history is not None:
-            run.finish(**experiment.describe(task, model, history))
+            dead = convolutions.dead_units(model, task.data.X["train"])
+            run.finish(**experiment.describe(task, model, history), **dead)
         if run.result.get("layers") != task.layers:  # nothing is drawn yet, or other layers are asked for
             task.draw(model, run.result["history"], run.folder)
             run.finish(layers=task.layers)
@@ -135,6 +136,7 @@ class Classification(experiment.Experiment):
             "class_names": self.data.class_names,
             "learning_rate": self.args.learning_rate,
             "n_examples": {split: len(y) for split, y in self.data.y.items()},
+            "class_shares": {split: images.class_shares(self.data, split) for split in self.data.y},
         }
 
     def build(self):
@@ -180,17 +182,17 @@ class Classification(experiment.Experiment):
         log_probs, y = predict(model, data.X["test"]), data.y["test"]
         y_hat = log_probs.argmax(dim=-1)
         images.write_predictions(folder / comparisons.CLASSES, y, y_hat)
+        hits = {n: predict(model, images.shifted(data, "test", n)).argmax(dim=-1) == y for n in SHIFTS}
         subsets = images.test_subsets(data)
         result = {
             "test": {name: metrics.classification(y[rows], log_probs[rows]) for name, rows in subsets.items()},
             "baselines": images.baselines(data),
-            "shifted_acc": [
-                {"pixels": n, "acc": accuracy(predict(model, images.shifted(data, "test", n)), y)} for n in SHIFTS
-            ],
+            "shifted_acc": [{"pixels": n} | metrics.kept(hits[0], hits[n]) for n in SHIFTS],
         }
         if self.args.network == "cnn":
             result["equivariance"] = convolutions.equivariance(model.conv1, data.X["test"])
             result["edges"] = convolutions.edge_filters(model.conv1.weight)
+            result["balances"] = convolutions.balances(model.conv1.weight)
         if self.args.no_maxpool:
             result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)
         confusion = result["test"]["official"]["confusion"]

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -82,6 +83,16 @@ def mcnemar(correct_a, correct_b):
     }
 
 
+def kept(correct_before, correct_after):
+    """The share of the examples that are right after a change, and of those right before it the share that still are.
+
+    correct_before, correct_after: one boolean an example. Returns {"acc", "kept"}; kept is None if none was right.
+    """
+    before, after = np.asarray(correct_before, bool), np.asarray(correct_after, bool)
+    still = proportion(int((before & after).sum()), before.sum()) if before.any() else None
+    return {"acc": proportion(int(after.sum()), len(after)), "kept": still}
+
+
 def confusion(y, y_hat, n_classes):
     """Counts (n_classes, n_classes): row the true class, column the predicted one."""
     return np.bincount(np.asarray(y) * n_classes + np.asarray(y_hat), minlength=n_classes**2).reshape(n_classes, -1)
@@ -149,6 +160,22 @@ def by_length(lengths, rates, at_least):
     return {n: mean(rates[lengths == n]) for n in sorted(set(lengths.tolist())) if (lengths == n).sum() >= at_least}
 
 
+def halves(lengths, values):
+    """The mean of the values of the sentences of up to `middle` characters, the median, and of the longer ones."""
+    lengths, values = np.asarray(lengths), np.asarray(values)
+    middle = int(np.median(lengths))
+    parts = {"short": values[lengths <= middle], "long": values[lengths > middle]}
+    return {"middle": middle} | {name: mean(part) for name, part in parts.items() if len(part)}
+
+
+def longest_right_and_wrong(sources, hyps, refs, most):
+    """The rows with the longest sources whose texts are right, and wrong, in turn; no text longer than `most`."""
+    rows = [i for i, hyp in enumerate(hyps) if max(len(sources[i]), len(hyp)) <= most]
+    rows.sort(key=lambda i: len(sources[i]), reverse=True)
+    right, wrong = ([i for i in rows if (hyps[i] == refs[i]) is is_right] for is_right in (True, False))
+    return [i for pair in itertools.zip_longest(right, wrong) for i in pair if i is not None]
+
+
 def translation(hyps, refs, seen=()):
     """Figures of free-running translations; JSON values.
 
@@ -158,7 +185,8 @@ def translation(hyps, refs, seen=()):
 
     Returns err_rate (the mean error rate of a sentence, with its interval), cer (all edits over all characters), exact
     (share of sentences without an error), chrf (Popovic, 2015; from 0 to 100), and err_rate_seen / err_rate_unseen, the
-    error rate of the sentences whose reference is, or is not, in `seen`; None where there are none.
+    error rate of the sentences whose reference is, or is not, in `seen`; None where there are none; and errors, those
+    of `edits_apart`.
     """
     import sacrebleu  # slow to import
 
@@ -172,6 +200,7 @@ def translation(hyps, refs, seen=()):
         "chrf": sacrebleu.corpus_chrf(list(hyps), [list(refs)]).score,
         "err_rate_seen": mean(rates[is_seen]) if is_seen.any() else None,
         "err_rate_unseen": mean(rates[~is_seen]) if not is_seen.all() else None,
+        "errors": edits_apart(hyps, refs),
     }
 
 
@@ -284,26 +313,52 @@ def word_edits(hyps, refs):
     return np.array(edits), np.array([len(ref.split()) for ref in refs])
 
 
-def attention_report(hyps, refs, weights):
+LOOP = re.compile(r"(.{3,})\1\1")  # three characters or more, three times in a row
+
+
+def edits_apart(hyps, refs):
+    """What the errors of a CER consist of; JSON values.
+
+    Returns insertions, deletions and substitutions, each over all characters of the references (their sum is the CER),
+    length (characters written over those of the references), and two shares of the texts: worse_than_empty, which have
+    more errors than an empty answer would have, and looping, which repeat a `LOOP`.
+    """
+    kinds = Counter(kind for hyp, ref in zip(hyps, refs, strict=True) for kind, *_ in Levenshtein.editops(ref, hyp))
+    n_chars, worse = sum(map(len, refs)), distances(hyps, refs) > [len(ref) for ref in refs]
+    return {
+        "insertions": kinds["insert"] / n_chars,
+        "deletions": kinds["delete"] / n_chars,
+        "substitutions": kinds["replace"] / n_chars,
+        "length": sum(map(len, hyps)) / n_chars,
+        "worse_than_empty": proportion(int(worse.sum()), len(refs)),
+        "looping": proportion(sum(LOOP.search(hyp) is not None for hyp in hyps), len(refs)),
+    }
+
+
+def attention_report(hyps, refs, weights, seconds_a_position):
     """Does the decoder use the sound? CER, CER against a wrong clip, and how the attended time rises with the letter.
 
     Args:
         hyps, refs: strings, one a clip; the text of another clip is that of the clip before.
-        weights: arrays (n_symbols, n_heads, n_positions), the attention to the positions of each clip at each symbol of
-            its text.
+        weights: tensors (n_symbols, n_heads, n_positions), the attention to the positions of each clip at each symbol
+            of its text.
 
-    Returns cer, shuffled_cer and spearman: the rank correlation of a letter's place in the text and the mean place in
-    the sound that is attended to for it, the mean over the clips with two letters or more; None without any. The
-    weights are the mean of the heads; spearman_heads is a list with the same score of each head alone.
+    Returns cer, shuffled_cer and their paired difference own_minus_shuffled; seconds, the mean length of a clip; and
+    two means over the clips with two letters or more, None without any: spearman, the rank correlation of a letter's
+    place in the text and the mean time that is attended to for it, and moved, the seconds between those times of the
+    first and of the last letter. The weights are the mean of the heads.
     """
-    attended = [alpha @ np.arange(alpha.shape[2]) for alpha in weights]  # (n_symbols, n_heads)
-    attended = [times[: len(hyp)] for times, hyp in zip(attended, hyps, strict=True) if len(hyp) > 1]
-    by_head = zip(*([spearman(place) for place in times.T] for times in attended))
+    shuffled = [*hyps[1:], hyps[0]]
+    heads = [np.asarray(alpha).mean(axis=1) for alpha in weights]  # (n_symbols, n_positions) each
+    times = [alpha @ np.arange(alpha.shape[1]) * seconds_a_position for alpha in heads]
+    paths = [path[: len(hyp)] for path, hyp in zip(times, hyps, strict=True) if len(hyp) > 1]
     return {
         "cer": cer(hyps, refs),
-        "shuffled_cer": cer([*hyps[1:], hyps[0]], refs),
-        "spearman": mean([spearman(times.mean(axis=1)) for times in attended]) if attended else None,
-        "spearman_heads": [mean(rises) for rises in by_head],
+        "shuffled_cer": cer(shuffled, refs),
+        "own_minus_shuffled": cer_difference(hyps, shuffled, refs),
+        "seconds": seconds_a_position * sum(alpha.shape[2] for alpha in weights) / len(weights),
+        "spearman": mean([spearman(path) for path in paths]) if paths else None,
+        "moved": mean([path[-1] - path[0] for path in paths]) if paths else None,
     }
 
 
@@ -311,13 +366,14 @@ def transcription(hyps, refs):
     """Figures of free-running transcriptions; JSON values.
 
     Returns cer and wer (all edits over all characters or words of the references), exact (share of texts without an
-    error), and the mean similarities, each with its interval.
+    error), and the mean similarities, each with its interval; and errors, those of `edits_apart`.
     """
     return {
         "cer": cer(hyps, refs),
         "wer": ratio(*word_edits(hyps, refs)),
         "exact": proportion(sum(map(str.__eq__, hyps, refs)), len(refs)),
         **{name: mean(values) for name, values in similarities(hyps, refs).items()},
+        "errors": edits_apart(hyps, refs),
     }
 
 

@@ -25,7 +25,7 @@ MIN_ATTENTION_CELLS = (
 )
 ATTENTION_MARGINS = 0.7, 0.5, 0.5, 0.45  # inches on the left, on the right, below and above, for the labels and the bar
 TITLE_LETTERS = 60  # a title over a figure of a column's width is wrapped there
-ROW_HEIGHT = 0.11  # inches, of a row with a letter beside it
+ROW_HEIGHT, LEAST_ROWS = 0.11, 31  # inches, of a row with a letter beside it; a figure of fewer rows is as high
 GAP_COLOR = "dimgray"
 LEGEND_COLUMNS = 3
 WIDE_COLUMNS = 8  # with more pictures side by side the figure is two columns wide
@@ -189,7 +189,7 @@ def plot_confusion(path, counts, class_names, title=None):
 def plot_attention(path, alpha, src, tgt, title=None):
     """A heat map of attention: a row for each target symbol, a column for each source symbol, labelled with them.
 
-    alpha: (tgt_len, src_len).
+    alpha: (tgt_len, src_len); the full colour is their 0.99 quantile.
     """
     side = COLUMN_WIDTH / max(len(src), len(tgt), MIN_ATTENTION_CELLS)
     map_width, map_height = side * len(src), side * len(tgt)
@@ -198,7 +198,8 @@ def plot_attention(path, alpha, src, tgt, title=None):
     # The places are known, so that matplotlib need not search for them, which takes as long as the drawing.
     fig, ax = new_figure(width, height, layout="none")
     ax.set_position((left / width, bottom / height, map_width / width, map_height / height))
-    image = ax.imshow(alpha.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    full = alpha.flatten().quantile(FULL_HEAT).item()  # a single large weight would leave the others pale
+    image = ax.imshow(alpha.numpy(), cmap="Blues", vmin=0, vmax=full, aspect="auto")
     bar = fig.add_axes((1 - right / width * 0.8, bottom / height, 0.1 / width, map_height / height))
     fig.colorbar(image, cax=bar)
     ax.set_xticks(range(len(src)), src, family="monospace")
@@ -215,17 +216,18 @@ def plot_over_time(path, image, seconds, ylabel, unit, labels=None, title=None, 
         image: (n_rows, n_columns).
         seconds: of the whole width.
         unit: what the colours stand for.
-        labels: symbols of the rows, or None; a blank is drawn as an open box.
+        labels: symbols of the rows, or None; a blank is drawn as an open box. Rows with labels hold weights, whose
+            colour is full from their 0.99 quantile on.
         title: long lines are wrapped.
         flipped: the first row is drawn at the bottom.
     """
     title = "\n".join(wrapped for line in (title or "").split("\n") for wrapped in textwrap.wrap(line, TITLE_LETTERS))
-    height = max(COLUMN_HEIGHT, ROW_HEIGHT * len(labels or ()))
-    fig, ax = new_figure(height=height)
+    fig, ax = new_figure(height=ROW_HEIGHT * max(LEAST_ROWS, len(labels)) if labels else COLUMN_HEIGHT)
     n_rows = image.shape[0]
     extent = (0, seconds, -0.5, n_rows - 0.5) if flipped else (0, seconds, n_rows - 0.5, -0.5)
     cmap, origin = "Blues" if labels else "viridis", "lower" if flipped else "upper"
-    picture = ax.imshow(image.numpy(), cmap=cmap, aspect="auto", origin=origin, extent=extent, interpolation="none")
+    drawing = {"cmap": cmap, "aspect": "auto", "origin": origin, "extent": extent, "interpolation": "none"}
+    picture = ax.imshow(image.numpy(), **drawing, vmax=image.flatten().quantile(FULL_HEAT).item() if labels else None)
     fig.colorbar(picture, ax=ax, pad=0.02, label=unit)
     if labels:
         ax.set_yticks(range(n_rows), ["\u2423" if label == " " else label for label in labels], family="monospace")
@@ -343,7 +345,7 @@ def plot_activation_maps(path, model, layer, x, title):
     with torch.no_grad():
         model(x)
     hook.remove()
-    channels = [f"channel {i}" for i in range(maps[0].shape[1])]
+    channels = [f"channel {i}" for i in range(1, maps[0].shape[1] + 1)]
     plot_tiles(path, maps[0][0].cpu(), channels, title, signed=True)
 
 
