@@ -1,4 +1,4 @@
-"""What a convolution commutes with, and which of its filters respond to edges (2021-22, Questions 2.1 and 2.3)."""
+"""What a trained convolution does: what it commutes with, its edge filters (2021-22, 2.1 and 2.3), its dead units."""
 
 import torch
 
@@ -53,3 +53,24 @@ def edge_filters(weight, share=0.5):
         if difference.abs() >= share * kernel.abs().sum():
             found.append({"filter": number, "direction": forward if difference > 0 else backward})
     return found
+
+
+@torch.no_grad()
+def dead_units(model, X):
+    """The share of each layer's units that are 0 behind the ReLU for all images X (n, 1, 28, 28), uint8.
+
+    A unit is a channel of a convolution, or an output of an affine layer; no gradient comes back through a dead one
+    (Lu et al., 2020). Returns {"conv1": share, ...}, without the last layer, which has no ReLU.
+    """
+    *layers, _ = [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    alive = {}
+
+    def note(name):
+        return lambda module, inputs, output: alive.update({name: (output > 0).transpose(0, 1).flatten(1).any(dim=1)})
+
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers]
+    model.eval()
+    model(to_pixels(X).to(next(model.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    return {name: 1 - alive[name].double().mean().item() for name, _ in layers}
