@@ -189,6 +189,7 @@ class Classification(experiment.Experiment):
         if self.args.network == "cnn":
             result["equivariance"] = convolutions.equivariance(model.conv1, data.X["test"])
             result["edges"] = convolutions.edge_filters(model.conv1.weight)
+            result["strengths"] = convolutions.strengths(model.conv1.weight, model.conv2.weight)
         if self.args.no_maxpool:
             result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)
         confusion = result["test"]["official"]["confusion"]

@@ -183,6 +183,7 @@ class Captioning(experiment.SequenceExperiment):
             "test": experiment.searched(greedy=self.test_scores(hyps) | self.search_differences(hyps, {})),
             "baselines": {name: metrics.mean_bleu(refs, lists) for name, lists in self.baselines().items()},
             "leave_one_out": metrics.leave_one_out_bleu(refs),
+            "words_found": metrics.words_found(hyps, refs),
             "examples": examples,
         }
 
