@@ -1,4 +1,4 @@
-"""What a convolution commutes with, and which of its filters respond to edges (2021-22, Questions 2.1 and 2.3)."""
+"""What a trained convolution does: what it commutes with, its edge filters (2021-22, 2.1 and 2.3), its dead units."""
 
 import torch
 
@@ -56,15 +56,31 @@ def edge_filters(weight, share=0.5):
     return found
 
 
-def strengths(first, second):
-    """The norms of the filters of two convolutions (2021-22, Question 2.3): {"filters", "inputs", "outputs"}.
+def strengths(weight):
+    """The norms of the weights that read each input channel and that write each output channel (2021-22, 2.3).
 
-    first, second: weights (out_channels, in_channels, height, width). Of the first the norm of each filter, of the
-    second that of all kernels that read one input channel, and of all that write one output channel.
+    weight: (out_channels, in_channels, height, width). Returns {"inputs", "outputs"}.
     """
     norm = torch.linalg.vector_norm
-    return {
-        "filters": norm(first, dim=(1, 2, 3)).tolist(),
-        "inputs": norm(second, dim=(0, 2, 3)).tolist(),
-        "outputs": norm(second, dim=(1, 2, 3)).tolist(),
-    }
+    return {"inputs": norm(weight, dim=(0, 2, 3)).tolist(), "outputs": norm(weight, dim=(1, 2, 3)).tolist()}
+
+
+@torch.no_grad()
+def dead_units(model, X):
+    """The share of each layer's units that are 0 behind the ReLU for all images X (n, 1, 28, 28), uint8.
+
+    A unit is a channel of a convolution, or an output of an affine layer; no gradient comes back through a dead one
+    (Lu et al., 2020). Returns {"conv1": share, ...}, without the last layer, which has no ReLU.
+    """
+    *layers, _ = [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    alive = {}
+
+    def note(name):
+        return lambda module, inputs, output: alive.update({name: (output > 0).transpose(0, 1).flatten(1).any(dim=1)})
+
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers]
+    model.eval()
+    model(to_pixels(X).to(next(model.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    return {name: 1 - alive[name].double().mean().item() for name, _ in layers}

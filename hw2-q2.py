@@ -18,6 +18,7 @@ RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edit
 PLAIN = {"no_maxpool": False, "network": "cnn", "shuffle_pixels": False}  # variants take the best rate of this network
 QUICK_EPOCHS = 10
 EVAL_BATCH_SIZE = 500
+N_DEAD_UNIT_IMAGES = 1000  # of the training set; a unit is dead if it is 0 for all of them
 SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 
 
@@ -81,7 +82,7 @@ def main(argv=None):
         if not parallel.is_main():  # rank 0 does the rest
             return None
         if history is not None:
-            run.finish(**experiment.describe(task, model, history))
+            run.finish(**experiment.describe(task, model, history), **task.dead_units(model))
         if run.result.get("layers") != task.layers:  # nothing is drawn yet, or other layers are asked for
             task.draw(model, run.result["history"], run.folder)
             run.finish(layers=task.layers)
@@ -133,7 +134,13 @@ class Classification(experiment.Experiment):
             "class_names": self.data.class_names,
             "learning_rate": self.args.learning_rate,
             "n_examples": {split: len(y) for split, y in self.data.y.items()},
+            "class_shares": {split: images.class_shares(self.data, split) for split in self.data.y},
         }
+
+    def dead_units(self, model):
+        """The share of the dead units of each layer, and how many training images were looked at."""
+        X = self.data.X["train"][:N_DEAD_UNIT_IMAGES]
+        return {"dead_units": convolutions.dead_units(model, X), "dead_images": len(X)}
 
     def build(self):
         args, n_classes = self.args, len(self.data.class_names)
@@ -189,13 +196,11 @@ class Classification(experiment.Experiment):
         if self.args.network == "cnn":
             result["equivariance"] = convolutions.equivariance(model.conv1, data.X["test"])
             result["edges"] = convolutions.edge_filters(model.conv1.weight)
-            result["strengths"] = convolutions.strengths(model.conv1.weight, model.conv2.weight)
+            result["strengths"] = convolutions.strengths(model.conv2.weight)
         if self.args.no_maxpool:
             result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)
         confusion = result["test"]["official"]["confusion"]
         utils.plot_confusion(folder / "confusion.pdf", confusion, data.class_names, title)
-        points = {point["pixels"]: point["acc"] for point in result["shifted_acc"]}
-        utils.plot_intervals(folder / "shifted.pdf", points, "Shift to the right (pixels)", "Test accuracy", title)
         return result
 
     def test_score(self, result):

@@ -222,6 +222,12 @@ def baselines(images):
     return {name: (guess == y["test"]).double().mean().item() for name, guess in guesses.items()}
 
 
+def class_shares(images, split):
+    """The share of each class among the images of a split, in the order of the labels; empty for an empty split."""
+    y = images.y[split]
+    return (y.bincount(minlength=len(images.class_names)).double() / len(y)).tolist() if len(y) else []
+
+
 def test_subsets(images):
     """The test sets to report: a dict from name to the indices of its images.
 

@@ -162,13 +162,49 @@ def gather_question(question, finished, setting):
         first = next((run for run in matching if run.options["seed"] == options.DEFAULT_SEED), None)
         found[name] = describe(first, keys, f"{command} {flags}".strip(), setting)
         if name == RATES:
-            best = best_of(first)
-            found[BEST] = describe(best, RUN_KEYS + question.keys, command, setting)
+            children, best = rate_runs(finished["run"], question, first)
+            described = [describe(run, RUN_KEYS + question.keys, command_of(command, run), setting) for run in children]
+            found[name]["children"] = described
+            found[BEST] = describe(best, RUN_KEYS + question.keys, command_of(command, best), setting)
             best_rate = best and best.options["learning_rate"]
             first, matching = best, [run for run in finished["run"] if best and run.changed == best.changed]
             name = BEST
-        found[name]["seeds"] = other_seeds(matching, first)
+        found[name]["seeds"] = [
+            describe(run, RUN_KEYS, f"{command_of(command, run)} -seed {run.options['seed']}", setting)
+            | {"seed": run.options["seed"]}
+            for run in other_seeds(matching, first)
+        ]
     return found
+
+
+def command_of(command, run):
+    """The command line of one run of a question."""
+    flags = [] if run is None else [f"-{k}" if v is True else f"-{k} {v}" for k, v in run.changed.items()]
+    return " ".join([command, *flags])
+
+
+def rate_runs(finished, question, comparison):
+    """The runs of a comparison of learning rates, and the best of them on validation, or None.
+
+    Without a comparison they are the runs that differ from the handout's in the learning rate alone, such as the one
+    that the handout's own command makes.
+    """
+    if comparison is None:
+        single = [run for run in finished if is_single_rate(run, question)]
+        accuracies = {run: files.read_json(run.folder / runs.RESULT, "val_acc", "value", of=float) for run in single}
+        return single, max(accuracies, key=accuracies.get, default=None)
+    entries = files.read_json(comparison.folder / runs.RESULT, "entries", of=list)
+    children = [runs.Found(comparison.folder.parent / entry["run"]) for entry in entries]
+    name = files.read_json(comparison.folder / runs.RESULT, "best", "run", of=str)
+    best = runs.Found(comparison.folder.parent / name)
+    return [run for run in children if run.is_finished], best if best.is_finished else None
+
+
+def is_single_rate(run, question):
+    """Whether a run is the plain network of Question 2 with one of the handout's learning rates and the usual seed."""
+    is_plain = question.dataset in DATASETS and run.changed.keys() == {"learning_rate"}
+    rates = DATASETS[question.dataset].learning_rates if is_plain else ()
+    return is_plain and run.changed["learning_rate"] in rates and run.options["seed"] == options.DEFAULT_SEED
 
 
 def setting_of(run):
@@ -191,8 +227,10 @@ def matching_runs(finished, question, name):
 def choose_setting(finished, question):
     """The setting (scale, bundled) of a question by the rule above, or None if none of its runs is finished."""
     first, *_ = question.wanted
-    for names in ([first], question.wanted):
-        there = {setting_of(run) for name in names for run in matching_runs(finished, question, name)}
+    single = [run for run in finished["run"] if is_single_rate(run, question)]
+    any_run = [run for name in question.wanted for run in matching_runs(finished, question, name)]
+    for candidates in (matching_runs(finished, question, first), single, any_run):
+        there = {setting_of(run) for run in candidates}
         for setting in SETTINGS:
             if setting in there:
                 return setting
@@ -200,18 +238,16 @@ def choose_setting(finished, question):
 
 
 def other_seeds(matching, first):
-    """The results of the run `first` with other seeds: [{"seed", "result"}, ...]."""
+    """The runs that differ from the run `first` in their seed alone."""
     seeded = [run for run in matching if first and run.changed == first.changed]
-    return [
-        {"seed": run.options["seed"], "name": shown_name(run), "result": runs.read_result(run.folder, ("test",))}
-        for run in sorted(seeded, key=lambda run: run.options["seed"])
-        if run.options["seed"] != first.options["seed"]
-    ]
+    seeded.sort(key=lambda run: run.options["seed"])
+    return [run for run in seeded if run.options["seed"] != first.options["seed"]]
 
 
 def describe(run, keys, command, setting=None):
     """One run as the report reads it: its result, or None, and the names of its figures in `path`."""
-    shown = {"name": None, "path": None, "result": None, "options": None, "hardware": None, "figures": [], "seeds": []}
+    shown = {"name": None, "path": None, "result": None, "options": None, "hardware": None, "figures": []}
+    shown |= {"versions": None, "seeds": [], "children": []}
     shown |= {"command": command, "scale": setting[0] if setting else "full"}
     if run is not None:
         shown |= {
@@ -221,7 +257,7 @@ def describe(run, keys, command, setting=None):
             "figures": run.figures,
         }
         if (run.folder / runs.CONFIG).exists():
-            shown |= {"options": run.options, "hardware": run.config.get("hardware")}
+            shown |= {"options": run.options} | {key: run.config.get(key) for key in ("hardware", "versions")}
     return shown
 
 
@@ -230,18 +266,9 @@ def shown_name(run):
     return f"{run.folder.parent.name}/{run.folder.name}"
 
 
-def best_of(comparison):
-    """The run that won a comparison of learning rates, or None if one of them is not there."""
-    if comparison is None:
-        return None
-    name = files.read_json(comparison.folder / runs.RESULT, "best", "run", of=str)
-    best = runs.Found(comparison.folder.parent / name)
-    return best if best.is_finished else None
-
-
 def other_runs(finished, question, found):
     """Tested runs of the same setting that no question asks for: other dropout probabilities, other recipes."""
-    shown = {run["path"] for run in found.values()}
+    shown = {run["path"] for listed in found.values() for run in (listed, *listed["children"])}
     others = []
     for run in finished:
         is_asked = str(run.folder) in shown or not run.changed or "shuffle_pixels" in run.changed
@@ -253,7 +280,7 @@ def other_runs(finished, question, found):
             continue
         changes = [name if value is True else f"{name} {value}" for name, value in run.changed.items()]
         others.append(
-            describe(run, RUN_KEYS + question.keys, "", setting_of(run))
+            describe(run, RUN_KEYS + question.keys, command_of(question.command, run), setting_of(run))
             | {"changes": ", ".join(changes).replace("_", " ")}
         )
     return others
@@ -265,7 +292,7 @@ def compile_report(year, content, output):
 
     with tempfile.TemporaryDirectory() as stage:
         stage = Path(stage)
-        for source in HERE.glob("*.typ"):
+        for source in (*HERE.glob("*.typ"), *HERE.glob("*.bib")):
             shutil.copy(source, stage)
         staged = {name: stage_run(name, run, stage) for name, run in content["runs"].items()}
         files.write_json(stage / "content.json", content | {"runs": staged})
