@@ -6,6 +6,8 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
+from data.captions import mean_regions
+
 QUERY_BATCH_SIZE = 256  # sentences; bounds the memory of the table of distances
 
 
@@ -110,7 +112,7 @@ def captions(train, regions, train_regions):
             (n, n_regions, n_channels).
     """
     commonest = Counter(caption for captions in train for caption in captions).most_common(1)[0][0]
-    means = [part.float().mean(dim=1) for part in (regions, train_regions)]
+    means = [mean_regions(part) for part in (regions, train_regions)]
     unit, train_unit = (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12) for mean in means)
     nearest = [train[i] for i in (unit @ train_unit.T).argmax(dim=1).tolist()]
     return {

@@ -231,6 +231,13 @@ def describe(experiment, model, history):
     }
 
 
+def test_last_epoch(experiment, run):
+    """The scores that the weights of the last epoch reach on the test set."""
+    model = experiment.build().to(run.device)
+    run.load_last(model)
+    return experiment.test_scores(experiment.decode(model, "test"))
+
+
 def write_predictions(folder, sources, refs, hyps):
     """Write the greedy texts for the test set to a file, the worst last; returns the examples that the result lists."""
     rows = list(zip(sources, refs, hyps, metrics.distances(hyps, refs), strict=True))

@@ -353,6 +353,7 @@ class Bleu:
         metric = BLEU(tokenize="none", effective_order=True)
         scores = [metric.sentence_score(hyp, list(references)) for hyp, references in zip(hyps, refs, strict=True)]
         self.stats = np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], dtype=np.int64)
+        self.sentences = self._of_sentences()
         self.hyps, self.refs, self._compute = list(hyps), [list(r) for r in refs], BLEU.compute_bleu
         self.signature = "nrefs:{}|case:mixed|eff:no|tok:none|smooth:exp|version:{}".format(*_signature_values(refs))
 
@@ -362,6 +363,22 @@ class Bleu:
         correct, total = counts[: self.MAX_ORDER][:order], counts[self.MAX_ORDER :][:order]
         return self._compute(correct, total, sys_len, ref_len, smooth_method="exp", max_ngram_order=order).score / 100
 
+    def _of_sentences(self):
+        """BLEU-4 of each caption by itself (n_captions), without smoothing: 0 without a common 4-gram."""
+        hyp_len, ref_len = np.maximum(self.stats[:, 0], 1), self.stats[:, 1]
+        correct, total = self.stats[:, 2 : 2 + self.MAX_ORDER], self.stats[:, 2 + self.MAX_ORDER :]
+        with np.errstate(divide="ignore"):  # log 0
+            log_precision = np.log(correct / np.maximum(total, 1)).mean(axis=1)
+        return np.exp(log_precision + np.minimum(1 - ref_len / hyp_len, 0))
+
+    def mean_of_sentences(self, rows=slice(None)):
+        """The course's score of 2021-22: the mean of NLTK's `sentence_bleu` over the captions in `rows`.
+
+        It is no corpus BLEU (`score`), which adds up the counts of all captions before it divides. NLTK gives a caption
+        without a common 4-gram, such as one of three words, about 1e-77 and a warning; here it has 0.
+        """
+        return self.sentences[rows].mean()
+
 
 def _signature_values(refs):
     import sacrebleu
@@ -370,11 +387,17 @@ def _signature_values(refs):
     return numbers[0] if len(numbers) == 1 else "var", sacrebleu.__version__
 
 
-def paired_bleu(ours, others=()):
-    """The mean BLEU-4 of some sets of captions minus that of others, on the same images, with its bootstrap interval.
+BLEUS = {"bleu4": Bleu.score, "sentence_bleu": Bleu.mean_of_sentences}
+BLEU_TITLES = {"sentence_bleu": "mean sentence BLEU (the course's score)", "bleu4": "BLEU-4 of the whole set"}
+BLEU_PREFIXES = {"bleu4": "", "sentence_bleu": "sentence_bleu_"}  # of the names of what a result has in either score
+
+
+def paired_bleu(ours, others=(), name="bleu4"):
+    """The mean BLEU of some sets of captions minus that of others, on the same images, with its bootstrap interval.
 
     Args:
         ours, others: lists of `Bleu`, for instance one a seed; without others the mean of `ours` itself.
+        name: which of `BLEUS`.
 
     The interval holds the middle 95 % of the values on samples of the images with replacement (Koehn, 2004, EMNLP); all
     sets are scored on the same samples. Returns {"value", "low", "high", "n"}; an interval without 0 is a difference.
@@ -382,7 +405,7 @@ def paired_bleu(ours, others=()):
     n = len(ours[0].stats)
 
     def value(rows):
-        parts = [[bleu.score(rows=rows) for bleu in side] for side in (ours, others)]
+        parts = [[BLEUS[name](bleu, rows=rows) for bleu in side] for side in (ours, others)]
         return float(np.mean(parts[0]) - (np.mean(parts[1]) if others else 0.0))
 
     generator = np.random.default_rng(Bleu.SEED)
@@ -391,43 +414,19 @@ def paired_bleu(ours, others=()):
     return {"value": value(slice(None)), "low": float(low), "high": float(high), "n": n}
 
 
-def mean_bleu(refs, ours, others=()):
+def mean_bleu(refs, ours, others=(), name="bleu4"):
     """`paired_bleu` of lists of captions, each list for the same images with these references."""
-    return paired_bleu(*([Bleu(hyps, refs) for hyps in lists] for lists in (ours, others)))
+    return paired_bleu(*([Bleu(hyps, refs) for hyps in lists] for lists in (ours, others)), name)
 
 
-def bleu(hyps, refs):
-    """The BLEU-4 of captions, with its interval."""
-    return mean_bleu(refs, [hyps])
+def sentence_bleu(hyps, refs):
+    """The course's score of captions, with its interval."""
+    return mean_bleu(refs, [hyps], name="sentence_bleu")
 
 
 def captioning_differences(hyps_a, hyps_b, refs):
-    """The BLEU-4 of a minus that of b, paired."""
-    return {"bleu4": mean_bleu(refs, [hyps_a], [hyps_b])}
-
-
-def captioning(hyps, refs):
-    """Scores of free-running captions; hyps and refs of `Bleu`.
-
-    Returns bleu4 with its interval, bleu1 to bleu3 (0 to 1), chrf (0 to 100) and sacrebleu's signature; JSON values.
-    """
-    import sacrebleu  # slow to import
-
-    bleu = Bleu(hyps, refs)
-    width = max(map(len, refs))
-    streams = [[(*references, *[None] * width)[i] for references in refs] for i in range(width)]
-    scores = {"bleu4": paired_bleu([bleu])} | {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
-    return scores | {"chrf": sacrebleu.corpus_chrf(list(hyps), streams).score, "signature": bleu.signature}
-
-
-def leave_one_out_bleu(refs):
-    """BLEU-4 of each reference against the others, the mean over the references' places (images with at least two)."""
-    refs = [list(references) for references in refs if len(references) > 1]
-    if not refs:
-        return None
-    places = range(min(map(len, refs)))
-    scores = [Bleu([r[i] for r in refs], [r[:i] + r[i + 1 :] for r in refs]).score() for i in places]
-    return float(np.mean(scores))
+    """The scores `BLEUS` of a minus those of b, paired."""
+    return {name: mean_bleu(refs, [hyps_a], [hyps_b], name) for name in BLEUS}
 
 
 WORD_KINDS = {  # of captions; all other words are things and their shapes
@@ -459,6 +458,66 @@ def words_found(hyps, refs):
     return result
 
 
+def captioning(hyps, refs):
+    """Scores of free-running captions; hyps and refs of `Bleu`.
+
+    Returns sentence_bleu (the course's score) and bleu4 (of the whole set) with their intervals, bleu1 to bleu3 (0 to
+    1), chrf (0 to 100), sacrebleu's signature and `words_found`; JSON values.
+    """
+    import sacrebleu  # slow to import
+
+    bleu = Bleu(hyps, refs)
+    width = max(map(len, refs))
+    streams = [[(*references, *[None] * width)[i] for references in refs] for i in range(width)]
+    scores = {name: paired_bleu([bleu], name=name) for name in BLEUS}
+    scores |= {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
+    scores |= {"chrf": sacrebleu.corpus_chrf(list(hyps), streams).score, "signature": bleu.signature}
+    return scores | {"words_found": words_found(hyps, refs)}
+
+
+def leave_one_out_bleu(refs, name="bleu4"):
+    """BLEU of each reference against the others, the mean over the references' places (images with at least two)."""
+    refs = [list(references) for references in refs if len(references) > 1]
+    if not refs:
+        return None
+    places = range(min(map(len, refs)))
+    scores = [BLEUS[name](Bleu([r[i] for r in refs], [r[:i] + r[i + 1 :] for r in refs])) for i in places]
+    return float(np.mean(scores))
+
+
+def caption_differences(refs, ours, others):
+    """Lists of captions against others in both scores: "differences" and "sentence_bleu_differences", paired.
+
+    others: a dict from a name to lists of captions for the same images; each result is a dict with these names.
+    """
+    return {
+        f"{prefix}differences": {other: mean_bleu(refs, ours, lists, name) for other, lists in others.items()}
+        for name, prefix in BLEU_PREFIXES.items()
+    }
+
+
+def caption_yardsticks(refs, others):
+    """The scores of captions without training, by name, and of the references, each against the others of its image.
+
+    Returns "baselines" and "leave_one_out" in BLEU-4, and the same in the course's score with "sentence_bleu_" before.
+    """
+    result = {}
+    for name, prefix in BLEU_PREFIXES.items():
+        result[f"{prefix}baselines"] = {other: mean_bleu(refs, lists, name=name) for other, lists in others.items()}
+        result[f"{prefix}leave_one_out"] = leave_one_out_bleu(refs, name)
+    return result
+
+
+def pooled_captioning(refs, ours, others):
+    """The mean scores of lists of captions, one a seed, and what they are above others; arguments as above."""
+    differences, pooled = caption_differences(refs, ours, others), {}
+    for name, title in BLEU_TITLES.items():
+        pooled[f"mean of {title}"] = mean_bleu(refs, ours, name=name)
+        of_others = differences[f"{BLEU_PREFIXES[name]}differences"]
+        pooled |= {f"{title} minus that of {other}, paired": score for other, score in of_others.items()}
+    return pooled
+
+
 class Measure(NamedTuple):
     """How the texts of a question are judged against their references.
 
@@ -477,4 +536,4 @@ class Measure(NamedTuple):
 
 TRANSLATION = Measure("err_rate", error_rate, translation, translation_differences)
 TRANSCRIPTION = Measure("cer", cer, transcription, transcription_differences)
-CAPTIONING = Measure("bleu4", bleu, captioning, captioning_differences)
+CAPTIONING = Measure("sentence_bleu", sentence_bleu, captioning, captioning_differences)

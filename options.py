@@ -347,6 +347,7 @@ def add_training_options(parser, **defaults):
         "warmup", type=probability, default=0.0, help="of a linear schedule: share of the steps in which the rate rises"
     )
     add("max_grad_norm", type=positive_float, help="clip the gradient to this norm")
+    add("clip_value", type=non_negative_float, default=0.0, help="clip each element of the gradient to +- this; 0: no")
     add("ema_decay", type=probability, default=0.0, help="evaluate the exponential moving average of the weights")
     add("init", type=path, metavar="RUN", help="start from the best weights of this run's folder")
     if "label_smoothing" in defaults:
