@@ -45,6 +45,7 @@ class Experiment:
         setting_names: what `settings` returns.
         max_threads: most CPU threads to use; more are not faster.
         patience: training stops after this many epochs without a better score; None: never.
+        quick: the options, beside the epochs, in which quick scale has a recipe of its own.
         args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint. It is None where a trained network is used again, by the `settings`
             that were kept with its weights.
@@ -59,7 +60,7 @@ class Experiment:
 
     question, base_name, score, score_name, judged = None, None, None, None, None
     maximize, max_threads, patience = True, 1, None
-    free_options, setting_names = (), ()
+    free_options, setting_names, quick = (), (), ()
 
     def __init__(self, args, defaults, data, settings=None):
         self.args, self.defaults, self.data = args, defaults, data
@@ -71,6 +72,10 @@ class Experiment:
     def facts(self):
         """What the result says besides scores, known before the training."""
         return {}
+
+    def quick_recipe(self):
+        """The options of quick scale and their values, a dict; empty at full scale."""
+        return {name: getattr(self.args, name) for name in self.quick} if self.args.scale == "quick" else {}
 
     def report(self, result):
         """Print the score of each test or search, the baselines, and an example."""
@@ -181,6 +186,9 @@ def train(experiment, model, run):
     n_params = models.get_number_trainable_params(model)
     if parallel.is_main():
         print(f"{utils.data_title(data)}: {n_params:,} trainable parameters, {run.device}", flush=True)
+        if experiment.quick_recipe():
+            shown = [f"{name} {value}" for name, value in experiment.quick_recipe().items()]
+            print(f"quick recipe: {', '.join(shown)}", flush=True)
         if not experiment.facts()["n_examples"]["val"]:
             options.warn("without validation examples the last epoch is kept")
     if run.is_new and args.init is not None:
@@ -218,6 +226,7 @@ def describe(experiment, model, history):
         "title": experiment.data.title,
         "bundled": experiment.data.bundled,
         **experiment.facts(),
+        "quick_recipe": experiment.quick_recipe(),
         "best_epoch": best["epoch"],
         "train_loss": best["train_loss"],
         experiment.score: experiment.evaluate(model).get(experiment.score),

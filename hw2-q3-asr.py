@@ -10,14 +10,13 @@ import os
 
 import options
 
-N_EPOCHS, QUICK_EPOCHS = 15, 6
+N_EPOCHS, QUICK_EPOCHS = 15, 3
+QUICK = {"batch_size": 8, "guided_attention": 1.0, "ctc_weight": 0.3}  # chosen on validation
 EVAL_BATCH_SIZE = 64  # clips
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
 LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # longest text: LETTERS_A_SECOND * seconds + MORE_LETTERS letters
-N_TRAIN_CLIPS = 200  # training clips on which the attention is examined
-LETTERS_DRAWN = 30  # the attention is drawn for the test clip with the text nearest to this length
+LETTERS_DRAWN = 30  # the attention is drawn for test clips with texts of at most so many letters
 OTHER_DECODER = {"recurrent": "transformer", "transformer": "recurrent"}
-SCORES = ("jaccard", "cosine", "damerau_levenshtein", "wer", "cer")  # of free decoding, on validation in each epoch
 
 
 def parse_args(argv=None):
@@ -42,10 +41,9 @@ def parse_args(argv=None):
     options.add_search_options(parser)
     help = "spectrograms that take more memory, such as 500MB, are read from the disk for each batch (default: 1GB)"
     parser.add_option("memory_budget", type=options.byte_size, default=options.MEMORY_BUDGET, metavar="SIZE", help=help)
-    parser.add_option(
-        "transcribe", type=options.path, nargs="+", metavar="WAV", help="sound files or folders to transcribe"
-    )
-    args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
+    help = "sound files or folders to transcribe"
+    parser.add_option("transcribe", type=options.path, nargs="+", metavar="WAV", help=help)
+    args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS, **QUICK)
     if args.hidden_size % args.n_heads:
         parser.error("argument --hidden_size: must be a multiple of --n_heads")
     return args
@@ -67,7 +65,7 @@ import metrics
 import models
 import parallel
 import utils
-from data import speech, text
+from data import speech
 from data.speech import PADDING_IDX, SEARCH_SYMBOLS
 
 
@@ -100,7 +98,7 @@ class Recognition(experiment.SequenceExperiment):
     score, score_name, maximize, measure = "val_cer", "CER", False, metrics.TRANSCRIPTION
     free_options = (*options.SEARCH, "transcribe")
     loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
-    max_threads = 4
+    max_threads, quick = 4, ("epochs", *QUICK)
 
     def facts(self):
         return {"decoder": self.args.decoder, "n_examples": {split: len(ids) for split, ids in self.data.ids.items()}}
@@ -145,7 +143,8 @@ class Recognition(experiment.SequenceExperiment):
         if not self.data.ids["val"]:
             return {}
         scores = metrics.transcription(self.decode(model, "val"), self.data.texts["val"])
-        return {"val_loss": self.mean_loss(model, "val")} | {f"val_{name}": scores[name] for name in SCORES}
+        plain = {"plain_train_loss": self.mean_loss(model, speech.PART), "val_loss": self.mean_loss(model, "val")}
+        return plain | {f"val_{name}": scores[name] for name in (*metrics.SIMILARITIES, "wer", "cer")}
 
     def refs(self, split):
         return self.data.texts[split]
@@ -182,38 +181,39 @@ class Recognition(experiment.SequenceExperiment):
             utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title, self.loss_weights())
             similarities = {f"val_{name}": name.replace("_", "-").title() for name in metrics.SIMILARITIES}
             utils.plot_scores(folder / "similarities.pdf", history, similarities, "Validation similarity", title)
-            rates = {"val_cer": "CER", "val_wer": "WER"}
-            utils.plot_scores(folder / "error_rates.pdf", history, rates, "Validation error rate", title)
         row, heading = int(self.data.rows["train"][0]), f"{title}\n{self.data.texts['train'][0]}"
         utils.plot_log_mel(folder / "log_mel.pdf", self.data.mels(row), self.data.seconds(row), heading)
 
     def test(self, model, run):
         """Scores of greedy decoding of the test set, of a recogniser without training, and of the attention."""
         data, ids, refs, hyps = self.data, self.data.ids["test"], self.refs("test"), self.decode(model, "test")
-        self.draw_attention(model, run.folder)
         trivial = baselines.transcribe(data.clips("train"), data.clips("test"))
-        unrelated = metrics.similarities(refs[1:] + refs[:1], refs)
-        clips = text.at_equal_distances(list(zip(data.rows["train"].tolist(), data.texts["train"])), N_TRAIN_CLIPS)
-        train_rows, train_refs = zip(*clips)
-        train_hyps, alphas = zip(*self.transcribe(model, train_rows, return_weights=True))
+        written, alphas = zip(*self.transcribe(model, data.rows[speech.PART].tolist(), return_weights=True))
         return {
             "test": experiment.searched(greedy=self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")}),
             "examples": experiment.write_predictions(run.folder, ids, refs, hyps),
             "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
-            "unrelated": {name: values.mean() for name, values in unrelated.items()},
+            "unrelated": self.test_scores(refs[1:] + refs[:1]),  # the answer to each clip is another clip's text
             "differing": metrics.differing(hyps, refs),
-            "train_clips": metrics.attention_report(train_hyps, train_refs, [alpha.numpy() for alpha in alphas]),
+            "train_clips": metrics.attention_report(written, self.refs(speech.PART), alphas, speech.SECONDS_A_POSITION),
+            "attention": self.draw_attention(model, hyps, run.folder),
             "other": comparisons.minus_counterpart(self, ids, hyps, run, decoder=OTHER_DECODER[self.args.decoder]),
         }
 
-    def draw_attention(self, model, folder):
-        """The attention of a test clip whose text has about `LETTERS_DRAWN` letters, a row for each letter."""
-        clips = zip(self.data.rows["test"].tolist(), self.data.texts["test"])
-        row, ref = min(clips, key=lambda clip: abs(len(clip[1]) - LETTERS_DRAWN))
-        ((hyp, alpha),) = self.transcribe(model, [row], return_weights=True)
-        letters, heading = [*hyp, speech.STOP][: len(alpha)], f"{utils.data_title(self.data)}\nreference: {ref}"
-        labels = self.data.seconds(row), "Letter", "Weight", letters, heading
-        utils.plot_over_time(folder / "attention.pdf", alpha.mean(dim=1), *labels)
+    def draw_attention(self, model, hyps, folder):
+        """Draw the attention to the test clips with the fewest and the most errors; returns what the result says."""
+        refs, rows, examples = self.refs("test"), self.data.rows["test"].tolist(), {}
+        errors = metrics.distances(hyps, refs)
+        order = sorted(range(len(refs)), key=lambda i: (errors[i], -len(refs[i])))
+        order = [i for i in order if max(len(hyps[i]), len(refs[i])) < LETTERS_DRAWN] or order
+        for name, i in {"right": order[0], "failed": order[-1]}.items():
+            ((hyp, alpha),) = self.transcribe(model, [rows[i]], return_weights=True)
+            heading = f"{utils.data_title(self.data)}\nreference: {refs[i]}"
+            labels = self.data.seconds(rows[i]), "Letter", "Weight", [*hyp, speech.STOP][: len(alpha)], heading
+            utils.plot_over_time(folder / f"attention_{name}.pdf", alpha.mean(dim=1), *labels)
+            seen = metrics.attention_report([hyp], [refs[i]], [alpha], speech.SECONDS_A_POSITION)
+            examples[name] = {"ref": refs[i], "hyp": hyp} | {key: seen[key] for key in ("seconds", "spearman", "moved")}
+        return examples
 
 
 def transcribe(args):

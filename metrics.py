@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -284,26 +285,52 @@ def word_edits(hyps, refs):
     return np.array(edits), np.array([len(ref.split()) for ref in refs])
 
 
-def attention_report(hyps, refs, weights):
+LOOP = re.compile(r"(.{3,})\1\1")  # three characters or more, three times in a row
+
+
+def edits_apart(hyps, refs):
+    """What the errors of a CER consist of; JSON values.
+
+    Returns insertions, deletions and substitutions, each over all characters of the references (their sum is the CER),
+    length (characters written over those of the references), and two shares of the texts: worse_than_empty, which have
+    more errors than an empty answer would have, and looping, which repeat a `LOOP`.
+    """
+    kinds = Counter(kind for hyp, ref in zip(hyps, refs, strict=True) for kind, *_ in Levenshtein.editops(ref, hyp))
+    n_chars, worse = sum(map(len, refs)), distances(hyps, refs) > [len(ref) for ref in refs]
+    return {
+        "insertions": kinds["insert"] / n_chars,
+        "deletions": kinds["delete"] / n_chars,
+        "substitutions": kinds["replace"] / n_chars,
+        "length": sum(map(len, hyps)) / n_chars,
+        "worse_than_empty": proportion(int(worse.sum()), len(refs)),
+        "looping": proportion(sum(LOOP.search(hyp) is not None for hyp in hyps), len(refs)),
+    }
+
+
+def attention_report(hyps, refs, weights, seconds_a_position):
     """Does the decoder use the sound? CER, CER against a wrong clip, and how the attended time rises with the letter.
 
     Args:
         hyps, refs: strings, one a clip; the text of another clip is that of the clip before.
-        weights: arrays (n_symbols, n_heads, n_positions), the attention to the positions of each clip at each symbol of
-            its text.
+        weights: tensors (n_symbols, n_heads, n_positions), the attention to the positions of each clip at each symbol
+            of its text.
 
-    Returns cer, shuffled_cer and spearman: the rank correlation of a letter's place in the text and the mean place in
-    the sound that is attended to for it, the mean over the clips with two letters or more; None without any. The
-    weights are the mean of the heads; spearman_heads is a list with the same score of each head alone.
+    Returns cer, shuffled_cer and their paired difference own_minus_shuffled; seconds, the mean length of a clip; and
+    two means over the clips with two letters or more, None without any: spearman, the rank correlation of a letter's
+    place in the text and the mean time that is attended to for it, and moved, the seconds between those times of the
+    first and of the last letter. The weights are the mean of the heads.
     """
-    attended = [alpha @ np.arange(alpha.shape[2]) for alpha in weights]  # (n_symbols, n_heads)
-    attended = [times[: len(hyp)] for times, hyp in zip(attended, hyps, strict=True) if len(hyp) > 1]
-    by_head = zip(*([spearman(place) for place in times.T] for times in attended))
+    shuffled = [*hyps[1:], hyps[0]]
+    heads = [np.asarray(alpha).mean(axis=1) for alpha in weights]  # (n_symbols, n_positions) each
+    times = [alpha @ np.arange(alpha.shape[1]) * seconds_a_position for alpha in heads]
+    paths = [path[: len(hyp)] for path, hyp in zip(times, hyps, strict=True) if len(hyp) > 1]
     return {
         "cer": cer(hyps, refs),
-        "shuffled_cer": cer([*hyps[1:], hyps[0]], refs),
-        "spearman": mean([spearman(times.mean(axis=1)) for times in attended]) if attended else None,
-        "spearman_heads": [mean(rises) for rises in by_head],
+        "shuffled_cer": cer(shuffled, refs),
+        "own_minus_shuffled": cer_difference(hyps, shuffled, refs),
+        "seconds": seconds_a_position * sum(alpha.shape[2] for alpha in weights) / len(weights),
+        "spearman": mean([spearman(path) for path in paths]) if paths else None,
+        "moved": mean([path[-1] - path[0] for path in paths]) if paths else None,
     }
 
 
@@ -311,13 +338,14 @@ def transcription(hyps, refs):
     """Figures of free-running transcriptions; JSON values.
 
     Returns cer and wer (all edits over all characters or words of the references), exact (share of texts without an
-    error), and the mean similarities, each with its interval.
+    error), and the mean similarities, each with its interval; and errors, those of `edits_apart`.
     """
     return {
         "cer": cer(hyps, refs),
         "wer": ratio(*word_edits(hyps, refs)),
         "exact": proportion(sum(map(str.__eq__, hyps, refs)), len(refs)),
         **{name: mean(values) for name, values in similarities(hyps, refs).items()},
+        "errors": edits_apart(hyps, refs),
     }
 
 

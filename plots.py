@@ -25,7 +25,7 @@ MIN_ATTENTION_CELLS = (
 )
 ATTENTION_MARGINS = 0.7, 0.5, 0.5, 0.45  # inches on the left, on the right, below and above, for the labels and the bar
 TITLE_LETTERS = 60  # a title over a figure of a column's width is wrapped there
-ROW_HEIGHT = 0.11  # inches, of a row with a letter beside it
+ROW_HEIGHT, LEAST_ROWS = 0.11, 31  # inches, of a row with a letter beside it; a figure of fewer rows is as high
 GAP_COLOR = "dimgray"
 LEGEND_COLUMNS = 3
 WIDE_COLUMNS = 8  # with more pictures side by side the figure is two columns wide
@@ -222,17 +222,18 @@ def plot_over_time(path, image, seconds, ylabel, unit, labels=None, title=None, 
         image: (n_rows, n_columns).
         seconds: of the whole width.
         unit: what the colours stand for.
-        labels: symbols of the rows, or None; a blank is drawn as an open box.
+        labels: symbols of the rows, or None; a blank is drawn as an open box. Rows with labels hold weights, whose
+            colour is full from their 0.99 quantile on.
         title: long lines are wrapped.
         flipped: the first row is drawn at the bottom.
     """
     title = "\n".join(wrapped for line in (title or "").split("\n") for wrapped in textwrap.wrap(line, TITLE_LETTERS))
-    height = max(COLUMN_HEIGHT, ROW_HEIGHT * len(labels or ()))
-    fig, ax = new_figure(height=height)
+    fig, ax = new_figure(height=ROW_HEIGHT * max(LEAST_ROWS, len(labels)) if labels else COLUMN_HEIGHT)
     n_rows = image.shape[0]
     extent = (0, seconds, -0.5, n_rows - 0.5) if flipped else (0, seconds, n_rows - 0.5, -0.5)
     cmap, origin = "Blues" if labels else "viridis", "lower" if flipped else "upper"
-    picture = ax.imshow(image.numpy(), cmap=cmap, aspect="auto", origin=origin, extent=extent, interpolation="none")
+    drawing = {"cmap": cmap, "aspect": "auto", "origin": origin, "extent": extent, "interpolation": "none"}
+    picture = ax.imshow(image.numpy(), **drawing, vmax=image.flatten().quantile(FULL_HEAT).item() if labels else None)
     fig.colorbar(picture, ax=ax, pad=0.02, label=unit)
     if labels:
         ax.set_yticks(range(n_rows), ["\u2423" if label == " " else label for label in labels], family="monospace")

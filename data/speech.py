@@ -13,6 +13,7 @@ soundfile and soxr are imported where they are used.
 import functools
 import hashlib
 import os
+import statistics
 import subprocess
 import sys
 from collections import Counter
@@ -33,9 +34,10 @@ from options import DATA_DIR, MEMORY_BUDGET, ROOT, UserError, warn
 DOWNLOAD_COMMAND = "python download_ljspeech.py"
 BUNDLED = Path(__file__).parent / "bundled"
 SPLITS = ("train", "val", "test")
+PART, N_PART = "train_part", 200  # training clips on which losses are compared and the attention is examined
 # The course's split of the 13,100 clips: the first clips train, then validation, then test.
 TRAIN_END, VAL_END = 9_825, 10_480
-QUICK_SIZES = {"train": 1600, "val": 100, "test": 200}
+QUICK_SIZES = {"train": 2400, "val": 100, "test": 200}
 
 # The front end. The course's texts and spectrograms have these values.
 SAMPLE_RATE = 22_050  # Hz
@@ -44,6 +46,7 @@ N_MELS = 80
 MIN_POWER = 1e-10  # before the logarithm
 DYNAMIC_RANGE = 8.0  # powers of ten below the loudest value
 FRAMES_A_SECOND = SAMPLE_RATE / HOP
+SECONDS_A_POSITION = 2 / FRAMES_A_SECOND  # of the encoder's output
 FRAME_BYTES = N_MELS * np.dtype(np.float16).itemsize  # in the cache
 MIN_SECONDS, MAX_SECONDS = 0.05, 30.0  # of a clip; the longest of LJ Speech has 10.1 s
 SOUND_SUFFIXES = (".wav", ".flac")
@@ -189,7 +192,8 @@ class Clips:
     Attributes:
         title: name to show; `bundled` says whether the clips were spoken by eSpeak NG.
         ids, texts: dict from split to a list; the texts are normalised and whole.
-        rows: dict from split to the clips' rows in `n_frames` and `starts` (n_clips_of_split).
+        rows: dict from split to the clips' rows in `n_frames` and `starts` (n_clips_of_split). Texts and rows have
+            the `PART` of the training clips as well.
         n_frames: (n_clips), on the CPU.
         starts: (n_clips), the first frame of each clip in `frames`.
         frames: (n_frames_of_all, N_MELS) float16, an array in memory or a `numpy.memmap`.
@@ -231,7 +235,7 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
     Args:
         mode: "auto", "real" or "bundled".
         counts: clips of train, validation and test, the first ones of the metadata; None for the course's proportions.
-        quick: only a few hundred clips.
+        quick: fewer clips, those for training with texts up to the median length.
         memory_budget: bytes; larger spectrograms stay on the disk.
 
     Raises `UserError` for metadata that are damaged, or if there are too few clips.
@@ -244,6 +248,8 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
     clips, left_out = usable(lines, folder)
     splits = split(clips, counts, folder)
     if quick:
+        median = statistics.median(len(text) for _, text in splits["train"])
+        splits["train"] = [clip for clip in splits["train"] if len(clip[1]) <= median]
         splits = {name: at_equal_distances(members, QUICK_SIZES[name]) for name, members in splits.items()}
     used = [clip for members in splits.values() for clip in members]
     arrays, frames = spectrograms([folder / WAVS / f"{id}.wav" for id, _ in used], memory_budget)
@@ -255,7 +261,9 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
         ids[name], texts[name] = [used[row][0] for row in rows[name]], [used[row][1] for row in rows[name]]
         if len(of_split) and not ids[name]:
             raise UserError(f"none of the {len(of_split)} {name} clips in {folder} can be used: {arrays['error']}")
-    n_unread = len(used) - sum(map(len, rows.values()))
+    part = at_equal_distances(list(range(len(ids["train"]))), N_PART)
+    texts[PART], rows[PART] = [texts["train"][i] for i in part], rows["train"][part]
+    n_unread = len(used) - sum(map(len, ids.values()))
     left_out[f"unreadable, such as {str(arrays['error']).partition(';')[0]}"] = n_unread
     if any(left_out.values()):
         shown = ", ".join(f"{n:,} {why}" for why, n in left_out.items() if n)
