@@ -485,11 +485,40 @@ def captioning_differences(hyps_a, hyps_b, refs):
     return {name: mean_bleu(refs, [hyps_a], [hyps_b], name) for name in BLEUS}
 
 
+WORD_KINDS = {  # of captions; all other words are things and their shapes
+    "": "a an the this there is are it of and with on in at by to from into through while but only some , .",
+    "things": "",
+    "colours": "white red blue yellow black orange green dark brown pale grey deep",
+    "numbers": "no one two three four five many several few lots",
+    "places": "upper lower left right top bottom middle corner side sides",
+}
+
+
+def words_found(hyps, refs):
+    """The words of captions that are in a reference of their image, by kind (2021-22, Question 3.1c).
+
+    hyps and refs of `Bleu`. Returns for each kind {"share": with its interval, "by_chance", "n", "words"}: the share of
+    its n words that is found, what it is on average with the references of the other images, and the different words.
+    """
+    kind_of = {word: kind for kind, words in WORD_KINDS.items() for word in words.split()}
+    known = [set(" ".join(references).split()) for references in refs]
+    result = {}
+    for kind in filter(None, WORD_KINDS):
+        said = [[word for word in hyp.split() if kind_of.get(word, "things") == kind] for hyp in hyps]
+        found = np.array([[sum(word in words for word in caption) for words in known] for caption in said])
+        n = np.array([len(caption) for caption in said])
+        if n.any() and len(n) > 1:
+            by_chance = (found.sum() - found.trace()) / ((len(n) - 1) * n.sum())
+            result[kind] = {"share": ratio(found.diagonal(), n), "n": int(n.sum()), "by_chance": float(by_chance)}
+            result[kind]["words"] = sorted(set(sum(said, [])))
+    return result
+
+
 def captioning(hyps, refs):
     """Scores of free-running captions; hyps and refs of `Bleu`.
 
     Returns sentence_bleu (the course's score) and bleu4 (of the whole set) with their intervals, bleu1 to bleu3 (0 to
-    1), chrf (0 to 100) and sacrebleu's signature; JSON values.
+    1), chrf (0 to 100), sacrebleu's signature and `words_found`; JSON values.
     """
     import sacrebleu  # slow to import
 
@@ -498,7 +527,8 @@ def captioning(hyps, refs):
     streams = [[(*references, *[None] * width)[i] for references in refs] for i in range(width)]
     scores = {name: paired_bleu([bleu], name=name) for name in BLEUS}
     scores |= {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
-    return scores | {"chrf": sacrebleu.corpus_chrf(list(hyps), streams).score, "signature": bleu.signature}
+    scores |= {"chrf": sacrebleu.corpus_chrf(list(hyps), streams).score, "signature": bleu.signature}
+    return scores | {"words_found": words_found(hyps, refs)}
 
 
 def leave_one_out_bleu(refs, name="bleu4"):
