@@ -80,7 +80,7 @@ def test_the_handouts_commands_leave_result_and_figures(trained, use_attn):
     assert f"Final Test error rate, greedy: {greedy['err_rate']['value']:.4f}" in stdout
     assert (result["test"]["beam"] is not None) == use_attn == ("beam of 3" in stdout)
     assert min(line["val_err_rate"] for line in result["history"]) == pytest.approx(result["val_err_rate"]["value"])
-    assert set(result["baselines"]) == {"nearest sentence", "character n-gram copy"}
+    assert set(result["baselines"]) == {"nearest sentence"}
 
 
 def test_the_predictions_file_holds_every_test_sentence_the_worst_last(trained, data_dir):
