@@ -25,44 +25,9 @@ def nearest_sentences(pairs, sentences):
     return hyps
 
 
-def ngram_copies(pairs, sentences, n=5):
-    """Copy each sentence character by character, each as the training pairs most often have it at that place.
-
-    The character that takes the place of source character i is the commonest at the proportional place of the training
-    translations, given the characters around i; if training never had them, given fewer, down to the character
-    alone; and an unknown character stays as it is.
-
-    Args:
-        pairs: (english, spanish).
-        n: length of the longest n-gram, odd; the character stands in its middle.
-    """
-    side = n // 2
-
-    def ngrams(text, i):
-        """The n-grams around character i, the longest first, with blanks beyond the ends."""
-        padded = " " * side + text + " " * side
-        return [padded[i + side - width : i + side + width + 1] for width in range(side, -1, -1)]
-
-    counts = defaultdict(Counter)
-    for english, spanish in pairs:
-        for i in range(len(spanish)):
-            char = english[i * len(english) // len(spanish)]
-            for ngram in ngrams(spanish, i):
-                counts[ngram][char] += 1
-    commonest = {ngram: counter.most_common(1)[0][0] for ngram, counter in counts.items()}
-
-    def copied(text, i):
-        return next((commonest[ngram] for ngram in ngrams(text, i) if ngram in commonest), text[i])
-
-    return ["".join(copied(text, i) for i in range(len(text))) for text in sentences]
-
-
 def translate(pairs, sentences):
-    """The translations of all trivial translators, made from the training `pairs`: a dict from name to sentences."""
-    return {
-        "nearest sentence": nearest_sentences(pairs, sentences),
-        "character n-gram copy": ngram_copies(pairs, sentences),
-    }
+    """The translations of the translator without training, made from the training `pairs`: a dict from its name."""
+    return {"nearest sentence": nearest_sentences(pairs, sentences)}
 
 
 class NearestSpectrum:

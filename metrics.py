@@ -298,19 +298,9 @@ def differing(hyps, refs, n_examples=4):
 
 
 def word_edits(hyps, refs):
-    """The word edits of each text and the number of words of its reference, which is not empty, by jiwer."""
-    import jiwer  # slow to import
-
-    alignments = jiwer.process_words(list(refs), list(hyps)).alignments
-    edits = [
-        sum(
-            max(part.ref_end_idx - part.ref_start_idx, part.hyp_end_idx - part.hyp_start_idx)
-            for part in alignment
-            if part.type != "equal"
-        )
-        for alignment in alignments
-    ]
-    return np.array(edits), np.array([len(ref.split()) for ref in refs])
+    """The word edits of each text and the number of words of its reference, which is not empty."""
+    hyps, refs = ([text.split() for text in texts] for texts in (hyps, refs))
+    return distances(hyps, refs), np.array(list(map(len, refs)))
 
 
 LOOP = re.compile(r"(.{3,})\1\1")  # three characters or more, three times in a row
