@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -267,21 +268,14 @@ def mcnemar(experiment, correct, **changes):
     return metrics.mcnemar(theirs, correct) | tested
 
 
-def minus_counterpart(experiment, sources, hyps, run, **changes):
-    """The scores of the run whose options differ in these alone minus those of `run`, paired, on the test set.
+def minus_counterpart(experiment, sources, hyps, **changes):
+    """The scores of the run whose options differ in these alone minus those of this run, paired, on the test set.
 
-    sources, hyps: the inputs of the test set and this run's texts. Draws the validation score of both by epoch. Returns
-    None if there is no such run.
+    sources, hyps: the inputs of the test set and this run's texts. Returns None if there is no such run.
     """
     other = counterpart(experiment, **changes)
     if other is None:
         return None
-    ((name, value),) = changes.items()
-    histories = {getattr(experiment.args, name): run.result["history"], value: other.result["history"]}
-    if all(experiment.score in lines[0] for lines in histories.values()):
-        curves = {label: [line[experiment.score] for line in lines] for label, lines in histories.items()}
-        ylabel = f"Validation {experiment.score_name}"
-        utils.plot_curves(run.folder / "both.pdf", curves, ylabel, utils.data_title(experiment.data))
     table = files.read_table(other.folder / PREDICTIONS, PREDICTION_COLUMNS)
     theirs = {row["source"]: row["prediction"] for row in table}
     differences = experiment.differences([theirs[source] for source in sources], hyps)
@@ -295,12 +289,15 @@ def search(experiment, model, run):
     """
     if not options.searches(experiment.args) or run.result["test"] is None:
         return {}
-    test, texts = dict(run.result["test"]), {"greedy": experiment.decode(model, "test")}
+    greedy, seconds = timed(experiment.decode, model, "test")
+    test, texts = dict(run.result["test"]), {"greedy": greedy}
+    test["greedy"] = test["greedy"] | {"seconds": seconds}
     for name, candidates in options.searches(experiment.args).items():
-        score, setting = best_search(experiment, model, candidates)
-        hyps = experiment.decode(model, "test", **setting)
+        tried = try_searches(experiment, model, candidates)
+        setting = {option: tried[0][option] for option in candidates[0]}
+        hyps, seconds = timed(experiment.decode, model, "test", **setting)
         differences = experiment.search_differences(hyps, texts)
-        test[name] = experiment.test_scores(hyps) | setting | {experiment.score: score} | differences
+        test[name] = experiment.test_scores(hyps) | tried[0] | differences | {"tried": tried, "seconds": seconds}
         texts[name] = hyps
     searched = {name: hyps for name, hyps in texts.items() if name != "greedy"}
     examples = []
@@ -311,13 +308,21 @@ def search(experiment, model, run):
     return texts
 
 
-def best_search(experiment, model, candidates):
-    """Of some settings of a search the best on validation, with its score; without validation the first, and None."""
-    scores = [experiment.score_of(experiment.decode(model, "val", **setting), "val") for setting in candidates]
-    if scores[0] is None:
-        return None, candidates[0]
-    for setting, score in zip(candidates, scores):
-        shown = ", ".join(f"{option} {value:g}" for option, value in setting.items())
-        print(f"{shown}: validation {experiment.score_name} {format_interval(score)}", flush=True)
-    best = max if experiment.maximize else min
-    return best(zip(scores, candidates), key=lambda pair: pair[0]["value"])
+def timed(function, *args, **kwargs):
+    """What a function returns, and its seconds."""
+    start = time.perf_counter()
+    return function(*args, **kwargs), time.perf_counter() - start
+
+
+def try_searches(experiment, model, candidates):
+    """Some settings of a search, each with its score on validation, the best first; the score is None without any."""
+    tried = []
+    for setting in candidates:
+        score = experiment.score_of(experiment.decode(model, "val", **setting), "val")
+        tried.append(setting | {experiment.score: score})
+        if score is not None:
+            shown = ", ".join(f"{option} {value:g}" for option, value in setting.items())
+            print(f"{shown}: validation {experiment.score_name} {format_interval(score)}", flush=True)
+    if tried[0][experiment.score] is not None:
+        tried.sort(key=lambda entry: entry[experiment.score]["value"], reverse=experiment.maximize)
+    return tried

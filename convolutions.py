@@ -55,15 +55,27 @@ def edge_filters(weight, share=0.5):
     return found
 
 
+def balances(weight):
+    """Of each filter the sum of its weights over that of their absolute values (2022-23, Question 2.5).
+
+    1 and -1 are sums over the patch, 0 is a difference, which is blind to evenly bright patches.
+
+    weight: (n_filters, 1, height, width). Returns a list.
+    """
+    return (weight.sum(dim=(1, 2, 3)) / weight.abs().sum(dim=(1, 2, 3))).tolist()
+
+
 @torch.no_grad()
-def dead_units(model, X):
-    """The share of each layer's units that are 0 behind the ReLU for all images X (n, 1, 28, 28), uint8.
+def dead_units(model, X, n_images=1000):
+    """The share of each layer's units that are 0 behind the ReLU for all of the first `n_images` images.
 
     A unit is a channel of a convolution, or an output of an affine layer; no gradient comes back through a dead one
-    (Lu et al., 2020). Returns {"conv1": share, ...}, without the last layer, which has no ReLU.
+    (Lu et al., 2020). The last layer has no ReLU and is left out.
+
+    X: (n, 1, 28, 28), uint8. Returns {"dead_units": {"conv1": share, ...}, "dead_images": how many images}.
     """
     *layers, _ = [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
-    alive = {}
+    X, alive = X[:n_images], {}
 
     def note(name):
         return lambda module, inputs, output: alive.update({name: (output > 0).transpose(0, 1).flatten(1).any(dim=1)})
@@ -73,4 +85,4 @@ def dead_units(model, X):
     model(to_pixels(X).to(next(model.parameters()).device))
     for hook in hooks:
         hook.remove()
-    return {name: 1 - alive[name].double().mean().item() for name, _ in layers}
+    return {"dead_units": {name: 1 - alive[name].double().mean().item() for name, _ in layers}, "dead_images": len(X)}

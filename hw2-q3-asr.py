@@ -197,7 +197,7 @@ class Recognition(experiment.SequenceExperiment):
             "differing": metrics.differing(hyps, refs),
             "train_clips": metrics.attention_report(written, self.refs(speech.PART), alphas, speech.SECONDS_A_POSITION),
             "attention": self.draw_attention(model, hyps, run.folder),
-            "other": comparisons.minus_counterpart(self, ids, hyps, run, decoder=OTHER_DECODER[self.args.decoder]),
+            "other": comparisons.minus_counterpart(self, ids, hyps, decoder=OTHER_DECODER[self.args.decoder]),
         }
 
     def draw_attention(self, model, hyps, folder):

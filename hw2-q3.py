@@ -12,7 +12,8 @@ N_EPOCHS, QUICK_EPOCHS = 50, 20
 EVAL_BATCH_SIZE, SAMPLING_BATCH_SIZE = 512, 32  # sentences; fewer where each has many samples
 MAX_GROWTH, MAX_EXTRA = 2, 10  # longest translation: MAX_GROWTH * source length + MAX_EXTRA characters
 TGT_NOISE = 3  # characters; the sentences of one source length are sorted by target length plus such noise
-N_HEAT_MAPS = 4  # sentences of the test set that are drawn
+N_HEAT_MAPS, MAX_LETTERS = 4, 30  # sentences of the test set that are drawn, and their letters in either language
+WEIGHT_DIGITS = 4  # of attention weights in the result
 MIN_SENTENCES = 10  # of one length, for a point in the figure of error by length
 
 
@@ -65,7 +66,7 @@ def main(argv=None):
             task.draw(history, run.folder)
             run.finish(**experiment.describe(task, model, history))
         if run.result["test"] is None and not args.skip_test:
-            run.finish(**task.test(model, run.folder))  # the test set, once
+            run.finish(**task.test(model, run))  # the test set, once
         comparisons.search(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
 
@@ -153,32 +154,53 @@ class Translation(experiment.SequenceExperiment):
         utils.plot_scores(folder / name, history, {"val_err_rate": ""}, "Validation error rate", title)
         utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats a character)", title, self.loss_weights())
 
-    def test(self, model, folder):
+    def test(self, model, run):
         """Scores of greedy decoding of the test set, and of translators without training; predictions and drawings."""
         refs, sentences = zip(*self.data.pairs["test"])
         hyps = self.decode(model, "test")
         points = metrics.by_length(list(map(len, sentences)), metrics.error_rates(hyps, refs), MIN_SENTENCES)
-        path, title = folder / "err_by_length.pdf", utils.data_title(self.data)
+        path, title = run.folder / "err_by_length.pdf", utils.data_title(self.data)
         utils.plot_intervals(path, points, "Source length (characters)", "Test error rate", title)
-        if self.args.use_attn:  # the longest sentences show most of where the decoder looks
-            longest = sorted(dict.fromkeys(sentences), key=len, reverse=True)[:N_HEAT_MAPS]
-            for i, sentence in enumerate(longest, start=1):
-                heading = f"{title}\nreference: {refs[sentences.index(sentence)]}"
-                self.draw_attention(folder / f"attention_{i}.pdf", model, sentence, heading)
         trivial = baselines.translate(self.data.pairs["train"], sentences)
         return {
             "test": experiment.searched(greedy=self.test_scores(hyps)),
-            "examples": experiment.write_predictions(folder, sentences, refs, hyps),
+            "examples": experiment.write_predictions(run.folder, sentences, refs, hyps),
             "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
+            "by_length": [{"length": length} | point for length, point in points.items()],
+            "attention": self.draw_examples(model, hyps, run.folder) if self.args.use_attn else [],
+            "other": comparisons.minus_counterpart(self, sentences, hyps, use_attn=not self.args.use_attn),
         }
 
+    def differences(self, hyps_a, hyps_b):
+        """The paired difference of the error rates on the test set, and on its shorter and its longer half."""
+        refs, sentences = zip(*self.data.pairs["test"])
+        gaps = metrics.error_rates(hyps_a, refs) - metrics.error_rates(hyps_b, refs)
+        return {"err_rate": metrics.mean(gaps)} | metrics.halves(list(map(len, sentences)), gaps)
+
+    def draw_examples(self, model, hyps, folder):
+        """Draw the attention to long sentences that are translated rightly and wrongly, in turn; returns the drawn."""
+        refs, sentences = zip(*self.data.pairs["test"])
+        chosen = metrics.longest_right_and_wrong(sentences, hyps, refs, MAX_LETTERS)[:N_HEAT_MAPS]
+        drawn = []
+        for number, i in enumerate(chosen, start=1):
+            heading = f"{utils.data_title(self.data)}\nreference: {refs[i]}"
+            alpha = self.draw_attention(folder / f"attention_{number}.pdf", model, sentences[i], heading)
+            weights = [[round(weight, WEIGHT_DIGITS) for weight in row] for row in alpha.tolist()]
+            drawn.append({"src": sentences[i], "ref": refs[i], "hyp": hyps[i], "weights": weights})
+        return drawn
+
     def draw_attention(self, path, model, sentence, heading):
-        """A row for each character of the translation and for </s>, which a translation that was cut has not."""
+        """Draw a row for each character of the translation and for </s>, which one that was cut has not.
+
+        Returns the weights (n_rows, src_len).
+        """
         found = self.search(model, [sentence], return_weights=True)
         hyp = self.tgt_vocab.decode(found.symbols[0].tolist())
         limit = MAX_GROWTH * len(sentence) + MAX_EXTRA
         labels = [*hyp, "</s>"][:limit]
-        utils.plot_attention(path, found.weights[0, : len(labels)].cpu(), sentence, labels, heading)
+        alpha = found.weights[0, : len(labels)].cpu()
+        utils.plot_attention(path, alpha, sentence, labels, heading)
+        return alpha
 
     def test_scores(self, hyps):
         seen = {english for english, _ in self.data.pairs["train"]}

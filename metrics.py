@@ -83,6 +83,16 @@ def mcnemar(correct_a, correct_b):
     }
 
 
+def kept(correct_before, correct_after):
+    """The share of the examples that are right after a change, and of those right before it the share that still are.
+
+    correct_before, correct_after: one boolean an example. Returns {"acc", "kept"}; kept is None if none was right.
+    """
+    before, after = np.asarray(correct_before, bool), np.asarray(correct_after, bool)
+    still = proportion(int((before & after).sum()), before.sum()) if before.any() else None
+    return {"acc": proportion(int(after.sum()), len(after)), "kept": still}
+
+
 def confusion(y, y_hat, n_classes):
     """Counts (n_classes, n_classes): row the true class, column the predicted one."""
     return np.bincount(np.asarray(y) * n_classes + np.asarray(y_hat), minlength=n_classes**2).reshape(n_classes, -1)
@@ -150,6 +160,22 @@ def by_length(lengths, rates, at_least):
     return {n: mean(rates[lengths == n]) for n in sorted(set(lengths.tolist())) if (lengths == n).sum() >= at_least}
 
 
+def halves(lengths, values):
+    """The mean of the values of the sentences of up to `middle` characters, the median, and of the longer ones."""
+    lengths, values = np.asarray(lengths), np.asarray(values)
+    middle = int(np.median(lengths))
+    parts = {"short": values[lengths <= middle], "long": values[lengths > middle]}
+    return {"middle": middle} | {name: mean(part) for name, part in parts.items() if len(part)}
+
+
+def longest_right_and_wrong(sources, hyps, refs, most):
+    """The rows with the longest sources whose texts are right, and wrong, in turn; no text longer than `most`."""
+    rows = [i for i, hyp in enumerate(hyps) if max(len(sources[i]), len(hyp)) <= most]
+    rows.sort(key=lambda i: len(sources[i]), reverse=True)
+    right, wrong = ([i for i in rows if (hyps[i] == refs[i]) is is_right] for is_right in (True, False))
+    return [i for pair in itertools.zip_longest(right, wrong) for i in pair if i is not None]
+
+
 def translation(hyps, refs, seen=()):
     """Figures of free-running translations; JSON values.
 
@@ -159,7 +185,8 @@ def translation(hyps, refs, seen=()):
 
     Returns err_rate (the mean error rate of a sentence, with its interval), cer (all edits over all characters), exact
     (share of sentences without an error), chrf (Popovic, 2015; from 0 to 100), and err_rate_seen / err_rate_unseen, the
-    error rate of the sentences whose reference is, or is not, in `seen`; None where there are none.
+    error rate of the sentences whose reference is, or is not, in `seen`; None where there are none; and errors, those
+    of `edits_apart`.
     """
     import sacrebleu  # slow to import
 
@@ -173,6 +200,7 @@ def translation(hyps, refs, seen=()):
         "chrf": sacrebleu.corpus_chrf(list(hyps), [list(refs)]).score,
         "err_rate_seen": mean(rates[is_seen]) if is_seen.any() else None,
         "err_rate_unseen": mean(rates[~is_seen]) if not is_seen.all() else None,
+        "errors": edits_apart(hyps, refs),
     }
 
 

@@ -189,7 +189,7 @@ def plot_confusion(path, counts, class_names, title=None):
 def plot_attention(path, alpha, src, tgt, title=None):
     """A heat map of attention: a row for each target symbol, a column for each source symbol, labelled with them.
 
-    alpha: (tgt_len, src_len).
+    alpha: (tgt_len, src_len); the full colour is their 0.99 quantile.
     """
     side = COLUMN_WIDTH / max(len(src), len(tgt), MIN_ATTENTION_CELLS)
     map_width, map_height = side * len(src), side * len(tgt)
@@ -198,7 +198,8 @@ def plot_attention(path, alpha, src, tgt, title=None):
     # The places are known, so that matplotlib need not search for them, which takes as long as the drawing.
     fig, ax = new_figure(width, height, layout="none")
     ax.set_position((left / width, bottom / height, map_width / width, map_height / height))
-    image = ax.imshow(alpha.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    full = alpha.flatten().quantile(FULL_HEAT).item()  # a single large weight would leave the others pale
+    image = ax.imshow(alpha.numpy(), cmap="Blues", vmin=0, vmax=full, aspect="auto")
     bar = fig.add_axes((1 - right / width * 0.8, bottom / height, 0.1 / width, map_height / height))
     fig.colorbar(image, cax=bar)
     ax.set_xticks(range(len(src)), src, family="monospace")
@@ -344,7 +345,7 @@ def plot_activation_maps(path, model, layer, x, title):
     with torch.no_grad():
         model(x)
     hook.remove()
-    channels = [f"channel {i}" for i in range(maps[0].shape[1])]
+    channels = [f"channel {i}" for i in range(1, maps[0].shape[1] + 1)]
     plot_tiles(path, maps[0][0].cpu(), channels, title, signed=True)
 
 

@@ -100,7 +100,10 @@ QUESTIONS = {
             "translation", "q3", "python hw2-q3.py", ("val_err_rate", "n_examples"),
             {
                 "translator": ("", {}),
-                "translator_attention": ("--use_attn --beam_size 5 --n_samples 64", {"use_attn": True}),
+                "translator_attention": (
+                    "--use_attn --beam_size 5 --length_penalty 0 0.25 0.5 1 --n_samples 64",
+                    {"use_attn": True},
+                ),
             },
         ),
     ),

@@ -156,7 +156,6 @@ def claim_weight_sharing(seed, inputs_seen=CHANNELS * KERNEL_SIDE**2):
 
 SIDES = range(2, 8)  # of the images on which the formulas are tried, in all combinations with all filters
 EXAMPLE_SIZES = ((28, 28, 5, 5), (28, 28, 4, 4), (28, 28, 3, 3), (9, 12, 3, 4), (7, 7, 3, 3))
-PICTURE_SIZE = (6, 7, 3, 2)  # of the matrix that is drawn: all differ, so that an exchange would show
 CURVE_SIDES = (8, 12, 16, 24, 28, 32, 48, 64, 96, 128, 192, 224)  # of square images
 CURVE_FILTER = 5
 
@@ -213,7 +212,6 @@ def claim_convolution_matrix(seed, matrix=convolution_matrix, nonzero=nonzero_en
         "matrix_nonzero": n_nonzero,
         "matrix_sparsity": 1 - n_nonzero / columns.numel(),
         "matrix_distinct_weights": len(columns[columns != 0].unique()),
-        "picture_size": list(PICTURE_SIZE),
     }
     return rows, values
 

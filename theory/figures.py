@@ -3,7 +3,6 @@
 import torch
 
 from theory.attention import attention_map, drawn_image, edge_map, shuffled_and_back
-from theory.convolution import convolution_matrix, convolution_output
 
 MARKER_SIZE = 3.5  # points; the default hides the curves at a column's width
 ROUNDING = 1e-16  # what is smaller, beside 1, is rounding
@@ -17,25 +16,6 @@ def attention_rank(ax, values):
     ax.axhline(ROUNDING, color="0.5", linestyle=":", zorder=0, label="rounding")
     ax.set(xlabel="index i", ylabel=r"$\sigma_i(A) \,/\, \sigma_1(A)$")
     ax.legend()
-
-
-def matrix_picture(ax, values):
-    """2022-23, 1.1b: the matrix of a small convolution, one colour for each weight of the filter."""
-    H, W, M, N = values["picture_size"]
-    _, W_out = convolution_output(H, W, M, N)
-    numbered = torch.arange(1.0, M * N + 1).view(M, N)
-    matrix = convolution_matrix(numbered, H, W)
-    image = ax.imshow(matrix.where(matrix > 0, torch.nan).numpy(), cmap="viridis", interpolation="none")
-    for border in range(W, H * W, W):
-        ax.axvline(border - 0.5, color="0.7", linewidth=0.5)
-    for border in range(W_out, len(matrix), W_out):
-        ax.axhline(border - 0.5, color="0.7", linewidth=0.5)
-    rows, columns = range(0, len(matrix), W_out), range(0, H * W, W)
-    ax.set_xticks(columns, [column + 1 for column in columns])
-    ax.set_yticks(rows, [row + 1 for row in rows])
-    ax.set(xlabel="column $(p-1)W+q$: pixel $(p,q)$", ylabel="row $(a-1)W'+b$: output $(a,b)$")
-    colors = ax.figure.colorbar(image, ax=ax, location="top", boundaries=[k + 0.5 for k in range(M * N + 1)], aspect=40)
-    colors.set_ticks(range(1, M * N + 1), labels=[f"$w_{{{i}{j}}}$" for i in range(1, M + 1) for j in range(1, N + 1)])
 
 
 def parameter_counts(ax, values):
@@ -127,7 +107,6 @@ def linear_attention_cost(ax, values):
 FIGURES = {
     "2021-22": (("attention_rank.pdf", attention_rank, {}),),
     "2022-23": (
-        ("convolution_matrix.pdf", matrix_picture, {}),
         ("parameter_counts.pdf", parameter_counts, {}),
         ("pixel_permutation.pdf", pixel_permutation, {"nrows": 2, "ncols": 3}),
     ),
