@@ -194,8 +194,9 @@ class Captioning(experiment.SequenceExperiment):
         asked = [name for name in ASKED if name in names] or text.at_equal_distances(names, len(ASKED))
         for name in asked:
             i = names.index(name)
-            self.draw_caption(model, name, self.data.open_image(name), folder, utils.data_title(self.data))
-            examples.append({"image": name, "row": i, "src": name, "hyp": hyps[i], "ref": refs[i][0], "refs": refs[i]})
+            _, looked = self.draw_caption(model, name, self.data.open_image(name), folder, utils.data_title(self.data))
+            example = {"image": name, "row": i, "src": name, "hyp": hyps[i], "ref": refs[i][0], "refs": refs[i]}
+            examples.append(example | {"looked": looked})
         captions.write_generated(folder, self.args.use_attention, self.data, {"greedy": hyps})
         greedy = self.test_scores(hyps) | self.search_differences(hyps, {})
         yardsticks = metrics.caption_yardsticks(refs, self.others([]))
@@ -205,12 +206,12 @@ class Captioning(experiment.SequenceExperiment):
         super().report(result | {"baselines": result["sentence_bleu_baselines"]})  # in the score of the other lines
 
     def draw_caption(self, model, name, image, folder, title, **search):
-        """Draw an image beside its caption and, with attention, the weights of each word; returns the caption."""
+        """Draw an image beside its caption and, with attention, the weights of each word; returns both (`looked`)."""
         regions = self.as_read(self.encoder.regions([image]).half())  # as in the cache
         found = self.search(model, regions, return_weights=True, **search)
         hyp = self.vocab.decode(found.symbols[0].tolist())
         utils.plot_captioned(folder, name, image, hyp.split(), found.weights, title)
-        return hyp
+        return hyp, found.looked()
 
     def others(self, tasks):
         """What runs are compared with: the baselines and, of runs with attention, the same runs without."""
@@ -234,7 +235,7 @@ def caption(args):
     task, model, folder = experiment.restore(Captioning, args, parse_args([]))
     title = f"{found.result['title']} (bundled)" if found.bundled else found.result["title"]
     for name, image in images:
-        hyp = task.draw_caption(model, name, image, folder, title, **options.search_of(args))
+        hyp, _ = task.draw_caption(model, name, image, folder, title, **options.search_of(args))
         print(f"{name}: {hyp}", flush=True)
 
 
