@@ -220,3 +220,30 @@ def test_every_score_of_a_result_is_a_line():
         "  points 1 n: 1",
         "  points 2 n: 1",
     ]
+
+
+def test_the_words_of_captions_are_judged_by_kind():
+    hyps = ["a brown road and two boats", "a red boat on a river", "many trees"]
+    refs = [
+        ["a black road , two red boats", "boats on a river"],
+        ["one red boat"],
+        ["a brown road", "many green trees"],
+    ]
+    found = metrics.words_found(hyps, refs)
+    things = {"boat", "boats", "river", "road", "trees"}
+    assert {kind: set(value["words"]) for kind, value in found.items()} == {
+        "things": things,
+        "colours": {"brown", "red"},
+        "numbers": {"many", "two"},
+    }
+    # Right are road, boats; boat; trees of 5. In the references of another image: road (1 of 2), boats (0) of the first
+    # caption, boat (0), river (1 of 2) of the second, and trees (0).
+    assert found["things"]["n"] == 5 and found["things"]["share"]["value"] == pytest.approx(4 / 5)
+    assert found["things"]["by_chance"] == pytest.approx((1 + 0 + 0 + 1 + 0) / 2 / 5)
+    assert found["colours"]["share"]["value"] == 1 / 2 and found["colours"]["by_chance"] == pytest.approx(2 / 2 / 2)
+    assert found["numbers"]["share"]["value"] == 1 and found["numbers"]["by_chance"] == 0
+
+
+def test_no_words_are_judged_without_captions_or_without_other_images():
+    assert metrics.words_found(["", ""], [["a road"], ["a river"]]) == {}
+    assert metrics.words_found(["a road"], [["a road"]]) == {}

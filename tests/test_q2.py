@@ -1,6 +1,7 @@
 """Question 2 as its users run it: command lines, figures, comparisons, wrong input."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from options import Interrupted
 
 FIGURES = (
     "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "examples.pdf", "activation_maps.pdf", "filters_1.pdf",
-    "filters_2.pdf", "confusion.pdf", "shifted.pdf",
+    "filters_2.pdf", "confusion.pdf",
 )  # fmt: skip
 SIZES = {"train": 48, "val": 20, "test": 30}
 
@@ -202,7 +203,7 @@ def test_a_network_without_convolutions_and_shuffled_pixels(q2, tmp_path):
     name = "kuzushiji_mnist-epochs=2-learning_rate=0.0005-network=mlp-shuffle_pixels"
     result = read_result(tmp_path, name)
     assert "equivariance" not in result and len(result["shifted_acc"]) == 5
-    for figure in ("train_loss.pdf", "original_example.pdf", "filters_1.pdf", "confusion.pdf", "shifted.pdf"):
+    for figure in ("train_loss.pdf", "original_example.pdf", "filters_1.pdf", "confusion.pdf"):
         assert (tmp_path / "q2" / name / figure).read_bytes().startswith(b"%PDF"), figure
     assert not (tmp_path / "q2" / name / "activation_maps.pdf").exists()
 
@@ -430,13 +431,23 @@ def test_a_convolution_commutes_with_shifts_and_not_with_quarter_turns(no_maxpoo
 
 def test_edge_filters_are_told_from_others_with_their_direction():
     columns = torch.tensor([[-1.0, 0.0, 1.0]]).expand(3, 3)
-    kernels = torch.stack([columns, -columns, columns.T, -columns.T, torch.ones(3, 3), torch.eye(3)]).unsqueeze(1)
-    assert [(edge["filter"], edge["direction"]) for edge in edge_filters(kernels)] == [
+    corner = torch.tensor([[-1.0, -1.0, 0.0], [-1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    kernels = [columns, -columns, columns.T, -columns.T, torch.ones(3, 3), torch.eye(3), corner, -corner.flip(0)]
+    assert [(edge["filter"], edge["direction"]) for edge in edge_filters(torch.stack(kernels).unsqueeze(1))] == [
         (1, "from left to right"),
         (2, "from right to left"),
         (3, "from top to bottom"),
         (4, "from bottom to top"),
+        (7, "from top left to bottom right"),
+        (8, "from top right to bottom left"),
     ]
+
+
+def test_the_strengths_of_channels_are_the_norms_of_their_weights():
+    weight = torch.randn(4, 3, 2, 5)
+    strengths = convolutions.strengths(weight)
+    for name, slices in {"inputs": weight.transpose(0, 1), "outputs": weight}.items():
+        assert strengths[name] == pytest.approx([math.sqrt(sum(w**2 for w in s.flatten().tolist())) for s in slices])
 
 
 def test_a_name_may_reach_into_a_sequential():

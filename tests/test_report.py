@@ -170,14 +170,27 @@ def speech_result(bundled, cer, **changes):
     } | changes
 
 
-def captioning_result(bundled, use_attention, bleu4=0.5, difference=0.03, half_width=0.01):
-    differences = {"nearest image": score(0.1)}
+def words_found(things=0.8, colours=0.6, half_width=0.02):
+    """The shares of the words that are right: of the two kinds in the captions of `captioning_result`."""
+    shares = {"things": (things, ["road", "trees"]), "colours": (colours, ["brown", "red"])}
+    return {
+        kind: {"share": score(share, half_width, 58), "by_chance": 0.3, "n": 123, "words": words}
+        for kind, (share, words) in shares.items()
+    }
+
+
+def captioning_result(bundled, use_attention, bleu=0.5, difference=0.03, nearest=0.1, half_width=0.01, found=None):
+    greedy = {"bleu4": score(bleu - 0.02), "sentence_bleu": score(bleu), "bleu1": 0.8, "bleu2": 0.7, "bleu3": 0.6}
+    yardsticks = {"chrf": 60.0, "words_found": found or words_found()}
+    differences = {"nearest image": score(nearest, half_width)}
     if use_attention:
         differences["the decoder without attention"] = score(difference, half_width)
-    greedy = {"bleu4": score(bleu4), "bleu1": 0.8, "bleu2": 0.7, "bleu3": 0.6, "chrf": 60.0}
-    history = [{"epoch": i, "lr": 0.001, "train_loss": 1.0, "val_bleu4": 0.4, "seconds": 1.0} for i in (1, 2)]
+    yardsticks |= {"differences": differences, "sentence_bleu_differences": differences}
+    scores = {"val_bleu4": 0.4, "val_sentence_bleu": 0.4}
+    history = [{"epoch": i, "lr": 0.001, "train_loss": 1.0, "seconds": 1.0} | scores for i in (1, 2)]
     return {
         "title": "Sydney-Captions, EfficientNet-Lite0, ImageNet",
+        "encoder": "EfficientNet-Lite0, ImageNet",
         "bundled": bundled,
         "use_attention": use_attention,
         "n_params": 700000,
@@ -186,13 +199,23 @@ def captioning_result(bundled, use_attention, bleu4=0.5, difference=0.03, half_w
         "best_epoch": 2,
         "train_loss": 0.5,
         "val_bleu4": score(0.4),
+        "val_sentence_bleu": score(0.4),
         "history": history,
         "seconds": 2.0,
         "baselines": {"nearest image": score(0.3)},
         "leave_one_out": 0.7,
-        "test": {"greedy": greedy | {"differences": differences}, "beam": None},
+        "sentence_bleu_baselines": {"nearest image": score(0.2)},
+        "sentence_bleu_leave_one_out": 0.6,
+        "last_epoch": {"bleu4": score(bleu), "sentence_bleu": score(bleu)},
+        "test": {"greedy": greedy | yardsticks, "beam": None},
         "examples": [
-            {"image": f"{n}.tif", "hyp": "a road", "refs": [f"reference of image {n}"]} for n in (219, 540, 357)
+            {
+                "image": f"{n}.tif",
+                "hyp": "a brown road",
+                "refs": [f"reference of image {n}", f"a {color} road"],
+                "looked": [(0, 0.05), (6, 0.25), (45, 0.125), (0, 0.1)] if use_attention else None,
+            }
+            for n, color in {219: "brown", 540: "red", 357: "brown"}.items()
         ],
     }
 
@@ -218,7 +241,9 @@ def write_run(tmp_path, pdf_figure):
         folder = tmp_path / "runs" / question / (name or str(len(list((tmp_path / "runs").glob("q*/*")))))
         recipe = {"learning_rate": 0.003, "dropout": 0.3, "hidden_size": 128, "batch_size": 64, "epochs": 2}
         recipe |= {"warmup": 0.15, "label_smoothing": 0.1}
-        recipe |= {"max_grad_norm": 5.0, "patience": 8}
+        recipe |= {"max_grad_norm": 5.0, "patience": 8, "network": "cnn", "shift": 0, "image_size": 224}
+        recipe |= {"batch_of": "captions", "embedding_size": 100, "attention_size": 100, "clip_value": 5.0}
+        recipe |= {"features": "raw", "attention_activation": "relu"}
         options_ = recipe | {"seed": seed, "scale": scale} | changed
         config = {
             "kind": kind,
@@ -280,7 +305,7 @@ def write_images(write_run):
 
 
 def write_captioning(write_run, bundled, use_attention, **changes):
-    figures = ["train_loss", "val_bleu4", *(f"caption_{n}" for n in (219, 540, 357))]
+    figures = ["train_loss", "val_sentence_bleu", *(f"caption_{n}" for n in (219, 540, 357))]
     figures += [f"attention_{n}" for n in (219, 540, 357)] if use_attention else []
     result = captioning_result(bundled, use_attention, **changes)
     changed = {"use_attention": True} if use_attention else {}
@@ -973,7 +998,7 @@ def test_captions_stand_in_the_statements_order(write_run, compile_text):
     text = compile_text("2021-22")
     places = [text.index(f"reference of image {n}") for n in (219, 540, 357)]
     assert places == sorted(places)
-    assert "Sydney-Captions, EfficientNet-Lite0, ImageNet, bundled data" in text
+    assert "Sydney-Captions, EfficientNet-Lite0, ImageNet (bundled)" in text
 
 
 @pytest.mark.parametrize(("half_width", "is_shown"), [(0.01, True), (0.05, False)])
@@ -981,5 +1006,53 @@ def test_words_on_attention_of_captions_follow_the_interval(half_width, is_shown
     write_captioning(write_run, False, False)
     write_captioning(write_run, False, True, difference=0.03, half_width=half_width)
     text = compile_text("2021-22")
-    assert "higher by 0.0300" in text
-    assert ("with this run a difference is not shown" in text) != is_shown
+    assert ("Attention raises the course’s score on the same images (0.0300" in text) == is_shown
+    assert ("A gain by attention is not shown (0.0300" in text) != is_shown
+
+
+@pytest.mark.parametrize(
+    ("nearest", "said"),
+    [(0.1, "better than this copying (0.1000"), (0.0, "is not shown (0.0000"), (-0.1, "worse than this copying")],
+)
+def test_a_decoder_that_is_no_better_than_copying_is_told(nearest, said, write_run, compile_text):
+    write_captioning(write_run, True, False, nearest=nearest)
+    assert said in compile_text("2021-22")
+
+
+def test_words_on_the_kinds_of_right_words_follow_the_intervals(write_run, compile_text):
+    write_captioning(write_run, True, False, found=words_found(things=0.5, colours=0.58))
+    write_captioning(write_run, True, True, found=words_found(things=0.8, colours=0.6))
+    text = compile_text("2021-22")
+    assert "With attention more of the things are right: 80.0 % in place of 50.0 %" in text
+    assert "For the colours the intervals overlap" in text
+    assert "So a caption is more often right about the things than about the colours" in text
+
+
+def test_kinds_of_words_that_are_right_by_chance_are_no_finding(write_run, compile_text):
+    write_captioning(write_run, True, True, found=words_found(things=0.8, colours=0.31))
+    text = compile_text("2021-22")
+    assert "say the things (80.0 % found, by chance 30.0 %) better than by chance" in text
+    assert "For the colours (31.0 %, by chance 30.0 %, 123 words) that is not shown" in text
+
+
+def test_captions_are_judged_by_their_references(write_run, compile_text):
+    write_captioning(write_run, True, True)
+    text = compile_text("2021-22")
+    assert text.count("2 of 2 words are in a reference") == 2  # of 219.tif and of 357.tif
+    assert "1 of 2 words are in a reference; not in any: colours brown" in text  # of 540.tif
+    assert "The best of the three is 219.tif, with 2 of 2 words in a reference; 540.tif fails most, with 1 of 2" in text
+    assert "brown (the upper right, 25 %) and road (the bottom, 13 %)" in text  # regions 6 and 45 of 7 x 7
+
+
+@pytest.mark.parametrize(
+    ("bundled", "bleu", "said"),
+    [
+        (True, 0.5, "cannot be compared with ours"),
+        (False, 0.5, "It lies within the interval of ours"),
+        (False, 0.9, "Ours lies above it"),
+        (False, 0.1, "Ours lies below it"),
+    ],
+)
+def test_a_published_score_is_compared_on_the_same_images_alone(bundled, bleu, said, write_run, compile_text):
+    write_captioning(write_run, bundled, False, bleu=bleu)
+    assert said in compile_text("2021-22")

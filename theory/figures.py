@@ -5,17 +5,6 @@ import torch
 from theory.attention import attention_map, drawn_image, edge_map, shuffled_and_back
 
 MARKER_SIZE = 3.5  # points; the default hides the curves at a column's width
-ROUNDING = 1e-16  # what is smaller, beside 1, is rounding
-
-
-def attention_rank(ax, values):
-    """2021-22, 1.3a: the singular values of A, which vanish after the d-th."""
-    for (n, d), spectrum, marker in zip(values["head_shapes"], values["spectra"], "os^D", strict=True):
-        visible = [max(value, ROUNDING) for value in spectrum]
-        ax.semilogy(range(1, n + 1), visible, marker=marker, markersize=MARKER_SIZE, label=f"n = {n}, d = {d}")
-    ax.axhline(ROUNDING, color="0.5", linestyle=":", zorder=0, label="rounding")
-    ax.set(xlabel="index i", ylabel=r"$\sigma_i(A) \,/\, \sigma_1(A)$")
-    ax.legend()
 
 
 def parameter_counts(ax, values):
@@ -105,7 +94,7 @@ def linear_attention_cost(ax, values):
 
 # name of the file, what draws it, how its axes are laid out
 FIGURES = {
-    "2021-22": (("attention_rank.pdf", attention_rank, {}),),
+    "2021-22": (),  # the report draws its own
     "2022-23": (
         ("parameter_counts.pdf", parameter_counts, {}),
         ("pixel_permutation.pdf", pixel_permutation, {"nrows": 2, "ncols": 3}),
