@@ -44,6 +44,28 @@ def test_mcnemar_by_hand():
     assert metrics.mcnemar(a, a)["p_value"] == 1
 
 
+def test_what_is_kept_is_counted_among_those_that_were_right_before():
+    kept = metrics.kept([True, True, True, False, False], [True, False, True, True, False])
+    assert kept["acc"]["value"] == 3 / 5
+    assert (kept["kept"]["value"], kept["kept"]["n"]) == (2 / 3, 3)
+    assert metrics.kept([False, False], [True, False])["kept"] is None
+
+
+def test_halves_of_the_sentences_are_told_by_the_median_length():
+    halves = metrics.halves([5, 9, 7, 3, 8], [1.0, 2.0, 4.0, 3.0, 6.0])
+    assert halves["middle"] == 7
+    assert (halves["short"]["value"], halves["short"]["n"]) == (8 / 3, 3)
+    assert (halves["long"]["value"], halves["long"]["n"]) == (4.0, 2)
+    assert metrics.halves([4, 4], [0.5, 1.5]).keys() == {"middle", "short"}
+
+
+def test_right_and_wrong_texts_come_in_turn_the_longest_sources_first():
+    sources, refs = ["abc", "abcdef", "ab", "abcde", "abcdefgh", "a"], ["x"] * 6
+    hyps = ["x", "x", "y", "yy", "x", "a long text"]
+    assert metrics.longest_right_and_wrong(sources, hyps, refs, most=6) == [1, 3, 0, 2]
+    assert metrics.longest_right_and_wrong(sources, ["x"] * 6, refs, most=8) == [4, 1, 3, 0, 2, 5]
+
+
 def test_auc_is_the_share_of_pairs_in_the_right_order():
     rng = np.random.default_rng(0)
     y, scores = np.array([0, 0, 1, 1, 2, 2, 2]), rng.integers(0, 4, (7, 3)).astype(float)  # with ties
