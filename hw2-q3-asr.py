@@ -10,7 +10,7 @@ import os
 
 import options
 
-N_EPOCHS, QUICK_EPOCHS = 15, 3
+N_EPOCHS, QUICK_EPOCHS = 15, 4
 QUICK = {"batch_size": 8, "guided_attention": 1.0, "ctc_weight": 0.3}  # chosen on validation
 EVAL_BATCH_SIZE = 64  # clips
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
