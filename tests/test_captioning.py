@@ -290,7 +290,7 @@ def test_nltk_gives_almost_0_and_a_warning_where_4_words_in_a_row_are_missing():
     with pytest.warns(UserWarning, match="0 counts of 4-gram overlaps"):
         assert 0 < sentence_bleu([list("abc")], list("abc")) < 1e-70
     assert metrics.Bleu(["a b c"], [["a b c"]]).mean_of_sentences() == 0
-    with pytest.warns(UserWarning, match="0 counts of 3-gram overlaps"):
+    with pytest.warns(UserWarning, match="gram overlaps"):
         assert 0 < sentence_bleu([list("abcde")], list("abxde")) < 1e-70
     assert sentence_bleu([["a"]], ["b"]) == sentence_bleu([["a"]], []) == 0  # without a common word exactly 0
 
@@ -352,8 +352,8 @@ def test_the_defaults_are_the_courses_settings():
     assert (args.embedding_size, args.hidden_size, args.attention_size, args.dropout) == (100, 256, 100, 0.5)
     assert (args.clip_value, args.max_grad_norm, args.image_size, args.features) == (5, None, 500, "raw")
     assert [script.parse_args(["-dataset", name]).image_size for name in ("ucm", "folder")] == [224, 224]
-    quick = script.parse_args(["-scale", "quick", "-batch_size", "8"])
-    assert (quick.image_size, quick.batch_size, quick.batch_of) == (224, 8, "images")  # what is given stays
+    quick = script.parse_args(["-scale", "quick", "-batch_size", "9"])
+    assert (quick.image_size, quick.batch_size, quick.batch_of) == (224, 9, "images")  # what is given stays
 
 
 @pytest.fixture(scope="module")
