@@ -252,6 +252,7 @@ ARGS = {
     "learning_rate": 0.1,
     "l2_decay": 0.0,
     "max_grad_norm": None,
+    "clip_value": 0.0,
 }
 PAIRS = "".join(f"Go {x}.\t¡Vé {x}!\tCC\n" for x in "abcdefghijklmnopqrstuvwxyz")
 SIZES = {"train": 6, "val": 3, "test": 3}

@@ -134,7 +134,19 @@ def test_a_sentence_without_tokens_is_split_at_its_blanks(folder, tokens):
 
     edit(folder, change)
     (example,) = [e for e in captions.read_json(folder / "dataset.json")["train"] if e.filename == "1.tif"]
-    assert example.captions[0] == ("A", "river", ",", "and", "trees", ".")
+    assert example.captions[0] == ("a", "river", ",", "and", "trees", ".")
+
+
+def test_the_words_are_in_lower_case_as_the_course_has_them(folder):
+    before = captions.read_json(folder / "dataset.json")
+
+    def change(content):
+        for image in content["images"]:
+            for sentence in image["sentences"]:
+                sentence["tokens"] = [token.capitalize() for token in sentence["tokens"]]
+
+    edit(folder, change)
+    assert captions.read_json(folder / "dataset.json") == before
 
 
 def test_what_karpathys_files_call_restval_is_trained_on(folder):
@@ -330,8 +342,21 @@ def test_the_tensor_of_captions_holds_each_word_of_each_caption():
     ]
     assert captions.to_tensor(examples, vocab).tolist() == expected
     regions = torch.arange(2.0).view(2, 1, 1).half()
-    batch, words = captions.gatherer(regions, torch.tensor(expected))(torch.tensor([1, 0]))
+    tensor, images = captions.training_tensor(examples, vocab, one_by_one=False)
+    assert tensor.tolist() == expected and images.tolist() == [0, 1]
+    batch, words = captions.gatherer(regions, tensor, images)(torch.tensor([1, 0]))
     assert batch.flatten().tolist() == [0, 1] and words.tolist() == expected  # the longest first
+    tensor, images = captions.training_tensor(examples, vocab, one_by_one=True)
+    assert tensor.tolist() == [[expected[0][0]], [expected[0][1]], [expected[1][0]]] and images.tolist() == [0, 0, 1]
+    batch, words = captions.gatherer(regions, tensor, images)(torch.tensor([2, 1]))
+    assert batch.flatten().tolist() == [0, 1] and words.tolist() == [[expected[0][1][:4]], [expected[1][0][:4]]]
+
+
+def test_mean_regions_are_the_means_in_single_precision():
+    regions = torch.randn(2 * captions.MEAN_BATCH_SIZE + 3, 5, 7, generator=torch.Generator().manual_seed(0)).half()
+    means = captions.mean_regions(regions)
+    assert means.dtype == torch.float32
+    torch.testing.assert_close(means, regions.float().mean(dim=1))
 
 
 def independent_lite0(x, state):
@@ -379,6 +404,14 @@ def test_lite0_is_the_published_network():
         torch.testing.assert_close(regions[0, cell], expected[:, cell // 7, cell % 7], rtol=1e-3, atol=1e-3)
 
 
+def test_an_image_of_the_encoders_size_is_not_resized():
+    image = bundled_captions.draw(bundled_captions.make_scene("an image", 500))
+    encoder = encoders.Encoder("efficientnet_lite0", side=500)
+    x = encoder.prepare([image])
+    assert (x[0].permute(1, 2, 0) * 128 + 127 == torch.from_numpy(image.astype(np.float32))).all()
+    assert encoder.regions([image]).shape == (1, 16 * 16, 1280)
+
+
 def test_the_preprocessing_of_lite0():
     image = np.full((30, 50, 3), 200, np.uint8)
     x = encoders.Encoder("efficientnet_lite0").prepare([image])
@@ -415,7 +448,7 @@ def test_features_are_computed_once_and_the_network_does_not_change(folder, monk
     torch.testing.assert_close(
         data.regions["val"][0].float(), alone, rtol=2e-3, atol=2e-3
     )  # half precision, another batch
-    assert "features of 13 images (EfficientNet-Lite0, ImageNet)" in capsys.readouterr().out
+    assert "features of 13 images of 224 x 224 pixels (EfficientNet-Lite0, ImageNet)" in capsys.readouterr().out
     monkeypatch.setattr(encoders.Encoder, "build", None)  # must not be needed again
     again = encoders.encode(captions.load(str(folder)), encoders.Encoder("efficientnet_lite0"))
     assert (again.regions["train"] == data.regions["train"]).all()

@@ -1086,7 +1086,7 @@ class Additive(models.AdditiveAttention):
         return (z.squeeze(1), alpha) if h.dim() == 2 else (z, alpha)
 
 
-def captions(base, *sizes):
+def captions(base):
     """The caption decoder `base` of this project, for one word and a given state."""
 
     class OneStep(base):
@@ -1095,10 +1095,13 @@ def captions(base, *sizes):
             _, memory = self.start(regions)
             return super().forward(regions, word.view(-1, 1, 1)).flatten(0, 2), *self.step(word, (h, c), memory)[1]
 
-    decoder = OneStep(captioning.VOCAB, captioning.ENCODER, captioning.DECODER, 0, captioning.DROPOUT)
-    if hasattr(decoder, "attention"):
-        decoder.attention = Additive(captioning.ENCODER, captioning.DECODER, captioning.DECODER)
-    return decoder
+    def make(*sizes):
+        decoder = OneStep(*sizes)
+        if hasattr(decoder, "attention"):
+            decoder.attention = Additive(captioning.ENCODER, captioning.DECODER, captioning.ATTENTION)
+        return decoder
+
+    return make
 
 
 def test_the_networks_of_this_project_are_right():
@@ -1112,8 +1115,8 @@ def test_the_networks_of_this_project_are_right():
     )
     captioning_code = Project(
         Attention=Additive,
-        Decoder=lambda *sizes: captions(models.CaptionDecoder),
-        DecoderWithAttention=lambda *sizes: captions(models.CaptionDecoderWithAttention),
+        Decoder=captions(models.CaptionDecoder),
+        DecoderWithAttention=captions(models.CaptionDecoderWithAttention),
     )
     networks = {"2021-22": captioning_code, "2022-23": translation_code, "2023-24": speech_code}
     for edition, code in networks.items():

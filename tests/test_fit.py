@@ -84,6 +84,16 @@ def test_the_same_seed_gives_the_same_bits(tmp_path):
     assert_same_run(train(tmp_path / "a", 3), train(tmp_path / "b", 3))
 
 
+def test_gradients_are_clipped_by_their_norm_or_element_by_element():
+    for changes, expected in (({}, [3, -4]), ({"clip_value": 3.5}, [3, -3.5]), ({"max_grad_norm": 1.0}, [0.6, -0.8])):
+        model = nn.Linear(2, 1, bias=False)
+        optimization = utils.Optimization(model, recipe(1.0, optimizer="sgd", **changes), 1)
+        before = model.weight.detach().clone()
+        model.weight.grad = torch.tensor([[3.0, -4.0]])
+        optimization.step()
+        torch.testing.assert_close(before - model.weight.detach(), torch.tensor([expected], dtype=torch.float32))
+
+
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_a_run_interrupted_within_an_epoch_and_resumed_equals_one_that_was_not(tmp_path, ema_decay):
     whole = train(tmp_path / "whole", 5, ema_decay=ema_decay)
