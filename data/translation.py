@@ -6,8 +6,8 @@ There are two sets. A line of their files is one pair, `english<TAB>spanish[<TAB
     spa.txt                                                                Tatoeba's, by `download_tatoeba.py`
 
 Three files without the folder are read before `spa.txt`: an earlier `download_tatoeba.py` wrote them, and users have
-put the course's there. Validation and test do not depend on `max_length`, so that results stay comparable: one above the
-handout's only lets longer sentences into the training split.
+put the course's there. Validation and test do not depend on `max_length`, so that results stay comparable: one above
+the handout's only lets longer sentences into the training split.
 
 torch is imported where tensors are made, so that the download needs not wait for it.
 """

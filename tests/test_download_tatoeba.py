@@ -221,7 +221,7 @@ BAD_SERVERS = {
 
 @pytest.fixture(scope="module")
 def on_bad_servers(server, tmp_path_factory):
-    """(data folder, process) by the server's behaviour; started together, for pooch waits between its tries."""
+    """(data folder, process) by the server's behaviour; started together, for there is a wait between the tries."""
     processes = {}
     for behaviour in BAD_SERVERS:
         data_dir = tmp_path_factory.mktemp(behaviour)
@@ -294,8 +294,8 @@ def test_a_damaged_archive_gives_one_line_or_the_right_pairs(tmp_path_factory, d
 def test_torch_is_never_imported_nor_anything_heavy_for_help(tmp_path):
     source = write(tmp_path / "spa.txt", CORPUS_BYTES)
     for args, heavy in (
-        (["--help"], {"numpy", "pooch", "torch"}),
-        (["-source", source, "-data_dir", tmp_path / "data"], {"pooch", "torch"}),
+        (["--help"], {"numpy", "requests", "torch"}),
+        (["-source", source, "-data_dir", tmp_path / "data"], {"requests", "torch"}),
     ):
         command = [sys.executable, "-X", "importtime", options.ROOT / SCRIPT, *args]
         process = subprocess.run(command, capture_output=True, text=True)

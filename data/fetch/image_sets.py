@@ -29,7 +29,7 @@ class ImageSet:
         name: its key in `editions.DATASETS`; the result is `<data_dir>/<name>.npz`.
         homepage: where a person finds the files.
         mirrors: base URLs ending in "/", tried in this order.
-        files: file name -> hash as pooch writes it; either the published `<name>.npz`, which is kept as it is, or
+        files: file name -> hash, such as "md5:..."; either the published `<name>.npz`, which is kept as it is, or
             four IDX files: training images, training labels, test images, test labels.
         sizes: number of images in train, val and test.
         content_hashes: of the official training set and of the test set, as `hash_content` computes them; empty where

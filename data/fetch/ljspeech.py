@@ -47,9 +47,9 @@ def install(args):
                 else:
                     verify(args.source, args.data_dir)
                 print(f"unpacking {archive.name}, which takes some minutes", flush=True)
-                download.untar(archive, folder, UNPACKED_BYTES)
+                download.untar(archive, folder)
                 n_bytes = check(folder / FOLDER_NAME, ADVICE)
-                download.put_in_place([(folder / FOLDER_NAME, path)], folder)
+                download.put_in_place(folder / FOLDER_NAME, path, folder / "old")
                 if args.source is None:
                     partial.unlink()
         except KeyboardInterrupt:
@@ -67,7 +67,7 @@ def fetch(partial, base_url, timeout):
     if missing:
         print(f"fetching from {base_url}" + (f", after {there:,} bytes that are there" if there else ""), flush=True)
     try:
-        download.fetch_large(base_url + ARCHIVE_NAME, partial, ARCHIVE_BYTES, ARCHIVE_SHA256, timeout)
+        download.fetch(base_url + ARCHIVE_NAME, partial, f"sha256:{ARCHIVE_SHA256}", timeout, ARCHIVE_BYTES)
     except download.FetchError as error:
         kept = "the same command goes on where it stopped, or " if partial.exists() else ""
         raise UserError(f"{TITLE} did not come: {error}; {kept}{ADVICE}") from error

@@ -35,7 +35,7 @@ def install(args):
         (new / captions.IMAGES_NAME).mkdir(parents=True)
         shutil.copyfile(json_path, new / captions.JSON_NAME)
         copy_images(paths, read, examples, new / captions.IMAGES_NAME, args.source)
-        download.put_in_place([(new, target)], folder)
+        download.put_in_place(new, target, folder / "old")
     sizes = {split: len(part) for split, part in examples.items()}
     shown = ", ".join(f"{sizes[split]:,} {captions.SPLIT_NAMES[split]}" for split in captions.SPLITS)
     print(f"{target}: {sum(sizes.values()):,} images ({shown}), all of them decoded")
