@@ -43,7 +43,7 @@ import options
 import runs
 import utils
 from data import captions, images, sources, speech, text, translation
-from data.fetch import image_sets, ljspeech, rs_captions, tatoeba
+from data.fetch import image_sets, ljspeech, tatoeba
 
 N_INPUTS = 30_000
 SECONDS, GRACE = 5.0, 60
@@ -362,13 +362,9 @@ def make_weights(folder):
 
 
 def make_archives(folder):
-    make_captions(folder)
     (folder / "data").mkdir()
     with zipfile.ZipFile(folder / "pairs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(translation.CORPUS_NAME, PAIRS)
-    with zipfile.ZipFile(folder / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted((folder / "set").rglob("*.*")):
-            archive.write(path, path.relative_to(folder))
 
 
 def install(module, name):
@@ -398,7 +394,6 @@ READERS = [
     Reader("cache", lambda f: (make_clips(f), read_clips(f)), "cache/*", read_clips),
     Reader("encoder weights", make_weights, "*.pth", each(lambda p: encoders.Encoder("tiny", str(p)).build(), "*.pth")),
     Reader("zip tatoeba", make_archives, "pairs.zip", install(tatoeba, "pairs.zip")),
-    Reader("zip rs_captions", make_archives, "set.zip", install(rs_captions, "set.zip")),
     Reader("folder LJ Speech", make_clips, "LJ*/*.csv", lambda f: ljspeech.check(f / "LJSpeech-1.1", "advice")),
 ]
 
@@ -407,7 +402,6 @@ def lower_limits(cache):
     """In the process of a reader: what only a published set could meet is lowered; the cache lies in its folder."""
     sources.CACHE_DIR = cache
     tatoeba.MIN_PAIRS, ljspeech.N_CLIPS = 20, 4
-    rs_captions.SIZES = {"ucm": {"train": 2, "val": 1, "test": 1}}
     encoders.NETWORKS["tiny"], encoders.TITLES["tiny"] = tiny, "Tiny"
 
 
