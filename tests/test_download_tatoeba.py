@@ -258,13 +258,6 @@ def test_sources_and_folders_that_cannot_be_used(tmp_path):
         install(source / "data", source=source)  # a folder inside a file
 
 
-def test_sentences_in_another_script_are_refused(tmp_path, run_here):
-    russian = "".join(f"Word {letters(i)}.\tСлово {i}, да!\n" for i in range(N_PAIRS))
-    process = run_here(SCRIPT, "-source", write(tmp_path / "rus.txt", russian.encode()), "-data_dir", tmp_path / "data")
-    assert_user_error(process, f"{N_PAIRS} of the {N_PAIRS} pairs lose most of their letters", "Latin letters")
-    assert os.listdir(tmp_path / "data") == []
-
-
 @pytest.mark.parametrize("name", ["spa-eng.rar", "spa.txt.gz", "spa-eng.tar.xz"])
 def test_an_archive_that_is_not_read_is_to_be_unpacked_first(tmp_path, name):
     with one_line_error(name, "unpack it first", "-source"):
