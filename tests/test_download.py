@@ -357,11 +357,11 @@ def test_a_source_that_is_not_there_or_incomplete(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["images.zip", "images.rar", "images.tar.gz", "images.7Z"])
-def test_an_archive_that_is_not_read_is_to_be_unpacked_first(tmp_path, name):
+def test_an_archive_of_images_is_no_image_set(tmp_path, name):
     (tmp_path / name).write_bytes(b"whatever is in it")
-    with one_line_error(name, "unpack it first", "-source"):
+    with one_line_error(name, "-source takes the published data"):
         install(SMALL, tmp_path / "data", source=tmp_path / name)
-    with one_line_error(name, "unpack it first", "-dataset"):
+    with one_line_error(f"{name} is not an image set", "-dataset"):
         images.load(str(tmp_path / name))
 
 

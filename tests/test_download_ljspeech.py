@@ -255,13 +255,6 @@ def test_a_local_archive_must_be_the_published_one(tmp_path, run_here):
     assert os.listdir(tmp_path / "other") == []
 
 
-@pytest.mark.parametrize("name", ["LJSpeech-1.1.zip", "archive.rar"])
-def test_an_archive_that_is_not_read_is_to_be_unpacked_first(tmp_path, name):
-    (tmp_path / name).write_bytes(b"whatever is in it")
-    with one_line_error(name, "unpack it first", "-data_dir"):
-        install(tmp_path / "data", source=tmp_path / name)
-
-
 def test_an_unpacked_folder_is_to_be_used_where_it_is(tmp_path):
     source = write_folder(tmp_path / NAME, SET)
     with one_line_error(str(source), "move LJSpeech-1.1 into", "-data_dir"):

@@ -259,8 +259,8 @@ def test_sources_and_folders_that_cannot_be_used(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["spa-eng.rar", "spa.txt.gz", "spa-eng.tar.xz"])
-def test_an_archive_that_is_not_read_is_to_be_unpacked_first(tmp_path, name):
-    with one_line_error(name, "unpack it first", "-source"):
+def test_another_archive_is_no_text(tmp_path, name):
+    with one_line_error(name, "no tab"):
         install(tmp_path / "data", source=write(tmp_path / name, b"whatever is in it"))
 
 

@@ -7,7 +7,6 @@ import os
 import shutil
 
 import files
-from data import sources
 from data.fetch import download
 from options import Interrupted, UserError
 
@@ -80,7 +79,6 @@ def verify(source, data_dir):
         raise UserError(f"{source} is a folder, which needs no download script; {advice}")
     if not (os.path.isfile(source) and os.access(source, os.R_OK)):
         raise UserError(f"{source} is not a file that can be read; -source takes {SOURCE_HELP}")
-    sources.refuse_archive(source, "-data_dir", is_read=(".bz2",))
     require_space(data_dir)
     digest = download.file_hash(source)
     if digest != ARCHIVE_SHA256:

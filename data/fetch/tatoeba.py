@@ -8,7 +8,7 @@ import os
 import zipfile
 
 import files
-from data import sources, text, translation
+from data import text, translation
 from data.fetch import download
 from options import UserError, warn
 
@@ -60,7 +60,6 @@ def read_source(source):
     """The bytes of a local text file, or of the `spa.txt` in a local archive, and its pairs."""
     if not (os.path.isfile(source) and os.access(source, os.R_OK)):
         raise UserError(f"{source} is not a file that can be read; -source takes {SOURCE_HELP}")
-    sources.refuse_archive(source, "-source", is_read=(".zip",))
     with open(source, "rb") as file:
         if source.suffix.lower() == ".zip" or file.read(len(ZIP_START)) == ZIP_START:
             return unpack(source, origin=source)
