@@ -213,12 +213,8 @@ def test_wrong_settings_of_the_network_are_not_taken_for_a_full_disk(tmp_path, m
             fetch(folder)
 
 
-@pytest.mark.parametrize("is_relative", [False, True])
-def test_only_trouble_in_the_data_folder_is_told_as_such(is_relative, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    data_dir = Path("data") if is_relative else tmp_path / "data"
-    with one_line_error("elsewhere cannot be read", "Permission denied"), download.workspace(data_dir):
-        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "elsewhere"))
+def test_trouble_in_the_data_folder_is_told_as_such(tmp_path):
+    data_dir = tmp_path / "data"
     with one_line_error(f"cannot write in {data_dir}", "-data_dir"), download.workspace(data_dir) as folder:
         raise PermissionError(errno.EACCES, "Permission denied", str(folder / "a"))
 

@@ -222,7 +222,7 @@ def test_wrong_bytes_are_deleted(server, tmp_path):
 
 
 INCOMPLETE_ARCHIVES = {
-    "a clip less": (tar_bytes(MEMBERS[:-1]), f"the WAV files of {N_CLIPS - 1}, not {N_CLIPS}"),
+    "a clip less": (tar_bytes(MEMBERS[:-1]), f"{N_CLIPS - 1} WAV files, not {N_CLIPS}"),
     "without metadata": (tar_bytes([m for m in MEMBERS if "csv" not in m[0].name]), "metadata.csv"),
 }
 
@@ -267,10 +267,9 @@ def without(name):
 
 
 INCOMPLETE = {
-    "a clip less": (without("wavs/LJ001-0002.wav"), "3 lines in metadata.csv and the WAV files of 2, not 3"),
-    "an empty clip": (SET | {"wavs/LJ001-0002.wav": b""}, "the WAV files of 2, not 3"),
+    "a clip less": (without("wavs/LJ001-0002.wav"), "3 lines in metadata.csv and 2 WAV files, not 3"),
+    "an empty clip": (SET | {"wavs/LJ001-0002.wav": b""}, "2 WAV files, not 3"),
     "a line less": (SET | {"metadata.csv": LINES[: LINES.index(b"\n") + 1]}, "1 lines"),
-    "a line twice": (SET | {"metadata.csv": LINES[: LINES.index(b"\n") + 1] * 3}, "3 lines"),
     "a line more": (SET | {"metadata.csv": LINES + b"../x|a|b\n"}, "4 lines"),
     "without metadata": (without("metadata.csv"), "metadata.csv"),
     "without clips": ({"metadata.csv": LINES}, "wavs"),

@@ -76,12 +76,8 @@ def workspace(data_dir):
         with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
             yield Path(folder)
     except OSError as error:
-        reason = files.reason_of(error)
-        if error.filename is not None and not Path(error.filename).absolute().is_relative_to(data_dir.absolute()):
-            advice = "check the file and its permissions"
-            raise UserError(f"{error.filename} cannot be read ({reason}); {advice}") from error
         advice = "free some space there or name another folder with -data_dir DIR"
-        raise UserError(f"cannot write in {data_dir} ({reason}); {advice}") from error
+        raise UserError(f"cannot write in {data_dir} ({files.reason_of(error)}); {advice}") from error
 
 
 def put_in_place(new, path, spare):

@@ -100,16 +100,13 @@ def require_space(data_dir, n_missing=0):
 def check(folder, advice):
     """The size of all clips; raises `UserError` with this `advice` unless metadata.csv and all clips are there."""
     try:
-        lines = files.read_bytes(folder / METADATA).splitlines()
-        with os.scandir(folder / WAVS) as entries:
-            readable = [entry for entry in entries if entry.is_file() and os.access(entry, os.R_OK)]
-            sizes = {entry.name: entry.stat().st_size for entry in readable}
+        n_lines = len(files.read_bytes(folder / METADATA).splitlines())
+        sizes = [path.stat().st_size for path in (folder / WAVS).iterdir() if path.suffix == ".wav"]
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}"
         raise UserError(f"{folder} is not {TITLE} ({reason}); {advice}") from error
-    ids = {line.partition(b"|")[0].decode("ascii", "replace") for line in lines}
-    clips = [size for id in ids if (size := sizes.get(f"{id}.wav"))]  # an empty file is no clip
-    if (len(lines), len(clips)) != (N_CLIPS, N_CLIPS):
-        found = f"{len(lines):,} lines in {METADATA} and the WAV files of {len(clips):,}"
+    n_clips = sum(size > 0 for size in sizes)
+    if (n_lines, n_clips) != (N_CLIPS, N_CLIPS):
+        found = f"{n_lines:,} lines in {METADATA} and {n_clips:,} WAV files"
         raise UserError(f"{folder} has {found}, not {N_CLIPS:,}; {advice}")
-    return sum(clips)
+    return sum(sizes)
