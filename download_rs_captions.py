@@ -1,6 +1,6 @@
 """Check a copy of Sydney-Captions or UCM-Captions for Question 3 of 2021-22 and put it at data/sydney/ or data/ucm/.
 
-$ python download_rs_captions.py -source ~/Sydney_captions  # a folder or a zip with dataset.json and the images
+$ python download_rs_captions.py -source ~/Sydney_captions  # a folder with dataset.json and images/
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import options
 
 def parse_args(argv=None):
     parser = options.Parser("Check a copy of Sydney-Captions or UCM-Captions and put it into the data folder.")
-    help = "a folder or a zip with dataset.json and the images"
+    help = "a folder with dataset.json and images/"
     parser.add_option("source", type=Path, required=True, metavar="PATH", help=help)
     help = "data folder (default: data)"
     parser.add_option("data_dir", type=Path, default=options.DATA_DIR, metavar="DIR", help=help)

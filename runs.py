@@ -23,7 +23,6 @@ RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test") 
 # These options do not change the result. (Data are compared by fingerprint.)
 WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads")
 WHERE += ("memory_budget", "verbose")
-OLD_EDITIONS = {"kuzushiji_mnist": "2022-23", "octmnist": "2023-24", "fashion_mnist": "2021-22"}
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
 
 
@@ -82,21 +81,13 @@ def differences(config, other):
 
     An option that one of them lacks, since an earlier version wrote it, counts as its default.
     """
-    options, others = options_of(config), options_of(other)
+    options, others = config["options"], other["options"]
     names = {name for name in options.keys() & others.keys() if options[name] != others[name]}
     for lacking, has in ((options, other), (others, config)):
         names |= {name for name in has["changed"] if name not in lacking}
     names = sorted(name for name in names if name not in WHERE)
     data = config["data"]["fingerprint"] != other["data"]["fingerprint"]
     return names + ["kind"] * (config["kind"] != other["kind"]) + ["data"] * data
-
-
-def options_of(config):
-    """The options of a config; earlier versions named an edition by its data set."""
-    options = dict(config["options"])
-    if isinstance(options.get("edition"), str):
-        options["edition"] = OLD_EDITIONS.get(options["edition"], options["edition"])
-    return options
 
 
 def folder_of(config, runs_dir, base, run_name=None):
@@ -161,7 +152,7 @@ class Found:
 
     @property
     def options(self):
-        return options_of(self.config)
+        return self.config["options"]
 
     @property
     def changed(self):

@@ -22,7 +22,8 @@ MAX_SYMBOLS = 49
 
 def parse_args(argv=None):
     parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=options.path, nargs="+", help="folders of trained runs of hw2-q3.py")
+    help = "folders of trained runs of hw2-q3.py (default: those of report/runs that read the same data)"
+    parser.add_argument("runs", type=options.path, nargs="*", help=help)
     parser.add_option("data_dir", type=options.path, default=options.DATA_DIR, metavar="DIR", help="data folder")
     return parser.parse_args(argv)
 
@@ -67,7 +68,9 @@ def main(argv=None):
     data = translation.load("real", args.data_dir)
     refs, sentences = zip(*data.pairs["test"])
     print(f"{utils.data_title(data)}: {len(refs):,} test sentences")
-    for folder in args.runs:
+    there = runs.find(options.RUNS_DIR, "q3")
+    of_data = [run.folder for run in there if run.config["data"]["fingerprint"] == data.fingerprint]
+    for folder in args.runs or of_data:
         translator, model = load_run(folder)
         kept, has_ended = decode(translator, model, sentences)
         dropped = [hyp if ended else hyp[:-1] for hyp, ended in zip(kept, has_ended)]

@@ -107,7 +107,6 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, quick=False):
 def find_folder(dataset, mode, data_dir):
     """The folder of a set, or None for the bundled one."""
     if dataset not in TITLES:
-        sources.refuse_archive(dataset, "-dataset")
         if not os.path.isfile(Path(dataset) / JSON_NAME):
             named = f"{', '.join(TITLES)} or a folder with {JSON_NAME} and {IMAGES_NAME}/"
             raise UserError(f"{dataset} has no {JSON_NAME}; -dataset takes {named}")

@@ -108,7 +108,6 @@ def find_file(dataset, mode, data_dir):
         if not os.path.isfile(dataset):
             names = ", ".join(DATASETS)
             raise UserError(f"{dataset} does not exist; -dataset takes {names} or the path of an .npz file")
-        sources.refuse_archive(dataset, "-dataset")
         return Path(dataset)
     names = (f"{dataset}.npz", *OTHER_FILE_NAMES.get(dataset, ()))
     candidates = [(data_dir / name,) for name in names]

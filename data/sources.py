@@ -10,7 +10,6 @@ import files
 from options import DATA_DIR, UserError, warn
 
 CACHE_DIR = DATA_DIR / "cache"
-ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
 
 
 def choose(mode, data_dir, candidates, title, fetch_command):
@@ -36,13 +35,6 @@ def choose(mode, data_dir, candidates, title, fetch_command):
         raise UserError(f"{missing} is missing; run {fetch_command} first, or use -data bundled")
     warn_of_bundled_data(title, fetch_command)
     return None
-
-
-def refuse_archive(path, option, is_read=()):
-    """Raise `UserError` for a file with the suffix of an archive, unless the suffix is among those that are read."""
-    suffix = Path(path).suffix.lower()
-    if suffix in ARCHIVES and suffix not in is_read and os.path.isfile(path):
-        raise UserError(f"{path} is an archive that is not read; unpack it first and give what was in it with {option}")
 
 
 @functools.cache  # once, however often the data are loaded

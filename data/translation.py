@@ -6,8 +6,8 @@ There are two sets. A line of their files is one pair, `english<TAB>spanish[<TAB
     spa.txt                                                                Tatoeba's, by `download_tatoeba.py`
 
 Three files without the folder are read before `spa.txt`: an earlier `download_tatoeba.py` wrote them, and users have
-put the course's there. Validation and test do not depend on `max_length`, so that results stay comparable: one above the
-handout's only lets longer sentences into the training split.
+put the course's there. Validation and test do not depend on `max_length`, so that results stay comparable: one above
+the handout's only lets longer sentences into the training split.
 
 torch is imported where tensors are made, so that the download needs not wait for it.
 """
@@ -31,7 +31,6 @@ TITLE = "Tatoeba, Spanish to English"
 COURSE_TITLE = "The course's own files, Spanish to English"
 TITLES = {"course": f"{COURSE_FOLDER}, Spanish to English", "tatoeba": TITLE}  # of other files in the places of these
 QUICK_SIZES = {"train": 6000, "val": 500, "test": 500}
-MAX_ILLEGIBLE = 0.9  # largest share of pairs that lose most of their letters; above it the script is not Latin
 
 
 def split_of(spanish):
@@ -61,11 +60,10 @@ def read_pairs(path):
 def parse_pairs(content, name):
     """The pairs in the bytes of a file; `name` stands in the messages.
 
-    A byte order mark, CRLF and blank lines are fine. A pair with a side that normalises to nothing is left out. One
-    warning tells of such pairs, and one of pairs that lose most of their letters. Raises `UserError` if the content is
-    not UTF-8, has a line without a tab, holds no pair, or if nearly all pairs lose most of their letters.
+    A byte order mark, CRLF and blank lines are fine. A pair with a side that normalises to nothing is left out, and a
+    warning tells of such pairs. Raises `UserError` if the content is not UTF-8, has a line without a tab, or no pair.
     """
-    pairs, n_lines, n_illegible = [], 0, 0
+    pairs, n_lines = [], 0
     # Not splitlines(): it also breaks at characters that may stand inside a sentence, such as U+2028.
     for number, line in enumerate(_decode(content, name).split("\n"), start=1):
         line = line.rstrip("\r")
@@ -74,17 +72,10 @@ def parse_pairs(content, name):
         english, tab, rest = line.partition("\t")
         if not tab:
             raise UserError(f"{name}, line {number}: no tab; a line must be english<TAB>spanish")
-        sides = english, rest.partition("\t")[0]
-        pair = tuple(map(normalize, sides))
+        pair = normalize(english), normalize(rest.partition("\t")[0])
         n_lines += 1
-        n_illegible += any(map(_loses_most_letters, sides, pair))
         if all(pair):
             pairs.append(pair)
-    what = f"{n_illegible:,} of the {n_lines:,} pairs lose most of their letters, since only a to z are kept"
-    if n_illegible > MAX_ILLEGIBLE * n_lines:
-        raise UserError(f"{name}: {what}; give pairs of two languages that are written in Latin letters")
-    if n_illegible:
-        warn(f"{name}: {what}")
     if len(pairs) < n_lines:
         warn(f"{name}: left out {n_lines - len(pairs):,} pairs with a side without any letter or . ! ?")
     if not pairs:
@@ -98,14 +89,6 @@ def _decode(content, name):
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{name}, line {line}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
-
-
-def _loses_most_letters(sentence, normal):
-    """Whether fewer than half of the letters of a sentence are left in its normal form."""
-    if sentence.isascii():
-        return False
-    n_letters, n_left = (sum(map(str.isalpha, side)) for side in (sentence, normal))
-    return n_left < n_letters / 2
 
 
 def split_pairs(pairs, max_length=EVAL_MAX_LENGTH):

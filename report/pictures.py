@@ -29,10 +29,8 @@ if __name__ == "__main__":
 import build
 import typst
 
-import experiment
 import files
 import runs
-from benchmarks.scripts import load_script
 
 PICTURE = "overview.png"
 EDITION, PAGE = "2022-23", 8  # the page of translation with attention
@@ -52,8 +50,7 @@ def main(argv=None):
     args = parse_args(argv)
     with tempfile.TemporaryDirectory() as stage:
         stage = Path(stage)
-        draw_attention(args.runs_dir, stage / "attention.pdf")
-        copy_learning_curves(args.runs_dir, stage)
+        copy_figures(args.runs_dir, stage)
         build.main(["--edition", EDITION, "-runs_dir", str(args.runs_dir), "-output_dir", str(stage)])
         (stage / "picture.typ").write_text(LAYOUT, encoding="utf-8")
         picture = typst.compile(stage / "picture.typ", root=stage, format="png", ppi=PIXELS_PER_INCH)
@@ -61,27 +58,15 @@ def main(argv=None):
     print(f"written to {args.output_dir / PICTURE}")
 
 
-def draw_attention(runs_dir, path):
-    """The attention map of a test sentence that the newest translator with attention translates correctly."""
-    script = load_script("hw2-q3.py")
-    args = script.parse_args(["--use_attn", "-runs_dir", str(runs_dir)])
-    translator, model, folder = experiment.restore(script.Translation, args, script.parse_args([]))
-    rows = files.read_table(folder / experiment.PREDICTIONS, experiment.PREDICTION_COLUMNS)
-    right = [row for row in rows if row["distance"] == "0"]
-    longest = max(right, key=lambda row: len(row["source"]))
-    result = runs.read_result(folder)
-    title = result["title"] + (" (bundled)" if result["bundled"] else "")
-    heading = f"{title}\n{longest['source']} → {longest['prediction']}"
-    translator.draw_attention(path, model, longest["source"], heading)
-
-
-def copy_learning_curves(runs_dir, stage):
-    """The figures of the newest comparison of the edition's learning rates."""
-    found = runs.find(runs_dir, "q2", "comparison", dataset="kuzushiji_mnist")
-    if not found:
-        raise options.UserError(f"no comparison of learning rates is in {runs_dir / 'q2'}; run make report first")
+def copy_figures(runs_dir, stage):
+    """The first attention map of the newest translator with attention; the curves of the edition's learning rates."""
+    translators = runs.find(runs_dir, "q3", use_attn=True)
+    rates = runs.find(runs_dir, "q2", "comparison", dataset="kuzushiji_mnist")
+    if not translators or not rates:
+        raise options.UserError(f"{runs_dir} lacks the runs of {EDITION}; run make report first")
+    shutil.copy(translators[0].folder / "attention_1.pdf", stage / "attention.pdf")
     for figure in ("train_loss.pdf", "val_acc.pdf"):
-        shutil.copy(found[0].folder / figure, stage)
+        shutil.copy(rates[0].folder / figure, stage)
 
 
 if __name__ == "__main__":

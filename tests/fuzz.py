@@ -16,7 +16,6 @@ The files of a finding are kept in a folder that is printed, and the exit code i
 """
 
 import argparse
-import bz2
 import contextlib
 import io
 import json
@@ -26,7 +25,6 @@ import resource
 import shutil
 import signal
 import struct
-import tarfile
 import tempfile
 import time
 import traceback
@@ -45,7 +43,7 @@ import options
 import runs
 import utils
 from data import captions, images, sources, speech, text, translation
-from data.fetch import download, image_sets, ljspeech, rs_captions, tatoeba
+from data.fetch import image_sets, ljspeech, tatoeba
 
 N_INPUTS = 30_000
 SECONDS, GRACE = 5.0, 60
@@ -304,11 +302,6 @@ def some_images():
     return arrays
 
 
-PARTS = {"train": ("train", "val"), "test": ("test",)}
-HASHES = {part: image_sets.hash_content(some_images(), splits) for part, splits in PARTS.items()}
-IDX_SET = image_sets.ImageSet("kuzushiji_mnist", "", (), dict.fromkeys("abcd", ""), tuple(SIZES.values()), HASHES)
-
-
 def make_images(folder):
     np.savez_compressed(folder / "medmnist.npz", **some_images())
     values = [v.reshape(len(v), -1) / 256 if v.ndim > 1 else v for v in some_images().values()]
@@ -316,11 +309,14 @@ def make_images(folder):
 
 
 def make_idx(folder):
-    arrays = some_images()
-    parts = [[arrays[f"{split}_{k}"] for split in splits] for splits in PARTS.values() for k in ("images", "labels")]
-    for name, values in zip(IDX_SET.files, map(np.concatenate, parts)):
+    for name, values in some_images().items():
         header = struct.pack(f">HBB{values.ndim}I", 0, image_sets.IDX_UNSIGNED_BYTE, values.ndim, *values.shape)
         (folder / name).write_bytes(header + values.tobytes())
+
+
+def read_idx(path):
+    with image_sets.refusing(image_sets.KUZUSHIJI_MNIST, path, ""):
+        return image_sets.read_idx(path, some_images()[path.name].shape)
 
 
 def make_captions(folder):
@@ -367,27 +363,13 @@ def make_weights(folder):
 
 
 def make_archives(folder):
-    make_captions(folder)
     (folder / "data").mkdir()
     with zipfile.ZipFile(folder / "pairs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(translation.CORPUS_NAME, PAIRS)
-    with zipfile.ZipFile(folder / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted((folder / "set").rglob("*.*")):
-            archive.write(path, path.relative_to(folder))
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
-        tar.add(folder / "set", "set")
-    (folder / "a.tar").write_bytes(content.getvalue())
-    (folder / "b.tar").write_bytes(bz2.compress(content.getvalue()))
 
 
 def install(module, name):
     return lambda f: module.install(argparse.Namespace(source=f / name, data_dir=f / "data", force=True))
-
-
-def untar(path):
-    if path.is_file():  # its caller has compared the hash of a file
-        download.untar(path, path.parent / "data", 20_000)
 
 
 def each(read, pattern):
@@ -403,7 +385,7 @@ READERS = [
     Reader("npz predictions", make_run, "q3/a/*.npz", each(lambda p: images.read_correct(p, 5), "q3/a/*.npz")),
     Reader("JSON captions", make_run, "q3/a/caps*", lambda f: captions.read_generated(f / RUN, True)),
     Reader("npz images", make_images, "*.npz", each(lambda p: images.load(str(p)), "*.npz")),
-    Reader("IDX images", make_idx, "?", lambda f: image_sets.load(IDX_SET, image_sets.find_files(IDX_SET, f), "")),
+    Reader("IDX images", make_idx, "*", each(read_idx, "*")),
     Reader("JSON dataset.json", make_captions, "set/*.json", read_captions),
     Reader("images", make_captions, "set/images/*", each(captions.read_image, "set/images/*")),
     Reader("text pairs", make_pairs, "*-eng-spa.txt", lambda f: translation.load("real", f)),
@@ -413,8 +395,6 @@ READERS = [
     Reader("cache", lambda f: (make_clips(f), read_clips(f)), "cache/*", read_clips),
     Reader("encoder weights", make_weights, "*.pth", each(lambda p: encoders.Encoder("tiny", str(p)).build(), "*.pth")),
     Reader("zip tatoeba", make_archives, "pairs.zip", install(tatoeba, "pairs.zip")),
-    Reader("zip rs_captions", make_archives, "set.zip", install(rs_captions, "set.zip")),
-    Reader("tar", make_archives, "?.tar", each(untar, "?.tar")),
     Reader("folder LJ Speech", make_clips, "LJ*/*.csv", lambda f: ljspeech.check(f / "LJSpeech-1.1", "advice")),
 ]
 
@@ -423,7 +403,6 @@ def lower_limits(cache):
     """In the process of a reader: what only a published set could meet is lowered; the cache lies in its folder."""
     sources.CACHE_DIR = cache
     tatoeba.MIN_PAIRS, ljspeech.N_CLIPS = 20, 4
-    rs_captions.SIZES = {"ucm": {"train": 2, "val": 1, "test": 1}}
     encoders.NETWORKS["tiny"], encoders.TITLES["tiny"] = tiny, "Tiny"
 
 

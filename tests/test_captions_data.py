@@ -256,9 +256,9 @@ def test_an_image_that_the_system_refuses_to_open(folder, monkeypatch):
         list(captions.open_images([str(folder / "open")], "sydney", "bundled", folder))
 
 
-def test_an_archive_is_to_be_unpacked_first(tmp_path):
+def test_an_archive_is_no_set(tmp_path):
     (tmp_path / "UCM_captions.rar").write_bytes(b"Rar!")
-    with one_line_error("UCM_captions.rar", "unpack it first", "-dataset"):
+    with one_line_error("UCM_captions.rar has no dataset.json", "-dataset"):
         captions.load(str(tmp_path / "UCM_captions.rar"))
 
 

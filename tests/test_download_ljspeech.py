@@ -15,8 +15,6 @@ from argparse import Namespace
 import numpy as np
 import pytest
 from conftest import ROOT, TIMEOUT, assert_user_error, one_line_error
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tqdm import tqdm
 
 import options
@@ -223,37 +221,15 @@ def test_wrong_bytes_are_deleted(server, tmp_path):
     assert_holds(tmp_path, OLD)
 
 
-def with_member(name, content=b"", **attributes):
-    return tar_bytes([*MEMBERS, member(name, content, **attributes)])
-
-
-CLIP = f"{NAME}/wavs/LJ001-0001.wav"
-HOSTILE = {
-    "parent": (with_member(f"{NAME}/../../x", b""), "../../x"),
-    "parent among the clips": (with_member(f"{NAME}/wavs/../../../x.wav", b""), "../x.wav"),
-    "parent as a folder": (with_member("..", type=tarfile.DIRTYPE), "'..'"),
-    "symbolic link": (with_member(CLIP, type=tarfile.SYMTYPE, linkname="/etc/hostname"), CLIP),
-    "hard link": (with_member(CLIP, type=tarfile.LNKTYPE, linkname="/etc/hostname"), CLIP),
-    "device": (with_member(CLIP, type=tarfile.CHRTYPE, devmajor=1, devminor=5), CLIP),
-    "pipe": (with_member(CLIP, type=tarfile.FIFOTYPE), CLIP),
-    "too many bytes": (
-        tar_bytes([*MEMBERS[:-1], member(f"{NAME}/wavs/LJ001-0003.wav", bytes(10**6))]),
-        f"more than {N_BYTES:,} bytes",
-    ),
-    "cut": (ARCHIVE[: len(ARCHIVE) // 2], "does not unpack"),
-    "no archive": (b"text", "does not unpack"),
-    "a clip less": (tar_bytes(MEMBERS[:-1]), f"the WAV files of {N_CLIPS - 1}, not {N_CLIPS}"),
+INCOMPLETE_ARCHIVES = {
+    "a clip less": (tar_bytes(MEMBERS[:-1]), f"{N_CLIPS - 1} WAV files, not {N_CLIPS}"),
     "without metadata": (tar_bytes([m for m in MEMBERS if "csv" not in m[0].name]), "metadata.csv"),
-    "empty": (tar_bytes([]), "No such file"),
 }
 
 
-@pytest.mark.parametrize("has_filter", [True, False])
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_archive_writes_nothing(tmp_path, monkeypatch, kind, has_filter):
-    archive, complaint = HOSTILE[kind]
-    if not has_filter:  # as in Python 3.11.0 to 3.11.3
-        monkeypatch.delattr(tarfile, "data_filter")
+@pytest.mark.parametrize("kind", INCOMPLETE_ARCHIVES)
+def test_an_archive_that_lacks_something_writes_nothing(tmp_path, monkeypatch, kind):
+    archive, complaint = INCOMPLETE_ARCHIVES[kind]
     publish(monkeypatch, archive)
     source = tmp_path / "a.tar.bz2"
     source.write_bytes(archive)
@@ -262,27 +238,6 @@ def test_a_hostile_archive_writes_nothing(tmp_path, monkeypatch, kind, has_filte
         install(tmp_path / "data", source=source, force=True)
     assert_holds(tmp_path / "data", OLD)
     assert sorted(os.listdir(tmp_path)) == ["a.tar.bz2", "data"]
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_a_damaged_archive_gives_one_line_or_the_right_files(tmp_path_factory, data):
-    content = bytearray(ARCHIVE)
-    place = data.draw(st.integers(0, len(content) - 1))
-    if data.draw(st.booleans()):
-        del content[place:]
-    else:
-        content[place] ^= data.draw(st.integers(1, 255))
-    folder = tmp_path_factory.mktemp("damaged")
-    (folder / "a").write_bytes(content)
-    try:
-        download.untar(folder / "a", folder / "out", N_BYTES)
-    except options.UserError as error:
-        assert "\n" not in str(error)
-    else:
-        right = {f"{NAME}/{name}": content for name, content in SET.items()}
-        assert read_folder(folder / "out").items() <= right.items()  # `check` then counts them
-    assert set(os.listdir(folder)) <= {"a", "out"}
 
 
 def test_a_local_archive_must_be_the_published_one(tmp_path, run_here):
@@ -300,13 +255,6 @@ def test_a_local_archive_must_be_the_published_one(tmp_path, run_here):
     assert os.listdir(tmp_path / "other") == []
 
 
-@pytest.mark.parametrize("name", ["LJSpeech-1.1.zip", "archive.rar"])
-def test_an_archive_that_is_not_read_is_to_be_unpacked_first(tmp_path, name):
-    (tmp_path / name).write_bytes(b"whatever is in it")
-    with one_line_error(name, "unpack it first", "-data_dir"):
-        install(tmp_path / "data", source=tmp_path / name)
-
-
 def test_an_unpacked_folder_is_to_be_used_where_it_is(tmp_path):
     source = write_folder(tmp_path / NAME, SET)
     with one_line_error(str(source), "move LJSpeech-1.1 into", "-data_dir"):
@@ -319,10 +267,9 @@ def without(name):
 
 
 INCOMPLETE = {
-    "a clip less": (without("wavs/LJ001-0002.wav"), "3 lines in metadata.csv and the WAV files of 2, not 3"),
-    "an empty clip": (SET | {"wavs/LJ001-0002.wav": b""}, "the WAV files of 2, not 3"),
+    "a clip less": (without("wavs/LJ001-0002.wav"), "3 lines in metadata.csv and 2 WAV files, not 3"),
+    "an empty clip": (SET | {"wavs/LJ001-0002.wav": b""}, "2 WAV files, not 3"),
     "a line less": (SET | {"metadata.csv": LINES[: LINES.index(b"\n") + 1]}, "1 lines"),
-    "a line twice": (SET | {"metadata.csv": LINES[: LINES.index(b"\n") + 1] * 3}, "3 lines"),
     "a line more": (SET | {"metadata.csv": LINES + b"../x|a|b\n"}, "4 lines"),
     "without metadata": (without("metadata.csv"), "metadata.csv"),
     "without clips": ({"metadata.csv": LINES}, "wavs"),
@@ -462,7 +409,7 @@ def test_help_answers_at_once_and_says_what_is_needed(run_script):
     process = run_script("-X", "importtime", SCRIPT, "--help")
     imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
     assert "options" in imported
-    assert not imported & {"numpy", "pooch", "requests", "torch", "tqdm"}
+    assert not imported & {"numpy", "requests", "torch", "tqdm"}
     text = " ".join(process.stdout.split())
     for words in ("2.7 GB", "3.8 GB", "needs no download script", "goes on where it stopped"):
         assert words in text

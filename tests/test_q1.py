@@ -153,14 +153,6 @@ WRONG = {
         {"multiplications": lambda L, D: 2 * L * D**2},
         {"memory": lambda L: L * costs.HEAD_SIZE},
     ],
-    feature_maps.claim_three_terms: [
-        {"features": features_without_half},
-        {"dimension": lambda D, n_terms: (D + 1) * (D + 2) // 2},
-    ],
-    feature_maps.claim_three_terms_once: [
-        {"features": monomials_of_equal_weight},
-        {"dimension": lambda D, n_terms: 1 + D + D**2},
-    ],
     feature_maps.claim_K_terms: [
         {"features": one_term_less(feature_maps.tensor_features)},
         {"dimension": lambda D, n_terms: D ** (n_terms - 1)},

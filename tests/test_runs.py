@@ -69,12 +69,6 @@ def test_an_option_that_an_old_config_lacks_counts_as_its_default(tmp_path):
         train(tmp_path, 2, resume="must", config=changed)
 
 
-def test_an_edition_of_an_old_config_is_known_by_its_data_set():
-    old = CONFIG | {"options": {"edition": "octmnist"}, "changed": {}}
-    assert runs.differences(old, old | {"options": {"edition": "2023-24"}}) == []
-    assert runs.differences(old, old | {"options": {"edition": "2022-23"}}) == ["edition"]
-
-
 def test_resuming_what_is_no_checkpoint_or_anothers(tmp_path):
     train(tmp_path, 1)
     good = (tmp_path / runs.LAST).read_bytes()

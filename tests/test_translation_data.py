@@ -85,23 +85,6 @@ def test_a_side_without_letters_is_left_out_with_a_warning(capsys):
     assert warning.count("\n") == 1
 
 
-def test_pairs_that_lose_most_of_their_letters_are_counted_and_kept(capsys):
-    lines = ["Go.\tVe.\n"] * 3 + ["Go.\tПоди!\n", "Él vería.\tAño, años; él está.\n", "Go 日本 to.\tVe.\n"]
-    pairs = parse("".join(lines))
-    assert pairs[3:] == [("go .", "!"), ("el veria .", "ano anos el esta ."), ("go to .", "ve .")]
-    assert capsys.readouterr().err.count("1 of the 6 pairs lose most of their letters") == 1
-
-
-@pytest.mark.parametrize(("n_lost", "is_refused"), [(9, False), (10, True)])
-def test_a_file_that_loses_nearly_all_letters_is_refused(n_lost, is_refused, capsys):
-    lines = "Go.\tПоди!\n" * n_lost + "Go.\tVe.\n" * (10 - n_lost)
-    if is_refused:
-        with one_line_error("corpus.txt", f"{n_lost} of the 10 pairs", "Latin letters"):
-            parse(lines)
-    else:
-        assert len(parse(lines)) == 10
-
-
 def test_the_bundled_pairs_are_made_anew_when_the_code_that_normalises_them_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "CACHE_DIR", tmp_path / "cache")
     monkeypatch.setattr(bundled_translation, "generate", lambda max_length: made.append(max_length) or [("a", "b")])

@@ -1,6 +1,6 @@
 """Fetch files, check them and unpack them: what every `download_*.py` script needs.
 
-pooch, requests and tqdm are imported where they are used, so that `--help` answers at once.
+requests and tqdm are imported where they are used, so that `--help` answers at once.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import files
 import options
 from options import UserError
 
-USER_AGENT = "deep-learning-homework-2 (download script of a university course; python-pooch)"
+USER_AGENT = "deep-learning-homework-2 (download script of a university course)"
 # identity: requests would unpack a .gz file that a server declares as gzip-encoded
 HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
 RETRIES = 2
@@ -76,35 +76,19 @@ def workspace(data_dir):
         with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
             yield Path(folder)
     except OSError as error:
-        reason = files.reason_of(error)
-        if error.filename is not None and not Path(error.filename).absolute().is_relative_to(data_dir.absolute()):
-            advice = "check the file and its permissions"
-            raise UserError(f"{error.filename} cannot be read ({reason}); {advice}") from error
         advice = "free some space there or name another folder with -data_dir DIR"
-        raise UserError(f"cannot write in {data_dir} ({reason}); {advice}") from error
+        raise UserError(f"cannot write in {data_dir} ({files.reason_of(error)}); {advice}") from error
 
 
-def put_in_place(moves, spare):
-    """Move each file or folder to its place: all of them or, on a failure, none.
-
-    Args:
-        moves: pairs (new, path) of paths on one disk. What is at `path` is replaced.
-        spare: a folder on that disk. What was at the paths is moved into it.
-    """
-    started = []
+def put_in_place(new, path, spare):
+    """Move a file or folder to its place. What was there is moved to the path `spare`, and comes back on a failure."""
     try:
-        for i, (new, path) in enumerate(moves):
-            old = spare / f"old-{i}"
-            started.append((new, path, old))
-            if os.path.lexists(path):
-                os.replace(path, old)
-            os.replace(new, path)
+        if os.path.lexists(path):
+            os.replace(path, spare)
+        os.replace(new, path)
     except BaseException:
-        for new, path, old in reversed(started):
-            if os.path.lexists(path) and not os.path.lexists(new):
-                os.replace(path, new)
-            if os.path.lexists(old):
-                os.replace(old, path)
+        if os.path.lexists(spare) and not os.path.lexists(path):
+            os.replace(spare, path)
         raise
 
 
@@ -119,34 +103,25 @@ def fetch_files(mirrors, registry, folder, timeout=TIMEOUT):
 
     Args:
         mirrors: base URLs ending in "/".
-        registry: file name -> hash as pooch writes it ("md5:..."), or None where upstream changes its file.
+        registry: file name -> `known_hash` of `fetch`.
 
     Returns the paths in the order of `registry`. Raises `FetchError`, one clause a mirror, if none gives them all.
     """
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")
-    http = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(), chunk_size=CHUNK_BYTES, timeout=timeout, headers=HEADERS
-    )
     reasons = []
     for base_url in mirrors:
         print(f"fetching from {base_url}", flush=True)
-        fetcher = pooch.create(path=folder, base_url=base_url, registry=registry, retry_if_failed=RETRIES)
-        paths = []
         try:
-            for name in registry:
-                paths.append(Path(fetcher.fetch(name, downloader=http)))
-            return paths
-        except (OSError, ValueError) as error:  # requests raises OSErrors, and pooch a ValueError for a wrong hash
-            reasons.append(f"{base_url}{name}: {_network_reason(error, timeout)}")
+            for name, known_hash in registry.items():
+                fetch(base_url + name, folder / name, known_hash, timeout)
+            return [folder / name for name in registry]
+        except FetchError as error:
+            reasons.append(str(error))
     raise FetchError(", ".join(reasons))
 
 
 def _network_reason(error, timeout):
     """What went wrong in a few words, since messages of requests are long; an error of the disk is raised again."""
     import requests
-    import urllib3
 
     if isinstance(error, requests.HTTPError):
         return f"error {error.response.status_code}"
@@ -161,24 +136,27 @@ def _network_reason(error, timeout):
     # What is left of requests and urllib3 is a wrong URL, proxy or certificate. An error of the disk has a number.
     if isinstance(error, OSError) and error.errno is not None:
         raise error
-    if isinstance(error, OSError | urllib3.exceptions.HTTPError):
-        return f"no valid URL, proxy or answer ({files.reason_of(error)})"
-    return "not the published bytes (the hash differs)"
+    return f"no valid URL, proxy or answer ({files.reason_of(error)})"
 
 
-def fetch_large(url, path, n_bytes, sha256, timeout=TIMEOUT):
-    """Download one file of `n_bytes` to `path`, and go on after what an earlier call left there.
+def fetch(url, path, known_hash, timeout=TIMEOUT, n_bytes=None):
+    """Download one file to `path`, and go on after what an earlier call left there.
 
     A transfer that breaks off goes on where it stopped as long as each try brings something, and `RETRIES` times more.
     A server that does not know ranges (RFC 9110, section 14) sends the file from its start, which replaces what was
     there.
 
+    Args:
+        known_hash: such as "md5:...", or None where upstream changes its file.
+        n_bytes: the size of the file, if it is known.
+
     Raises `FetchError`. What came stays in `path` for the next call, unless it is not the published file.
     """
-    most, n_failures = file_size(path), 0
-    while file_size(path) < n_bytes:
+    most, n_failures, is_whole = file_size(path), 0, n_bytes is not None and file_size(path) >= n_bytes
+    while not is_whole:
         try:
             _fetch_rest(url, path, n_bytes, timeout)
+            is_whole = True
         except (OSError, ValueError) as error:
             reason = _network_reason(error, timeout)
             n_failures = 0 if file_size(path) > most else n_failures + 1
@@ -186,10 +164,11 @@ def fetch_large(url, path, n_bytes, sha256, timeout=TIMEOUT):
             if n_failures > RETRIES:
                 raise FetchError(f"{url}: {reason}") from error
             time.sleep(RETRY_WAIT)
-    print(f"verifying {path.name}", flush=True)
-    if file_hash(path) != sha256:
-        path.unlink()
-        raise FetchError(f"{url}: not the published bytes (the hash differs), and they were deleted")
+    if known_hash is not None:
+        algorithm, digest = known_hash.split(":")
+        if file_hash(path, algorithm) != digest:
+            path.unlink()
+            raise FetchError(f"{url}: not the published bytes (the hash differs), and they were deleted")
 
 
 def file_size(path):
@@ -198,7 +177,7 @@ def file_size(path):
 
 
 def _fetch_rest(url, path, n_bytes, timeout):
-    """Request the bytes that `path` does not have yet of its `n_bytes`, and append them."""
+    """Request the bytes that `path` does not have yet, and append them; `n_bytes` of `fetch`."""
     import requests
     from tqdm import tqdm
 
@@ -207,17 +186,18 @@ def _fetch_rest(url, path, n_bytes, timeout):
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
         response.raise_for_status()
         start = size if response.status_code == requests.codes.partial_content else 0
+        total = start + int(response.headers.get("Content-Length", 0))
         # Before the first byte is written: an error page must not replace what has come.
-        if start + int(response.headers.get("Content-Length", 0)) != n_bytes:
+        if n_bytes not in (None, total):
             raise FetchError(f"{url}: not the published file of {n_bytes:,} bytes")
-        bar = tqdm(total=n_bytes, initial=start, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
+        bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
         with open(path, "rb+" if start else "wb") as file, bar:
             file.seek(start)
             file.truncate()
             for chunk in response.iter_content(CHUNK_BYTES):
                 file.write(chunk)
                 bar.update(len(chunk))
-    if file_size(path) < n_bytes:  # urllib3 1 raises nothing for a cut transfer
+    if file_size(path) < total:  # urllib3 1 raises nothing for a cut transfer
         raise requests.exceptions.ChunkedEncodingError
 
 
@@ -232,26 +212,15 @@ def unpacking(origin, what):
         raise UserError(f"{origin} does not unpack to {what} ({files.reason_of(error)}); fetch it again") from error
 
 
-def untar(archive, folder, max_bytes):
-    """Unpack a compressed tar archive, whose hash is known, into `folder`.
-
-    Raises `UserError` if the archive is damaged, has more than `max_bytes`, or anything but files inside the folder.
-    """
+def untar(archive, folder):
+    """Unpack a compressed tar archive, whose hash is known, into `folder`."""
     from tqdm import tqdm
 
-    room = max_bytes
     bar = {"desc": "unpacking", "total": file_size(archive), "disable": not sys.stderr.isatty()}
     # "r|*" only reads forwards: a step backwards would decompress the archive again from its start.
     with (
         open(archive, "rb") as packed,
         tqdm.wrapattr(packed, "read", **bar) as watched,
-        unpacking(archive, "files"),
         tarfile.open(fileobj=watched, mode="r|*") as tar,
     ):
-        for member in tar:
-            room -= member.size
-            if room < 0:
-                raise ValueError(f"it unpacks to more than {max_bytes:,} bytes")
-            if not (member.isfile() or member.isdir()):
-                raise ValueError(f"it has {member.name!r}, which is no plain file")
-            tar.extract(member, folder, filter="data")
+        tar.extractall(folder, filter="data")

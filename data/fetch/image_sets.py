@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import files
-from data import sources
 from data.fetch import download
 from data.images import IMAGE_SHAPE, SIZES, SPLITS, read_npz, split_official
 from editions import DATASETS
@@ -29,7 +28,7 @@ class ImageSet:
         name: its key in `editions.DATASETS`; the result is `<data_dir>/<name>.npz`.
         homepage: where a person finds the files.
         mirrors: base URLs ending in "/", tried in this order.
-        files: file name -> hash as pooch writes it; either the published `<name>.npz`, which is kept as it is, or
+        files: file name -> hash, such as "md5:..."; either the published `<name>.npz`, which is kept as it is, or
             four IDX files: training images, training labels, test images, test labels.
         sizes: number of images in train, val and test.
         content_hashes: of the official training set and of the test set, as `hash_content` computes them; empty where
@@ -143,7 +142,6 @@ def find_files(image_set, source):
     if not os.path.exists(source):
         raise UserError(f"{source} does not exist; -source takes the published files, a folder or an .npz")
     if not source.is_dir():
-        sources.refuse_archive(source, "-source")
         return [source]
     paths = []
     for name in image_set.files:

@@ -7,7 +7,6 @@ import os
 import shutil
 
 import files
-from data import sources
 from data.fetch import download
 from options import Interrupted, UserError
 
@@ -47,9 +46,9 @@ def install(args):
                 else:
                     verify(args.source, args.data_dir)
                 print(f"unpacking {archive.name}, which takes some minutes", flush=True)
-                download.untar(archive, folder, UNPACKED_BYTES)
+                download.untar(archive, folder)
                 n_bytes = check(folder / FOLDER_NAME, ADVICE)
-                download.put_in_place([(folder / FOLDER_NAME, path)], folder)
+                download.put_in_place(folder / FOLDER_NAME, path, folder / "old")
                 if args.source is None:
                     partial.unlink()
         except KeyboardInterrupt:
@@ -67,7 +66,7 @@ def fetch(partial, base_url, timeout):
     if missing:
         print(f"fetching from {base_url}" + (f", after {there:,} bytes that are there" if there else ""), flush=True)
     try:
-        download.fetch_large(base_url + ARCHIVE_NAME, partial, ARCHIVE_BYTES, ARCHIVE_SHA256, timeout)
+        download.fetch(base_url + ARCHIVE_NAME, partial, f"sha256:{ARCHIVE_SHA256}", timeout, ARCHIVE_BYTES)
     except download.FetchError as error:
         kept = "the same command goes on where it stopped, or " if partial.exists() else ""
         raise UserError(f"{TITLE} did not come: {error}; {kept}{ADVICE}") from error
@@ -80,7 +79,6 @@ def verify(source, data_dir):
         raise UserError(f"{source} is a folder, which needs no download script; {advice}")
     if not (os.path.isfile(source) and os.access(source, os.R_OK)):
         raise UserError(f"{source} is not a file that can be read; -source takes {SOURCE_HELP}")
-    sources.refuse_archive(source, "-data_dir", is_read=(".bz2",))
     require_space(data_dir)
     digest = download.file_hash(source)
     if digest != ARCHIVE_SHA256:
@@ -102,16 +100,13 @@ def require_space(data_dir, n_missing=0):
 def check(folder, advice):
     """The size of all clips; raises `UserError` with this `advice` unless metadata.csv and all clips are there."""
     try:
-        lines = files.read_bytes(folder / METADATA).splitlines()
-        with os.scandir(folder / WAVS) as entries:
-            readable = [entry for entry in entries if entry.is_file() and os.access(entry, os.R_OK)]
-            sizes = {entry.name: entry.stat().st_size for entry in readable}
+        n_lines = len(files.read_bytes(folder / METADATA).splitlines())
+        sizes = [path.stat().st_size for path in (folder / WAVS).iterdir() if path.suffix == ".wav"]
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}"
         raise UserError(f"{folder} is not {TITLE} ({reason}); {advice}") from error
-    ids = {line.partition(b"|")[0].decode("ascii", "replace") for line in lines}
-    clips = [size for id in ids if (size := sizes.get(f"{id}.wav"))]  # an empty file is no clip
-    if (len(lines), len(clips)) != (N_CLIPS, N_CLIPS):
-        found = f"{len(lines):,} lines in {METADATA} and the WAV files of {len(clips):,}"
+    n_clips = sum(size > 0 for size in sizes)
+    if (n_lines, n_clips) != (N_CLIPS, N_CLIPS):
+        found = f"{n_lines:,} lines in {METADATA} and {n_clips:,} WAV files"
         raise UserError(f"{folder} has {found}, not {N_CLIPS:,}; {advice}")
-    return sum(clips)
+    return sum(sizes)
