@@ -106,18 +106,6 @@ def plot_curves(path, curves, ylabel, title=None):
     save_figure(fig, path)
 
 
-def plot_intervals(path, points, xlabel, ylabel, title=None):
-    """A figure of shares with their 95 % intervals, from 0 to 1; `points`: dict from x to a score of `metrics`."""
-    fig, ax = new_figure()
-    values, lows, highs = ([point[key] for point in points.values()] for key in ("value", "low", "high"))
-    below = [value - low for value, low in zip(values, lows)]
-    above = [high - value for value, high in zip(values, highs)]
-    ax.errorbar(list(points), values, yerr=[below, above], marker="o", capsize=2)
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, 1))
-    save_figure(fig, path)
-
-
 def plot_tiles(path, tiles, titles=None, title=None, n_columns=4, signed=False):
     """A figure of small pictures side by side on one scale; drawn as one image, which is fast.
 

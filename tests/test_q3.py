@@ -67,7 +67,7 @@ def load_translator(folder, *options_):
 def test_the_handouts_commands_leave_result_and_figures(trained, use_attn):
     runs_dir, outputs = trained
     folder = folder_of(runs_dir, use_attn)
-    figures = {f"attn_{use_attn}_err_rate.pdf", "train_loss.pdf", "err_by_length.pdf"}
+    figures = {f"attn_{use_attn}_err_rate.pdf", "train_loss.pdf"}
     if use_attn:
         figures |= {f"attention_{i}.pdf" for i in (1, 2, 3, 4)}
     assert {path.name for path in folder.glob("*.pdf")} == figures

@@ -342,12 +342,12 @@ def write_all(write_run, write_images, write_speech):
         ):
             result = image_result("kuzushiji_mnist", bundled, acc)
             write_run("q2", result, IMAGE_FIGURES, dataset="kuzushiji_mnist", learning_rate=BEST_RATE, **changed)
-        write_run("q3", translation_result(bundled, 0.5), ("attn_False_err_rate", "train_loss", "err_by_length"))
+        write_run("q3", translation_result(bundled, 0.5), ("attn_False_err_rate", "train_loss"))
         attention = [f"attention_{i}" for i in range(1, 5)]
         paths["attention"] = write_run(
             "q3",
             translation_result(bundled, 0.4),
-            ("attn_True_err_rate", "train_loss", "err_by_length", *attention),
+            ("attn_True_err_rate", "train_loss", *attention),
             use_attn=True,
         )
         write_speech(bundled, 0.4)
