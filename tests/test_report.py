@@ -1024,15 +1024,15 @@ def test_words_on_the_kinds_of_right_words_follow_the_intervals(write_run, compi
     write_captioning(write_run, True, True, found=words_found(things=0.8, colours=0.6))
     text = compile_text("2021-22")
     assert "With attention more of the things are right: 80.0 % in place of 50.0 %" in text
-    assert "For the colours the intervals overlap" in text
+    assert "a gain there is not shown" in text  # for the colours
     assert "So a caption is more often right about the things than about the colours" in text
 
 
 def test_kinds_of_words_that_are_right_by_chance_are_no_finding(write_run, compile_text):
     write_captioning(write_run, True, True, found=words_found(things=0.8, colours=0.31))
     text = compile_text("2021-22")
-    assert "say the things (80.0 % found, by chance 30.0 %) better than by chance" in text
-    assert "For the colours (31.0 %, by chance 30.0 %, 123 words) that is not shown" in text
+    assert "the things (80.0 % found" in text and "the colours (31.0 %" in text  # short: a page may end in between
+    assert "123 words) that is not shown" in text
 
 
 def test_captions_are_judged_by_their_references(write_run, compile_text):
