@@ -696,7 +696,7 @@ def history_of(accuracies, losses):
 
 FALLING = [(2.0, 2.0), (1.5, 1.6), (1.0, 1.5), (0.5, 1.4)]
 DEAD = {"dead_units": {"conv1": 0.25, "conv2": 0.9375, "fc1": 0.98, "fc2": 1.0}, "dead_images": 1000}
-SHARES = {"class_shares": {"val": [0.4, 0.35, 0.15, 0.1]}}
+SHARES = {"class_shares": dict.fromkeys(("train", "val", "test"), [0.4, 0.35, 0.15, 0.1])}
 
 
 @pytest.mark.parametrize(
