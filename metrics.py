@@ -459,21 +459,30 @@ WORD_KINDS = {  # of captions; all other words are things and their shapes
 def words_found(hyps, refs):
     """The words of captions that are in a reference of their image, by kind (2021-22, Question 3.1c).
 
+    Of a colour the reference must also have the next word: the brown of a brown road is not that of brown soil.
+
     hyps and refs of `Bleu`. Returns for each kind {"share": with its interval, "by_chance", "n", "words"}: the share of
     its n words that is found, what it is on average with the references of the other images, and the different words.
     """
     kind_of = {word: kind for kind, words in WORD_KINDS.items() for word in words.split()}
-    known = [set(" ".join(references).split()) for references in refs]
+    known = [{part for ref in references for parts in _with_next(ref) for part in parts} for references in refs]
     result = {}
     for kind in filter(None, WORD_KINDS):
-        said = [[word for word in hyp.split() if kind_of.get(word, "things") == kind] for hyp in hyps]
-        found = np.array([[sum(word in words for word in caption) for words in known] for caption in said])
+        pairs = [[pair for pair in _with_next(hyp) if kind_of.get(pair[0], "things") == kind] for hyp in hyps]
+        said = [[two if kind == "colours" else word for word, two in caption] for caption in pairs]
+        found = np.array([[sum(part in parts for part in caption) for parts in known] for caption in said])
         n = np.array([len(caption) for caption in said])
         if n.any() and len(n) > 1:
             by_chance = (found.sum() - found.trace()) / ((len(n) - 1) * n.sum())
             result[kind] = {"share": ratio(found.diagonal(), n), "n": int(n.sum()), "by_chance": float(by_chance)}
-            result[kind]["words"] = sorted(set(sum(said, [])))
+            result[kind]["words"] = sorted({word for caption in pairs for word, _ in caption})
     return result
+
+
+def _with_next(text):
+    """Each word of a text, and the same with the next word behind it."""
+    words = text.split()
+    return [(word, f"{word} {following}") for word, following in zip(words, [*words[1:], ""])]
 
 
 def captioning(hyps, refs):

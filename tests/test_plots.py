@@ -37,12 +37,12 @@ def draw_all(folder, name):
 
 def test_dollars_in_names_are_dollars(tmp_path):
     drawn = draw_all(tmp_path, DOLLARS)
-    assert len(drawn) == 13 and all(content.startswith(b"%PDF") for content in drawn.values())
+    assert len(drawn) == 12 and all(content.startswith(b"%PDF") for content in drawn.values())
 
 
 def test_letters_that_the_font_lacks_are_told_once(tmp_path, capsys):
     plots._warn_of_missing_letters.cache_clear()
-    assert len(draw_all(tmp_path, LETTERS)) == 13
+    assert len(draw_all(tmp_path, LETTERS)) == 12
     stderr = capsys.readouterr().err
     assert stderr.startswith("warning: the font of the figures lacks some letters") and stderr.count("\n") == 1
     draw_all(tmp_path, "plain")

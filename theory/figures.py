@@ -7,18 +7,6 @@ from theory.attention import attention_map, drawn_image, edge_map, shuffled_and_
 MARKER_SIZE = 3.5  # points; the default hides the curves at a column's width
 
 
-def parameter_counts(ax, values):
-    """2022-23, 1.1c: parameters of both networks by the side of a square image."""
-    curve = values["parameter_curve"]
-    for name, label, marker in (("dense", "fully connected", "s"), ("cnn", "convolution and pooling", "o")):
-        ax.loglog(curve["H"], curve[name], marker=marker, markersize=MARKER_SIZE, label=label)
-    ax.set_xticks(curve["H"][::2], curve["H"][::2], minor=False)
-    ax.minorticks_off()
-    ax.set(xlabel="$H = W$ (pixels)", ylabel="parameters")
-    ax.set_title(f"{curve['M'][0]}x{curve['M'][0]} filter, 3 classes, no biases")
-    ax.legend(loc="upper left")
-
-
 def pixel_permutation(axes, values):
     """2022-23, 1.2: a convolution and the attention of an image; below, of its pixels shuffled, and put back."""
     image = drawn_image()
@@ -95,10 +83,7 @@ def linear_attention_cost(ax, values):
 # name of the file, what draws it, how its axes are laid out
 FIGURES = {
     "2021-22": (),  # the report draws its own
-    "2022-23": (
-        ("parameter_counts.pdf", parameter_counts, {}),
-        ("pixel_permutation.pdf", pixel_permutation, {"nrows": 2, "ncols": 3}),
-    ),
+    "2022-23": (("pixel_permutation.pdf", pixel_permutation, {"nrows": 2, "ncols": 3}),),
     "2023-24": (
         ("attention_cost.pdf", attention_cost, {}),
         ("maclaurin_error.pdf", maclaurin_error, {}),
