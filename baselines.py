@@ -6,6 +6,8 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
+from data.captions import mean_regions
+
 QUERY_BATCH_SIZE = 256  # sentences; bounds the memory of the table of distances
 
 
@@ -98,22 +100,21 @@ def transcribe(train, clips):
     return {"nearest mean spectrum": [recogniser.transcribe(frames) for frames, _ in clips]}
 
 
-def captions(train, regions, train_regions):
-    """Captions of images without a trained decoder: a dict from name to one or more lists of captions.
+def captions(train, regions):
+    """Captions of the test images without a trained decoder: a dict from name to one or more lists of captions.
 
     "most frequent caption" is that of the training set; "nearest image" the captions of the training image with the
     nearest mean feature by the cosine, a list for each of its captions.
 
     Args:
         train: for each training image its captions, strings.
-        regions, train_regions: features of the images that are captioned and of the training images, tensors
-            (n, n_regions, n_channels).
+        regions: features of the images, for "train" and "test" a tensor (n_images, n_regions, n_channels).
     """
     commonest = Counter(caption for captions in train for caption in captions).most_common(1)[0][0]
-    means = [part.float().mean(dim=1) for part in (regions, train_regions)]
-    unit, train_unit = (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12) for mean in means)
-    nearest = [train[i] for i in (unit @ train_unit.T).argmax(dim=1).tolist()]
+    means = {split: mean_regions(regions[split]) for split in ("train", "test")}
+    unit = {split: mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12) for split, mean in means.items()}
+    nearest = [train[i] for i in (unit["test"] @ unit["train"].T).argmax(dim=1).tolist()]
     return {
-        "most frequent caption": [[commonest] * len(regions)],
+        "most frequent caption": [[commonest] * len(regions["test"])],
         "nearest image": [list(place) for place in zip(*nearest)],
     }

@@ -38,21 +38,31 @@ def equivariance(conv, X, n_examples=100):
 def edge_filters(weight, share=0.5):
     """The filters that go from negative weights on one side to positive ones on the other (2021-22, Question 2.3).
 
-    These respond to edges. The two sides have to differ by at least `share` of the sum of the absolute weights.
+    These respond to edges. The two sides have to differ by at least `share` of the sum of the absolute weights. Where
+    the other two sides differ by more than half as much, the edge is diagonal.
 
     weight: (n_filters, 1, height, width). Returns [{"filter": from 1, "direction"}].
     """
     found = []
     for number, kernel in enumerate(weight.detach().cpu()[:, 0], start=1):
-        offsets = [torch.arange(n) - (n - 1) / 2 for n in kernel.shape]
-        differences = {
-            ("from left to right", "from right to left"): (kernel.sum(dim=0) * offsets[1].sign()).sum(),
-            ("from top to bottom", "from bottom to top"): (kernel.sum(dim=1) * offsets[0].sign()).sum(),
-        }
-        (forward, backward), difference = max(differences.items(), key=lambda item: item[1].abs())
-        if difference.abs() >= share * kernel.abs().sum():
-            found.append({"filter": number, "direction": forward if difference > 0 else backward})
+        down, across = (torch.arange(n) - (n - 1) / 2 for n in kernel.shape)
+        differences = (kernel.sum(dim=1) @ down.sign()).item(), (kernel.sum(dim=0) @ across.sign()).item()
+        largest = max(map(abs, differences))
+        if largest >= share * kernel.abs().sum():
+            pairs = zip(differences, (("top", "bottom"), ("left", "right")))
+            sides = [pair if value > 0 else pair[::-1] for value, pair in pairs if abs(value) > largest / 2]
+            start, end = (" ".join(names) for names in zip(*sides))
+            found.append({"filter": number, "direction": f"from {start} to {end}"})
     return found
+
+
+def strengths(weight):
+    """The norms of the weights that read each input channel and that write each output channel (2021-22, 2.3).
+
+    weight: (out_channels, in_channels, height, width). Returns {"inputs", "outputs"}.
+    """
+    norm = torch.linalg.vector_norm
+    return {"inputs": norm(weight, dim=(0, 2, 3)).tolist(), "outputs": norm(weight, dim=(1, 2, 3)).tolist()}
 
 
 def balances(weight):

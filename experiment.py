@@ -40,6 +40,8 @@ class Experiment:
         question: the folder of its runs; base_name: what the name of a run's folder begins with.
         score: the validation score that chooses the best epoch, and among compared values; `score_name` on screen.
         judged: the name of the same score among those of the test.
+        shown: the titles of the test's scores that are printed, by name; None: that of the judged one.
+        yardsticks: what the result calls the scores without training in the judged score.
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
         setting_names: what `settings` returns.
@@ -59,6 +61,7 @@ class Experiment:
     """
 
     question, base_name, score, score_name, judged = None, None, None, None, None
+    shown, yardsticks = None, "baselines"
     maximize, max_threads, patience = True, 1, None
     free_options, setting_names, quick = (), (), ()
 
@@ -82,9 +85,10 @@ class Experiment:
         bundled = " (bundled data)" if result["bundled"] else ""
         for name, scores in result["test"].items():
             if scores is not None:
-                shown = SEARCH_NAMES.get(name, name).format(**scores)
-                print(f"Final Test {self.score_name}, {shown}: {format_interval(scores[self.judged])}{bundled}")
-        for name, score in result.get("baselines", {}).items():
+                search = SEARCH_NAMES.get(name, name).format(**scores)
+                for score, title in (self.shown or {self.judged: self.score_name}).items():
+                    print(f"Final Test {title}, {search}: {format_interval(scores[score])}{bundled}")
+        for name, score in result.get(self.yardsticks, {}).items():
             print(f"Baseline, {name.replace('_', ' ')}: {format_interval(score)}{bundled}")
         for example in result.get("examples", [])[:1]:
             print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
@@ -120,12 +124,15 @@ class SequenceExperiment(Experiment):
         loss_options: options that weigh terms of the training loss that the validation loss has not.
 
     What a subclass adds beside:
-        refs(split) -> the references of a split
         decode(model, split, **search) -> the texts that `decoding.search` finds for the inputs of a split, in order
     """
 
     measure = None
     loss_options = ("label_smoothing",)
+
+    def refs(self, split):
+        """The references of a split."""
+        return self.data.refs(split)
 
     def score_of(self, hyps, split):
         """The score of texts for the inputs of a split; None for a split without examples."""
@@ -238,6 +245,13 @@ def describe(experiment, model, history):
         "n_params": models.get_number_trainable_params(model),
         "test": None,
     }
+
+
+def test_last_epoch(experiment, run):
+    """The scores on the test set of the last epoch's weights, which are no average of those of many steps."""
+    model = experiment.build().to(run.device)
+    model.load_state_dict(run.checkpoint()["model"])
+    return experiment.test_scores(experiment.decode(model, "test"))
 
 
 def write_predictions(folder, sources, refs, hyps):

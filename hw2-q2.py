@@ -190,13 +190,12 @@ class Classification(experiment.Experiment):
         if self.args.network == "cnn":
             result["equivariance"] = convolutions.equivariance(model.conv1, data.X["test"])
             result["edges"] = convolutions.edge_filters(model.conv1.weight)
+            result["strengths"] = convolutions.strengths(model.conv2.weight)
             result["balances"] = convolutions.balances(model.conv1.weight)
         if self.args.no_maxpool:
             result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)
         confusion = result["test"]["official"]["confusion"]
         utils.plot_confusion(folder / "confusion.pdf", confusion, data.class_names, title)
-        points = {point["pixels"]: point["acc"] for point in result["shifted_acc"]}
-        utils.plot_intervals(folder / "shifted.pdf", points, "Shift to the right (pixels)", "Test accuracy", title)
         return result
 
     def test_score(self, result):

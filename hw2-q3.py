@@ -159,8 +159,6 @@ class Translation(experiment.SequenceExperiment):
         refs, sentences = zip(*self.data.pairs["test"])
         hyps = self.decode(model, "test")
         points = metrics.by_length(list(map(len, sentences)), metrics.error_rates(hyps, refs), MIN_SENTENCES)
-        path, title = run.folder / "err_by_length.pdf", utils.data_title(self.data)
-        utils.plot_intervals(path, points, "Source length (characters)", "Test error rate", title)
         trivial = baselines.translate(self.data.pairs["train"], sentences)
         return {
             "test": experiment.searched(greedy=self.test_scores(hyps)),

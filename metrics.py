@@ -409,8 +409,8 @@ class Bleu:
         metric = BLEU(tokenize="none", effective_order=True)
         scores = [metric.sentence_score(hyp, list(references)) for hyp, references in zip(hyps, refs, strict=True)]
         self.stats = np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], dtype=np.int64)
-        self.hyps, self.refs, self._compute = list(hyps), [list(r) for r in refs], BLEU.compute_bleu
-        self.signature = "nrefs:{}|case:mixed|eff:no|tok:none|smooth:exp|version:{}".format(*_signature_values(refs))
+        self.sentences = self._of_sentences()
+        self._compute = BLEU.compute_bleu
 
     def score(self, order=MAX_ORDER, rows=slice(None)):
         """Corpus BLEU with n-grams up to `order` of the captions in `rows`."""
@@ -418,19 +418,29 @@ class Bleu:
         correct, total = counts[: self.MAX_ORDER][:order], counts[self.MAX_ORDER :][:order]
         return self._compute(correct, total, sys_len, ref_len, smooth_method="exp", max_ngram_order=order).score / 100
 
+    def _of_sentences(self):
+        """BLEU-4 of each caption by itself (n_captions), without smoothing: 0 without a common 4-gram."""
+        hyp_len, ref_len = np.maximum(self.stats[:, 0], 1), self.stats[:, 1]
+        correct, total = self.stats[:, 2 : 2 + self.MAX_ORDER], self.stats[:, 2 + self.MAX_ORDER :]
+        with np.errstate(divide="ignore"):  # log 0
+            log_precision = np.log(correct / np.maximum(total, 1)).mean(axis=1)
+        return np.exp(log_precision + np.minimum(1 - ref_len / hyp_len, 0))
 
-def _signature_values(refs):
-    import sacrebleu
-
-    numbers = sorted({len(references) for references in refs})
-    return numbers[0] if len(numbers) == 1 else "var", sacrebleu.__version__
+    def mean_of_sentences(self, rows=slice(None)):
+        """The course's score: the mean of NLTK's `sentence_bleu`, with 0 where that is 1e-77 for want of a 4-gram."""
+        return self.sentences[rows].mean()
 
 
-def paired_bleu(ours, others=()):
-    """The mean BLEU-4 of some sets of captions minus that of others, on the same images, with its bootstrap interval.
+BLEUS = {"sentence_bleu": Bleu.mean_of_sentences, "bleu4": Bleu.score}
+BLEU_TITLES = {"sentence_bleu": "mean sentence BLEU (the course's score)", "bleu4": "BLEU-4 of the whole set"}
+
+
+def paired_bleu(ours, others=(), name="bleu4"):
+    """The mean BLEU of some sets of captions minus that of others, on the same images, with its bootstrap interval.
 
     Args:
         ours, others: lists of `Bleu`, for instance one a seed; without others the mean of `ours` itself.
+        name: which of `BLEUS`.
 
     The interval holds the middle 95 % of the values on samples of the images with replacement (Koehn, 2004, EMNLP); all
     sets are scored on the same samples. Returns {"value", "low", "high", "n"}; an interval without 0 is a difference.
@@ -438,7 +448,7 @@ def paired_bleu(ours, others=()):
     n = len(ours[0].stats)
 
     def value(rows):
-        parts = [[bleu.score(rows=rows) for bleu in side] for side in (ours, others)]
+        parts = [[BLEUS[name](bleu, rows=rows) for bleu in side] for side in (ours, others)]
         return float(np.mean(parts[0]) - (np.mean(parts[1]) if others else 0.0))
 
     generator = np.random.default_rng(Bleu.SEED)
@@ -447,33 +457,85 @@ def paired_bleu(ours, others=()):
     return {"value": value(slice(None)), "low": float(low), "high": float(high), "n": n}
 
 
-def mean_bleu(refs, ours, others=()):
-    """`paired_bleu` of lists of captions, each list for the same images with these references."""
-    return paired_bleu(*([Bleu(hyps, refs) for hyps in lists] for lists in (ours, others)))
+def mean_bleus(refs, ours, others=()):
+    """`paired_bleu` in both `BLEUS` of lists of captions, each list for the same images with these references."""
+    ours, others = ([Bleu(hyps, refs) for hyps in lists] for lists in (ours, others))
+    return {name: paired_bleu(ours, others, name) for name in BLEUS}
 
 
-def bleu(hyps, refs):
-    """The BLEU-4 of captions, with its interval."""
-    return mean_bleu(refs, [hyps])
+def bleus_by_name(key, refs, found):
+    """What a result says of named captions: under `key` the BLEU-4, under sentence_bleu_`key` the course's score.
+
+    found: for each name the arguments `ours` and `others` of `mean_bleus`.
+    """
+    scores = {name: mean_bleus(refs, *sides) for name, sides in found.items()}
+    keys = {"bleu4": key, "sentence_bleu": f"sentence_bleu_{key}"}
+    return {keys[bleu]: {name: scores[name][bleu] for name in found} for bleu in BLEUS}
+
+
+def sentence_bleu(hyps, refs):
+    """The course's score of captions, with its interval."""
+    return mean_bleus(refs, [hyps])["sentence_bleu"]
 
 
 def captioning_differences(hyps_a, hyps_b, refs):
-    """The BLEU-4 of a minus that of b, paired."""
-    return {"bleu4": mean_bleu(refs, [hyps_a], [hyps_b])}
+    """The scores `BLEUS` of a minus those of b, paired."""
+    return mean_bleus(refs, [hyps_a], [hyps_b])
+
+
+WORD_KINDS = {  # of captions; all other words are things and their shapes
+    "": "a an the this there is are it of and with on in at by to from into through while but only some , .",
+    "things": "",
+    "colours": "white red blue yellow black orange green dark brown pale grey deep",
+    "numbers": "no one two three four five many several few lots",
+    "places": "upper lower left right top bottom middle corner side sides",
+}
+
+
+def words_found(hyps, refs):
+    """The words of captions that are in a reference of their image, by kind (2021-22, Question 3.1c).
+
+    Of a colour the reference must also have the next word: the brown of a brown road is not that of brown soil.
+
+    hyps and refs of `Bleu`. Returns for each kind {"share": with its interval, "by_chance", "n", "words"}: the share of
+    its n words that is found, what it is on average with the references of the other images, and the different words.
+    """
+    kind_of = {word: kind for kind, words in WORD_KINDS.items() for word in words.split()}
+    known = [{part for ref in references for parts in _with_next(ref) for part in parts} for references in refs]
+    result = {}
+    for kind in filter(None, WORD_KINDS):
+        pairs = [[pair for pair in _with_next(hyp) if kind_of.get(pair[0], "things") == kind] for hyp in hyps]
+        said = [[two if kind == "colours" else word for word, two in caption] for caption in pairs]
+        found = np.array([[sum(part in parts for part in caption) for parts in known] for caption in said])
+        n = np.array([len(caption) for caption in said])
+        if n.any() and len(n) > 1:
+            by_chance = (found.sum() - found.trace()) / ((len(n) - 1) * n.sum())
+            result[kind] = {"share": ratio(found.diagonal(), n), "n": int(n.sum()), "by_chance": float(by_chance)}
+            result[kind]["words"] = sorted({word for caption in pairs for word, _ in caption})
+    return result
+
+
+def _with_next(text):
+    """Each word of a text, and the same with the next word behind it."""
+    words = text.split()
+    return [(word, f"{word} {following}") for word, following in zip(words, [*words[1:], ""])]
 
 
 def captioning(hyps, refs):
     """Scores of free-running captions; hyps and refs of `Bleu`.
 
-    Returns bleu4 with its interval, bleu1 to bleu3 (0 to 1), chrf (0 to 100) and sacrebleu's signature; JSON values.
+    Returns sentence_bleu (the course's score) and bleu4 (of the whole set) with their intervals, bleu1 to bleu3, chrf
+    from 0 to 100, and `words_found`; JSON values.
     """
     import sacrebleu  # slow to import
 
     bleu = Bleu(hyps, refs)
     width = max(map(len, refs))
     streams = [[(*references, *[None] * width)[i] for references in refs] for i in range(width)]
-    scores = {"bleu4": paired_bleu([bleu])} | {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
-    return scores | {"chrf": sacrebleu.corpus_chrf(list(hyps), streams).score, "signature": bleu.signature}
+    scores = {name: paired_bleu([bleu], name=name) for name in BLEUS}
+    scores |= {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
+    scores["chrf"] = sacrebleu.corpus_chrf(list(hyps), streams).score
+    return scores | {"words_found": words_found(hyps, refs)}
 
 
 def leave_one_out_bleu(refs):
@@ -504,4 +566,4 @@ class Measure(NamedTuple):
 
 TRANSLATION = Measure("err_rate", error_rate, translation, translation_differences)
 TRANSCRIPTION = Measure("cer", cer, transcription, transcription_differences)
-CAPTIONING = Measure("bleu4", bleu, captioning, captioning_differences)
+CAPTIONING = Measure("sentence_bleu", sentence_bleu, captioning, captioning_differences)

@@ -607,13 +607,6 @@ class SpeechToText(nn.Module):
         return logits.log_softmax(dim=-1), state, alpha.transpose(1, 2).flatten(0, 1)
 
 
-def tanh_(x):
-    """tanh x in place; in decoding, without gradients, as 2 sigmoid(2 x) - 1, which a CPU computes much faster."""
-    if torch.is_grad_enabled():
-        return x.tanh_()
-    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
-
-
 class AdditiveAttention(nn.Module):
     """Additive attention of the caption decoder over the regions of the image (2021-22, Question 3.1b).
 
@@ -624,7 +617,7 @@ class AdditiveAttention(nn.Module):
 
     Args:
         encoder_dim: size of s_i. decoder_dim: size of h. attention_dim: size of W_1 h and W_2 s_i.
-        activation: f, "tanh" or "relu".
+        activation: f, "relu" as in the skeleton, or "tanh" as in the paper.
 
     Shapes:
         encoder_out: (n_images, n_regions, encoder_dim)
@@ -633,22 +626,20 @@ class AdditiveAttention(nn.Module):
         returns z (n_images, n_captions, encoder_dim), alpha (n_images, n_captions, n_regions)
     """
 
-    # In place, since nobody else reads the sum that they are applied to.
-    ACTIVATIONS = {"tanh": tanh_, "relu": torch.relu_}
+    ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
-    def __init__(self, encoder_dim, decoder_dim, attention_dim, activation="tanh"):
+    def __init__(self, encoder_dim, decoder_dim, attention_dim, activation="relu"):
         super().__init__()
-        self.decoder_att = nn.Linear(decoder_dim, attention_dim)
         self.encoder_att = nn.Linear(encoder_dim, attention_dim, bias=False)
+        self.decoder_att = nn.Linear(decoder_dim, attention_dim)
         self.full_att = nn.Linear(attention_dim, 1, bias=False)
         self.activation = self.ACTIVATIONS[activation]
 
     def forward(self, encoder_out, decoder_hidden, keys=None):
         keys = self.encoder_att(encoder_out) if keys is None else keys
         # Every caption of an image meets every region of it: (n_images, n_captions, n_regions, attention_dim).
-        hidden = self.decoder_att(decoder_hidden).unsqueeze(2) + keys.unsqueeze(1)
-        hidden = self.activation(hidden)
-        scores = self.full_att(hidden).squeeze(3)  # (n_images, n_captions, n_regions)
+        energy = self.activation(self.decoder_att(decoder_hidden).unsqueeze(2) + keys.unsqueeze(1))
+        scores = self.full_att(energy).squeeze(3)  # (n_images, n_captions, n_regions)
         alpha = scores.softmax(dim=-1)
         return alpha @ encoder_out, alpha
 
@@ -656,66 +647,78 @@ class AdditiveAttention(nn.Module):
 class CaptionDecoder(nn.Module):
     """The LSTM that writes the caption of an image (2021-22, Question 3.1a).
 
-        h_0, c_0 = tanh(W_h s + b_h), tanh(W_c s + b_c),  s = mean_i s_i
+        h_0, c_0 = init_h(s), init_c(s),  s = mean_i s_i
         h_t, c_t = decode_step(E w_t-1, h_t-1, c_t-1),  logits_t = fc(dropout(h_t))
 
-    s_i is standardised by channel, with the statistics that `set_statistics` takes from training images, since the
-    channels of a pretrained encoder differ widely in scale. `forward` reads given captions (teacher forcing), all those
-    of an image together; `decoding` calls `start` and `step`.
+    `forward` reads given captions (teacher forcing), one or more of each image; `decoding` calls `start` and `step`.
+    The first weights of E and fc are uniform from -0.1 to 0.1, as in the skeleton.
 
     Args:
+        decoder_dim: size of the state. embed_dim: size of the words' embedding.
         vocab_size: number of words, special symbols included.
-        n_channels: of the encoder's map. hidden_size: of the state and of the words' embedding.
-        padding_idx: the symbol that fills up short captions.
-        dropout: probability that a value of the state is dropped before the output layer in training.
-        context_size: number of features that `decode_step` reads beside the word.
+        encoder_dim: number of channels of the encoder's map.
+        dropout_rate: probability that a value of the state is dropped before the output layer in training.
+        standardize: read s_i standardised by channel, with the statistics that `set_statistics` takes from training
+            images, since the channels of a pretrained encoder differ widely in scale.
+        context_dim: number of features that `decode_step` reads beside the word.
 
     Shapes:
-        regions: (n_images, n_regions, n_channels), the cells s_i of the encoder's map
+        regions: (n_images, n_regions, encoder_dim), the cells s_i of the encoder's map
         captions: (n_images, n_captions, max_len), each word is read to predict the next one
         returns logits (n_images, n_captions, max_len, vocab_size)
     """
 
-    N_STATISTICS = 500  # images at most, which bounds the memory that their regions take as floats
+    INIT_RANGE = 0.1  # of the first weights of `embedding` and `fc`
+    N_STATISTICS = 500 * 49  # cells at most, which bounds the memory that they take as floats
     MIN_STD = 1e-3  # of a channel; one that hardly ever changes is not blown up further
 
-    def __init__(self, vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=0):
+    def __init__(
+        self, decoder_dim, embed_dim, vocab_size, encoder_dim=512, dropout_rate=0.5, standardize=False, context_dim=0
+    ):
         super().__init__()
-        self.embedding = nn.Embedding(vocab_size, hidden_size, padding_idx=padding_idx)
-        self.init_h = nn.Linear(n_channels, hidden_size)
-        self.init_c = nn.Linear(n_channels, hidden_size)
-        self.decode_step = nn.LSTMCell(hidden_size + context_size, hidden_size)
-        self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(hidden_size, vocab_size)
-        self.register_buffer("region_mean", torch.zeros(n_channels))
-        self.register_buffer("region_std", torch.ones(n_channels))
+        self.embedding = nn.Embedding(vocab_size, embed_dim)
+        self.init_h = nn.Linear(encoder_dim, decoder_dim)
+        self.init_c = nn.Linear(encoder_dim, decoder_dim)
+        self.decode_step = nn.LSTMCell(embed_dim + context_dim, decoder_dim)
+        self.dropout = nn.Dropout(dropout_rate)
+        self.fc = nn.Linear(decoder_dim, vocab_size)
+        nn.init.uniform_(self.embedding.weight, -self.INIT_RANGE, self.INIT_RANGE)
+        nn.init.uniform_(self.fc.weight, -self.INIT_RANGE, self.INIT_RANGE)
+        nn.init.zeros_(self.fc.bias)
+        self.register_buffer("region_mean", torch.zeros(encoder_dim) if standardize else None)
+        self.register_buffer("region_std", torch.ones(encoder_dim) if standardize else None)
 
     def set_statistics(self, regions):
-        """Take the mean and the standard deviation of each channel from the regions of at most 500 training images."""
-        stride = math.ceil(len(regions) / self.N_STATISTICS)
+        """Take the mean and the standard deviation of each channel from the regions of training images."""
+        n_images, n_regions, _ = regions.shape
+        stride = math.ceil(n_images * n_regions / self.N_STATISTICS)
         cells = regions[::stride].flatten(0, 1).float()
         self.region_mean.copy_(cells.mean(dim=0))
         self.region_std.copy_(cells.std(dim=0).nan_to_num().clamp(min=self.MIN_STD))  # nan: a single cell
 
     def standardized(self, regions):
-        return (regions - self.region_mean) / self.region_std
+        return regions if self.region_mean is None else (regions - self.region_mean) / self.region_std
 
     def init_hidden_state(self, regions):
-        """h_0 and c_0 of standardised regions, each (n_images, hidden_size)."""
-        s = regions.mean(dim=1)  # (n_images, n_channels)
-        return torch.tanh(self.init_h(s)), torch.tanh(self.init_c(s))
+        """h_0 and c_0, each (n_images, decoder_dim), of the regions as the decoder reads them."""
+        s = regions.mean(dim=1)  # (n_images, encoder_dim)
+        return self.init_h(s), self.init_c(s)
 
     def forward(self, regions, captions):
         n_images, n_captions, max_len = captions.shape
-        regions = self.standardized(regions)
-        h, c = (part.repeat_interleave(n_captions, dim=0) for part in self.init_hidden_state(regions))
-        emb = self.embedding(captions.flatten(0, 1))  # (n_images * n_captions, max_len, hidden_size)
+        state, memory = self.start(regions)
+        state = [part.repeat_interleave(n_captions, dim=0) for part in state]
+        emb = self.embedding(captions.flatten(0, 1))  # (n_images * n_captions, max_len, embed_dim)
         outputs = []
         for t in range(max_len):
-            h, c = self.decode_step(emb[:, t], (h, c))  # each (n_images * n_captions, hidden_size)
-            outputs.append(h)
+            state, _ = self.read(emb[:, t], state, memory)  # h and c, each (n_images * n_captions, decoder_dim)
+            outputs.append(state[0])
         logits = self.fc(self.dropout(torch.stack(outputs, dim=1)))
         return logits.unflatten(0, (n_images, n_captions))
+
+    def read(self, emb, state, memory):
+        """Read a word: h_t and c_t, and the weights of the regions, None without attention; shapes of `step`."""
+        return self.decode_step(emb, state), None
 
     def start(self, regions):
         """The state and the memory that decoding starts from: h_0 and c_0, and nothing of the image beside them."""
@@ -726,13 +729,13 @@ class CaptionDecoder(nn.Module):
 
         Shapes:
             tokens: (n_hyps), the last words; the hypotheses of an image stand side by side
-            state: h and c, each (n_hyps, hidden_size)
+            state: h and c, each (n_hyps, decoder_dim)
             memory: of `start`, for n_images images
             returns log_probs of the next word (n_hyps, vocab_size), the new state, and the weights of the regions
                 (n_hyps, n_regions), or None without attention
         """
-        h, c = self.decode_step(self.embedding(tokens), state)
-        return self.fc(h).log_softmax(dim=-1), (h, c), None
+        (h, c), alpha = self.read(self.embedding(tokens), state, memory)
+        return self.fc(h).log_softmax(dim=-1), (h, c), alpha
 
 
 class CaptionDecoderWithAttention(CaptionDecoder):
@@ -740,38 +743,25 @@ class CaptionDecoderWithAttention(CaptionDecoder):
 
         h_t, c_t = decode_step([E w_t-1; z_t], h_t-1, c_t-1),  z_t = attention(s, h_t-1),  logits_t = fc(dropout(h_t))
 
-    `activation` is that of `AdditiveAttention`, whose size is hidden_size. Other arguments and shapes are those of
+    `attention_dim` and `activation` are those of `AdditiveAttention`. Other arguments and shapes are those of
     `CaptionDecoder`.
     """
 
-    def __init__(self, vocab_size, n_channels, hidden_size, padding_idx, dropout, activation="tanh"):
-        super().__init__(vocab_size, n_channels, hidden_size, padding_idx, dropout, context_size=n_channels)
-        self.attention = AdditiveAttention(n_channels, hidden_size, hidden_size, activation)
-
-    def forward(self, regions, captions):
-        n_images, n_captions, max_len = captions.shape
-        regions = self.standardized(regions)
-        keys = self.attention.encoder_att(regions)  # W_2 s_i, which is the same at every step
-        h, c = (part.repeat_interleave(n_captions, dim=0) for part in self.init_hidden_state(regions))
-        emb = self.embedding(captions.flatten(0, 1))  # (n_images * n_captions, max_len, hidden_size)
-        outputs = []
-        for t in range(max_len):
-            z, _ = self.attention(regions, h.unflatten(0, (n_images, n_captions)), keys)
-            x = torch.cat([emb[:, t], z.flatten(0, 1)], dim=1)  # (n_images * n_captions, hidden_size + n_channels)
-            h, c = self.decode_step(x, (h, c))  # each (n_images * n_captions, hidden_size)
-            outputs.append(h)
-        logits = self.fc(self.dropout(torch.stack(outputs, dim=1)))
-        return logits.unflatten(0, (n_images, n_captions))
+    def __init__(
+        self, attention_dim, decoder_dim, embed_dim, vocab_size, encoder_dim=512, dropout_rate=0.5, standardize=False,
+        activation="relu",
+    ):  # fmt: skip
+        super().__init__(decoder_dim, embed_dim, vocab_size, encoder_dim, dropout_rate, standardize, encoder_dim)
+        self.attention = AdditiveAttention(encoder_dim, decoder_dim, attention_dim, activation)
 
     def start(self, regions):
-        """The state h_0 and c_0, and the memory: the standardised regions s_i of each image, and W_2 s_i."""
+        """The state h_0 and c_0, and the memory: the regions s_i of each image, and W_2 s_i, the same at every step."""
         regions = self.standardized(regions)
         return self.init_hidden_state(regions), (regions, self.attention.encoder_att(regions))
 
-    def step(self, tokens, state, memory):
+    def read(self, emb, state, memory):
         h, c = state
         regions, keys = memory
         z, alpha = self.attention(regions, h.unflatten(0, (len(regions), -1)), keys)
-        x = torch.cat([self.embedding(tokens), z.flatten(0, 1)], dim=1)  # (n_hyps, hidden_size + n_channels)
-        h, c = self.decode_step(x, (h, c))
-        return self.fc(h).log_softmax(dim=-1), (h, c), alpha.flatten(0, 1)
+        x = torch.cat([emb, z.flatten(0, 1)], dim=1)  # (n_hyps, embed_dim + encoder_dim)
+        return self.decode_step(x, (h, c)), alpha.flatten(0, 1)

@@ -347,6 +347,7 @@ def add_training_options(parser, **defaults):
         "warmup", type=probability, default=0.0, help="of a linear schedule: share of the steps in which the rate rises"
     )
     add("max_grad_norm", type=positive_float, help="clip the gradient to this norm")
+    add("clip_value", type=non_negative_float, default=0.0, help="clip each element of the gradient to +- this; 0: no")
     add("ema_decay", type=probability, default=0.0, help="evaluate the exponential moving average of the weights")
     add("init", type=path, metavar="RUN", help="start from the best weights of this run's folder")
     if "label_smoothing" in defaults:
@@ -400,15 +401,13 @@ def add_run_options(parser):
     parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")
 
 
-def parse_training(parser, argv, n_epochs, quick_epochs, **quick):
-    """Add the options of data and runs, parse, and fill in what the scale says where nothing is given.
-
-    quick: the options, beside the epochs, in which the recipe of quick scale differs from the defaults.
-    """
+def parse_training(parser, argv, n_epochs, epochs, **quick):
+    """Add the options of data and runs, parse, and fill in what is not given: `n_epochs`, or `epochs` and `quick`."""
     add_data_options(parser)
     add_run_options(parser)
     args = parser.parse_args(argv)
-    recipe = {"epochs": quick_epochs, **quick} if args.scale == "quick" else {"epochs": n_epochs}
-    for name in recipe.keys() - args.given:
-        setattr(args, name, recipe[name])
+    changes = quick | {"epochs": epochs} if args.scale == "quick" else {"epochs": n_epochs}
+    for name, value in changes.items():
+        if name not in args.given:
+            setattr(args, name, value)
     return args

@@ -106,18 +106,6 @@ def plot_curves(path, curves, ylabel, title=None):
     save_figure(fig, path)
 
 
-def plot_intervals(path, points, xlabel, ylabel, title=None):
-    """A figure of shares with their 95 % intervals, from 0 to 1; `points`: dict from x to a score of `metrics`."""
-    fig, ax = new_figure()
-    values, lows, highs = ([point[key] for point in points.values()] for key in ("value", "low", "high"))
-    below = [value - low for value, low in zip(values, lows)]
-    above = [high - value for value, high in zip(values, highs)]
-    ax.errorbar(list(points), values, yerr=[below, above], marker="o", capsize=2)
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, 1))
-    save_figure(fig, path)
-
-
 def plot_tiles(path, tiles, titles=None, title=None, n_columns=4, signed=False):
     """A figure of small pictures side by side on one scale; drawn as one image, which is fast.
 
@@ -152,7 +140,14 @@ def plot_tiles(path, tiles, titles=None, title=None, n_columns=4, signed=False):
     image = ax.imshow(canvas.numpy(), interpolation="none", vmin=-largest if signed else 0, vmax=largest, cmap=cmap)
     if signed:
         fig.colorbar(image, ax=ax, shrink=0.8, aspect=30, pad=0.01)
-    ax.axis("off")
+    if titles or n_tiles == 1:
+        ax.axis("off")
+    else:  # rows and columns have numbers
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0, labelsize=6)
+        ax.set_xticks([i * (width + gap) + width / 2 for i in range(n_columns)], range(1, n_columns + 1))
+        ax.set_yticks([i * (height + gap) + height / 2 for i in range(n_rows)], range(1, n_rows + 1))
     for i, name in enumerate(titles or []):
         row, column = divmod(i, n_columns)
         x, y = column * (width + gap) + width / 2, row * (heading + height) + heading - 2 * gap
@@ -264,7 +259,7 @@ def plot_caption(path, image, name, caption, title=None):
     save_figure(fig, path)
 
 
-def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6):
+def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=10):
     """The image, then for each word the weights above those of equal attention, red over the grey image.
 
     Args:
@@ -275,14 +270,14 @@ def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=6
     height, width, _ = small.shape
     overlaid, equal, full = overlay(small, alpha)
     panels = [small, *overlaid]
-    n_rows, heading = math.ceil(len(panels) / n_columns), 3 * TILE_HEADING
+    n_rows, heading = math.ceil(len(panels) / n_columns), 2.5 * TILE_HEADING
     inches = 2 * COLUMN_WIDTH / n_columns
     figure_height = n_rows * (inches * height / width + TILE_HEADING) + heading - TILE_HEADING
     fig, axes = new_figure(2 * COLUMN_WIDTH, figure_height, nrows=n_rows, ncols=n_columns, layout="none", squeeze=False)
     fig.subplots_adjust(0.005, 0.005, 0.995, 1 - heading / figure_height, wspace=0.04, hspace=0.16)
     for ax, panel, word in zip(axes.flat, panels, ["", *words]):
         ax.imshow(panel.numpy())
-        ax.set_title(word, pad=2)
+        ax.set_title(word, pad=2, fontsize=7)
     for ax in axes.flat:
         ax.axis("off")
     scale = f"no red: an equal weight ({equal:.3f}) or less, full red: {full:.3f} or more"
@@ -350,8 +345,13 @@ def plot_activation_maps(path, model, layer, x, title):
 
 
 def plot_filters(path, weight, title, most=32):
-    """The filters of a layer, a row for each input channel; weight: (out_channels, in_channels, height, width)."""
+    """The filters of a layer, weight (out_channels, in_channels, height, width), with numbers from 1.
+
+    A row for each input channel and a column for each output channel; of one input channel the first `most` filters.
+    """
     kernels = weight.detach().cpu().transpose(0, 1)
-    kernels = kernels if len(kernels) > 1 else kernels[:, :most]
-    n_columns = kernels.shape[1] if len(kernels) > 1 else FILTER_COLUMNS
-    plot_tiles(path, kernels.flatten(0, 1), None, title, n_columns, signed=True)
+    if len(kernels) > 1:
+        plot_tiles(path, kernels.flatten(0, 1), None, title, n_columns=kernels.shape[1], signed=True)
+    else:
+        kernels = kernels[0, :most]
+        plot_tiles(path, kernels, range(1, len(kernels) + 1), title, FILTER_COLUMNS, signed=True)

@@ -22,7 +22,6 @@ from plots import (
     plot_curves,
     plot_examples,
     plot_filters,
-    plot_intervals,
     plot_log_mel,
     plot_losses,
     plot_over_time,
@@ -119,7 +118,7 @@ class Optimization:
         kwargs = {"lr": args.learning_rate, "weight_decay": args.l2_decay, "fused": self.device.type != "mps"}
         classes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         self.optimizer = without_compiler(classes[args.optimizer])(self.params, **kwargs)
-        self.max_grad_norm = args.max_grad_norm
+        self.max_grad_norm, self.clip_value = args.max_grad_norm, args.clip_value
         self.scheduler = self.averaged = None
         if args.schedule == "cosine":
             self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, n_steps)
@@ -149,6 +148,8 @@ class Optimization:
         """Change the weights by their gradients."""
         if self.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.params, self.max_grad_norm)
+        if self.clip_value:
+            torch.nn.utils.clip_grad_value_(self.params, self.clip_value)
         self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()

@@ -5,7 +5,7 @@ A set is a folder in the layout of Qu et al. (2016), in which Sydney-Captions an
     <set>/dataset.json    images[i].filename, .split, .sentences[j].tokens and .raw
     <set>/images/         TIFF, PNG or JPEG
 
-The tokens are taken as they are, typing errors included. A sentence without tokens is split at its blanks. Images of
+The tokens are taken in lower case, as the course has them. A sentence without tokens is split at its blanks. Images of
 the split "restval" of Karpathy's files are training images. `encoders` turns the images into features.
 """
 
@@ -40,6 +40,7 @@ MAX_PIXELS = 50_000_000  # of an image; decoded it has 150 MB, and 200 MB more w
 IMAGE_FORMATS = ("TIFF", "PNG", "JPEG")
 QUICK_SIZES = {"train": 240, "val": 58, "test": 58}
 MAX_LISTED = 5  # file names in a message
+MEAN_BATCH_SIZE = 64  # images whose regions are turned into floats at once
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
@@ -179,13 +180,13 @@ def _read_example(image):
 
 
 def _words_of(sentence):
-    """The words of one caption: its tokens or, without tokens, its raw text split at blanks; () without either."""
+    """The lower-case words of a caption: its tokens or, without tokens, its text split at blanks; () without either."""
     sentence = sentence if isinstance(sentence, dict) else {}
     tokens = sentence.get("tokens") or sentence.get("raw")
     tokens = [tokens] if isinstance(tokens, str) else tokens
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         return ()
-    return tuple(word for token in tokens for word in token.split())
+    return tuple(word for token in tokens for word in token.lower().split())
 
 
 def read_image(path):
@@ -281,6 +282,20 @@ def read_generated(folder, use_attention):
     return hyps
 
 
+def training_tensor(examples, vocab, one_by_one):
+    """The captions that training reads as a tensor (n_rows, n_captions, max_len), and for each row that of its image.
+
+    A row is an image with all its captions as `to_tensor` has them or, with `one_by_one`, a single caption.
+    """
+    import torch
+
+    tensor = to_tensor(examples, vocab)
+    if not one_by_one:
+        return tensor, torch.arange(len(tensor))
+    images, places = (tensor[..., 0] != PAD_IDX).nonzero(as_tuple=True)
+    return tensor[images, places].unsqueeze(1), images
+
+
 def to_tensor(examples, vocab):
     """The captions of images as one tensor (n_images, n_captions, max_len), each SOS, its words, EOS.
 
@@ -301,22 +316,29 @@ def to_tensor(examples, vocab):
     return captions
 
 
-def gatherer(regions, captions, device="cpu"):
+def gatherer(regions, captions, images, device="cpu"):
     """A function from row indices (batch_size) to a batch: regions (batch_size, n_regions, n_channels) and captions.
 
-    A batch is cut to its own longest caption and sorted by the longest caption of each image, the longest first.
+    A batch is cut to its own longest caption and sorted by the longest caption of each row, the longest first.
 
     Args:
         regions: of all images, in half precision.
-        captions: of `to_tensor`.
+        captions, images: of `training_tensor`.
     """
     lengths = (captions != PAD_IDX).sum(dim=2).amax(dim=1)
 
     def gather(rows):
         rows = rows[lengths[rows].argsort(descending=True, stable=True)]
-        return regions[rows].to(device).float(), captions[rows, :, : lengths[rows[0]]].to(device)
+        return regions[images[rows]].to(device).float(), captions[rows, :, : lengths[rows[0]]].to(device)
 
     return gather
+
+
+def mean_regions(regions):
+    """The mean region of each image (n_images, n_channels) in single precision, without a copy of all regions in it."""
+    import torch
+
+    return torch.cat([part.mean(dim=1, dtype=torch.float32) for part in regions.split(MEAN_BATCH_SIZE)])
 
 
 def shortened(names):

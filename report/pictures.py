@@ -35,7 +35,7 @@ import runs
 from benchmarks.scripts import load_script
 
 PICTURE = "overview.png"
-EDITION, PAGE = "2022-23", 8  # the page of translation with attention
+EDITION, PAGE = "2022-23", 9  # the page of translation with attention
 PIXELS_PER_INCH = 150
 LAYOUT = """
 #set page(width: 28cm, height: auto, margin: 2mm)

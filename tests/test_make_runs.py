@@ -40,12 +40,13 @@ def test_every_run_of_the_reports_is_a_step_and_comparisons_come_before_their_va
     for command in commands[1:]:
         assert command[command.index("-resume") + 1] == "auto" and command[command.index("-scale") + 1] == "quick"
     lines = [" ".join(command) for command in commands]
-    for dataset, n_steps in (("fashion_mnist", 1), ("kuzushiji_mnist", 4), ("octmnist", 2)):
+    for dataset, n_steps in (("fashion_mnist", 2), ("kuzushiji_mnist", 4), ("octmnist", 2)):
         of_dataset = [line for line in lines if f"-dataset {dataset} " in line]
         assert len(of_dataset) == n_steps
-        assert not any(word in of_dataset[0] for word in ("-no_maxpool", "-network", "-shuffle_pixels"))
+        assert not any(word in of_dataset[0] for word in ("-no_maxpool", "-network", "-shuffle_pixels", "-shift"))
     translation = [line for line in lines if line.startswith("hw2-q3.py")]
-    assert len(translation) == 2 and "--use_attn --beam_size 5 --n_samples 64" in translation[1]
+    searches = "--beam_size 5 --length_penalty 0 0.25 0.5 1 --n_samples 64"
+    assert len(translation) == 2 and f"--use_attn {searches}" in translation[1]
 
 
 def test_theory_is_not_checked_again(steps, tmp_path):

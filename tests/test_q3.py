@@ -67,7 +67,7 @@ def load_translator(folder, *options_):
 def test_the_handouts_commands_leave_result_and_figures(trained, use_attn):
     runs_dir, outputs = trained
     folder = folder_of(runs_dir, use_attn)
-    figures = {f"attn_{use_attn}_err_rate.pdf", "train_loss.pdf", "err_by_length.pdf"}
+    figures = {f"attn_{use_attn}_err_rate.pdf", "train_loss.pdf"}
     if use_attn:
         figures |= {f"attention_{i}.pdf" for i in (1, 2, 3, 4)}
     assert {path.name for path in folder.glob("*.pdf")} == figures
@@ -94,6 +94,45 @@ def test_the_predictions_file_holds_every_test_sentence_the_worst_last(trained, 
     assert rates == sorted(rates)
     result = files.read_json(folder / "result.json")
     assert sum(rates) / len(rates) == pytest.approx(result["test"]["greedy"]["err_rate"]["value"])
+
+
+def test_the_counterpart_is_compared_by_sentence_and_by_half(trained, data_dir):
+    """Of the run that was made second, with the sentences of both files of predictions."""
+    result = files.read_json(folder_of(trained[0], True) / "result.json")
+    first = files.read_json(folder_of(trained[0], False) / "result.json")
+    rates = [
+        {
+            row["source"]: int(row["distance"]) / len(row["reference"])
+            for row in predictions(folder_of(trained[0], is_on))
+        }
+        for is_on in (False, True)
+    ]
+    other = result["other"] or first["other"]
+    sign = 1 if result["other"] else -1
+    gaps = {source: sign * (rates[0][source] - rates[1][source]) for source in rates[0]}
+    short = [gap for source, gap in gaps.items() if len(source) <= other["middle"]]
+    long = [gap for source, gap in gaps.items() if len(source) > other["middle"]]
+    assert len(short) >= len(long) > 0
+    for name, part in (("err_rate", list(gaps.values())), ("short", short), ("long", long)):
+        assert other[name]["value"] == pytest.approx(sum(part) / len(part)), name
+
+
+def predictions(folder):
+    return files.read_table(folder / "test_predictions.txt", ("source", "reference", "prediction", "distance"))
+
+
+def test_drawn_sentences_have_their_weights_in_the_result(trained):
+    result = files.read_json(folder_of(trained[0], True) / "result.json")
+    texts = {row["source"]: row["prediction"] for row in predictions(folder_of(trained[0], True))}
+    assert (
+        len(result["attention"]) == 4
+        and files.read_json(folder_of(trained[0], False) / "result.json")["attention"] == []
+    )
+    for drawn in result["attention"]:
+        assert drawn["hyp"] == texts[drawn["src"]]
+        assert len(drawn["weights"]) in (len(drawn["hyp"]), len(drawn["hyp"]) + 1)
+        for row in drawn["weights"]:
+            assert len(row) == len(drawn["src"]) and sum(row) == pytest.approx(1, abs=0.01)
 
 
 def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, data_dir):
@@ -185,6 +224,9 @@ def test_the_length_penalty_is_chosen_on_validation_and_minimum_risk_is_tested(t
     assert str(int(beam["length_penalty"])) == min(rates, key=lambda pair: pair[1])[0]
     assert mbr["n_samples"] == 5 and "minimum risk of 5 samples" in process.stdout
     greedy = result["test"]["greedy"]["err_rate"]["value"]
+    tried = {entry["length_penalty"]: entry["val_err_rate"]["value"] for entry in beam["tried"]}
+    assert {f"{value:.4f}" for value in tried.values()} == {rate for _, rate in rates} and tried.keys() == {0, 1}
+    assert min(result["test"][search]["seconds"] for search in ("greedy", "beam", "mbr")) > 0
     for figures in (beam, mbr):
         assert figures["difference"]["value"] == pytest.approx(greedy - figures["err_rate"]["value"])
 

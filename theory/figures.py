@@ -5,29 +5,6 @@ import torch
 from theory.attention import attention_map, drawn_image, edge_map, shuffled_and_back
 
 MARKER_SIZE = 3.5  # points; the default hides the curves at a column's width
-ROUNDING = 1e-16  # what is smaller, beside 1, is rounding
-
-
-def attention_rank(ax, values):
-    """2021-22, 1.3a: the singular values of A, which vanish after the d-th."""
-    for (n, d), spectrum, marker in zip(values["head_shapes"], values["spectra"], "os^D", strict=True):
-        visible = [max(value, ROUNDING) for value in spectrum]
-        ax.semilogy(range(1, n + 1), visible, marker=marker, markersize=MARKER_SIZE, label=f"n = {n}, d = {d}")
-    ax.axhline(ROUNDING, color="0.5", linestyle=":", zorder=0, label="rounding")
-    ax.set(xlabel="index i", ylabel=r"$\sigma_i(A) \,/\, \sigma_1(A)$")
-    ax.legend()
-
-
-def parameter_counts(ax, values):
-    """2022-23, 1.1c: parameters of both networks by the side of a square image."""
-    curve = values["parameter_curve"]
-    for name, label, marker in (("dense", "fully connected", "s"), ("cnn", "convolution and pooling", "o")):
-        ax.loglog(curve["H"], curve[name], marker=marker, markersize=MARKER_SIZE, label=label)
-    ax.set_xticks(curve["H"][::2], curve["H"][::2], minor=False)
-    ax.minorticks_off()
-    ax.set(xlabel="$H = W$ (pixels)", ylabel="parameters")
-    ax.set_title(f"{curve['M'][0]}x{curve['M'][0]} filter, 3 classes, no biases")
-    ax.legend(loc="upper left")
 
 
 def pixel_permutation(axes, values):
@@ -105,11 +82,8 @@ def linear_attention_cost(ax, values):
 
 # name of the file, what draws it, how its axes are laid out
 FIGURES = {
-    "2021-22": (("attention_rank.pdf", attention_rank, {}),),
-    "2022-23": (
-        ("parameter_counts.pdf", parameter_counts, {}),
-        ("pixel_permutation.pdf", pixel_permutation, {"nrows": 2, "ncols": 3}),
-    ),
+    "2021-22": (),  # the report draws its own
+    "2022-23": (("pixel_permutation.pdf", pixel_permutation, {"nrows": 2, "ncols": 3}),),
     "2023-24": (
         ("attention_cost.pdf", attention_cost, {}),
         ("maclaurin_error.pdf", maclaurin_error, {}),
