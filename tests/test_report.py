@@ -474,7 +474,6 @@ def test_changed_numbers_of_both_decoders_appear(write_speech, compile_text):
         (0.789, "train_clips", "spearman", "value"),
         (0.891, "differing", 0, "cosine"),
         (0.987, "test", "greedy", "errors", "substitutions"),
-        (0.654, "unrelated", "jaccard", "value"),
         ("who waz it", "examples", 0, "hyp"),
         (7654321, "n_params"),
     ]
@@ -621,7 +620,7 @@ def test_words_on_the_errors_follow_their_kinds(write_speech, compile_text):
         write_speech(True, 1.4, test={"greedy": greedy | {"errors": errors}, "beam": None, "mbr": None})
         text = compile_text("2023-24")
         assert "errs most by insertions" in text and "it does not find the end" in text and said in text
-        assert "12.3 % loop" in text and "more errors than an empty answer would have" in text
+        assert "12.3 % loop" in text and "more errors than an empty" in text
 
 
 @pytest.mark.parametrize("jaccard, exceeds", [(0.7, True), (0.3, False)])
