@@ -796,12 +796,16 @@ def test_words_on_a_learning_rate_follow_its_history(best, accuracies, losses, m
 
 def test_a_single_run_of_a_rate_enters_and_the_comparison_is_missing(write_run, compile_text, capsys):
     """The handout's own command, `hw2-q2.py -learning_rate 0.0005`."""
-    for rate, acc in ((0.0005, 0.8123), (0.00001, 0.5123), (0.3, 0.9123)):  # the last is none of the handout's
+    for rate, acc, there, found in (
+        (0.0005, 0.8123, "0.0005", "The one learning rate that was run is 0.0005"),
+        (0.00001, 0.5123, "0.00001 and 0.0005", "The best learning rate on validation is 0.0005"),
+        (0.3, 0.9123, "0.00001 and 0.0005", "The best learning rate on validation is 0.0005"),  # not the handout's
+    ):
         result = image_result("kuzushiji_mnist", False, acc, learning_rate=rate)
         write_run("q2", result, IMAGE_FIGURES, dataset="kuzushiji_mnist", learning_rate=rate)
         text = compile_text("2022-23")
-        assert "Not run. The comparison of the learning rates 0.00001, 0.0005, 0.01; there is only 0.0005" in text
-        assert "The best learning rate on validation is 0.0005" in text and "81.2 %" in text
+        assert f"Not run. The comparison of the learning rates 0.00001, 0.0005, 0.01; there is only {there}:" in text
+        assert found in text and "81.2 %" in text
         assert "not run: python hw2-q2.py -dataset kuzushiji_mnist\n" in capsys.readouterr().err
         assert "91.2 %" not in text.partition("Choices beyond")[0]
 
