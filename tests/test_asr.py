@@ -87,7 +87,9 @@ def test_the_commands_leave_result_and_figures(trained, decoder):
     assert all(scores < line.keys() for line in result["history"])
     assert min(line["val_cer"] for line in result["history"]) == pytest.approx(result["val_cer"]["value"])
     greedy = result["test"]["greedy"]
-    assert {"cer", "wer", "exact", "jaccard", "cosine", "damerau_levenshtein", "errors", "loss"} == greedy.keys() - {"seconds"}
+    assert {"cer", "wer", "exact", "jaccard", "cosine", "damerau_levenshtein", "errors", "loss"} == greedy.keys() - {
+        "seconds"
+    }
     assert f"Final Test CER, greedy: {greedy['cer']['value']:.4f}" in stdout
     assert f"  test greedy loss: {greedy['loss']}\n" in stdout and "(bundled" in stdout
     listened = {"cer", "shuffled_cer", "own_minus_shuffled", "seconds", "spearman", "moved"}
