@@ -13,7 +13,6 @@ soundfile and soxr are imported where they are used.
 import functools
 import hashlib
 import os
-import statistics
 import subprocess
 import sys
 from collections import Counter
@@ -354,7 +353,7 @@ def split(clips, counts, folder):
 
 def shorter_half(clips):
     """The clips whose texts have at most the median length, in their order; [] of []."""
-    median = statistics.median(len(text) for _, text in clips) if clips else 0
+    median = np.median([len(text) for _, text in clips]) if clips else 0
     return [clip for clip in clips if len(clip[1]) <= median]
 
 

@@ -69,27 +69,50 @@ def predictions(folder):
 def test_the_commands_leave_result_and_figures(trained, decoder):
     runs_dir, outputs = trained
     folder, stdout = folder_of(runs_dir, decoder), outputs[decoder].stdout
-    figures = {"losses.pdf", "similarities.pdf", "error_rates.pdf", "log_mel.pdf", "attention.pdf"}
-    assert {path.name for path in folder.glob("*.pdf")} == figures | (
-        {"both.pdf"} if decoder == "transformer" else set()
-    )
+    figures = {"losses.pdf", "similarities.pdf", "log_mel.pdf", "attention_right.pdf", "attention_failed.pdf"}
+    assert {path.name for path in folder.glob("*.pdf")} == figures
     result = json.loads((folder / "result.json").read_text())
     assert result["decoder"] == decoder and result["bundled"]  # the clips are generated, wherever they lie
     assert result["n_examples"] == {"train": 45, "val": 3, "test": 12}
     assert [line["epoch"] for line in result["history"]] == [1, 2]
-    scores = {"val_loss", "val_jaccard", "val_cosine", "val_damerau_levenshtein", "val_wer", "val_cer"}
+    scores = {
+        "plain_train_loss",
+        "val_loss",
+        "val_jaccard",
+        "val_cosine",
+        "val_damerau_levenshtein",
+        "val_wer",
+        "val_cer",
+    }
     assert all(scores < line.keys() for line in result["history"])
     assert min(line["val_cer"] for line in result["history"]) == pytest.approx(result["val_cer"]["value"])
     greedy = result["test"]["greedy"]
-    assert {"cer", "wer", "exact", "jaccard", "cosine", "damerau_levenshtein", "loss"} == greedy.keys()
+    assert {"cer", "wer", "exact", "jaccard", "cosine", "damerau_levenshtein", "errors", "loss"} == greedy.keys() - {
+        "seconds"
+    }
     assert f"Final Test CER, greedy: {greedy['cer']['value']:.4f}" in stdout
     assert f"  test greedy loss: {greedy['loss']}\n" in stdout and "(bundled" in stdout
-    assert result["train_clips"].keys() == {"cer", "shuffled_cer", "spearman", "spearman_heads"}
+    listened = {"cer", "shuffled_cer", "own_minus_shuffled", "seconds", "spearman", "moved"}
+    assert result["train_clips"].keys() == listened and result["quick_recipe"] == {}
+    rows = {row["reference"]: int(row["distance"]) for row in predictions(folder)}
+    right, failed = (result["attention"][name]["ref"] for name in ("right", "failed"))
+    assert rows[right] <= rows[failed]
     assert "  train_clips shuffled_cer: " in stdout
     (baseline,) = result["baselines"].values()
     assert baseline["value"] > 0.5 and f"nearest mean spectrum: {baseline['value']:.4f}" in stdout
     assert sum(map(len, result["differing"])) == stdout.count("  differing ")
     assert len(result["examples"]) == 8
+
+
+def test_quick_scale_has_a_recipe_of_its_own_that_is_named(run_here, spoken, tmp_path):
+    options_ = ("-scale", "quick", "--hidden_size", "32", "--batch_size", "16", "-data", "real", "-threads", "1")
+    process = run_here(SCRIPT, "-runs_dir", tmp_path / "runs", *options_, "-data_dir", spoken)
+    recipe = {"epochs": 4, "batch_size": 16, "guided_attention": 1.0, "ctc_weight": 0.3}  # what is given counts
+    result = files.read_json(folder_of(tmp_path / "runs", "recurrent") / "result.json")
+    assert result["quick_recipe"] == recipe and len(result["history"]) == 4
+    assert "quick recipe: epochs 4, batch_size 16, guided_attention 1.0, ctc_weight 0.3" in process.stdout
+    full = script.parse_args([])
+    assert (full.epochs, full.batch_size, full.guided_attention, full.ctc_weight) == (15, 64, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -289,7 +312,7 @@ def test_without_validation_clips_the_last_epoch_is_kept(run_here, spoken, tmp_p
     assert result["test"]["beam"]["val_cer"] is None and result["test"]["beam"]["length_penalty"] == 0
     last, best = runs.read_checkpoint(folder / "last.pt")["model"], weights_of(folder)
     assert all(torch.equal(last[name], best[name]) for name in best)
-    assert not (folder / "losses.pdf").exists() and (folder / "attention.pdf").exists()
+    assert not (folder / "losses.pdf").exists() and (folder / "attention_right.pdf").exists()
     assert "validation CER" not in process.stdout
     assert_user_error(run_here(*command, "--learning_rate", "0.1", "0.01"), "without validation examples")
 

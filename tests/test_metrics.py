@@ -204,7 +204,7 @@ def test_differences_of_transcriptions_are_those_of_their_figures_and_paired():
     a, b = ["a cat sit", "dogs do", "won", "to three four"], ["cat", "dogs do", "", "two three for four"]
     found, reverse = metrics.transcription_differences(a, b, refs), metrics.transcription_differences(b, a, refs)
     ours, theirs = metrics.transcription(a, refs), metrics.transcription(b, refs)
-    assert found.keys() == {"cer", "wer", *metrics.SIMILARITIES} == ours.keys() - {"exact"}
+    assert found.keys() == {"cer", "wer", *metrics.SIMILARITIES} == ours.keys() - {"exact", "errors"}
     for name, score in found.items():
         assert score["value"] == pytest.approx(ours[name]["value"] - theirs[name]["value"]) and score["n"] == 4
         assert score["value"] == pytest.approx(-reverse[name]["value"]) and score["value"] != 0
@@ -214,20 +214,44 @@ def test_differences_of_transcriptions_are_those_of_their_figures_and_paired():
 def test_a_recogniser_listens_if_its_texts_are_its_own_and_the_attended_time_rises():
     eye = np.eye(5)[:, None]  # of one head
     hyps, refs, weights = ["abc", "d", "xx"], ["abc", "de", "yx"], [eye[:4], eye[:2], eye[[3, 1, 4]]]
-    found = metrics.attention_report(hyps, refs, weights)
+    found = metrics.attention_report(hyps, refs, weights, seconds_a_position=0.25)
     assert found["cer"]["value"] == pytest.approx((0 + 1 + 1) / 7)
     assert found["shuffled_cer"]["value"] == pytest.approx((3 + 2 + 3) / 7)  # d for abc, xx for de, abc for yx
+    assert found["own_minus_shuffled"]["value"] == pytest.approx((2 - 8) / 7)
     assert found["spearman"]["value"] == pytest.approx((1 - 1) / 2) and found["spearman"]["n"] == 2  # d has one letter
-    assert found["spearman_heads"] == [found["spearman"]]
-    alone = metrics.attention_report(["a"], ["a"], [eye[:2]])
-    assert alone["spearman"] is None and alone["spearman_heads"] == []
+    assert found["moved"]["value"] == pytest.approx((2 - 2) / 2 * 0.25)  # from 0 to 2, and from 3 to 1
+    assert found["seconds"] == pytest.approx(5 * 0.25)
+    alone = metrics.attention_report(["a"], ["a"], [eye[:2]], 0.25)
+    assert alone["spearman"] is alone["moved"] is None
 
 
-def test_a_head_that_rises_is_seen_beside_one_that_does_not():
+def test_the_attended_time_is_the_mean_of_the_heads():
     up, down = np.eye(9)[[0, 4, 8]], np.eye(9)[[2, 1, 0]]
-    found = metrics.attention_report(["abc"], ["abc"], [np.stack([up, down], axis=1)])
-    assert [score["value"] for score in found["spearman_heads"]] == pytest.approx([1, -1])
+    found = metrics.attention_report(["abc"], ["abc"], [np.stack([up, down], axis=1)], seconds_a_position=2.0)
     assert found["spearman"]["value"] == pytest.approx(1)  # the means are 1, 2.5 and 4
+    assert found["moved"]["value"] == pytest.approx((4 - 1) * 2.0) and found["seconds"] == pytest.approx(18.0)
+
+
+def test_the_errors_of_a_cer_taken_apart_by_hand():
+    refs, hyps = ["abcd", "ab", "the cat"], ["abd", "xbyzw", "the the the the the "]
+    found = metrics.edits_apart(hyps, refs)  # c is missing; x is wrong, y, z and w are superfluous
+    only = metrics.edits_apart(hyps[:2], refs[:2])
+    assert [only[kind] * 6 for kind in ("deletions", "substitutions", "insertions")] == pytest.approx([1, 1, 3])
+    assert only["length"] == pytest.approx((3 + 5) / 6)
+    assert only["worse_than_empty"]["value"] == pytest.approx(1 / 2)  # four errors for two characters
+    assert only["looping"]["value"] == 0 and found["looping"]["value"] == pytest.approx(1 / 3)
+    silent = metrics.edits_apart(["", "", ""], refs)
+    assert silent["deletions"] == 1 and silent["length"] == 0 and silent["worse_than_empty"]["value"] == 0
+
+
+@given(st.lists(st.tuples(st.text("ab ", max_size=8), st.text("ab ", min_size=1, max_size=8)), min_size=1, max_size=4))
+def test_the_kinds_of_errors_add_up_to_the_cer(pairs):
+    hyps, refs = zip(*pairs)
+    found = metrics.edits_apart(hyps, refs)
+    total = sum(found[kind] for kind in ("insertions", "deletions", "substitutions"))
+    assert total == pytest.approx(metrics.cer(hyps, refs)["value"])
+    surplus = found["insertions"] - found["deletions"]
+    assert found["length"] == pytest.approx(1 + surplus)
 
 
 def test_every_score_of_a_result_is_a_line():

@@ -174,13 +174,31 @@ def test_clips_are_loaded_with_their_texts_and_spectrograms(tmp_path):
             torch.testing.assert_close(data.mels(row), expected, atol=1e-3, rtol=1e-3)  # float16
 
 
-def test_the_quick_scale_takes_a_part_of_each_split(tmp_path, monkeypatch):
-    write_corpus(tmp_path, 20)
+def test_the_quick_scale_takes_a_part_of_the_shorter_half_of_each_split(tmp_path, monkeypatch):
+    write_corpus(tmp_path, 20)  # the texts become longer from clip to clip
     monkeypatch.setattr(speech, "QUICK_SIZES", {"train": 5, "val": 2, "test": 2})
     whole, quick = (speech.load("real", tmp_path, quick=quick) for quick in (False, True))
     assert {split: len(ids) for split, ids in quick.ids.items()} == {"train": 5, "val": 1, "test": 2}
-    assert all(set(quick.ids[split]) <= set(whole.ids[split]) for split in whole.ids)
+    for split, ids in whole.ids.items():
+        assert set(quick.ids[split]) <= set(ids[: -(-len(ids) // 2)])
     assert quick.fingerprint != whole.fingerprint
+
+
+def test_the_shorter_half_keeps_its_order_and_texts_of_the_median_length():
+    clips = [(str(i), "x" * n) for i, n in enumerate([5, 2, 9, 2, 4])]
+    assert [len(text) for _, text in speech.shorter_half(clips)] == [2, 2, 4]
+    assert speech.shorter_half(clips[:1]) == clips[:1] and speech.shorter_half([]) == []
+
+
+def test_a_part_of_the_training_clips_is_there_for_comparisons(tmp_path, monkeypatch):
+    write_corpus(tmp_path, 20)
+    monkeypatch.setattr(speech, "N_PART", 4)
+    clips = speech.load("real", tmp_path)
+    part = list(clips.clips(speech.PART))
+    assert len(part) == 4 and {text for _, text in part} <= set(clips.texts["train"])
+    for mels, text in part:
+        row = clips.rows["train"][clips.texts["train"].index(text)]
+        np.testing.assert_array_equal(mels, clips.mels(row).numpy())
 
 
 def test_a_batch_is_padded_to_its_own_longest_clip_and_text(tmp_path):
