@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -16,19 +17,9 @@ GOLDEN = (5**0.5 - 1) / 2  # the fractional parts of its multiples are spread ev
 DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d"}
 RELATIVE, ABSOLUTE = 1e-3, 1e-4  # of equality; the order of additions changes 1e-6, a mistake 1e-2
 MAX_MISTAKES = 2  # that are looked for in one class at the same time
-MODES = ("training", "evaluation")
 SEED = 42
-
-
-class Mistake(NamedTuple):
-    """A known mistake; it is in the line of one of `calls`, functions of torch, and `mend` is what is right."""
-
-    key: str
-    part: str
-    calls: list
-    text: str
-    mend: str
-
+# What the names in a table are called where they are called in torch, if not the same.
+FUNCTIONS = {"@": ["bmm", "matmul"], "drop": ["dropout"], nn.Linear: ["linear"], nn.LSTMCell: ["lstm_cell"]}
 
 LOG_PROBABILITIES = {"log_softmax": "it returns log-probabilities, with which the cross-entropy is the same"}
 
@@ -45,18 +36,18 @@ def marked(x):
 
 
 class Call(NamedTuple):
-    """A call of a torch function in the student's code."""
+    """A call of a torch function in the student's code; `training` says in which mode."""
 
     function: object
     name: str
-    line: str
-    mode: str
+    where: str
+    training: bool
     args: tuple
     kwargs: dict
     result: object
 
     def arguments(self, *names, **defaults):
-        """Its arguments by name, where `names` are those that may come without one."""
+        """Its arguments by name; `names` are those that may be given by their place."""
         return defaults | dict(zip(names, self.args)) | self.kwargs
 
     @property
@@ -72,17 +63,17 @@ class Call(NamedTuple):
 class Recorder(TorchFunctionMode):
     """Replaces dropout by `marked` and remembers every call of a torch function, with the student's line."""
 
-    def __init__(self, filenames, mode=""):
+    def __init__(self, filenames, training):
         super().__init__()
-        self.filenames, self.mode, self.calls = filenames, mode, []
+        self.filenames, self.training, self.calls = filenames, training, []
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs, name, frame = kwargs or {}, getattr(func, "__name__", "").rstrip("_"), sys._getframe(1)
-        result = self.dropout(*args, **kwargs) if name in DROPOUTS else func(*args, **kwargs)
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs, name, frame = kwargs or {}, getattr(function, "__name__", "").strip("_"), sys._getframe(1)
+        result = self.dropout(*args, **kwargs) if name in DROPOUTS else function(*args, **kwargs)
         while frame and frame.f_code.co_filename not in self.filenames:
             frame = frame.f_back
-        line = f"{frame.f_code.co_filename}, line {frame.f_lineno}" if frame else ""
-        self.calls.append(Call(func, name, line, self.mode, args, kwargs, result))
+        where = f"{frame.f_code.co_filename}, line {frame.f_lineno}" if frame else ""
+        self.calls.append(Call(function, name, where, self.training, args, kwargs, result))
         return result
 
     @staticmethod
@@ -106,9 +97,9 @@ MESSAGES = {  # what is said about an exception that matches, if not its own tex
 class Failure(Exception):
     """The student's code raised an exception, or cannot be called as the skeleton calls it."""
 
-    def __init__(self, message, line="", status="ERROR"):
+    def __init__(self, message, where="", status="ERROR"):
         super().__init__(message)
-        self.line, self.status = line, status
+        self.where, self.status = where, status
 
 
 class TooLong(BaseException):
@@ -117,18 +108,18 @@ class TooLong(BaseException):
 
 def explain(error, filenames):
     """The `Failure` that tells an exception of the student's code in one line, with the student's line."""
-    frame, line = error.__traceback__, ""
+    frame, where = error.__traceback__, ""
     while frame:
         if frame.tb_frame.f_code.co_filename in filenames:
-            line = f"{frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno}"
+            where = f"{frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno}"
         frame = frame.tb_next
     text = " ".join(str(error).split())[:300]
     if isinstance(error, NotImplementedError):
-        return Failure("not written yet", line, "not written")
+        return Failure("not written yet", where, "not written")
     for kind, message in MESSAGES.items():
         if re.search(kind, f"{type(error).__name__}: {text}"):
-            return Failure(message or text, line)
-    return Failure(f"{type(error).__name__}: {text}", line)
+            return Failure(message or text, where)
+    return Failure(f"{type(error).__name__}: {text}", where)
 
 
 def randomize(module):
@@ -153,43 +144,60 @@ def same(actual, right):
     return torch.allclose(actual, right, rtol=RELATIVE, atol=ABSOLUTE * scale, equal_nan=True)
 
 
+def subsets(items, largest):
+    return itertools.chain(*(itertools.combinations(items, n) for n in range(largest + 1)))
+
+
+class Line(NamedTuple):
+    """A line of a table that may stand in place of line number `row` of the equations."""
+
+    key: str  # of the mistake, or of the variant
+    row: int
+    code: str
+
+
 class Question:
-    """One line of the output: a class or function of a student's, and the equations that it has to compute.
+    """One line of the output: a class or function of the student's, and the equations that it has to compute.
 
-    `drive` calls a function as the homework's script does, and returns what it computes as {part: tensor}. It is given
-    `student`, the student's code, and `forward`, the statement's equations with the same arguments; `forward` takes m
-    besides, the forms and keys of mistakes and the variants that are right as well, and leaves what it computes on the
-    way in `parts`. The docstring of a subclass has the table of its mistakes, besides those of its base:
+    `drive` calls a function as the homework's script does, and returns what it computes as {name: tensor}. The function
+    is `student`, the student's code, or the equations of `table`, which take the same arguments. Below an equation the
+    table has what stands in its place in another hypothesis:
 
-        part | the line of code that is right
-            key/form,form; functions of torch in whose line the mistake is; what the mistake is
+                    | the equation
+        mistake     | the equation with this mistake, whose name and text are in docs/check.md
+        mistake: 1, 2 | the equation with a mistake of two forms, where 1 or 2 replaces $
+        variant     | an equation that is right as well; `variants` has a note about it
+
+    These lines are executed as code. They read `args`, the arguments, and leave `result`; what they leave in `parts` is
+    looked for among the student's numbers if no hypothesis has them all.
     """
 
-    number = name = target = equation = says = ""  # target: the student's class or function
+    number = name = target = says = ""  # target: the student's class or function, by default the name of this class
+    table, variants = "", {}
     arguments = ()  # of the student's __init__ in the check
     n_required = None  # arguments of __init__ without default, where another edition has a class of the same name
     inputs, output = (), ""  # of a single call, and the name of its result
     layers = {}  # the skeleton's name: (kind, weight shape if that tells which one it is)
-    known = {}  # form: Mistake
-    variants = {}  # what is right in another way: the note that says so
-    modes = MODES
+    modes = ("training", "evaluation")
+    gradients = False
     dropout = None  # the statement's probability; None if it gives none
-    mode = difference = ""
 
     def __init_subclass__(cls):
-        cls.known = dict(cls.known)
-        for line in inspect.cleandoc(cls.__dict__.get("__doc__") or "").splitlines():
-            if " | " in line:
-                part, mend = line.split(" | ")
-            elif line.startswith("    "):
-                names, calls, text = line.strip().split("; ", 2)
-                key, _, forms = names.partition("/")
-                for form in forms.split(","):
-                    cls.known[f"{key}/{form}" if form else key] = Mistake(key, part, calls.split(), text, mend)
+        cls.target = vars(cls).get("target", cls.__name__)
+        cls.name = vars(cls).get("name", cls.target)
+        cls.equations, cls.lines = [], []
+        for text in filter(str.strip, cls.table.splitlines()):
+            label, _, code = text.partition("|")
+            key, _, values = label.strip().partition(": ")
+            if key:
+                row = len(cls.equations) - 1
+                cls.lines += [Line(key, row, code[1:].replace("$", value)) for value in values.split(", ")]
+            else:
+                cls.equations.append(code[1:])
 
     def __init__(self, code, edition):
         self.code, self.edition, self.module = code, edition, None
-        self.calls, self.notes, self.parts, self.found = [], [], {}, {}  # found: {key: mistake with its text and line}
+        self.calls, self.notes, self.found, self.difference = [], [], {}, ""  # found: {key of a mistake: what to say}
 
     @classmethod
     def applies(cls, code):
@@ -227,9 +235,9 @@ class Question:
 
     def call(self, function, *args, **kwargs):
         """Call the student's code with marked dropout; an exception becomes a `Failure`."""
-        recorder = Recorder(self.code.filenames, self.mode)
+        recorder = Recorder(self.code.filenames, self.training)
         try:
-            with torch.no_grad(), recorder:
+            with recorder:
                 result = function(*args, **kwargs)
         except (Exception, SystemExit, TooLong) as error:
             raise explain(error, self.code.filenames) from error
@@ -246,11 +254,6 @@ class Question:
                 failures.append(failure)
         raise failures[0]
 
-    def block(self, function, *args):
-        """A part of the student's own code that the equations take as it is."""
-        with Recorder(self.code.filenames):
-            return function(*args)
-
     def prepare(self):
         """Build the student's module."""
         self.module = self.build(self.target, *self.arguments)
@@ -263,59 +266,67 @@ class Question:
         result = function(*self.inputs)
         return {self.output: result[0] if isinstance(result, tuple) else result}
 
-    def drop(self, x, place="", m=()):
-        """Dropout in the equations, unless m says that it is missing in this place or applied twice."""
-        for _ in range(1 - (f"{place}-dropout" in m) + (f"dropout-twice/{place}" in m)):
-            x = marked(x) if self.mode == "training" else x
-        return x
+    def drop(self, x):
+        """Dropout in the equations."""
+        return marked(x) if self.training else x
 
-    def name_mistake(self, form, line="", **values):
-        mistake = self.known[form]
-        if mistake.key not in self.found:
-            text = mistake.text.format(**values)
-            details = {"text": text, "numeric": text == mistake.text, "where": line or self.line_of(mistake.calls)}
-            self.found[mistake.key] = mistake._asdict() | details
+    def name_mistake(self, key, functions, details="", where="", numeric=False):
+        """Remember a mistake in a call of one of these functions; `numeric` if the numbers are exactly its own."""
+        where = where or self.line_of(functions)
+        self.found.setdefault(key, {"key": key, "details": details, "where": where, "numeric": numeric})
 
     def check(self):
         """The result of this question as a dictionary."""
         status, where, lines = "ok", "", []
         try:
-            self.prepare()
-            observed = {mode: self.run(self.student, mode) for mode in self.modes}
-            self.check_dropout()
+            self.run(self.prepare, "training")
+            observed = {mode: self.run(partial(self.drive, self.student), mode) for mode in self.modes}
+            self.check_dropout(observed)
             self.search(observed)
             lines = [self.difference] if self.found else []
         except (Exception, TooLong) as error:
             own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
             failure = error if isinstance(error, Failure) else own
-            status, where, lines = failure.status, failure.line or self.line_of(()), [str(failure)]
-        says = self.says or " · ".join(dict.fromkeys(mistake.part for mistake in self.known.values()))
-        result = {name: getattr(self, name) for name in ("number", "name", "edition", "equation", "notes")}
-        result |= {"says": says, "mistakes": list(self.found.values()), "where": where, "lines": lines}
+            status, where, lines = failure.status, failure.where or self.line_of(()), [str(failure)]
+        result = {name: getattr(self, name) for name in ("number", "name", "edition", "says", "notes")}
+        result |= {"mistakes": list(self.found.values()), "where": where, "lines": lines}
         return result | {"status": "WRONG" if self.found else status}
 
-    def check_dropout(self):
+    def run(self, function, mode):
+        """What a function returns in training or in evaluation."""
+        self.training = mode == "training"
+        if self.module is not None:
+            self.module.train(self.training)
+        with torch.set_grad_enabled(self.gradients):
+            return function()
+
+    def check_dropout(self, observed):
         """Name a dropout that is active in evaluation, and a probability that is not the one of the statement."""
         for call in self.calls:
-            if call.name in DROPOUTS and "dropout-probability" in self.known:
-                p = call.arguments("input", "p", p=0.5)["p"]
-                if call.mode == "evaluation" and call.result is not call.x:
-                    self.name_mistake("dropout-in-evaluation", found="")
-                    self.modes = ("training",)  # its other numbers are as in training
-                elif self.dropout and p not in (0, self.dropout):
-                    self.name_mistake("dropout-probability", found=p, right=self.dropout)
+            p = call.arguments("input", "p", p=0.5)["p"] if call.name in DROPOUTS else 0
+            if p and not call.training and call.result is not call.x:
+                self.name_mistake("dropout-in-evaluation", ["dropout"])
+                observed.pop("evaluation", None)  # its other numbers are as in training
+            elif p and self.dropout not in (None, p):
+                self.name_mistake("dropout-probability", ["dropout"], f"It is {p}, and must be {self.dropout}.")
+
+    def hypotheses(self):
+        """The choices of lines from the table: with few mistakes first, and each of these with all variants."""
+        mistakes = [line for line in self.lines if line.key not in self.variants]
+        variants = [line for line in self.lines if line.key in self.variants]
+        for pair in itertools.product(subsets(mistakes, MAX_MISTAKES), subsets(variants, len(variants))):
+            lines = sum(pair, ())
+            if len({line.row for line in lines}) == len(lines):
+                yield lines
 
     def search(self, observed):
         """Find the hypothesis with the fewest mistakes that has the observed numbers."""
-        forms = [form for form, mistake in self.known.items() if "{" not in mistake.text]
-        hypotheses = itertools.chain(*(itertools.combinations(forms, n) for n in range(MAX_MISTAKES + 1)))
-        sizes = range(len(self.variants) + 1)
-        rights = [flags for n in sizes for flags in itertools.combinations(self.variants, n)]
-        both = itertools.product(hypotheses, rights)
-        hypothesis, right = next((pair for pair in both if self.agrees(observed, sum(pair, ()))), (None, ()))
-        self.notes += [self.variants[flag] for flag in right]
-        for form in hypothesis or ():
-            self.name_mistake(form)
+        hypothesis = next((lines for lines in self.hypotheses() if self.agrees(observed, lines)), None)
+        for line in hypothesis or ():
+            if line.key in self.variants:
+                self.notes.append(self.variants[line.key])
+            else:
+                self.name_mistake(line.key, self.torch_functions(line), numeric=True)
         try:
             self.compare(observed)
         except Failure:  # a layer that the equations need is missing
@@ -324,23 +335,26 @@ class Question:
         if hypothesis is None and not self.found:
             raise Failure(self.difference + self.agreement(), status="not recognised")
 
-    def run(self, function, mode):
-        """What the student's code or the equations compute, in training or in evaluation."""
-        self.mode = mode
-        if self.module is not None:
-            self.module.train(mode == "training")
-        with torch.no_grad():
-            return self.drive(function)
+    def expected(self, lines=(), mode="training"):
+        """What the equations compute, with these lines of the table in place of the right ones."""
+        code = list(self.equations)
+        for line in lines:
+            code[line.row] = line.code
+        source = compile("\n".join(code), "table", "exec")
 
-    def expected(self, m, mode):
-        """What the equations compute with the mistakes and variants m."""
-        return self.run(partial(self.forward, frozenset(m).union(form.partition("/")[0] for form in m)), mode)
+        def equations(*args):
+            self.values = vars(F) | vars(sys.modules[self.__module__]) | {"self": self, "args": args, "parts": {}}
+            exec(source, self.values)
+            return self.values["result"]
 
-    def agrees(self, observed, m):
+        with Recorder((), mode == "training"):
+            return self.run(partial(self.drive, equations), mode)
+
+    def agrees(self, observed, lines):
         try:
-            for mode in self.modes:
-                expected = self.expected(m, mode)
-                if not all(same(value, expected[part]) for part, value in observed[mode].items()):
+            for mode, parts in observed.items():
+                expected = self.expected(lines, mode)
+                if not all(same(value, expected[part]) for part, value in parts.items()):
                     return False
             return True
         except (RuntimeError, IndexError, ValueError, TypeError, LookupError, Failure):
@@ -349,8 +363,8 @@ class Question:
     def compare(self, observed):
         """Say where the student's numbers differ most from the right ones."""
         largest = 0
-        for mode, part, value in [(m, *item) for m in self.modes for item in observed[m].items()]:
-            right = self.expected((), mode)[part]
+        for mode, part, value in [(mode, *item) for mode, parts in observed.items() for item in parts.items()]:
+            right = self.expected(mode=mode)[part]
             if value.squeeze().shape != right.squeeze().shape:
                 shapes = f"{tuple(value.shape)}, and must have {tuple(right.shape)}"
                 self.difference = f"In {mode}, {part} has the shape {shapes}."
@@ -368,24 +382,22 @@ class Question:
             steps = value.split(1, dim=1) if value.dim() > 2 and value.shape[1] > 1 else ()
             return any(same(call.result, value) for call in self.calls) or (steps and all(map(occurs, steps)))
 
-        outputs = self.expected((), self.modes[0])  # which fills self.parts
-        parts = self.parts | outputs
+        outputs = self.expected(mode=self.modes[0])  # which fills self.values
+        parts = self.values["parts"] | outputs
         right = [part for part, value in parts.items() if occurs(value)]
         wrong = [part for part in parts if part not in right]
         return f" Found in your code as it should be: {', '.join(right) or 'nothing'}; not found: {', '.join(wrong)}."
+
+    def torch_functions(self, line):
+        """The functions of torch in a line of the table and in the equation, first those that only one of them has."""
+        right, wrong = (re.findall(r"\w+|@", code) for code in (self.equations[line.row], line.code))
+        words = [*(word for word in right if word not in wrong), *(word for word in wrong if word not in right), *right]
+        kinds = [self.layers.get(word, [word])[0] for word in words]
+        return [name for kind in kinds for name in FUNCTIONS.get(kind, [kind])]
 
     def line_of(self, names):
         """The student's last line that calls the first of these functions that occurs, or the line of `forward`."""
         target = self.code[self.target]
         code = getattr(getattr(target, "forward", target), "__code__", None)
-        lines = [call.line for name in names for call in reversed(self.calls) if call.name == name and call.line]
+        lines = [call.where for name in names for call in reversed(self.calls) if call.name == name and call.where]
         return lines[0] if lines else f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
-
-
-class WithDropout(Question):
-    """A network with dropout.
-
-    dropout | self.dropout = nn.Dropout(dropout), as __init__ is told, or F.dropout(x, p, training=self.training)
-        dropout-in-evaluation; dropout; dropout is still active in evaluation, after model.eval(){found}
-        dropout-probability; dropout; the dropout probability is {found}, and must be {right}
-    """

@@ -23,11 +23,23 @@ class Watched(nn.Linear):
         return super().forward(x).log_softmax(dim=-1)
 
 
-class Helper(Question):
-    """A function of the script, called with the arguments of the skeleton by name."""
+class TrainBatch(Question):
+    """The loss of the batch before the step, then one step along its gradient alone."""
 
-    number, equation, modes = "2", "the skeleton of hw2-q2.py", ("training",)
-    elsewhere = None  # a method that the script may call in another function
+    number, target, says = "2", "train_batch", "gradients set to zero, mean loss, backward, step"
+    modes, gradients, output = ("training",), True, "loss"
+    elsewhere = "zero_grad", "gradients-not-zeroed"  # a method that the script may call elsewhere, the mistake if not
+    table = """
+                              | model, X, y, optimizer, criterion = args
+                              | optimizer.zero_grad()
+    gradients-not-zeroed      | pass
+                              | loss = criterion(model(X), y)
+                              | loss.backward()
+                              | optimizer.step()
+    no-step                   | pass
+                              | result = loss.detach()
+    loss-not-mean             | result = loss.detach() * len(y)
+    """
 
     @classmethod
     def functions(cls, code):
@@ -43,9 +55,9 @@ class Helper(Question):
         return any(cls.functions(code))
 
     def prepare(self):
-        if self.elsewhere and self.code.calls(self.elsewhere, outside=self.target):
-            form = next(form for form, mistake in self.known.items() if self.elsewhere in mistake.calls)
-            self.variants = {form: f"it relies on the call of {self.elsewhere}() elsewhere in your files"}
+        method, key = self.elsewhere
+        if method and self.code.calls(method):
+            self.variants = {key: f"it relies on the call of {method}() elsewhere in your files"}
 
     def drive(self, function):
         self.network = randomize(Watched(N_FEATURES, N_CLASSES))
@@ -60,63 +72,39 @@ class Helper(Question):
     def student(self, *args):
         function, given = next(self.functions(self.code)), dict(zip(ARGUMENTS, args))
         names = [name for name in inspect.signature(function).parameters if name in given]
-        result = self.call(torch.enable_grad()(function), **{name: given[name] for name in names})
+        result = self.call(function, **{name: given[name] for name in names})
         if result is None:
             raise Failure("it returns nothing")
         return result
 
 
-class TrainBatch(Helper):
-    """The loss of the batch before the step, then one step along its gradient alone.
+class Predict(TrainBatch):
+    """The class with the highest score of each example."""
 
-    step | optimizer.zero_grad(), loss.backward(), optimizer.step(), return loss.item()
-        gradients-not-zeroed; zero_grad backward; the gradients of the batches add up, since they are never set to zero
-        no-step; backward; the weights do not change
-        loss-not-mean; item; the loss is multiplied by the number of examples, and must be their mean
+    target, says, output, elsewhere = "predict", "the class with the highest score", "labels", ("", "")
+    table = """
+                              | model, X, *others = args
+                              | scores = model(X)
+                              | result = scores.argmax(dim=1)
+    predict-dimension         | result = scores.argmax(dim=0)
+    predict-values            | result = scores.amax(dim=1)
     """
 
-    name = target = "train_batch"
-    output, elsewhere = "loss", "zero_grad"
 
-    @torch.enable_grad()
-    def forward(self, m, model, X, y, optimizer, criterion):
-        if "gradients-not-zeroed" not in m:
-            optimizer.zero_grad()
-        loss = criterion(model(X), y)
-        loss.backward()
-        if "no-step" not in m:
-            optimizer.step()
-        return loss.detach() * (len(y) if "loss-not-mean" in m else 1)
+class Evaluate(TrainBatch):
+    """The share of right labels, with the network in evaluation mode, and in training mode again for the next epoch."""
 
-
-class Predict(Helper):
-    """The class with the highest score of each example.
-
-    labels | return scores.argmax(dim=-1)
-        predict-dimension; argmax max; the maximum is over the examples, and must be over the classes
-        predict-values; max; the largest scores are returned, and must be their classes
+    target, says, output = "evaluate", "eval(), share of right labels, train()", "accuracy"
+    elsewhere = "eval", "evaluate-in-training-mode"
+    table = """
+                              | model, X, y, *others = args
+                              | model.eval()
+    evaluate-in-training-mode | model.train()
+                              | n_correct = (model(X).argmax(dim=1) == y).sum()
+                              | model.train()
+                              | result = n_correct / len(y)
+    accuracy-count            | result = n_correct
     """
-
-    name = target = "predict"
-    output = "labels"
-
-    def forward(self, m, model, X, *others):
-        scores, labels = model(X).max(dim=0 if "predict-dimension" in m else 1)
-        return scores if "predict-values" in m else labels
-
-
-class Evaluate(Helper):
-    """The share of right labels, with the network in evaluation mode, and in training mode again for the next epoch.
-
-    mode | model.eval() at the beginning, and model.train() at the end or at the beginning of train_batch
-        evaluate-in-training-mode; eval; the network is evaluated in training mode, so that dropout is active
-        left-in-evaluation-mode; eval; after model.eval() nothing calls model.train(){found}: dropout stays off
-    accuracy | return n_correct / len(y)
-        accuracy-count; sum; the number of right labels is returned, and must be divided by the number of examples
-    """
-
-    name = target = "evaluate"
-    output, elsewhere = "accuracy", "eval"
 
     def value(self, result, x, y):
         values = [float(value) for value in (result if isinstance(result, tuple) else [result]) if value is not None]
@@ -126,27 +114,23 @@ class Evaluate(Helper):
     def drive(self, function):
         parts = super().drive(function)
         if not self.network.training and not self.code.calls("train"):
-            self.name_mistake("left-in-evaluation-mode", found="")
+            self.name_mistake("left-in-evaluation-mode", ["eval"])
         return parts | {"training": torch.tensor(float(any(self.network.modes)))}
-
-    def forward(self, m, model, X, y, *others):
-        model.train("evaluate-in-training-mode" in m)
-        n_correct = (model(X).argmax(dim=1) == y).sum()
-        model.train()
-        return n_correct / (1 if "accuracy-count" in m else len(y))
 
 
 class ParameterCount(Question):
-    """get_number_trainable_params(model): the number of elements of the parameters that have a gradient.
+    """The number of elements of the parameters that have a gradient."""
 
-    count | return sum(p.numel() for p in model.parameters() if p.requires_grad)
-        count-frozen; numel; parameters that are not trained are counted as well
-        count-tensors; len; the tensors are counted, not their elements
-        count-without-biases; numel; the biases are not counted
+    number, target, says = "2.3", "get_number_trainable_params", "the elements of the parameters that are trained"
+    output, modes = "number", ("training",)
+    table = """
+                              | (model,) = args
+                              | counted = [p for p in model.parameters() if p.requires_grad]
+    count-frozen              | counted = list(model.parameters())
+    count-without-biases      | counted = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
+                              | result = torch.tensor(float(sum(p.numel() for p in counted)))
+    count-tensors             | result = torch.tensor(float(len(counted)))
     """
-
-    number, name, target = "2.3", "get_number_trainable_params", "get_number_trainable_params"
-    equation, output, modes = "get_number_trainable_params", "number", ("training",)
 
     def prepare(self):
         self.inputs = [nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 5), nn.Linear(5, 6).requires_grad_(False))]
@@ -156,11 +140,6 @@ class ParameterCount(Question):
         if count is None:
             raise Failure("it returns nothing; it must return the number")
         return torch.as_tensor(count, dtype=torch.float32)
-
-    def forward(self, m, model):
-        counted = [p for p in model.parameters() if p.requires_grad or "count-frozen" in m]
-        counted = [p for p in counted if p.dim() > 1 or "count-without-biases" not in m]
-        return torch.tensor(float(sum(1 if "count-tensors" in m else p.numel() for p in counted)))
 
 
 QUESTIONS = [TrainBatch, Predict, Evaluate]

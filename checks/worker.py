@@ -29,11 +29,12 @@ EDITIONS = {
 
 
 def edition_of(code):
-    """The edition whose signatures the student's code has; with a CNN alone, the one with the nearest shapes."""
+    """The edition whose signatures the student's code has; with a CNN alone, the one with the nearest sizes."""
     scores = {edition: sum(question.fits(code) for question in EDITIONS[edition]) for edition in EDITIONS}
     best = [edition for edition, score in scores.items() if score == max(scores.values())]
     if len(best) > 1 and code["CNN"]:
-        distances = images.distances(code, best)
+        networks = {edition: images.CNN(code, edition) for edition in best}
+        distances = {edition: (len(cnn.check()["mistakes"]), cnn.n_off) for edition, cnn in networks.items()}
         best = [edition for edition in best if distances[edition] == min(distances.values())]
     if len(best) > 1:
         raise CallError(f"this may be the homework of {' or '.join(best)}; say which: --edition {best[-1]}")
