@@ -20,20 +20,17 @@ class Attention(Question):
     layers |= {"full_att": [nn.Linear, 1, ATTENTION]}
     variants = {"tanh": "f is tanh, as in the lecture; the skeleton has relu, and both are right"}
     table = """
-                              | regions, h = args
-                              | energy = self.encoder_att(regions) + self.decoder_att(h).unsqueeze(1)
-    energy-without-state      | energy = self.encoder_att(regions)
-                              | f = relu(energy)
-    tanh                      | f = tanh(energy)
-    energy-activation         | f = energy
-                              | e = self.full_att(f)
-                              | alpha = softmax(e, dim=1)
-    region-softmax-dimension: 0, 2 | alpha = softmax(e, dim=$)
-    region-softmax-missing    | alpha = e
-                              | context = (alpha * regions).sum(dim=1)
-    context-mean              | context = (alpha * regions).mean(dim=1)
-    context-unweighted        | context = regions.mean(dim=1)
-                              | result, parts = context, {"e": e, "alpha": alpha}
+    regions, h = args
+    from_state = self.decoder_att(h).unsqueeze(1) | energy-without-state: 0
+    energy = self.encoder_att(regions) + from_state
+    f = relu(energy)                              | tanh: tanh(energy)
+                                                  | energy-activation: energy
+    e = self.full_att(f)
+    alpha = softmax(e, dim=1)                     | region-softmax-dimension with 0, 2: softmax(e, dim=$)
+                                                  | region-softmax-missing: e
+    context = (alpha * regions).sum(dim=1)        | context-mean: (alpha * regions).mean(dim=1)
+                                                  | context-unweighted: regions.mean(dim=1)
+    result, parts = context, {"e": e, "alpha": alpha}
     """
 
 
@@ -45,27 +42,18 @@ class Decoder(Question):
     layers = {"embedding": [nn.Embedding], "decode_step": [nn.LSTMCell], "fc": [nn.Linear, VOCAB, DECODER]}
     variants = LOG_PROBABILITIES | {"[context; emb]": "[context; embedding]: the weights learn either order"}
     table = """
-                              | words, h, c, regions = args
-                              | emb = self.embedding.weight[words]
-    dropout-on-embedding      | emb = self.drop(self.embedding.weight[words])
-                              | context = self.attend(regions, h)
-    attends-with-cell         | context = self.attend(regions, c)
-    context-unattended        | context = regions.mean(dim=1)
-                              | x = torch.cat([emb, context], dim=1)
-    [context; emb]            | x = torch.cat([context, emb], dim=1)
-                              | new_h, new_c = self.decode_step(x, (h, c))
-    state-ignored             | new_h, new_c = self.decode_step(x)
-                              | output = new_h
-    scores-from-cell          | output = new_c
-                              | dropped = self.drop(output)
-    output-dropout            | dropped = output
-                              | scores = self.fc(dropped)
-    scores-softmax            | scores = softmax(self.fc(dropped), dim=1)
-    log_softmax               | scores = log_softmax(self.fc(dropped), dim=1)
-                              | result = scores, new_h, new_c
-    state-dropout             | result = scores, self.drop(new_h), new_c
-    state-dropout             | result = scores, self.drop(new_h), self.drop(new_c)
-    state-not-returned        | result = scores, h, c
+    words, h, c, regions = args
+    emb = self.embedding.weight[words]         | dropout-on-embedding: self.drop(self.embedding.weight[words])
+    context = self.attend(regions, h)          | attends-with-cell: self.attend(regions, c)
+                                               | context-unattended: regions.mean(dim=1)
+    x = torch.cat([emb, context], dim=1)       | [context; emb]: torch.cat([context, emb], dim=1)
+    new_h, new_c = self.decode_step(x, (h, c)) | state-ignored: self.decode_step(x)
+    output = new_h                             | scores-from-cell: new_c
+    dropped = self.drop(output)                | output-dropout: output
+    scores = self.fc(dropped)                  | scores-softmax: softmax(self.fc(dropped), dim=1)
+                                               | log_softmax: log_softmax(self.fc(dropped), dim=1)
+    result = scores, new_h, new_c              | state-dropout with new_c, self.drop(new_c): scores, self.drop(new_h), $
+                                               | state-not-returned: scores, h, c
     """
 
     def drive(self, step):

@@ -50,14 +50,9 @@ class Call(NamedTuple):
         """Its arguments by name; `names` are those that may be given by their place."""
         return defaults | dict(zip(names, self.args)) | self.kwargs
 
-    @property
-    def x(self):
-        return self.arguments("input")["input"]
-
     def repeat(self, x):
         """The same call with another first argument."""
-        named = {name: value for name, value in self.kwargs.items() if name != "input"}
-        return self.function(x, *self.args[1:], **named)
+        return self.function(x, *self.args[1:], **self.kwargs)
 
 
 class Recorder(TorchFunctionMode):
@@ -69,6 +64,7 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, name, frame = kwargs or {}, getattr(function, "__name__", "").strip("_"), sys._getframe(1)
+        args = (kwargs.pop("input"), *args) if "input" in kwargs else args
         result = self.dropout(*args, **kwargs) if name in DROPOUTS else function(*args, **kwargs)
         while frame and frame.f_code.co_filename not in self.filenames:
             frame = frame.f_back
@@ -77,14 +73,14 @@ class Recorder(TorchFunctionMode):
         return result
 
     @staticmethod
-    def dropout(input, p=0.5, training=True, inplace=False, train=True):
+    def dropout(x, p=0.5, training=True, inplace=False, train=True):
         if not (training and train and p):
-            return input
-        return input.copy_(marked(input)) if inplace else marked(input)
+            return x
+        return x.copy_(marked(x)) if inplace else marked(x)
 
 
 MESSAGES = {  # what is said about an exception that matches, if not its own text
-    "StandInUsed|PermissionError": "",
+    "is used, but|PermissionError": "",
     "EOFError": "the code asks for input, and a check has nobody to answer",
     "SystemExit": "the code calls exit(); return the result instead",
     "TooLong": "stopped at the time limit; is there a loop that does not end?",
@@ -160,16 +156,16 @@ class Question:
     """One line of the output: a class or function of the student's, and the equations that it has to compute.
 
     `drive` calls a function as the homework's script does, and returns what it computes as {name: tensor}. The function
-    is `student`, the student's code, or the equations of `table`, which take the same arguments. Below an equation the
-    table has what stands in its place in another hypothesis:
+    is `student`, the student's code, or the equations of `table`, which take the same arguments. Beside an equation of
+    the table stand the known mistakes in it, each with the code that it has in place of the right one:
 
-                    | the equation
-        mistake     | the equation with this mistake, whose name and text are in docs/check.md
-        mistake: 1, 2 | the equation with a mistake of two forms, where 1 or 2 replaces $
-        variant     | an equation that is right as well; `variants` has a note about it
+        z = self.linear_in(q)      | no-projection: q
+        p = softmax(s, dim=2)      | softmax-dimension with 0, 1: softmax(s, dim=$)
+                                   | no-softmax: s
 
-    These lines are executed as code. They read `args`, the arguments, and leave `result`; what they leave in `parts` is
-    looked for among the student's numbers if no hypothesis has them all.
+    So softmax-dimension has two forms, with 0 and with 1. What is right in another way stands there as a mistake does,
+    and has a note in `variants`. The table is executed as code. It reads `args`, the arguments, and leaves `result`; if
+    no hypothesis has the student's numbers, what it leaves in `parts` is looked for among them.
     """
 
     number = name = target = says = ""  # target: the student's class or function, by default the name of this class
@@ -186,14 +182,15 @@ class Question:
         cls.target = vars(cls).get("target", cls.__name__)
         cls.name = vars(cls).get("name", cls.target)
         cls.equations, cls.lines = [], []
-        for text in filter(str.strip, cls.table.splitlines()):
-            label, _, code = text.partition("|")
-            key, _, values = label.strip().partition(": ")
-            if key:
-                row = len(cls.equations) - 1
-                cls.lines += [Line(key, row, code[1:].replace("$", value)) for value in values.split(", ")]
-            else:
-                cls.equations.append(code[1:])
+        for text in filter(str.strip, inspect.cleandoc(cls.table).splitlines()):
+            equation, _, mistake = text.partition(" | ")
+            if equation.strip():
+                cls.equations.append(equation.rstrip())
+            label, colon, expression = mistake.partition(": ")
+            (name, equals, _), (key, _, values) = cls.equations[-1].partition(" = "), label.partition(" with ")
+            for value in values.split(", ") if colon else ():
+                code = (name if equals else "") + equals + expression.replace("$", value)
+                cls.lines.append(Line(key, len(cls.equations) - 1, code))
 
     def __init__(self, code, edition):
         self.code, self.edition, self.module = code, edition, None
@@ -270,27 +267,27 @@ class Question:
         """Dropout in the equations."""
         return marked(x) if self.training else x
 
-    def name_mistake(self, key, functions, details="", where="", numeric=False):
-        """Remember a mistake in a call of one of these functions; `numeric` if the numbers are exactly its own."""
-        where = where or self.line_of(functions)
+    def name_mistake(self, key, where, details="", numeric=False):
+        """Remember a mistake at a line, or at a call of one of some functions; `numeric` if its numbers are found."""
+        where = where if isinstance(where, str) else self.line_of(where)
         self.found.setdefault(key, {"key": key, "details": details, "where": where, "numeric": numeric})
 
     def check(self):
         """The result of this question as a dictionary."""
-        status, where, lines = "ok", "", []
+        status, where = "ok", ""
         try:
             self.run(self.prepare, "training")
             observed = {mode: self.run(partial(self.drive, self.student), mode) for mode in self.modes}
             self.check_dropout(observed)
             self.search(observed)
-            lines = [self.difference] if self.found else []
         except (Exception, TooLong) as error:
             own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
             failure = error if isinstance(error, Failure) else own
-            status, where, lines = failure.status, failure.where or self.line_of(()), [str(failure)]
-        result = {name: getattr(self, name) for name in ("number", "name", "edition", "says", "notes")}
-        result |= {"mistakes": list(self.found.values()), "where": where, "lines": lines}
-        return result | {"status": "WRONG" if self.found else status}
+            if not self.found:
+                status, where, self.difference = failure.status, failure.where or self.line_of(()), str(failure)
+        result = {name: getattr(self, name) for name in ("number", "name", "edition", "says", "notes", "difference")}
+        status = "WRONG" if self.found else status
+        return result | {"mistakes": list(self.found.values()), "status": status, "where": where}
 
     def run(self, function, mode):
         """What a function returns in training or in evaluation."""
@@ -303,12 +300,12 @@ class Question:
     def check_dropout(self, observed):
         """Name a dropout that is active in evaluation, and a probability that is not the one of the statement."""
         for call in self.calls:
-            p = call.arguments("input", "p", p=0.5)["p"] if call.name in DROPOUTS else 0
-            if p and not call.training and call.result is not call.x:
+            p = call.arguments("x", "p", p=0.5)["p"] if call.name in DROPOUTS else 0
+            if p and not call.training and call.result is not call.args[0]:
                 self.name_mistake("dropout-in-evaluation", ["dropout"])
                 observed.pop("evaluation", None)  # its other numbers are as in training
             elif p and self.dropout not in (None, p):
-                self.name_mistake("dropout-probability", ["dropout"], f"It is {p}, and must be {self.dropout}.")
+                self.name_mistake("dropout-probability", ["dropout"], f"{p}; the statement has {self.dropout}")
 
     def hypotheses(self):
         """The choices of lines from the table: with few mistakes first, and each of these with all variants."""
@@ -327,12 +324,8 @@ class Question:
                 self.notes.append(self.variants[line.key])
             else:
                 self.name_mistake(line.key, self.torch_functions(line), numeric=True)
-        try:
-            self.compare(observed)
-        except Failure:  # a layer that the equations need is missing
-            if not self.found:
-                raise
-        if hypothesis is None and not self.found:
+        self.compare(observed)
+        if hypothesis is None:
             raise Failure(self.difference + self.agreement(), status="not recognised")
 
     def expected(self, lines=(), mode="training"):

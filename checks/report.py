@@ -35,8 +35,8 @@ class Submission:
         self.lacking, self.edition, self.guessed = merged["lacking"], merged.get("edition", ""), merged.get("guessed")
         self.results = [answer for answer in answers if "status" in answer]
         for n, name in enumerate(merged.get("plan", [])[len(self.results) :]):
-            status, lines = ("not run", []) if n else ("ERROR", [ending])
-            self.results.append({"number": "", "name": name, "status": status, "lines": lines, "mistakes": []})
+            status, problem = ("not run", "") if n else ("ERROR", ending)
+            self.results.append({"number": "", "name": name, "status": status, "difference": problem, "mistakes": []})
         self.error = merged.get("error", None if self.results else ending)
         self.n_right = sum(result["status"] == "ok" for result in self.results)
         self.is_right = not self.error and not any(result["status"] in BAD for result in self.results)
@@ -65,10 +65,11 @@ def details(result, hint):
     exactly = "Your numbers are exactly those of " + ("these mistakes together: " if keys[1:] else "this mistake: ")
     for mistake in result["mistakes"]:
         part, text, mend = known_mistakes()[mistake["key"]]
+        text += f" Yours: {mistake['details']}." if mistake["details"] else ""
         if mistake["numeric"]:
             text, exactly = exactly + text[0].lower() + text[1:], "And: "
-        paragraphs += [mistake["where"], f"{text} {mistake['details']}" * (hint > 0), f"Right: {mend}" * (hint > 1)]
-    paragraphs += [result.get("where", ""), *(result["lines"] if hint > 0 or not keys else [])]
+        paragraphs += [mistake["where"], text * (hint > 0), f"Right: {mend}" * (hint > 1)]
+    paragraphs += [result.get("where", ""), result["difference"] * (hint > 0 or not keys)]
     if keys and hint > 0:
         equation = f", equation {part[:3]}" if part.startswith("(") else ""
         statement = f"Statement {result['edition']}, {result['number']}{equation}."

@@ -12,18 +12,14 @@ N_READ = 3  # symbols of the first call of the recurrent decoder; the next call 
 N_AUDIO = 6  # positions of the encoder's output
 # From what a decoder has read of the text to the logits, where d is the decoder and cross its cross-attention.
 OUTPUT = """
-                             | attended = cross(x, latent)
-    cross-attention-missing  | attended = x
-    second-residual          | attended = x + cross(x, latent)
-    output-norm              | attended = cross(d._out_norm(x), latent)
-                             | normed = d._out_norm(attended)
-    output-norm              | normed = attended
-                             | logits = d._classifier(normed)
-    logits-softmax           | logits = softmax(d._classifier(normed), dim=2)
-    log_softmax              | logits = log_softmax(d._classifier(normed), dim=2)
-                             | logits = logits.transpose(1, 2)
-    logits-not-transposed    | logits = logits
-    logits-reshaped          | logits = logits.reshape(len(logits), logits.shape[2], -1)
+    attended = cross(x, latent)     | cross-attention-missing: x
+                                    | second-residual: x + cross(x, latent)
+                                    | output-norm: cross(d._out_norm(x), latent)
+    normed = d._out_norm(attended)  | output-norm: attended
+    logits = d._classifier(normed)  | logits-softmax: softmax(d._classifier(normed), dim=2)
+                                    | log_softmax: log_softmax(d._classifier(normed), dim=2)
+    logits = logits.transpose(1, 2) | logits-not-transposed: logits
+                                    | logits-reshaped: logits.reshape(len(logits), logits.shape[2], -1)
 """
 
 
@@ -38,16 +34,13 @@ class TextDecoderRecurrent(Question):
     number, says = "3.1", "norm of the embeddings, LSTM with its state, cross-attention, norm, transposed logits"
     modes, output, variants = ("evaluation",), "logits", LOG_PROBABILITIES
     table = f"""
-                             | text, latent, state = args
-                             | d, cross = self.module, self.module._cross_att
-                             | emb = d._rnn_norm(d._embed(text))
-    embedding-norm           | emb = d._embed(text)
-                             | x, new = d._rnn(emb, state)
-    embedding-norm           | x, new = d._rnn(d._embed(text), state); x = d._rnn_norm(x)
-    lstm-state-ignored       | x, new = d._rnn(emb)
+    text, latent, state = args
+    d, cross = self.module, self.module._cross_att
+    emb = d._rnn_norm(d._embed(text)) | embedding-norm: d._embed(text)
+    x, new = d._rnn(emb, state)       | embedding-norm: d._rnn(d._embed(text), state); x = d._rnn_norm(x)
+                                      | lstm-state-ignored: d._rnn(emb)
     {OUTPUT}
-                             | result = logits, new
-    lstm-state-not-returned  | result = logits, state
+    result = logits, new              | lstm-state-not-returned: logits, state
     """
 
     def prepare(self):
@@ -74,21 +67,18 @@ class TextDecoderTransformer(TextDecoderRecurrent):
     number, says = "3.2", "positions, masked self-attention, cross-attention, norm, transposed logits"
     student, drive = Question.student, Question.drive
     table = f"""
-                             | text, latent = args
-                             | d, cross, n = self.module, self.module._cross_att, text.shape[1]
-                             | x = d._embed(text) + d._pos_embed[:n]
-    positions                | x = d._embed(text)
-    positions                | x = d._embed(text) + d._pos_embed[1 : n + 1]
-    positions                | x = d._embed(text) + d._pos_embed[n - 1]
-                             | mask = torch.full((n, n), -torch.inf).triu(1)
-    causal-mask              | mask = torch.zeros(n, n)
-    causal-mask              | mask = torch.full((n, n), -torch.inf).tril(-1)
-                             | x = d._att(x, mask)
-    self-attention-missing   | x = x
-    second-residual          | x = x + d._att(x, mask)
-    block-order              | x, cross = d._att(cross(x, latent), mask), lambda x, latent: x
+    text, latent = args
+    d, n, first = self.module, text.shape[1], lambda x, latent: x
+    x = d._embed(text) + d._pos_embed[:n]         | positions: d._embed(text)
+                                                  | positions: d._embed(text) + d._pos_embed[1 : n + 1]
+                                                  | positions: d._embed(text) + d._pos_embed[n - 1]
+    mask = torch.full((n, n), -torch.inf).triu(1) | causal-mask: torch.zeros(n, n)
+                                                  | causal-mask: torch.full((n, n), -torch.inf).tril(-1)
+    x, cross = d._att(x, mask), d._cross_att      | self-attention-missing: x, d._cross_att
+                                                  | second-residual: x + d._att(x, mask), d._cross_att
+                                                  | block-order: d._att(d._cross_att(x, latent), mask), first
     {OUTPUT}
-                             | result = logits
+    result = logits
     """
 
 

@@ -30,15 +30,12 @@ class TrainBatch(Question):
     modes, gradients, output = ("training",), True, "loss"
     elsewhere = "zero_grad", "gradients-not-zeroed"  # a method that the script may call elsewhere, the mistake if not
     table = """
-                              | model, X, y, optimizer, criterion = args
-                              | optimizer.zero_grad()
-    gradients-not-zeroed      | pass
-                              | loss = criterion(model(X), y)
-                              | loss.backward()
-                              | optimizer.step()
-    no-step                   | pass
-                              | result = loss.detach()
-    loss-not-mean             | result = loss.detach() * len(y)
+    model, X, y, optimizer, criterion = args
+    optimizer.zero_grad()  | gradients-not-zeroed: pass
+    loss = criterion(model(X), y)
+    loss.backward()
+    optimizer.step()       | no-step: pass
+    result = loss.detach() | loss-not-mean: loss.detach() * len(y)
     """
 
     @classmethod
@@ -83,11 +80,10 @@ class Predict(TrainBatch):
 
     target, says, output, elsewhere = "predict", "the class with the highest score", "labels", ("", "")
     table = """
-                              | model, X, *others = args
-                              | scores = model(X)
-                              | result = scores.argmax(dim=1)
-    predict-dimension         | result = scores.argmax(dim=0)
-    predict-values            | result = scores.amax(dim=1)
+    model, X, *others = args
+    scores = model(X)
+    result = scores.argmax(dim=1) | predict-dimension: scores.argmax(dim=0)
+                                  | predict-values: scores.amax(dim=1)
     """
 
 
@@ -97,13 +93,11 @@ class Evaluate(TrainBatch):
     target, says, output = "evaluate", "eval(), share of right labels, train()", "accuracy"
     elsewhere = "eval", "evaluate-in-training-mode"
     table = """
-                              | model, X, y, *others = args
-                              | model.eval()
-    evaluate-in-training-mode | model.train()
-                              | n_correct = (model(X).argmax(dim=1) == y).sum()
-                              | model.train()
-                              | result = n_correct / len(y)
-    accuracy-count            | result = n_correct
+    model, X, y, *others = args
+    model.eval()                | evaluate-in-training-mode: model.train()
+    n_correct = (model(X).argmax(dim=1) == y).sum()
+    model.train()
+    result = n_correct / len(y) | accuracy-count: n_correct
     """
 
     def value(self, result, x, y):
@@ -124,12 +118,11 @@ class ParameterCount(Question):
     number, target, says = "2.3", "get_number_trainable_params", "the elements of the parameters that are trained"
     output, modes = "number", ("training",)
     table = """
-                              | (model,) = args
-                              | counted = [p for p in model.parameters() if p.requires_grad]
-    count-frozen              | counted = list(model.parameters())
-    count-without-biases      | counted = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
-                              | result = torch.tensor(float(sum(p.numel() for p in counted)))
-    count-tensors             | result = torch.tensor(float(len(counted)))
+    (model,) = args
+    trained = [True]                         | count-frozen: [True, False]
+    least_dim = 1                            | count-without-biases: 2
+    sizes = [p.numel() for p in model.parameters() if p.requires_grad in trained and p.dim() >= least_dim]
+    result = torch.tensor(float(sum(sizes))) | count-tensors: torch.tensor(float(len(sizes)))
     """
 
     def prepare(self):

@@ -35,22 +35,18 @@ class Encoder(Question):
     arguments, dropout = (SRC_VOCAB, HIDDEN, PAD, DROPOUT), DROPOUT
     layers, variants = LAYERS, SWAPPED
     table = """
-                             | src, lengths = args
-                             | emb = self.drop(self.embedding.weight[src])
-    embedding-dropout        | emb = self.embedding.weight[src]
-    dropout-twice            | emb = self.drop(self.drop(self.embedding.weight[src]))
-                             | packed, (h, c) = self.lstm(pack(emb, lengths))
-    encoder-not-packed       | packed, (h, c) = self.lstm(pack(emb, torch.full_like(lengths, src.shape[1])))
-                             | enc_output, lengths = unpack(packed)
-                             | dropped = self.drop(enc_output)
-    output-dropout           | dropped = enc_output
-    dropout-twice            | dropped = self.drop(self.drop(enc_output))
-                             | state = h, c
-    state-dropout            | state = self.drop(h), c
-    state-dropout            | state = self.drop(h), self.drop(c)
-                             | result = dropped, join(state)
-    directions swapped       | result = dropped, join(state, first=1)
-    state-view               | result = dropped, [part.view(1, len(src), HIDDEN) for part in state]
+    src, lengths = args
+    emb = self.drop(self.embedding.weight[src]) | embedding-dropout: self.embedding.weight[src]
+                                                | dropout-twice: self.drop(self.drop(self.embedding.weight[src]))
+    read = lengths                              | encoder-not-packed: torch.full_like(lengths, src.shape[1])
+    packed, (h, c) = self.lstm(pack(emb, read))
+    enc_output = unpack(packed)[0]
+    enc_output = self.drop(enc_output)          | output-dropout: enc_output
+                                                | dropout-twice: self.drop(self.drop(enc_output))
+    state = h, c                                | state-dropout with c, self.drop(c): self.drop(h), $
+    state = join(state)                         | directions swapped: join(state, first=1)
+                                                | state-view: [part.view(1, -1, HIDDEN) for part in state]
+    result = enc_output, state
     """
 
     def drive(self, encode, order=(0, 1, 2)):
@@ -84,35 +80,25 @@ class Attention(Question):
         "no bias": "you leave out the bias of linear_out, as the statement does",
     }
     table = """
-                             | q, h, lengths = args
-                             | z = self.linear_in(q)
-    no-projection            | z = q
-    transposed               | z = q @ self.linear_in.weight
-                             | s = z @ h.transpose(1, 2)
-    scaled-scores            | s = z @ h.transpose(1, 2) / HIDDEN**0.5
-                             | padding = ~REAL.unsqueeze(1)
-    mask-inverted            | padding = REAL.unsqueeze(1)
-                             | masked = s.masked_fill(padding, -torch.inf)
-    mask                     | masked = s
-    mask-value               | masked = s.masked_fill(padding, 0)
-                             | p = softmax(masked, dim=2)
-    softmax-dimension: 1, 0  | p = softmax(masked, dim=$)
-    mask-after-softmax       | p = softmax(s, dim=2).masked_fill(padding, 0)
-    no-softmax               | p = masked
-                             | c = p @ h
-    values-projected         | c = p @ self.linear_in(h)
-    attention-dropout        | c = self.drop(p) @ h
-                             | first = q
-    projected-query          | first = z
-                             | joined = torch.cat([first, c], dim=2)
-    [c; q]                   | joined = torch.cat([c, first], dim=2)
-                             | w = self.linear_out(joined)
-    no bias                  | w = joined @ self.linear_out.weight.T
-                             | a_o = tanh(w)
-    no-tanh                  | a_o = w
-    context-only             | a_o = c
-    attention-dropout        | a_o = self.drop(tanh(w))
-                             | result, parts = a_o, {"s": s, "p": p, "c": c}
+    q, h, lengths = args
+    z = self.linear_in(q)                       | no-projection: q
+                                                | transposed: q @ self.linear_in.weight
+    s = z @ h.transpose(1, 2)                   | scaled-scores: z @ h.transpose(1, 2) / HIDDEN**0.5
+    padding = ~REAL.unsqueeze(1)                | mask-inverted: REAL.unsqueeze(1)
+    masked = s.masked_fill(padding, -torch.inf) | mask: s
+                                                | mask-value: s.masked_fill(padding, 0)
+    p = softmax(masked, dim=2)                  | softmax-dimension with 1, 0: softmax(masked, dim=$)
+                                                | mask-after-softmax: softmax(s, dim=2).masked_fill(padding, 0)
+                                                | no-softmax: masked
+    c = p @ h                                   | values-projected: p @ self.linear_in(h)
+                                                | attention-dropout: self.drop(p) @ h
+    first = q                                   | projected-query: z
+    joined = torch.cat([first, c], dim=2)       | [c; q]: torch.cat([c, first], dim=2)
+    w = self.linear_out(joined)                 | no bias: joined @ self.linear_out.weight.T
+    a_o = tanh(w)                               | no-tanh: w
+                                                | context-only: c
+                                                | attention-dropout: self.drop(tanh(w))
+    result, parts = a_o, {"s": s, "p": p, "c": c}
     """
 
     def drive(self, attend):
@@ -145,41 +131,31 @@ class Decoder(Question):
     dropout, layers, variants = DROPOUT, LAYERS, SWAPPED
     attentions = (lambda self: None,)  # what the decoder is built with
     table = """
-                             | tgt, state = args
-                             | E, training, axis = self.embedding.weight, self.training, int(self.lstm.batch_first)
-                             | read = tgt[:, :-1] if training else tgt
-    target-shifted           | read = tgt[:, 1:] if training else tgt
-                             | given = join(state)
-    directions swapped       | given = join(state, first=1)
-    state-view               | given = [part.view(1, -1, HIDDEN) for part in state]
-    state-ignored            | given = join(0 * part for part in state)
-                             | state, steps = given, []
-                             | for t, y in enumerate(read.T):
-                             |     symbol = y
-    own-argmax               |     symbol = (steps[-1][2] @ E.T).argmax(dim=1) if t and training else y
-    own-argmax               |     symbol = steps[-1][2].argmax(dim=1) if t and training else y
-                             |     emb = self.drop(E[symbol])
-    embedding-dropout        |     emb = E[symbol]
-    dropout-twice            |     emb = self.drop(self.drop(E[symbol]))
-                             |     q, (h, c) = self.lstm(emb.unsqueeze(axis), state)
-    state-not-passed         |     q, (h, c) = self.lstm(emb.unsqueeze(axis), given)
-                             |     q = q.squeeze(axis)
-                             |     a_o = self.attend(q)
-    attention-unused         |     a_o = q
-                             |     out = self.drop(a_o)
-    output-dropout           |     out = a_o
-    dropout-twice            |     out = self.drop(self.drop(a_o))
-    dropout-before-attention |     out = self.drop(self.attend(self.drop(q)))
-    dropout-before-attention |     out = self.attend(self.drop(q))
-                             |     state = h, c
-    state-dropout            |     state = self.drop(h), c
-    state-dropout            |     state = self.drop(h), self.drop(c)
-    attention-fed-back       |     state = a_o[None], c
-                             |     steps.append((emb, q, out))
-                             | emb, q, out = (torch.stack(part, dim=1) for part in zip(*steps))
-                             | parts = {"embeddings": emb, "q": q}
-                             | result = out, state
-    state-not-returned       | result = out, given
+    tgt, state = args
+    E, training, axis = self.embedding.weight, self.training, int(self.lstm.batch_first)
+    read = tgt[:, :-1] if training else tgt | target-shifted: tgt[:, 1:] if training else tgt
+    given = join(state)                     | directions swapped: join(state, first=1)
+                                            | state-view: [part.view(1, -1, HIDDEN) for part in state]
+                                            | state-ignored: join(0 * part for part in state)
+    state, steps = given, []
+    for t, y in enumerate(read.T):
+        word = y                            | own-argmax with out, out @ E.T: ($).argmax(1) if t and training else y
+        emb = self.drop(E[word])            | embedding-dropout: E[word]
+                                            | dropout-twice: self.drop(self.drop(E[word]))
+        state = state                       | state-not-passed: given
+        q, (h, c) = self.lstm(emb.unsqueeze(axis), state)
+        q = q.squeeze(axis)
+        a_o = self.attend(q)                | attention-unused: q
+        out = self.drop(a_o)                | output-dropout: a_o
+                                            | dropout-twice: self.drop(self.drop(a_o))
+                                            | dropout-before-attention: self.drop(self.attend(self.drop(q)))
+                                            | dropout-before-attention: self.attend(self.drop(q))
+        state = h, c                        | state-dropout with c, self.drop(c): self.drop(h), $
+                                            | attention-fed-back: a_o[None], c
+        steps.append((emb, q, out))
+    emb, q, out = (torch.stack(part, dim=1) for part in zip(*steps))
+    parts = {"embeddings": emb, "q": q}
+    result = out, state                     | state-not-returned: out, given
     """
 
     def prepare(self):
@@ -233,17 +209,14 @@ class Seq2Seq(Question):
     layers = {"generator": [nn.Linear, TGT_VOCAB, HIDDEN], "embedding": [nn.Embedding, TGT_VOCAB, HIDDEN]}
     variants = LOG_PROBABILITIES | {"untied": "the generator's weight is its own, and not the decoder's embedding"}
     table = """
-                             | src, lengths, tgt = args
-                             | enc_output, final_hidden = self.encoder(src, lengths)
-                             | start = final_hidden
-    encoder-state-unused     | start = tuple(0 * part for part in final_hidden)
-                             | outputs, state = self.decoder(tgt, start, enc_output, lengths)
-                             | weight = self.embedding.weight
-    untied                   | weight = self.generator.weight
-                             | logits = linear(outputs, weight, self.generator.bias)
-                             | result = logits
-    logits-softmax           | result = softmax(logits, dim=2)
-    log_softmax              | result = log_softmax(logits, dim=2)
+    src, lengths, tgt = args
+    enc_output, final_hidden = self.encoder(src, lengths)
+    start = final_hidden           | encoder-state-unused: tuple(0 * part for part in final_hidden)
+    outputs, state = self.decoder(tgt, start, enc_output, lengths)
+    weight = self.embedding.weight | untied: self.generator.weight
+    logits = linear(outputs, weight, self.generator.bias)
+    result = logits                | logits-softmax: softmax(logits, dim=2)
+                                   | log_softmax: log_softmax(logits, dim=2)
     """
 
     def prepare(self):

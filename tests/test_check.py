@@ -1000,7 +1000,7 @@ def test_numbers_of_no_known_mistake_are_not_recognised():
         plant(MODELS, ("c = torch.bmm(p, encoder_outputs)", "c = torch.bmm(p**2, encoder_outputs)"))
     )["Attention"]
     assert (status, keys) == ("not recognised", [])
-    assert "Found in your code as it should be: s, p; not found: c, a_o" in result["lines"][0]
+    assert "Found in your code as it should be: s, p; not found: c, a_o" in result["difference"]
 
 
 @pytest.mark.parametrize(
