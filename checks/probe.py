@@ -5,8 +5,8 @@ import itertools
 import math
 import re
 import sys
+from collections import namedtuple
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,16 +35,8 @@ def marked(x):
     return x * factors.view(shape).to(x)
 
 
-class Call(NamedTuple):
-    """A call of a torch function in the student's code; `training` says in which mode."""
-
-    function: object
-    name: str
-    where: str
-    training: bool
-    args: tuple
-    kwargs: dict
-    result: object
+class Call(namedtuple("Call", "function name where training args kwargs result")):
+    """A call of a torch function in the student's code: in which line, and whether in training."""
 
     def arguments(self, *names, **defaults):
         """Its arguments by name; `names` are those that may be given by their place."""
@@ -140,16 +132,18 @@ def same(actual, right):
     return torch.allclose(actual, right, rtol=RELATIVE, atol=ABSOLUTE * scale, equal_nan=True)
 
 
+def needed(function):
+    """The names of the arguments of a function, or of the __init__ of a class, that have no default."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
+
+
 def subsets(items, largest):
     return itertools.chain(*(itertools.combinations(items, n) for n in range(largest + 1)))
 
 
-class Line(NamedTuple):
-    """A line of a table that may stand in place of line number `row` of the equations."""
-
-    key: str  # of the mistake, or of the variant
-    row: int
-    code: str
+# What stands in place of line number `row` of the equations in another hypothesis; key is that of mistake or variant.
+Line = namedtuple("Line", "key row code")
 
 
 class Question:
@@ -204,10 +198,7 @@ class Question:
     @classmethod
     def fits(cls, code):
         """Whether the student's files have this class, with this edition's signature."""
-        if code[cls.target] is None or cls.n_required is None:
-            return code[cls.target] is not None
-        parameters = inspect.signature(code[cls.target]).parameters.values()
-        return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) == cls.n_required
+        return code[cls.target] is not None and cls.n_required in (None, len(needed(code[cls.target])))
 
     def __getattr__(self, name):
         """The layer of the student's module with this kind and shape; of several the one with the skeleton's name."""
@@ -319,12 +310,13 @@ class Question:
     def search(self, observed):
         """Find the hypothesis with the fewest mistakes that has the observed numbers."""
         hypothesis = next((lines for lines in self.hypotheses() if self.agrees(observed, lines)), None)
+        right = [line for line in hypothesis or () if line.key in self.variants]
+        self.notes += [self.variants[line.key] for line in right]
         for line in hypothesis or ():
-            if line.key in self.variants:
-                self.notes.append(self.variants[line.key])
-            else:
+            if line not in right:
                 self.name_mistake(line.key, self.torch_functions(line), numeric=True)
-        self.compare(observed)
+        if self.found or hypothesis is None:
+            self.compare(observed, right)
         if hypothesis is None:
             raise Failure(self.difference + self.agreement(), status="not recognised")
 
@@ -353,20 +345,20 @@ class Question:
         except (RuntimeError, IndexError, ValueError, TypeError, LookupError, Failure):
             return False  # a mistake that is impossible with these shapes
 
-    def compare(self, observed):
+    def compare(self, observed, variants):
         """Say where the student's numbers differ most from the right ones."""
-        largest = 0
-        for mode, part, value in [(mode, *item) for mode, parts in observed.items() for item in parts.items()]:
-            right = self.expected(mode=mode)[part]
-            if value.squeeze().shape != right.squeeze().shape:
-                shapes = f"{tuple(value.shape)}, and must have {tuple(right.shape)}"
-                self.difference = f"In {mode}, {part} has the shape {shapes}."
-                return
-            gaps = torch.atleast_1d((value.reshape(right.shape) - right).abs().nan_to_num(math.inf))
-            if gaps.max() > largest:
-                largest, example = gaps.max().item(), (gaps == gaps.max()).nonzero()[0][0] + 1
-                size = f"{largest:.2g}, in {mode}, example {example}".replace("inf", "no number (nan)")
-                self.difference = f"The largest difference from the right {part} is {size}."
+        gaps = [(0, "")]
+        for mode, parts in observed.items():
+            for part, right in self.expected(variants, mode).items():
+                if parts[part].squeeze().shape != right.squeeze().shape:
+                    shapes = f"{tuple(parts[part].shape)}, and must have {tuple(right.shape)}"
+                    self.difference = f"In {mode}, {part} has the shape {shapes}."
+                    return
+                gap = (parts[part].reshape(right.shape) - right).abs().nan_to_num(math.inf)
+                gap = gap.reshape(len(right) if right.dim() else 1, -1).amax(dim=1)  # of each example
+                size = f"{gap.max():.2g}, in {mode}, example {gap.argmax() + 1}".replace("inf", "no number (nan)")
+                gaps.append((gap.max().item(), f"The largest difference from the right {part} is {size}."))
+        self.difference = max(gaps)[1]
 
     def agreement(self):
         """Which parts occur among the results of the student's calls, as a whole or step by step."""

@@ -5,7 +5,7 @@ import inspect
 import torch
 from torch import nn
 
-from checks.probe import Failure, Question, numbers, randomize
+from checks.probe import Failure, Question, needed, numbers, randomize
 
 ARGUMENTS = ("model", "X", "y", "optimizer", "criterion")
 N_FEATURES, N_CLASSES, RATE = 5, 4, 0.5
@@ -13,7 +13,7 @@ X = numbers(2, 6, N_FEATURES)  # two batches of six examples
 Y = torch.tensor([[0, 1, 2, 3, 1, 1], [2, 2, 0, 3, 1, 0]])
 
 
-class Watched(nn.Linear):
+class Network(nn.Linear):
     """A classifier that remembers in `modes` whether it was in training mode when it was called."""
 
     modes = ()
@@ -28,7 +28,7 @@ class TrainBatch(Question):
 
     number, target, says = "2", "train_batch", "gradients set to zero, mean loss, backward, step"
     modes, gradients, output = ("training",), True, "loss"
-    elsewhere = "zero_grad", "gradients-not-zeroed"  # a method that the script may call elsewhere, the mistake if not
+    elsewhere = {"zero_grad": "gradients-not-zeroed"}  # a method that the script may call elsewhere; the mistake if not
     table = """
     model, X, y, optimizer, criterion = args
     optimizer.zero_grad()  | gradients-not-zeroed: pass
@@ -40,24 +40,27 @@ class TrainBatch(Question):
 
     @classmethod
     def functions(cls, code):
-        """The functions of this name that take no other arguments than the skeleton's; other scripts have others."""
-        for function in code.all(cls.target):
-            given = inspect.signature(function).parameters.values()
-            needed = [p.name for p in given if p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD]
-            if set(needed) <= set(ARGUMENTS):
-                yield function
+        """The functions of this name that need no other arguments than the skeleton's; other scripts have others."""
+        return [function for function in code.all(cls.target) if needed(function) <= set(ARGUMENTS)]
 
     @classmethod
     def applies(cls, code):
-        return any(cls.functions(code))
+        return bool(cls.functions(code))
 
     def prepare(self):
-        method, key = self.elsewhere
-        if method and self.code.calls(method):
-            self.variants = {key: f"it relies on the call of {method}() elsewhere in your files"}
+        called = [method for method in self.elsewhere if self.code.calls(method)]
+        self.variants = {self.elsewhere[method]: f"it relies on the call of {method}() elsewhere" for method in called}
+
+    def student(self, *args):
+        function = self.functions(self.code)[0]
+        names = inspect.signature(function).parameters
+        result = self.call(function, **{name: arg for name, arg in zip(ARGUMENTS, args) if name in names})
+        if result is None:
+            raise Failure("it returns nothing")
+        return result
 
     def drive(self, function):
-        self.network = randomize(Watched(N_FEATURES, N_CLASSES))
+        self.network = randomize(Network(N_FEATURES, N_CLASSES))
         optimizer = torch.optim.SGD(self.network.parameters(), lr=RATE)
         results = [function(self.network, x, y, optimizer, nn.NLLLoss()) for x, y in zip(X, Y)]
         values = [self.value(result, x, y) for result, x, y in zip(results, X, Y)]
@@ -66,24 +69,15 @@ class TrainBatch(Question):
     def value(self, result, x, y):
         return torch.as_tensor(result[0] if isinstance(result, tuple) else result).detach()
 
-    def student(self, *args):
-        function, given = next(self.functions(self.code)), dict(zip(ARGUMENTS, args))
-        names = [name for name in inspect.signature(function).parameters if name in given]
-        result = self.call(function, **{name: given[name] for name in names})
-        if result is None:
-            raise Failure("it returns nothing")
-        return result
-
 
 class Predict(TrainBatch):
     """The class with the highest score of each example."""
 
-    target, says, output, elsewhere = "predict", "the class with the highest score", "labels", ("", "")
+    target, says, output, elsewhere = "predict", "the class with the highest score", "labels", {}
     table = """
     model, X, *others = args
-    scores = model(X)
-    result = scores.argmax(dim=1) | predict-dimension: scores.argmax(dim=0)
-                                  | predict-values: scores.amax(dim=1)
+    result = model(X).argmax(dim=1) | predict-dimension: model(X).argmax(dim=0)
+                                    | predict-values: model(X).amax(dim=1)
     """
 
 
@@ -91,7 +85,7 @@ class Evaluate(TrainBatch):
     """The share of right labels, with the network in evaluation mode, and in training mode again for the next epoch."""
 
     target, says, output = "evaluate", "eval(), share of right labels, train()", "accuracy"
-    elsewhere = "eval", "evaluate-in-training-mode"
+    elsewhere = {"eval": "evaluate-in-training-mode"}
     table = """
     model, X, y, *others = args
     model.eval()                | evaluate-in-training-mode: model.train()
@@ -101,9 +95,10 @@ class Evaluate(TrainBatch):
     """
 
     def value(self, result, x, y):
-        values = [float(value) for value in (result if isinstance(result, tuple) else [result]) if value is not None]
-        right = (nn.Linear.forward(self.network, x).argmax(dim=1) == y).float().mean()  # some return the loss as well
-        return torch.tensor(min(values, key=lambda value: abs(value - right)) if values else torch.nan)
+        """The accuracy, which of several numbers is the one nearest to it; some functions return the loss as well."""
+        right = (nn.Linear.forward(self.network, x).argmax(dim=1) == y).float().mean()
+        numbers = torch.tensor([float(number) for number in (result if isinstance(result, tuple) else [result])])
+        return numbers[(numbers - right).abs().argmin()]
 
     def drive(self, function):
         parts = super().drive(function)

@@ -106,10 +106,10 @@ class Attention(Question):
         steps = [step[0] if isinstance(step, tuple) else step for step in steps]
         return {"a_o": torch.stack([step.reshape(len(SRC), -1) for step in steps], dim=1)}
 
-    def compare(self, observed):
+    def compare(self, observed, variants):
         if any(call.name == "linear" and call.result.shape[-1] == 1 for call in self.calls):
             self.name_mistake("additive-attention", ["linear"])
-        super().compare(observed)
+        super().compare(observed, variants)
         weights = [call.result for call in self.calls if call.name == "softmax" and call.result.numel() == SRC.numel()]
         if {"mask", "mask-value"} & self.found.keys() and weights:
             weight, n_padding = weights[0].reshape(SRC.shape)[-1, ~REAL[-1]].sum(), (~REAL[-1]).sum()
