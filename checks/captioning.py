@@ -80,6 +80,3 @@ class DecoderWithAttention(Decoder):
     def attend(self, regions, state):
         context = self.module.attention(regions, state)
         return context[0] if isinstance(context, tuple) else context
-
-
-QUESTIONS = [Decoder, Attention, DecoderWithAttention]

@@ -69,9 +69,8 @@ class TextDecoderTransformer(TextDecoderRecurrent):
     table = f"""
     text, latent = args
     d, n, first = self.module, text.shape[1], lambda x, latent: x
-    x = d._embed(text) + d._pos_embed[:n]         | positions: d._embed(text)
-                                                  | positions: d._embed(text) + d._pos_embed[1 : n + 1]
-                                                  | positions: d._embed(text) + d._pos_embed[n - 1]
+    P = d._pos_embed[:n]                          | positions with 0, d._pos_embed[1:][:n], d._pos_embed[n - 1]: $
+    x = d._embed(text) + P
     mask = torch.full((n, n), -torch.inf).triu(1) | causal-mask: torch.zeros(n, n)
                                                   | causal-mask: torch.full((n, n), -torch.inf).tril(-1)
     x, cross = d._att(x, mask), d._cross_att      | self-attention-missing: x, d._cross_att
@@ -80,6 +79,3 @@ class TextDecoderTransformer(TextDecoderRecurrent):
     {OUTPUT}
     result = logits
     """
-
-
-QUESTIONS = [TextDecoderRecurrent, TextDecoderTransformer]

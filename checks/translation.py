@@ -224,6 +224,3 @@ class Seq2Seq(Question):
         attention = self.build("Attention", HIDDEN) if self.code["Attention"] else None
         self.decoder = self.build("Decoder", HIDDEN, TGT_VOCAB, attention, PAD, DROPOUT)
         self.module = self.build("Seq2Seq", self.encoder, self.decoder)
-
-
-QUESTIONS = [Encoder, Attention, Decoder, DecoderWithAttention, Seq2Seq]

@@ -12,14 +12,18 @@ from pathlib import Path
 
 import torch
 
-from checks import captioning, images, speech, training, translation
+from checks import captioning, training, translation
+from checks.images import CNN, CNNWithoutMaxPool
 from checks.loading import CallError, Code
 from checks.probe import TooLong, explain
+from checks.speech import TextDecoderRecurrent, TextDecoderTransformer
 
+SCRIPT = [training.TrainBatch, training.Predict, training.Evaluate]
+TRANSLATOR = [translation.Encoder, translation.Attention, translation.Decoder, translation.DecoderWithAttention]
 EDITIONS = {
-    "2021-22": [images.CNN, *captioning.QUESTIONS, *training.QUESTIONS],
-    "2022-23": [images.CNN, *translation.QUESTIONS, *training.QUESTIONS],
-    "2023-24": [images.CNN, images.CNNWithoutMaxPool, *speech.QUESTIONS, training.ParameterCount, *training.QUESTIONS],
+    "2021-22": [CNN, captioning.Decoder, captioning.Attention, captioning.DecoderWithAttention, *SCRIPT],
+    "2022-23": [CNN, *TRANSLATOR, translation.Seq2Seq, *SCRIPT],
+    "2023-24": [CNN, CNNWithoutMaxPool, TextDecoderRecurrent, TextDecoderTransformer, training.ParameterCount, *SCRIPT],
 }
 
 
@@ -28,7 +32,7 @@ def edition_of(code):
     scores = {edition: sum(question.fits(code) for question in EDITIONS[edition]) for edition in EDITIONS}
     best = [edition for edition, score in scores.items() if score == max(scores.values())]
     if len(best) > 1 and code["CNN"]:
-        networks = {edition: images.CNN(code, edition) for edition in best}
+        networks = {edition: CNN(code, edition) for edition in best}
         distances = {edition: (len(cnn.check()["mistakes"]), cnn.n_off) for edition, cnn in networks.items()}
         best = [edition for edition in best if distances[edition] == min(distances.values())]
     if len(best) > 1:
