@@ -318,7 +318,7 @@ class Question:
         if self.found or hypothesis is None:
             self.compare(observed, right)
         if hypothesis is None:
-            raise Failure(self.difference + self.agreement(), status="not recognised")
+            raise Failure(self.difference + self.agreement(observed), status="not recognised")
 
     def expected(self, lines=(), mode="training"):
         """What the equations compute, with these lines of the table in place of the right ones."""
@@ -360,18 +360,22 @@ class Question:
                 gaps.append((gap.max().item(), f"The largest difference from the right {part} is {size}."))
         self.difference = max(gaps)[1]
 
-    def agreement(self):
-        """Which parts occur among the results of the student's calls, as a whole or step by step."""
+    def agreement(self, observed):
+        """Which outputs are right, and which parts occur in the results of the student's calls, also step by step."""
+        results = [call.result if isinstance(call.result, tuple) else [call.result] for call in self.calls]
+        results = [part for result in results for part in result]
 
         def occurs(value):
             steps = value.split(1, dim=1) if value.dim() > 2 and value.shape[1] > 1 else ()
-            return any(same(call.result, value) for call in self.calls) or (steps and all(map(occurs, steps)))
+            return any(same(result, value) for result in results) or (steps and all(map(occurs, steps)))
 
-        outputs = self.expected(mode=self.modes[0])  # which fills self.values
-        parts = self.values["parts"] | outputs
-        right = [part for part, value in parts.items() if occurs(value)]
-        wrong = [part for part in parts if part not in right]
-        return f" Found in your code as it should be: {', '.join(right) or 'nothing'}; not found: {', '.join(wrong)}."
+        mode, parts = next(iter(observed.items()))
+        outputs = self.expected(mode=mode)  # which fills self.values
+        found = {part: occurs(value) for part, value in self.values["parts"].items()}
+        found |= {part: same(parts[part], value) for part, value in outputs.items()}
+        right = ", ".join(part for part in found if found[part]) or "nothing"
+        wrong = ", ".join(part for part in found if not found[part]) or "nothing"
+        return f" Found in your code as it should be: {right}; not found: {wrong}."
 
     def torch_functions(self, line):
         """The functions of torch in a line of the table and in the equation, first those that only one of them has."""

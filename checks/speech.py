@@ -18,6 +18,7 @@ OUTPUT = """
     normed = d._out_norm(attended)  | output-norm: attended
     logits = d._classifier(normed)  | logits-softmax: softmax(d._classifier(normed), dim=2)
                                     | log_softmax: log_softmax(d._classifier(normed), dim=2)
+    parts = {"cross-attention": attended, "output norm": normed}
     logits = logits.transpose(1, 2) | logits-not-transposed: logits
                                     | logits-reshaped: logits.reshape(len(logits), logits.shape[2], -1)
 """

@@ -31,7 +31,7 @@ def join(state, first=0):
 class Encoder(Question):
     """h_1 .. h_n = drop(BiLSTM(drop(E x_1) .. drop(E x_n))), where padding is not read; final_hidden has no dropout."""
 
-    number, n_required, says = "3.1a", 4, "dropout, BiLSTM over the real characters, dropout; final state"
+    number, n_required, says = "3.1a", 4, "dropout, BiLSTM over real characters, dropout; final state"
     arguments, dropout = (SRC_VOCAB, HIDDEN, PAD, DROPOUT), DROPOUT
     layers, variants = LAYERS, SWAPPED
     table = """
@@ -127,7 +127,7 @@ class StandInAttention(nn.Module):
 class Decoder(Question):
     """q_t = LSTM(drop(E y_t-1)), out_t = drop(q_t); the next step reads the state without dropout."""
 
-    number, n_required, says = "3.1a", 5, "teacher forcing, dropout, LSTM, dropout; the state is the LSTM's own"
+    number, n_required, says = "3.1a", 5, "dropout, LSTM, dropout; state without dropout"
     dropout, layers, variants = DROPOUT, LAYERS, SWAPPED
     attentions = (lambda self: None,)  # what the decoder is built with
     table = """
@@ -196,8 +196,8 @@ class Decoder(Question):
 class DecoderWithAttention(Decoder):
     """As the `Decoder`, with out_t = drop(a_o(q_t))."""
 
-    number, name, says = "3.1b", "Decoder with attention", f"{Decoder.says}; the attention before the last dropout"
-    target = "Decoder"
+    number, name, target = "3.1b", "Decoder with attention", "Decoder"
+    says = "dropout, LSTM, attention, dropout; state without dropout"
     attentions = (lambda self: StandInAttention(), lambda self: self.build("Attention", HIDDEN))  # or the student's own
 
 
@@ -213,6 +213,7 @@ class Seq2Seq(Question):
     enc_output, final_hidden = self.encoder(src, lengths)
     start = final_hidden           | encoder-state-unused: tuple(0 * part for part in final_hidden)
     outputs, state = self.decoder(tgt, start, enc_output, lengths)
+    parts = {"enc_output": enc_output, "outputs": outputs}
     weight = self.embedding.weight | untied: self.generator.weight
     logits = linear(outputs, weight, self.generator.bias)
     result = logits                | logits-softmax: softmax(logits, dim=2)
