@@ -11,7 +11,6 @@ Check only code that you would run. The exit code is 0 if nothing is wrong, 1 if
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import shutil
@@ -82,6 +81,8 @@ def check_submission(copies, args):
             ending = f"the code ended the process (exit code {process.returncode})"
         except subprocess.TimeoutExpired:
             ending = f"stopped after {PROCESS_SECONDS} s; is there a loop that does not end?"
+        if not answers.exists():  # it is there before any of the student's code runs
+            raise UserError("torch cannot be imported; install torch 2.2 or later first: pip install torch")
         return report.Submission([json.loads(line) for line in answers.read_text("utf-8").splitlines()], ending)
 
 
@@ -89,8 +90,8 @@ def main(argv=None):
     parser, checked = make_parser(), {}
     args = parser.parse_args(argv)
     try:
-        if not importlib.util.find_spec("torch"):
-            raise UserError("torch is missing; install torch 2.2 or later first: pip install torch")
+        if not report.PAGE.exists():
+            raise UserError("docs/check.md is missing; it belongs to the check and has its texts")
         found = submissions(args.paths, args.csv)
         if len(found) > 1:
             print(report.STRANGERS_CODE)
