@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import site
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,6 @@ from pathlib import Path
 
 from checks import report
 
-WORKER = Path(__file__).resolve().parent / "checks" / "worker.py"
 EDITIONS = ("2021-22", "2022-23", "2023-24")
 CLASS_SECONDS, PROCESS_SECONDS, MEMORY = 10, 90, 2 * 2**30  # limits; the memory comes on top of torch's own
 SKIPPED_FOLDERS = {"__pycache__", ".ipynb_checkpoints", ".git", ".venv", "venv", "__MACOSX"}
@@ -67,32 +65,33 @@ def submissions(paths, for_class):
 
 def check_submission(copies, args):
     """Check the files of one submission in a process of its own."""
-    request = {"seconds": CLASS_SECONDS, "memory": MEMORY, "edition": args.edition, "only": args.only}
-    request["files"] = [name.as_posix() for name in copies]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        code, answers = Path(folder, "code"), Path(folder, "answers")
         for name, file in copies.items():
-            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, Path(folder, name))
+            (code / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, code / name)
+        request = {"files": [name.as_posix() for name in copies], "answers": str(answers), "memory": MEMORY}
+        request |= {"seconds": CLASS_SECONDS, "edition": args.edition, "only": args.only}
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": folder}
-        environment["PYTHONUSERBASE"] = site.getuserbase()  # torch may be installed below the real home
-        command = [sys.executable, "-B", str(WORKER), json.dumps(request)]
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # torch may be installed below the real home
+        command = [sys.executable, "-B", "-P", "-m", "checks.worker", json.dumps(request)]
+        options = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL) | {"cwd": code, "env": environment}
         try:
-            process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=PROCESS_SECONDS)
-            output, errors = process.stdout, process.stderr.decode(errors="replace").strip().split("\n")
+            process = subprocess.run(command, timeout=PROCESS_SECONDS, **options)
             ending = f"the code ended the process (exit code {process.returncode})"
-        except subprocess.TimeoutExpired as late:
-            output, errors = late.stdout or b"", [""]
+        except subprocess.TimeoutExpired:
             ending = f"stopped after {PROCESS_SECONDS} s; is there a loop that does not end?"
-    answers = [json.loads(line) for line in output.decode().splitlines()]
-    if not answers:
-        raise UserError(errors[-1] or ending)
-    return report.Submission(answers, ending)
+        if not answers.exists():  # it is there before any of the student's code runs
+            raise UserError("torch cannot be imported; install torch 2.2 or later first: pip install torch")
+        return report.Submission([json.loads(line) for line in answers.read_text("utf-8").splitlines()], ending)
 
 
 def main(argv=None):
     parser, checked = make_parser(), {}
     args = parser.parse_args(argv)
     try:
+        if not report.PAGE.exists():
+            raise UserError("docs/check.md is missing; it belongs to the check and has its texts")
         found = submissions(args.paths, args.csv)
         if len(found) > 1:
             print(report.STRANGERS_CODE)

@@ -28,10 +28,6 @@ class CallError(Exception):
     """The user has to mend a file first, or to call the check in another way; the message is one line."""
 
 
-class StandInUsed(Exception):
-    """Something was used that is not there while a solution is checked."""
-
-
 class StandIn:
     """Stands in for what is missing. Its attributes are stand-ins as well; it fails when it is called."""
 
@@ -46,21 +42,10 @@ class StandIn:
     def __call__(self, *args, **kwargs):
         if len(args) == 1 and not kwargs and (inspect.isfunction(args[0]) or inspect.isclass(args[0])):
             return args[0]  # as a decorator it changes nothing
-        raise StandInUsed(f"{self._name} is used, but {self._reason}")
+        raise NameError(f"{self._name} is used, but {self._reason}")
 
     def __mro_entries__(self, bases):
         return ()
-
-
-def is_in(folders, name, level):
-    """Whether a file in these folders can be meant by an import of `name`, a module or the package of one.
-
-    Of `import a.b` or `from a.b import c` the folders are a, or a and b; files that were given without their folders
-    may be meant by any import, and so may those beside the importing file by a relative one.
-    """
-    packages = tuple(name.split("."))
-    ends = (packages, packages[:-1])
-    return not folders or level > 0 or any(end and folders[-len(end) :] == end[-len(folders) :] for end in ends)
 
 
 class Code:
@@ -81,10 +66,9 @@ class Code:
         found = [vars(module).get(name) for module in self.modules.values()]
         return [obj for obj in found if obj is not None and getattr(obj, "__module__", None) in self.modules]
 
-    def calls(self, method, outside=""):
-        """Whether the files call a method of this name, in another function than `outside`."""
-        statements = [node for cells in self.cells.values() for _, tree in cells for node in tree.body]
-        nodes = [node for top in statements if getattr(top, "name", "") != outside for node in ast.walk(top)]
+    def calls(self, method):
+        """Whether a method of this name is called anywhere in the files."""
+        nodes = [node for cells in self.cells.values() for _, tree in cells for node in ast.walk(tree)]
         return any(isinstance(node, ast.Call) and getattr(node.func, "attr", "") == method for node in nodes)
 
     def load(self, name):
@@ -93,48 +77,50 @@ class Code:
             module.__builtins__ = vars(builtins) | {"__import__": self.import_module}
             for cell, tree in self.cells[name]:
                 for node in tree.body:
-                    self.execute(node, module, cell)
+                    self.execute(node, vars(module), cell)
         return self.modules[name]
+
+    def own(self, name):
+        """The student's module that an import of `a.b.name` means, or None: name.py, b/name.py or a/b/name.py."""
+        for file in reversed(self.cells):
+            parts = zip(reversed(Path(file).with_suffix("").parts), reversed(name.split(".")))
+            if name and all(part == wanted for part, wanted in parts):
+                return self.load(file)
 
     def import_module(self, name, globals=None, locals=None, fromlist=(), level=0):
         """`__import__` for the student's files: their own modules, real ones, and stand-ins for all others."""
-        own = {Path(file).stem: file for file in reversed(self.cells) if is_in(Path(file).parent.parts, name, level)}
-        last, top = name.rpartition(".")[2], name.partition(".")[0]
-        if not level and (top in REAL_PACKAGES or (top in sys.stdlib_module_names and top not in own)):
+        top, own = name.partition(".")[0], self.own(name)
+        if not level and (top in REAL_PACKAGES or (top in sys.stdlib_module_names and not own)):
             return __import__(name, globals, locals, fromlist)
-        if last in own and (fromlist or last == name):
-            return self.load(own[last])
-        package = StandIn(
-            name if fromlist else top, f"the module {top or 'beside it'} is not among the files that were given"
-        )
-        for item in own.keys() & (fromlist or ()):
-            setattr(package, item, self.load(own[item]))
+        if own and (fromlist or top == name):
+            return own
+        reason = f"the module {top or 'beside it'} is not among the files that were given"
+        package = StandIn(name if fromlist else top, reason)
+        modules = {item: self.own(f"{name}.{item}".strip(".")) for item in fromlist or ()}
+        vars(package).update({item: module for item, module in modules.items() if module})
         return package
 
-    def execute(self, node, module, cell):
+    def execute(self, node, namespace, cell):
         """Execute one statement if it is a definition; an assignment or import that fails leaves a stand-in."""
-        definitions, names = vars(module), []
-        if isinstance(node, ast.Try) or (isinstance(node, ast.If) and is_constant(node.test, definitions)):
-            test = (
-                ast.copy_location(ast.Assert(node.test), node)
-                if isinstance(node, ast.If)
-                else ast.copy_location(ast.Pass(), node)
-            )
-            for inner in node.orelse if run(test, definitions, cell) else node.body:
-                self.execute(inner, module, cell)
+        names = []
+        if isinstance(node, ast.Try) or (isinstance(node, ast.If) and is_constant(node.test, namespace)):
+            test = ast.Assert(node.test) if isinstance(node, ast.If) else ast.Pass()
+            failed = run(ast.copy_location(test, node), namespace, cell)
+            for inner in node.orelse if failed else node.body:
+                self.execute(inner, namespace, cell)
         elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            problem = run(node, definitions, cell)
+            problem = run(node, namespace, cell)
             self.failed |= {node.name: (problem, f"{cell}, line {node.lineno}")} if problem else {}
-        elif isinstance(node, ast.Import | ast.ImportFrom) and run(node, definitions, cell):
+        elif isinstance(node, ast.Import | ast.ImportFrom) and run(node, namespace, cell):
             names = [alias.asname or alias.name.partition(".")[0] for alias in node.names]
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             parts = [part for target in getattr(node, "targets", None) or [node.target] for part in ast.walk(target)]
             if any(isinstance(part, ast.Attribute | ast.Subscript) for part in parts):
                 return  # it would change something that is defined elsewhere
-            if node.value is None or not is_constant(node.value, definitions) or run(node, definitions, cell):
+            if node.value is None or not is_constant(node.value, namespace) or run(node, namespace, cell):
                 names = [part.id for part in parts if isinstance(part, ast.Name)]
         for name in names:
-            definitions[name] = StandIn(name, f"{cell}, line {node.lineno} fails or is not executed in the check")
+            namespace[name] = StandIn(name, f"{cell}, line {node.lineno} fails or is not executed in the check")
 
 
 def run(node, namespace, cell):

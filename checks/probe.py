@@ -5,10 +5,11 @@ import itertools
 import math
 import re
 import sys
+from collections import namedtuple
 from functools import partial
-from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -16,19 +17,9 @@ GOLDEN = (5**0.5 - 1) / 2  # the fractional parts of its multiples are spread ev
 DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d"}
 RELATIVE, ABSOLUTE = 1e-3, 1e-4  # of equality; the order of additions changes 1e-6, a mistake 1e-2
 MAX_MISTAKES = 2  # that are looked for in one class at the same time
-MODES = ("training", "evaluation")
 SEED = 42
-
-
-class Mistake(NamedTuple):
-    """A known mistake; it is in the line of one of `calls`, functions of torch, and `mend` is what is right."""
-
-    key: str
-    part: str
-    calls: list
-    text: str
-    mend: str
-
+# What the names in a table are called where they are called in torch, if not the same.
+FUNCTIONS = {"@": ["bmm", "matmul"], "drop": ["dropout"], nn.Linear: ["linear"], nn.LSTMCell: ["lstm_cell"]}
 
 LOG_PROBABILITIES = {"log_softmax": "it returns log-probabilities, with which the cross-entropy is the same"}
 
@@ -44,56 +35,44 @@ def marked(x):
     return x * factors.view(shape).to(x)
 
 
-class Call(NamedTuple):
-    """A call of a torch function in the student's code."""
-
-    function: object
-    name: str
-    line: str
-    mode: str
-    args: tuple
-    kwargs: dict
-    result: object
+class Call(namedtuple("Call", "function name where training args kwargs result")):
+    """A call of a torch function in the student's code: in which line, and whether in training."""
 
     def arguments(self, *names, **defaults):
-        """Its arguments by name, where `names` are those that may come without one."""
+        """Its arguments by name; `names` are those that may be given by their place."""
         return defaults | dict(zip(names, self.args)) | self.kwargs
-
-    @property
-    def x(self):
-        return self.arguments("input")["input"]
 
     def repeat(self, x):
         """The same call with another first argument."""
-        named = {name: value for name, value in self.kwargs.items() if name != "input"}
-        return self.function(x, *self.args[1:], **named)
+        return self.function(x, *self.args[1:], **self.kwargs)
 
 
 class Recorder(TorchFunctionMode):
     """Replaces dropout by `marked` and remembers every call of a torch function, with the student's line."""
 
-    def __init__(self, filenames, mode=""):
+    def __init__(self, filenames, training):
         super().__init__()
-        self.filenames, self.mode, self.calls = filenames, mode, []
+        self.filenames, self.training, self.calls = filenames, training, []
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs, name, frame = kwargs or {}, getattr(func, "__name__", "").rstrip("_"), sys._getframe(1)
-        result = self.dropout(*args, **kwargs) if name in DROPOUTS else func(*args, **kwargs)
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs, name, frame = kwargs or {}, getattr(function, "__name__", "").strip("_"), sys._getframe(1)
+        args = (kwargs.pop("input"), *args) if "input" in kwargs else args
+        result = self.dropout(*args, **kwargs) if name in DROPOUTS else function(*args, **kwargs)
         while frame and frame.f_code.co_filename not in self.filenames:
             frame = frame.f_back
-        line = f"{frame.f_code.co_filename}, line {frame.f_lineno}" if frame else ""
-        self.calls.append(Call(func, name, line, self.mode, args, kwargs, result))
+        where = f"{frame.f_code.co_filename}, line {frame.f_lineno}" if frame else ""
+        self.calls.append(Call(function, name, where, self.training, args, kwargs, result))
         return result
 
     @staticmethod
-    def dropout(input, p=0.5, training=True, inplace=False, train=True):
+    def dropout(x, p=0.5, training=True, inplace=False, train=True):
         if not (training and train and p):
-            return input
-        return input.copy_(marked(input)) if inplace else marked(input)
+            return x
+        return x.copy_(marked(x)) if inplace else marked(x)
 
 
 MESSAGES = {  # what is said about an exception that matches, if not its own text
-    "StandInUsed|PermissionError": "",
+    "is used, but|PermissionError": "",
     "EOFError": "the code asks for input, and a check has nobody to answer",
     "SystemExit": "the code calls exit(); return the result instead",
     "TooLong": "stopped at the time limit; is there a loop that does not end?",
@@ -106,9 +85,9 @@ MESSAGES = {  # what is said about an exception that matches, if not its own tex
 class Failure(Exception):
     """The student's code raised an exception, or cannot be called as the skeleton calls it."""
 
-    def __init__(self, message, line="", status="ERROR"):
+    def __init__(self, message, where="", status="ERROR"):
         super().__init__(message)
-        self.line, self.status = line, status
+        self.where, self.status = where, status
 
 
 class TooLong(BaseException):
@@ -117,18 +96,18 @@ class TooLong(BaseException):
 
 def explain(error, filenames):
     """The `Failure` that tells an exception of the student's code in one line, with the student's line."""
-    frame, line = error.__traceback__, ""
+    frame, where = error.__traceback__, ""
     while frame:
         if frame.tb_frame.f_code.co_filename in filenames:
-            line = f"{frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno}"
+            where = f"{frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno}"
         frame = frame.tb_next
     text = " ".join(str(error).split())[:300]
     if isinstance(error, NotImplementedError):
-        return Failure("not written yet", line, "not written")
+        return Failure("not written yet", where, "not written")
     for kind, message in MESSAGES.items():
         if re.search(kind, f"{type(error).__name__}: {text}"):
-            return Failure(message or text, line)
-    return Failure(f"{type(error).__name__}: {text}", line)
+            return Failure(message or text, where)
+    return Failure(f"{type(error).__name__}: {text}", where)
 
 
 def randomize(module):
@@ -153,43 +132,63 @@ def same(actual, right):
     return torch.allclose(actual, right, rtol=RELATIVE, atol=ABSOLUTE * scale, equal_nan=True)
 
 
+def needed(function):
+    """The names of the arguments of a function, or of the __init__ of a class, that have no default."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
+
+
+def subsets(items, largest):
+    return itertools.chain(*(itertools.combinations(items, n) for n in range(largest + 1)))
+
+
+# What stands in place of line number `row` of the equations in another hypothesis; key is that of mistake or variant.
+Line = namedtuple("Line", "key row code")
+
+
 class Question:
-    """One line of the output: a class or function of a student's, and the equations that it has to compute.
+    """One line of the output: a class or function of the student's, and the equations that it has to compute.
 
-    `drive` calls a function as the homework's script does, and returns what it computes as {part: tensor}. It is given
-    `student`, the student's code, and `forward`, the statement's equations with the same arguments; `forward` takes m
-    besides, the forms and keys of mistakes and the variants that are right as well, and leaves what it computes on the
-    way in `parts`. The docstring of a subclass has the table of its mistakes, besides those of its base:
+    `drive` calls a function as the homework's script does, and returns what it computes as {name: tensor}. The function
+    is `student`, the student's code, or the equations of `table`, which take the same arguments. Beside an equation of
+    the table stand the known mistakes in it, each with the code that it has in place of the right one:
 
-        part | the line of code that is right
-            key/form,form; functions of torch in whose line the mistake is; what the mistake is
+        z = self.linear_in(q)      | no-projection: q
+        p = softmax(s, dim=2)      | softmax-dimension with 0, 1: softmax(s, dim=$)
+                                   | no-softmax: s
+
+    So softmax-dimension has two forms, with 0 and with 1. What is right in another way stands there as a mistake does,
+    and has a note in `variants`. The table is executed as code. It reads `args`, the arguments, and leaves `result`; if
+    no hypothesis has the student's numbers, what it leaves in `parts` is looked for among them.
     """
 
-    number = name = target = equation = says = ""  # target: the student's class or function
+    number = name = target = says = ""  # target: the student's class or function, by default the name of this class
+    table, variants = "", {}
     arguments = ()  # of the student's __init__ in the check
     n_required = None  # arguments of __init__ without default, where another edition has a class of the same name
     inputs, output = (), ""  # of a single call, and the name of its result
     layers = {}  # the skeleton's name: (kind, weight shape if that tells which one it is)
-    known = {}  # form: Mistake
-    variants = {}  # what is right in another way: the note that says so
-    modes = MODES
+    modes = ("training", "evaluation")
+    gradients = False
     dropout = None  # the statement's probability; None if it gives none
-    mode = difference = ""
 
     def __init_subclass__(cls):
-        cls.known = dict(cls.known)
-        for line in inspect.cleandoc(cls.__dict__.get("__doc__") or "").splitlines():
-            if " | " in line:
-                part, mend = line.split(" | ")
-            elif line.startswith("    "):
-                names, calls, text = line.strip().split("; ", 2)
-                key, _, forms = names.partition("/")
-                for form in forms.split(","):
-                    cls.known[f"{key}/{form}" if form else key] = Mistake(key, part, calls.split(), text, mend)
+        cls.target = vars(cls).get("target", cls.__name__)
+        cls.name = vars(cls).get("name", cls.target)
+        cls.equations, cls.lines = [], []
+        for text in filter(str.strip, inspect.cleandoc(cls.table).splitlines()):
+            equation, _, mistake = text.partition(" | ")
+            if equation.strip():
+                cls.equations.append(equation.rstrip())
+            label, colon, expression = mistake.partition(": ")
+            (name, equals, _), (key, _, values) = cls.equations[-1].partition(" = "), label.partition(" with ")
+            for value in values.split(", ") if colon else ():
+                code = (name if equals else "") + equals + expression.replace("$", value)
+                cls.lines.append(Line(key, len(cls.equations) - 1, code))
 
     def __init__(self, code, edition):
         self.code, self.edition, self.module = code, edition, None
-        self.calls, self.notes, self.parts, self.found = [], [], {}, {}  # found: {key: mistake with its text and line}
+        self.calls, self.notes, self.found, self.difference = [], [], {}, ""  # found: {key of a mistake: what to say}
 
     @classmethod
     def applies(cls, code):
@@ -199,10 +198,7 @@ class Question:
     @classmethod
     def fits(cls, code):
         """Whether the student's files have this class, with this edition's signature."""
-        if code[cls.target] is None or cls.n_required is None:
-            return code[cls.target] is not None
-        parameters = inspect.signature(code[cls.target]).parameters.values()
-        return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) == cls.n_required
+        return code[cls.target] is not None and cls.n_required in (None, len(needed(code[cls.target])))
 
     def __getattr__(self, name):
         """The layer of the student's module with this kind and shape; of several the one with the skeleton's name."""
@@ -227,9 +223,9 @@ class Question:
 
     def call(self, function, *args, **kwargs):
         """Call the student's code with marked dropout; an exception becomes a `Failure`."""
-        recorder = Recorder(self.code.filenames, self.mode)
+        recorder = Recorder(self.code.filenames, self.training)
         try:
-            with torch.no_grad(), recorder:
+            with recorder:
                 result = function(*args, **kwargs)
         except (Exception, SystemExit, TooLong) as error:
             raise explain(error, self.code.filenames) from error
@@ -246,11 +242,6 @@ class Question:
                 failures.append(failure)
         raise failures[0]
 
-    def block(self, function, *args):
-        """A part of the student's own code that the equations take as it is."""
-        with Recorder(self.code.filenames):
-            return function(*args)
-
     def prepare(self):
         """Build the student's module."""
         self.module = self.build(self.target, *self.arguments)
@@ -263,129 +254,139 @@ class Question:
         result = function(*self.inputs)
         return {self.output: result[0] if isinstance(result, tuple) else result}
 
-    def drop(self, x, place="", m=()):
-        """Dropout in the equations, unless m says that it is missing in this place or applied twice."""
-        for _ in range(1 - (f"{place}-dropout" in m) + (f"dropout-twice/{place}" in m)):
-            x = marked(x) if self.mode == "training" else x
-        return x
+    def drop(self, x):
+        """Dropout in the equations."""
+        return marked(x) if self.training else x
 
-    def name_mistake(self, form, line="", **values):
-        mistake = self.known[form]
-        if mistake.key not in self.found:
-            text = mistake.text.format(**values)
-            details = {"text": text, "numeric": text == mistake.text, "where": line or self.line_of(mistake.calls)}
-            self.found[mistake.key] = mistake._asdict() | details
+    def name_mistake(self, key, where, details="", numeric=False):
+        """Remember a mistake at a line, or at a call of one of some functions; `numeric` if its numbers are found."""
+        where = where if isinstance(where, str) else self.line_of(where)
+        self.found.setdefault(key, {"key": key, "details": details, "where": where, "numeric": numeric})
 
     def check(self):
         """The result of this question as a dictionary."""
-        status, where, lines = "ok", "", []
+        status, where = "ok", ""
         try:
-            self.prepare()
-            observed = {mode: self.run(self.student, mode) for mode in self.modes}
-            self.check_dropout()
+            self.run(self.prepare, "training")
+            observed = {mode: self.run(partial(self.drive, self.student), mode) for mode in self.modes}
+            self.check_dropout(observed)
             self.search(observed)
-            lines = [self.difference] if self.found else []
         except (Exception, TooLong) as error:
             own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
             failure = error if isinstance(error, Failure) else own
-            status, where, lines = failure.status, failure.line or self.line_of(()), [str(failure)]
-        says = self.says or " · ".join(dict.fromkeys(mistake.part for mistake in self.known.values()))
-        result = {name: getattr(self, name) for name in ("number", "name", "edition", "equation", "notes")}
-        result |= {"says": says, "mistakes": list(self.found.values()), "where": where, "lines": lines}
-        return result | {"status": "WRONG" if self.found else status}
+            if not self.found:
+                status, where, self.difference = failure.status, failure.where or self.line_of(()), str(failure)
+        result = {name: getattr(self, name) for name in ("number", "name", "edition", "says", "notes", "difference")}
+        status = "WRONG" if self.found else status
+        return result | {"mistakes": list(self.found.values()), "status": status, "where": where}
 
-    def check_dropout(self):
+    def run(self, function, mode):
+        """What a function returns in training or in evaluation."""
+        self.training = mode == "training"
+        if self.module is not None:
+            self.module.train(self.training)
+        with torch.set_grad_enabled(self.gradients):
+            return function()
+
+    def check_dropout(self, observed):
         """Name a dropout that is active in evaluation, and a probability that is not the one of the statement."""
         for call in self.calls:
-            if call.name in DROPOUTS and "dropout-probability" in self.known:
-                p = call.arguments("input", "p", p=0.5)["p"]
-                if call.mode == "evaluation" and call.result is not call.x:
-                    self.name_mistake("dropout-in-evaluation", found="")
-                    self.modes = ("training",)  # its other numbers are as in training
-                elif self.dropout and p not in (0, self.dropout):
-                    self.name_mistake("dropout-probability", found=p, right=self.dropout)
+            p = call.arguments("x", "p", p=0.5)["p"] if call.name in DROPOUTS else 0
+            if p and not call.training and call.result is not call.args[0]:
+                self.name_mistake("dropout-in-evaluation", ["dropout"])
+                observed.pop("evaluation", None)  # its other numbers are as in training
+            elif p and self.dropout not in (None, p):
+                self.name_mistake("dropout-probability", ["dropout"], f"{p}; the statement has {self.dropout}")
+
+    def hypotheses(self):
+        """The choices of lines from the table: with few mistakes first, and each of these with all variants."""
+        mistakes = [line for line in self.lines if line.key not in self.variants]
+        variants = [line for line in self.lines if line.key in self.variants]
+        for pair in itertools.product(subsets(mistakes, MAX_MISTAKES), subsets(variants, len(variants))):
+            lines = sum(pair, ())
+            if len({line.row for line in lines}) == len(lines):
+                yield lines
 
     def search(self, observed):
         """Find the hypothesis with the fewest mistakes that has the observed numbers."""
-        forms = [form for form, mistake in self.known.items() if "{" not in mistake.text]
-        hypotheses = itertools.chain(*(itertools.combinations(forms, n) for n in range(MAX_MISTAKES + 1)))
-        sizes = range(len(self.variants) + 1)
-        rights = [flags for n in sizes for flags in itertools.combinations(self.variants, n)]
-        both = itertools.product(hypotheses, rights)
-        hypothesis, right = next((pair for pair in both if self.agrees(observed, sum(pair, ()))), (None, ()))
-        self.notes += [self.variants[flag] for flag in right]
-        for form in hypothesis or ():
-            self.name_mistake(form)
+        hypothesis = next((lines for lines in self.hypotheses() if self.agrees(observed, lines)), None)
+        right = [line for line in hypothesis or () if line.key in self.variants]
+        self.notes += [self.variants[line.key] for line in right]
+        for line in hypothesis or ():
+            if line not in right:
+                self.name_mistake(line.key, self.torch_functions(line), numeric=True)
+        if self.found or hypothesis is None:
+            self.compare(observed, right)
+        if hypothesis is None:
+            raise Failure(self.difference + self.agreement(observed), status="not recognised")
+
+    def expected(self, lines=(), mode="training"):
+        """What the equations compute, with these lines of the table in place of the right ones."""
+        code = list(self.equations)
+        for line in lines:
+            code[line.row] = line.code
+        source = compile("\n".join(code), "table", "exec")
+
+        def equations(*args):
+            self.values = vars(F) | vars(sys.modules[self.__module__]) | {"self": self, "args": args, "parts": {}}
+            exec(source, self.values)
+            return self.values["result"]
+
+        with Recorder((), mode == "training"):
+            return self.run(partial(self.drive, equations), mode)
+
+    def agrees(self, observed, lines):
         try:
-            self.compare(observed)
-        except Failure:  # a layer that the equations need is missing
-            if not self.found:
-                raise
-        if hypothesis is None and not self.found:
-            raise Failure(self.difference + self.agreement(), status="not recognised")
-
-    def run(self, function, mode):
-        """What the student's code or the equations compute, in training or in evaluation."""
-        self.mode = mode
-        if self.module is not None:
-            self.module.train(mode == "training")
-        with torch.no_grad():
-            return self.drive(function)
-
-    def expected(self, m, mode):
-        """What the equations compute with the mistakes and variants m."""
-        return self.run(partial(self.forward, frozenset(m).union(form.partition("/")[0] for form in m)), mode)
-
-    def agrees(self, observed, m):
-        try:
-            for mode in self.modes:
-                expected = self.expected(m, mode)
-                if not all(same(value, expected[part]) for part, value in observed[mode].items()):
+            for mode, parts in observed.items():
+                expected = self.expected(lines, mode)
+                if not all(same(value, expected[part]) for part, value in parts.items()):
                     return False
             return True
         except (RuntimeError, IndexError, ValueError, TypeError, LookupError, Failure):
             return False  # a mistake that is impossible with these shapes
 
-    def compare(self, observed):
+    def compare(self, observed, variants):
         """Say where the student's numbers differ most from the right ones."""
-        largest = 0
-        for mode, part, value in [(m, *item) for m in self.modes for item in observed[m].items()]:
-            right = self.expected((), mode)[part]
-            if value.squeeze().shape != right.squeeze().shape:
-                shapes = f"{tuple(value.shape)}, and must have {tuple(right.shape)}"
-                self.difference = f"In {mode}, {part} has the shape {shapes}."
-                return
-            gaps = torch.atleast_1d((value.reshape(right.shape) - right).abs().nan_to_num(math.inf))
-            if gaps.max() > largest:
-                largest, example = gaps.max().item(), (gaps == gaps.max()).nonzero()[0][0] + 1
-                size = f"{largest:.2g}, in {mode}, example {example}".replace("inf", "no number (nan)")
-                self.difference = f"The largest difference from the right {part} is {size}."
+        gaps = [(0, "")]
+        for mode, parts in observed.items():
+            for part, right in self.expected(variants, mode).items():
+                if parts[part].squeeze().shape != right.squeeze().shape:
+                    shapes = f"{tuple(parts[part].shape)}, and must have {tuple(right.shape)}"
+                    self.difference = f"In {mode}, {part} has the shape {shapes}."
+                    return
+                gap = (parts[part].reshape(right.shape) - right).abs().nan_to_num(math.inf)
+                gap = gap.reshape(len(right) if right.dim() else 1, -1).amax(dim=1)  # of each example
+                size = f"{gap.max():.2g}, in {mode}, example {gap.argmax() + 1}".replace("inf", "no number (nan)")
+                gaps.append((gap.max().item(), f"The largest difference from the right {part} is {size}."))
+        self.difference = max(gaps)[1]
 
-    def agreement(self):
-        """Which parts occur among the results of the student's calls, as a whole or step by step."""
+    def agreement(self, observed):
+        """Which outputs are right, and which parts occur in the results of the student's calls, also step by step."""
+        results = [call.result if isinstance(call.result, tuple) else [call.result] for call in self.calls]
+        results = [part for result in results for part in result]
 
         def occurs(value):
             steps = value.split(1, dim=1) if value.dim() > 2 and value.shape[1] > 1 else ()
-            return any(same(call.result, value) for call in self.calls) or (steps and all(map(occurs, steps)))
+            return any(same(result, value) for result in results) or (steps and all(map(occurs, steps)))
 
-        outputs = self.expected((), self.modes[0])  # which fills self.parts
-        parts = self.parts | outputs
-        right = [part for part, value in parts.items() if occurs(value)]
-        wrong = [part for part in parts if part not in right]
-        return f" Found in your code as it should be: {', '.join(right) or 'nothing'}; not found: {', '.join(wrong)}."
+        mode, parts = next(iter(observed.items()))
+        outputs = self.expected(mode=mode)  # which fills self.values
+        found = {part: occurs(value) for part, value in self.values["parts"].items()}
+        found |= {part: same(parts[part], value) for part, value in outputs.items()}
+        right = ", ".join(part for part in found if found[part]) or "nothing"
+        wrong = ", ".join(part for part in found if not found[part]) or "nothing"
+        return f" Found in your code as it should be: {right}; not found: {wrong}."
+
+    def torch_functions(self, line):
+        """The functions of torch in a line of the table and in the equation, first those that only one of them has."""
+        right, wrong = (re.findall(r"\w+|@", code) for code in (self.equations[line.row], line.code))
+        words = [*(word for word in right if word not in wrong), *(word for word in wrong if word not in right), *right]
+        kinds = [self.layers.get(word, [word])[0] for word in words]
+        return [name for kind in kinds for name in FUNCTIONS.get(kind, [kind])]
 
     def line_of(self, names):
         """The student's last line that calls the first of these functions that occurs, or the line of `forward`."""
         target = self.code[self.target]
         code = getattr(getattr(target, "forward", target), "__code__", None)
-        lines = [call.line for name in names for call in reversed(self.calls) if call.name == name and call.line]
+        lines = [call.where for name in names for call in reversed(self.calls) if call.name == name and call.where]
         return lines[0] if lines else f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
-
-
-class WithDropout(Question):
-    """A network with dropout.
-
-    dropout | self.dropout = nn.Dropout(dropout), as __init__ is told, or F.dropout(x, p, training=self.training)
-        dropout-in-evaluation; dropout; dropout is still active in evaluation, after model.eval(){found}
-        dropout-probability; dropout; the dropout probability is {found}, and must be {right}
-    """

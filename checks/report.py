@@ -3,12 +3,28 @@
 import csv
 import io
 import json
+import re
 import textwrap
+from functools import cache
+from pathlib import Path
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "check.md"
 STRANGERS_CODE = "The submissions are executed on this computer, with limits of time and memory but your rights."
 NO_MARK = "Nothing was trained: this is what can be checked, not a mark."
 INDENT, WIDTH = 6, 96
 BAD = ("WRONG", "ERROR", "not written", "not run")  # what makes the exit code 1; "not recognised" does not
+
+
+@cache
+def known_mistakes():
+    """{mistake: (part of the statement, what it is, how to mend it)}, from the headings and paragraphs of the page."""
+    mistakes, part = {}, ""
+    for marks, heading, text in re.findall(r"^(##+) (.+)\n\n([^#]*)", PAGE.read_text(encoding="utf-8"), flags=re.M):
+        part = heading if marks == "##" else part
+        sentences = re.match(r"(.+?\.) (?=[A-Z`\d]).* Mend: (.+)\.", " ".join(text.split()))
+        if marks == "###" and sentences:
+            mistakes[heading] = part, *(sentence.replace("`", "") for sentence in sentences.groups())
+    return mistakes
 
 
 class Submission:
@@ -19,8 +35,8 @@ class Submission:
         self.lacking, self.edition, self.guessed = merged["lacking"], merged.get("edition", ""), merged.get("guessed")
         self.results = [answer for answer in answers if "status" in answer]
         for n, name in enumerate(merged.get("plan", [])[len(self.results) :]):
-            status, lines = ("not run", []) if n else ("ERROR", [ending])
-            self.results.append({"number": "", "name": name, "status": status, "lines": lines, "mistakes": []})
+            status, problem = ("not run", "") if n else ("ERROR", ending)
+            self.results.append({"number": "", "name": name, "status": status, "difference": problem, "mistakes": []})
         self.error = merged.get("error", None if self.results else ending)
         self.n_right = sum(result["status"] == "ok" for result in self.results)
         self.is_right = not self.error and not any(result["status"] in BAD for result in self.results)
@@ -33,7 +49,7 @@ class Submission:
         lines += [f"This system cannot limit the {limit}; the check goes on without." for limit in self.lacking]
         width = max(len(result["name"]) for result in self.results) + 2
         for result in self.results:
-            parts = dict.fromkeys(mistake["part"] for mistake in result["mistakes"])
+            parts = dict.fromkeys(known_mistakes()[mistake["key"]][0] for mistake in result["mistakes"])
             says = " · ".join(parts) or (result["says"] if result["status"] == "ok" else "")
             lines.append(f"{result['number']:<{INDENT}}{result['name']:<{width}}{result['status']:<8}{says}".rstrip())
             lines += details(result, hint)
@@ -45,21 +61,19 @@ class Submission:
 
 def details(result, hint):
     """The lines below the one of a result: where, what, and how to mend it."""
-    mistakes, paragraphs = result["mistakes"], []
-    these = "these mistakes together" if len(mistakes) > 1 else "this mistake"
-    exactly = f"Your numbers are exactly those of {these}: "
-    for mistake in mistakes:
-        text = exactly * mistake["numeric"] + mistake["text"] + "."
-        exactly = "And: "
-        paragraphs += [mistake["where"], (text[0].upper() + text[1:]) * (hint > 0)]
-        paragraphs += [f"Right: {mistake['mend']}"] * (hint > 1)
-    paragraphs += [result.get("where", ""), *(result["lines"] if hint > 0 or not mistakes else [])]
-    if mistakes and hint > 0:
-        keys = ", #".join(mistake["key"] for mistake in mistakes)
-        numbers = dict.fromkeys(mistake["part"][:3] for mistake in mistakes if mistake["part"].startswith("("))
-        equation = "equation " + " and ".join(numbers) if numbers else result["equation"]
-        statement = f"Statement {result['edition']}, {result['number']}, {equation}."
-        paragraphs.append(f"{statement} More: docs/check.md#{keys}")
+    paragraphs, keys = [], [mistake["key"] for mistake in result["mistakes"]]
+    exactly = "Your numbers are exactly those of " + ("these mistakes together: " if keys[1:] else "this mistake: ")
+    for mistake in result["mistakes"]:
+        part, text, mend = known_mistakes()[mistake["key"]]
+        text += f" Yours: {mistake['details']}." if mistake["details"] else ""
+        if mistake["numeric"]:
+            text, exactly = exactly + text[0].lower() + text[1:], "And: "
+        paragraphs += [mistake["where"], text * (hint > 0), f"Right: {mend}" * (hint > 1)]
+    paragraphs += [result.get("where", ""), result["difference"] * (hint > 0 or not keys)]
+    if keys and hint > 0:
+        equation = f", equation {part[:3]}" if part.startswith("(") else ""
+        statement = f"Statement {result['edition']}, {result['number']}{equation}."
+        paragraphs.append(f"{statement} More: docs/check.md#{', #'.join(keys)}")
     paragraphs += [f"Note: {note}." for note in result.get("notes", [])]
     indent = " " * INDENT
     wrap = textwrap.TextWrapper(WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

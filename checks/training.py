@@ -5,7 +5,7 @@ import inspect
 import torch
 from torch import nn
 
-from checks.probe import Failure, Question, numbers, randomize
+from checks.probe import Failure, Question, needed, numbers, randomize
 
 ARGUMENTS = ("model", "X", "y", "optimizer", "criterion")
 N_FEATURES, N_CLASSES, RATE = 5, 4, 0.5
@@ -13,7 +13,7 @@ X = numbers(2, 6, N_FEATURES)  # two batches of six examples
 Y = torch.tensor([[0, 1, 2, 3, 1, 1], [2, 2, 0, 3, 1, 0]])
 
 
-class Watched(nn.Linear):
+class Network(nn.Linear):
     """A classifier that remembers in `modes` whether it was in training mode when it was called."""
 
     modes = ()
@@ -23,32 +23,44 @@ class Watched(nn.Linear):
         return super().forward(x).log_softmax(dim=-1)
 
 
-class Helper(Question):
-    """A function of the script, called with the arguments of the skeleton by name."""
+class TrainBatch(Question):
+    """The loss of the batch before the step, then one step along its gradient alone."""
 
-    number, equation, modes = "2", "the skeleton of hw2-q2.py", ("training",)
-    elsewhere = None  # a method that the script may call in another function
+    number, target, says = "2", "train_batch", "gradients set to zero, mean loss, backward, step"
+    modes, gradients, output = ("training",), True, "loss"
+    elsewhere = {"zero_grad": "gradients-not-zeroed"}  # a method that the script may call elsewhere; the mistake if not
+    table = """
+    model, X, y, optimizer, criterion = args
+    optimizer.zero_grad()  | gradients-not-zeroed: pass
+    loss = criterion(model(X), y)
+    loss.backward()
+    optimizer.step()       | no-step: pass
+    result = loss.detach() | loss-not-mean: loss.detach() * len(y)
+    """
 
     @classmethod
     def functions(cls, code):
-        """The functions of this name that take no other arguments than the skeleton's; other scripts have others."""
-        for function in code.all(cls.target):
-            given = inspect.signature(function).parameters.values()
-            needed = [p.name for p in given if p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD]
-            if set(needed) <= set(ARGUMENTS):
-                yield function
+        """The functions of this name that need no other arguments than the skeleton's; other scripts have others."""
+        return [function for function in code.all(cls.target) if needed(function) <= set(ARGUMENTS)]
 
     @classmethod
     def applies(cls, code):
-        return any(cls.functions(code))
+        return bool(cls.functions(code))
 
     def prepare(self):
-        if self.elsewhere and self.code.calls(self.elsewhere, outside=self.target):
-            form = next(form for form, mistake in self.known.items() if self.elsewhere in mistake.calls)
-            self.variants = {form: f"it relies on the call of {self.elsewhere}() elsewhere in your files"}
+        called = [method for method in self.elsewhere if self.code.calls(method)]
+        self.variants = {self.elsewhere[method]: f"it relies on the call of {method}() elsewhere" for method in called}
+
+    def student(self, *args):
+        function = self.functions(self.code)[0]
+        names = inspect.signature(function).parameters
+        result = self.call(function, **{name: arg for name, arg in zip(ARGUMENTS, args) if name in names})
+        if result is None:
+            raise Failure("it returns nothing")
+        return result
 
     def drive(self, function):
-        self.network = randomize(Watched(N_FEATURES, N_CLASSES))
+        self.network = randomize(Network(N_FEATURES, N_CLASSES))
         optimizer = torch.optim.SGD(self.network.parameters(), lr=RATE)
         results = [function(self.network, x, y, optimizer, nn.NLLLoss()) for x, y in zip(X, Y)]
         values = [self.value(result, x, y) for result, x, y in zip(results, X, Y)]
@@ -57,96 +69,56 @@ class Helper(Question):
     def value(self, result, x, y):
         return torch.as_tensor(result[0] if isinstance(result, tuple) else result).detach()
 
-    def student(self, *args):
-        function, given = next(self.functions(self.code)), dict(zip(ARGUMENTS, args))
-        names = [name for name in inspect.signature(function).parameters if name in given]
-        result = self.call(torch.enable_grad()(function), **{name: given[name] for name in names})
-        if result is None:
-            raise Failure("it returns nothing")
-        return result
 
+class Predict(TrainBatch):
+    """The class with the highest score of each example."""
 
-class TrainBatch(Helper):
-    """The loss of the batch before the step, then one step along its gradient alone.
-
-    step | optimizer.zero_grad(), loss.backward(), optimizer.step(), return loss.item()
-        gradients-not-zeroed; zero_grad backward; the gradients of the batches add up, since they are never set to zero
-        no-step; backward; the weights do not change
-        loss-not-mean; item; the loss is multiplied by the number of examples, and must be their mean
+    target, says, output, elsewhere = "predict", "the class with the highest score", "labels", {}
+    table = """
+    model, X, *others = args
+    result = model(X).argmax(dim=1) | predict-dimension: model(X).argmax(dim=0)
+                                    | predict-values: model(X).amax(dim=1)
     """
 
-    name = target = "train_batch"
-    output, elsewhere = "loss", "zero_grad"
 
-    @torch.enable_grad()
-    def forward(self, m, model, X, y, optimizer, criterion):
-        if "gradients-not-zeroed" not in m:
-            optimizer.zero_grad()
-        loss = criterion(model(X), y)
-        loss.backward()
-        if "no-step" not in m:
-            optimizer.step()
-        return loss.detach() * (len(y) if "loss-not-mean" in m else 1)
+class Evaluate(TrainBatch):
+    """The share of right labels, with the network in evaluation mode, and in training mode again for the next epoch."""
 
-
-class Predict(Helper):
-    """The class with the highest score of each example.
-
-    labels | return scores.argmax(dim=-1)
-        predict-dimension; argmax max; the maximum is over the examples, and must be over the classes
-        predict-values; max; the largest scores are returned, and must be their classes
+    target, says, output = "evaluate", "eval(), share of right labels, train()", "accuracy"
+    elsewhere = {"eval": "evaluate-in-training-mode"}
+    table = """
+    model, X, y, *others = args
+    model.eval()                | evaluate-in-training-mode: model.train()
+    n_correct = (model(X).argmax(dim=1) == y).sum()
+    model.train()
+    result = n_correct / len(y) | accuracy-count: n_correct
     """
-
-    name = target = "predict"
-    output = "labels"
-
-    def forward(self, m, model, X, *others):
-        scores, labels = model(X).max(dim=0 if "predict-dimension" in m else 1)
-        return scores if "predict-values" in m else labels
-
-
-class Evaluate(Helper):
-    """The share of right labels, with the network in evaluation mode, and in training mode again for the next epoch.
-
-    mode | model.eval() at the beginning, and model.train() at the end or at the beginning of train_batch
-        evaluate-in-training-mode; eval; the network is evaluated in training mode, so that dropout is active
-        left-in-evaluation-mode; eval; after model.eval() nothing calls model.train(){found}: dropout stays off
-    accuracy | return n_correct / len(y)
-        accuracy-count; sum; the number of right labels is returned, and must be divided by the number of examples
-    """
-
-    name = target = "evaluate"
-    output, elsewhere = "accuracy", "eval"
 
     def value(self, result, x, y):
-        values = [float(value) for value in (result if isinstance(result, tuple) else [result]) if value is not None]
-        right = (nn.Linear.forward(self.network, x).argmax(dim=1) == y).float().mean()  # some return the loss as well
-        return torch.tensor(min(values, key=lambda value: abs(value - right)) if values else torch.nan)
+        """The accuracy, which of several numbers is the one nearest to it; some functions return the loss as well."""
+        right = (nn.Linear.forward(self.network, x).argmax(dim=1) == y).float().mean()
+        numbers = torch.tensor([float(number) for number in (result if isinstance(result, tuple) else [result])])
+        return numbers[(numbers - right).abs().argmin()]
 
     def drive(self, function):
         parts = super().drive(function)
         if not self.network.training and not self.code.calls("train"):
-            self.name_mistake("left-in-evaluation-mode", found="")
+            self.name_mistake("left-in-evaluation-mode", ["eval"])
         return parts | {"training": torch.tensor(float(any(self.network.modes)))}
-
-    def forward(self, m, model, X, y, *others):
-        model.train("evaluate-in-training-mode" in m)
-        n_correct = (model(X).argmax(dim=1) == y).sum()
-        model.train()
-        return n_correct / (1 if "accuracy-count" in m else len(y))
 
 
 class ParameterCount(Question):
-    """get_number_trainable_params(model): the number of elements of the parameters that have a gradient.
+    """The number of elements of the parameters that have a gradient."""
 
-    count | return sum(p.numel() for p in model.parameters() if p.requires_grad)
-        count-frozen; numel; parameters that are not trained are counted as well
-        count-tensors; len; the tensors are counted, not their elements
-        count-without-biases; numel; the biases are not counted
+    number, target, says = "2.3", "get_number_trainable_params", "the elements of the parameters that are trained"
+    output, modes = "number", ("training",)
+    table = """
+    (model,) = args
+    trained = [True]                         | count-frozen: [True, False]
+    least_dim = 1                            | count-without-biases: 2
+    sizes = [p.numel() for p in model.parameters() if p.requires_grad in trained and p.dim() >= least_dim]
+    result = torch.tensor(float(sum(sizes))) | count-tensors: torch.tensor(float(len(sizes)))
     """
-
-    number, name, target = "2.3", "get_number_trainable_params", "get_number_trainable_params"
-    equation, output, modes = "get_number_trainable_params", "number", ("training",)
 
     def prepare(self):
         self.inputs = [nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 5), nn.Linear(5, 6).requires_grad_(False))]
@@ -156,11 +128,3 @@ class ParameterCount(Question):
         if count is None:
             raise Failure("it returns nothing; it must return the number")
         return torch.as_tensor(count, dtype=torch.float32)
-
-    def forward(self, m, model):
-        counted = [p for p in model.parameters() if p.requires_grad or "count-frozen" in m]
-        counted = [p for p in counted if p.dim() > 1 or "count-without-biases" not in m]
-        return torch.tensor(float(sum(1 if "count-tensors" in m else p.numel() for p in counted)))
-
-
-QUESTIONS = [TrainBatch, Predict, Evaluate]

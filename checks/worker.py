@@ -10,30 +10,30 @@ import socket
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # for the imports below; the student's code sees torch only
+import torch
 
-try:
-    import torch
+from checks import captioning, training, translation
+from checks.images import CNN, CNNWithoutMaxPool
+from checks.loading import CallError, Code
+from checks.probe import TooLong, explain
+from checks.speech import TextDecoderRecurrent, TextDecoderTransformer
 
-    from checks import captioning, images, speech, training, translation
-    from checks.loading import CallError, Code
-    from checks.probe import TooLong, explain
-except ImportError as missing:
-    sys.exit(f"{missing}; install torch 2.2 or later first: pip install torch")
-
+SCRIPT = [training.TrainBatch, training.Predict, training.Evaluate]
+TRANSLATOR = [translation.Encoder, translation.Attention, translation.Decoder, translation.DecoderWithAttention]
 EDITIONS = {
-    "2021-22": [images.CNN, *captioning.QUESTIONS, *training.QUESTIONS],
-    "2022-23": [images.CNN, *translation.QUESTIONS, *training.QUESTIONS],
-    "2023-24": [images.CNN, images.CNNWithoutMaxPool, *speech.QUESTIONS, training.ParameterCount, *training.QUESTIONS],
+    "2021-22": [CNN, captioning.Decoder, captioning.Attention, captioning.DecoderWithAttention, *SCRIPT],
+    "2022-23": [CNN, *TRANSLATOR, translation.Seq2Seq, *SCRIPT],
+    "2023-24": [CNN, CNNWithoutMaxPool, TextDecoderRecurrent, TextDecoderTransformer, training.ParameterCount, *SCRIPT],
 }
 
 
 def edition_of(code):
-    """The edition whose signatures the student's code has; with a CNN alone, the one with the nearest shapes."""
+    """The edition whose signatures the student's code has; with a CNN alone, the one with the nearest sizes."""
     scores = {edition: sum(question.fits(code) for question in EDITIONS[edition]) for edition in EDITIONS}
     best = [edition for edition, score in scores.items() if score == max(scores.values())]
     if len(best) > 1 and code["CNN"]:
-        distances = images.distances(code, best)
+        networks = {edition: CNN(code, edition) for edition in best}
+        distances = {edition: (len(cnn.check()["mistakes"]), cnn.n_off) for edition, cnn in networks.items()}
         best = [edition for edition in best if distances[edition] == min(distances.values())]
     if len(best) > 1:
         raise CallError(f"this may be the homework of {' or '.join(best)}; say which: --edition {best[-1]}")
@@ -87,25 +87,20 @@ def confine(request):
 
 
 def main():
-    request, answers = json.loads(sys.argv[1]), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    request = json.loads(sys.argv[1])
     files = {name: Path(name).read_text(encoding="utf-8-sig", errors="replace") for name in request["files"]}
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # what the student's code prints is not shown
-        os.dup2(nowhere, stream)
     torch.set_num_threads(1)
     lacking, start = confine(request)
-
-    def answer(**result):
-        print(json.dumps(result), file=answers, flush=True)
-
-    answer(lacking=lacking)
-    try:
-        for result in check_files(files, request["edition"], request["only"], start):
-            answer(**result)
-    except CallError as error:
-        answer(error=str(error))
-    except BaseException as error:
-        answer(error=f"the definitions cannot be executed: {explain(error, files)}")
+    with open(request["answers"], "w", encoding="utf-8", buffering=1) as answers:
+        print(json.dumps({"lacking": lacking}), file=answers)
+        try:
+            for result in check_files(files, request["edition"], request["only"], start):
+                print(json.dumps(result), file=answers)
+        except CallError as error:
+            print(json.dumps({"error": str(error)}), file=answers)
+        except BaseException as error:
+            problem = f"the definitions cannot be executed: {explain(error, files)}"
+            print(json.dumps({"error": problem}), file=answers)
     os._exit(0)  # whatever the student's code has left running
 
 

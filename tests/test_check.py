@@ -1,6 +1,7 @@
 """`check.py`: it names every mistake that is planted in a right solution, and calls no right variant wrong."""
 
 import ast
+import itertools
 import json
 import re
 import sys
@@ -11,7 +12,9 @@ import torch
 
 import check as command
 import models
-from checks import captioning
+from checks import captioning, report
+from checks.loading import Code
+from checks.probe import same
 from checks.worker import EDITIONS, check_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -283,6 +286,15 @@ PLANTED = [
         "            output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)",
     ),
     (
+        "own-argmax",
+        DECODERS,
+        MODELS,
+        "output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)",
+        "if t and self.training:\n"
+        "                emb[:, t] = self.dropout(self.embedding(output.argmax(-1)))[:, 0]\n"
+        "            output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)",
+    ),
+    (
         "last-symbol-in-evaluation",
         DECODERS,
         MODELS,
@@ -392,6 +404,27 @@ PLANTED = [
         SPEECH,
         "x = self._att(x, self._mask)",
         "x = x + self._att(x, self._mask)",
+    ),
+    (
+        "second-residual",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "x = self._att(x, self._mask)\n        x = self._cross_att(x, latent)",
+        "x = self._att(x, self._mask)\n        x = x + self._cross_att(x, latent)",
+    ),
+    (
+        "second-residual",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "state)\n        x = self._cross_att(x, latent)",
+        "state)\n        x = x + self._cross_att(x, latent)",
+    ),
+    (
+        "output-norm",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "x = self._cross_att(x, latent)\n        x = self._out_norm(x)\n        return",
+        "x = self._cross_att(self._out_norm(x), latent)\n        return",
     ),
     (
         "output-norm",
@@ -974,9 +1007,7 @@ def test_right_in_another_way_is_right(case):
         assert status == "ok", result
 
 
-KNOWN = {
-    mistake.key for questions in EDITIONS.values() for question in questions for mistake in question.known.values()
-}
+KNOWN = report.known_mistakes().keys()
 
 
 def test_every_known_mistake_is_planted():
@@ -992,6 +1023,30 @@ def test_every_known_mistake_has_its_paragraph_in_the_page():
         assert "Mend:" in paragraph, key
 
 
+SAME_WITHOUT_ATTENTION = {"attention-unused", "attention-fed-back", "dropout-before-attention", "attends-with-cell"}
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_each_form_of_a_mistake_has_numbers_of_its_own(edition):
+    solutions = {"2021-22": (CNN_2021, CAPTIONING), "2022-23": (CNN, MODELS), "2023-24": (CNN_2023, SPEECH)}[edition]
+    code = Code({solution: plant(solution) for solution in solutions})
+    for question_of in EDITIONS[edition]:
+        question, numbers = question_of(code, edition), {"right": []}
+        question.run(question.prepare, "training")
+        for line in [None, *question.lines]:
+            key = "right" if line is None else line.key
+            if key in question.variants or (question.name == "Decoder" and key in SAME_WITHOUT_ATTENTION):
+                continue
+            if key == "context-unattended" and question.name == "Decoder":
+                continue  # its LSTM has no place for a context
+            assert line is None or key in KNOWN
+            parts = [question.expected([line] * bool(line), mode) for mode in question.modes]
+            numbers.setdefault(key, []).append([part for mode in parts for part in mode.values()])
+        for key, other in itertools.combinations(numbers, 2):
+            for these, those in itertools.product(numbers[key], numbers[other]):
+                assert not all(map(same, these, those)), f"{question.name}: {key} has the numbers of {other}"
+
+
 def test_two_mistakes_at_once_are_both_named():
     text = plant(MODELS, ("scores = scores.masked_fill(", "scores.masked_fill("), ("cat([query, c]", "cat([z, c]"))
     assert check_text(text)["Attention"][:2] == ("WRONG", ["mask", "projected-query"])
@@ -1002,7 +1057,7 @@ def test_numbers_of_no_known_mistake_are_not_recognised():
         plant(MODELS, ("c = torch.bmm(p, encoder_outputs)", "c = torch.bmm(p**2, encoder_outputs)"))
     )["Attention"]
     assert (status, keys) == ("not recognised", [])
-    assert "Found in your code as it should be: s, p; not found: c, a_o" in result["lines"][0]
+    assert "Found in your code as it should be: s, p; not found: c, a_o" in result["difference"]
 
 
 @pytest.mark.parametrize(
@@ -1060,7 +1115,7 @@ class Project(dict):
 
 
 class Skeleton:
-    """The adapter to the skeleton's interface, for the networks whose own is wider: 20 lines with what follows."""
+    """The adapter of the text decoders to the skeleton's names and calls."""
 
     NAMES = {"_embed": "embedding", "_rnn_norm": "emb_norm", "_rnn": "lstm", "_pos_embed": "positions"}
 
@@ -1081,27 +1136,25 @@ class Skeleton:
 
 
 class Additive(models.AdditiveAttention):
+    """The adapter of the attention: it may be asked with a state for each image, (n_images, hidden_size)."""
+
     def forward(self, regions, h, keys=None):
         z, alpha = super().forward(regions, h.unflatten(0, (len(regions), -1)) if h.dim() == 2 else h, keys)
         return (z.squeeze(1), alpha) if h.dim() == 2 else (z, alpha)
 
 
-def captions(base):
-    """The caption decoder `base` of this project, for one word and a given state."""
+class OneWord:
+    """The adapter of the caption decoders, which is asked with one word and a given state."""
 
-    class OneStep(base):
-        def forward(self, word, h, c, regions):
-            self.init_hidden_state = lambda regions: (h, c)
-            _, memory = self.start(regions)
-            return super().forward(regions, word.view(-1, 1, 1)).flatten(0, 2), *self.step(word, (h, c), memory)[1]
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        if hasattr(self, "attention"):
+            self.attention = Additive(captioning.ENCODER, captioning.DECODER, captioning.ATTENTION)
 
-    def make(*sizes):
-        decoder = OneStep(*sizes)
-        if hasattr(decoder, "attention"):
-            decoder.attention = Additive(captioning.ENCODER, captioning.DECODER, captioning.ATTENTION)
-        return decoder
-
-    return make
+    def forward(self, word, h, c, regions):
+        self.init_hidden_state = lambda regions: (h, c)
+        state = self.step(word.flatten(), (h, c), self.start(regions)[1])[1]
+        return super().forward(regions, word.view(-1, 1, 1)).flatten(0, 2), *state
 
 
 def test_the_networks_of_this_project_are_right():
@@ -1115,8 +1168,8 @@ def test_the_networks_of_this_project_are_right():
     )
     captioning_code = Project(
         Attention=Additive,
-        Decoder=captions(models.CaptionDecoder),
-        DecoderWithAttention=captions(models.CaptionDecoderWithAttention),
+        Decoder=type("Decoder", (OneWord, models.CaptionDecoder), {}),
+        DecoderWithAttention=type("DecoderWithAttention", (OneWord, models.CaptionDecoderWithAttention), {}),
     )
     networks = {"2021-22": captioning_code, "2022-23": translation_code, "2023-24": speech_code}
     for edition, code in networks.items():
