@@ -276,6 +276,7 @@ WORDS = st.lists(st.sampled_from("abcd"), max_size=7)
 
 @given(st.lists(st.tuples(WORDS, st.lists(WORDS.filter(bool), min_size=1, max_size=3)), min_size=1, max_size=4))
 @example([([], [["a"]]), (list("abc"), [list("abc")]), (list("abxcd"), [list("abcd")]), (["x"], [["a"], ["b"]])])
+@example([(list("abcda"), [list("abcdab"), list("abcdabc")]), (list("dabcd"), [list("dabc"), list("adabcda")])])
 def test_the_courses_score_is_the_mean_of_nltks_sentence_bleu(images):
     """Captions of fewer than four words, without words, and without a common word or 4-gram among them."""
     with warnings.catch_warnings():

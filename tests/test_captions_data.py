@@ -449,6 +449,8 @@ def test_features_are_computed_once_and_the_network_does_not_change(folder, monk
         data.regions["val"][0].float(), alone, rtol=2e-3, atol=2e-3
     )  # half precision, another batch
     assert "features of 13 images of 224 x 224 pixels (EfficientNet-Lite0, ImageNet)" in capsys.readouterr().out
+    smaller = encoders.encode(captions.load(str(folder)), encoders.Encoder("efficientnet_lite0", side=96))
+    assert smaller.regions["train"].shape[1] == 9 and smaller.fingerprint != data.fingerprint
     monkeypatch.setattr(encoders.Encoder, "build", None)  # must not be needed again
     again = encoders.encode(captions.load(str(folder)), encoders.Encoder("efficientnet_lite0"))
     assert (again.regions["train"] == data.regions["train"]).all()
