@@ -51,10 +51,10 @@ class StepGraphs:
 
     def step(self, train_step, optimization, batch_loss, batch):
         self.rate.fill_(optimization.learning_rate)
-        shape = tuple(None if part is None else (part.shape, part.dtype, part.device.type) for part in batch)
+        shape = tuple(None if part is None else (part.shape, part.dtype, part.device) for part in batch)
         if shape in self.graphs:
             optimization.move_schedule()
-        elif any(part is not None and part.device.type == "cpu" for part in batch):
+        elif any(part is not None and part.device != self.rate.device for part in batch):
             return train_step(optimization, batch_loss, batch)
         else:
             self.n_seen[shape] += 1

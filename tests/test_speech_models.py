@@ -420,8 +420,8 @@ def test_one_batch_can_be_memorised(decoder):
     assert recogniser.decode(model, "train", beam_size=3, length_penalty=0.0) == refs
     assert recogniser.decode(model, "train", n_samples=20, seed=0) == refs
     found = recogniser.transcribe(model, recogniser.data.rows["train"].tolist(), return_weights=True)
-    for (text, alpha), clip in zip(found, recogniser.data.n_frames.tolist(), strict=True):
-        n_steps, n_positions = len(text) + 1, (len(clip) + 1) // 2
+    for (text, alpha), n_frames in zip(found, recogniser.data.n_frames.tolist(), strict=True):
+        n_steps, n_positions = len(text) + 1, (n_frames + 1) // 2
         assert alpha.shape == (n_steps, 2, n_positions)
         torch.testing.assert_close(alpha.sum(dim=2), torch.ones(n_steps, 2))
 
