@@ -41,7 +41,7 @@ class StepGraphs:
     def __init__(self, device):
         self.rate = torch.zeros((), device=device)  # the learning rate that recorded kernels read
         self.pool = torch.cuda.graph_pool_handle()
-        self.n_seen, self.graphs = Counter(), {}
+        self.n_seen, self.graphs, self.is_recording = Counter(), {}, False
 
     @staticmethod
     def start(device, is_recordable):
@@ -52,12 +52,9 @@ class StepGraphs:
     def step(self, train_step, optimization, batch_loss, batch):
         self.rate.fill_(optimization.learning_rate)
         shape = tuple(None if part is None else (part.shape, part.dtype, part.device) for part in batch)
-        if shape in self.graphs:
-            optimization.move_schedule()
-        elif any(part is not None and part.device != self.rate.device for part in batch):
-            return train_step(optimization, batch_loss, batch)
-        else:
-            self.n_seen[shape] += 1
+        if shape not in self.graphs:
+            is_on_device = all(part is None or part.device == self.rate.device for part in batch)
+            self.n_seen[shape] += is_on_device
             if self.n_seen[shape] <= N_EAGER_STEPS:
                 return train_step(optimization, batch_loss, batch)
             self.graphs[shape] = self.record(train_step, optimization, batch_loss, batch)
@@ -66,16 +63,16 @@ class StepGraphs:
             if ours is not None:
                 ours.copy_(theirs)
         graph.replay()
+        optimization.advance()
         return outputs
 
     def record(self, train_step, optimization, batch_loss, batch):
-        """Record a step without running its kernels; returns the graph, its batch, and where its loss will be.
-
-        What the step does on the host is done, so the schedule has moved.
-        """
+        """Record a step without running its kernels; returns the graph, its batch, and where its loss will be."""
         graph, inputs = torch.cuda.CUDAGraph(), [None if part is None else part.clone() for part in batch]
+        self.is_recording = True
         with torch.cuda.graph(graph, pool=self.pool):
             outputs = train_step(optimization, batch_loss, inputs)
+        self.is_recording = False
         return graph, inputs, outputs
 
     @contextmanager
@@ -83,7 +80,7 @@ class StepGraphs:
         """Let the optimizer read its learning rate from the device; elsewhere it stays a number."""
         (group,) = optimizer.param_groups
         kept = dict(group)
-        group.update(lr=self.rate, capturable=torch.cuda.is_current_stream_capturing())
+        group.update(lr=self.rate, capturable=self.is_recording)
         try:
             yield
         finally:

@@ -54,8 +54,10 @@ def configure_torch(seed, device, threads=None, max_threads=1):
     if device == "cuda":
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats its results only so, LSTMs among them
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision = "ieee"  # not TF32
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel more for each tensor; we read none
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a kernel for each tensor
+        torch.autograd.set_multithreading_enabled(False)  # two threads add up gradients in an order that changes
     return torch.device(device, parallel.start(device))
 
 
@@ -156,13 +158,16 @@ class Optimization:
             torch.nn.utils.clip_grad_norm_(self.params, self.max_grad_norm)
         with nullcontext() if self.graphs is None else self.graphs.rate_on_device(self.optimizer):
             self.optimizer.step()
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
-        self.move_schedule()
+        self.advance()
 
-    def move_schedule(self):
+    def advance(self):
+        """What follows the change of the weights; it is not part of a recorded step."""
+        if self.graphs is not None and self.graphs.is_recording:
+            return
         if self.scheduler is not None:
             self.scheduler.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
 
 
 def linear_schedule(step, n_steps, n_warmup):

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import options
 
-PARTS = ("bits", "losses", "times")
+PARTS = ("bits", "losses", "steps", "times")
 TIMES = ("q2", "q3", "q3 command", "q3-asr")
 
 
@@ -137,8 +137,8 @@ def bits(args, device="cuda", names=tuple(SCRIPTS)):
         return {name: future.result() for name, future in found.items()}
 
 
-def task_of(work, args, *more):
-    """The question with what it trains on."""
+def task_of(work, args, *more, clips=None):
+    """The question with what it trains on; speech with these clips."""
     if work == "q2":
         script = load_script("hw2-q2.py")
         options_ = script.parse_args(["-learning_rate", "0.0005", *more])
@@ -154,7 +154,7 @@ def task_of(work, args, *more):
         0,
     )  # no text ends by itself after so little training
     options_ = script.parse_args(["--decoder", "transformer", *more])
-    return comparisons.single(script.Recognition(options_, options_, clips_of_noise()))
+    return comparisons.single(script.Recognition(options_, options_, clips))
 
 
 def clips_of_noise(n_clips=N_CLIPS):
@@ -188,20 +188,43 @@ def first_losses(task, device):
 
 def losses(args, device="cuda"):
     """The losses of the first steps on the CPU and on the GPU."""
-    found = {}
+    found, clips = {}, clips_of_noise({"train": 64, "val": 1, "test": 1})
     for work in ("q2", "q3", "q3-asr"):
-        task = task_of(work, args, "-dropout", "0", "-batch_size", "8")
-        if work == "q3-asr":
-            task.data = clips_of_noise({"train": 64, "val": 1, "test": 1})
+        task = task_of(work, args, "-dropout", "0", "-batch_size", "8", clips=clips)
         cpu, gpu = first_losses(task, "cpu"), first_losses(task, device)
         differences = [abs(a - b) / abs(a) for a, b in zip(cpu, gpu, strict=True)]
         found[work] = {"cpu": cpu, device: gpu, "largest difference": max(differences), "close": CLOSE}
     return found
 
 
+def steps(args, device="cuda", n_steps=50):
+    """Milliseconds of a training step on a batch of middle size, started by Python and recorded."""
+    found, clips = {}, clips_of_noise()
+    for work, batch_size in (("q2", 8), ("q2", 64), ("q3", 64), ("q3-asr", 8), ("q3-asr", 64)):
+        task = task_of(work, args, "-batch_size", str(batch_size), clips=clips)
+        batches, model = task.batches(torch.device(device)), task.build().to(device).train()
+        drawn = batches.rows(torch.Generator().manual_seed(0))
+        if batches.lengths:  # one whose rows have one length, where there is one
+            drawn = sorted(drawn, key=lambda rows: (batches.lengths[0][rows].max(), -batches.lengths[0][rows].min()))
+        batch, milliseconds = batches.gather(drawn[len(drawn) // 2]), {}
+        for name, is_recordable in (("started by Python, ms", False), ("recorded, ms", True)):
+            optimization = utils.Optimization(model, task.args, 10 * n_steps, is_recordable=is_recordable)
+            times = []
+            for _ in range(n_steps):
+                torch.cuda.synchronize()
+                start = time.perf_counter()
+                utils.train_step(optimization, task.batch_loss, batch)
+                torch.cuda.synchronize()
+                times.append(1000 * (time.perf_counter() - start))
+            milliseconds[name] = float(np.median(times[n_steps // 2 :]))
+        found[f"{work}, batch {batch_size}"] = milliseconds
+    return found
+
+
 def time_epochs(work, args, device):
     """Seconds of training and of validation in each epoch, and of a step."""
-    task = task_of(work, args, "-epochs", str(N_TIMED_EPOCHS[work]), "-device", device)
+    clips = clips_of_noise() if work == "q3-asr" else None
+    task = task_of(work, args, "-epochs", str(N_TIMED_EPOCHS[work]), "-device", device, clips=clips)
     seconds, parts = {"train": [], "validation": []}, (utils.train_epoch, task.evaluate)
 
     def timed(name, function):
@@ -291,7 +314,7 @@ def main():
     print(f"{where['card']}, torch {where['torch']}, {os.cpu_count()} processor cores")
     for part in args.parts:
         if part not in found:
-            found[part] = {"bits": bits, "losses": losses, "times": times}[part](args)
+            found[part] = {"bits": bits, "losses": losses, "steps": steps, "times": times}[part](args)
             args.output.parent.mkdir(parents=True, exist_ok=True)
             args.output.write_text(json.dumps(found, indent=1), encoding="utf-8")
         show(part, found[part])
