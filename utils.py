@@ -135,6 +135,7 @@ class Optimization:
         if args.ema_decay:
             average = get_ema_multi_avg_fn(args.ema_decay)
             self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+            self.averaged.to(self.device)  # the copied LSTMs' weights get one place in memory again, which cuDNN wants
         self.evaluated = model if self.averaged is None else self.averaged.module  # the weights that count
         self.graphs = graphs.StepGraphs.start(self.device, is_recordable)
 
