@@ -10,8 +10,6 @@ from contextlib import contextmanager
 
 import torch
 
-from options import world_size
-
 N_EAGER_STEPS = 2  # of a shape before it is recorded; recording takes about as long as so many steps
 
 
@@ -42,12 +40,6 @@ class StepGraphs:
         self.rate = torch.zeros((), device=device)  # the learning rate that recorded kernels read
         self.pool = torch.cuda.graph_pool_handle()
         self.n_seen, self.graphs, self.is_recording = Counter(), {}, False
-
-    @staticmethod
-    def start(device, is_recordable):
-        """The `StepGraphs` of a training, or None where there are no graphs or the step cannot be recorded."""
-        is_alone = world_size() == 1  # several processes add up their gradients in the middle of a step
-        return StepGraphs(device) if is_recordable and device.type == "cuda" and is_alone else None
 
     def step(self, train_step, optimization, batch_loss, batch):
         self.rate.fill_(optimization.learning_rate)

@@ -7,15 +7,14 @@ import torch.nn.functional as F
 def ctc_loss(logits, n_positions, tgt_out, padding_idx):
     """The CTC loss of a batch, summed over its texts (Graves et al., 2006, ICML); 0 for a text too long for its sound.
 
-    It is computed on the CPU, since torch's CUDA kernel adds up gradients in an order that changes.
-
     Shapes:
         logits: (batch_size, max_positions, vocab_size + 1), the blank last
         n_positions: (batch_size)
         tgt_out: (batch_size, max_tgt_len), each text with a stop symbol, which is not heard, and padding behind it
     """
-    log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1).cpu()
-    tgt_out, n_positions = tgt_out.cpu(), n_positions.cpu()
+    # On the CPU, since torch's CUDA kernel adds up gradients in an order that changes.
+    log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)
+    log_probs, tgt_out, n_positions = log_probs.cpu(), tgt_out.cpu(), n_positions.cpu()
     n_heard = (tgt_out != padding_idx).sum(dim=1) - 1
     options = {"blank": logits.shape[2] - 1, "reduction": "sum", "zero_infinity": True}
     return F.ctc_loss(log_probs, tgt_out, n_positions, n_heard, **options).to(logits.device)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import graphs
 import parallel
-from options import UserError
+from options import UserError, world_size
 from plots import (
     data_title,
     plot_activation_maps,
@@ -137,7 +137,9 @@ class Optimization:
             self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
             self.averaged.to(self.device)  # the copied LSTMs' weights get one place in memory again, which cuDNN wants
         self.evaluated = model if self.averaged is None else self.averaged.module  # the weights that count
-        self.graphs = graphs.StepGraphs.start(self.device, is_recordable)
+        # Several processes add up their gradients in the middle of a step, which no graph can hold.
+        has_graphs = is_recordable and self.device.type == "cuda" and world_size() == 1
+        self.graphs = graphs.StepGraphs(self.device) if has_graphs else None
 
     @property
     def learning_rate(self):
@@ -159,12 +161,11 @@ class Optimization:
             torch.nn.utils.clip_grad_norm_(self.params, self.max_grad_norm)
         with nullcontext() if self.graphs is None else self.graphs.rate_on_device(self.optimizer):
             self.optimizer.step()
-        self.advance()
+        if self.graphs is None or not self.graphs.is_recording:
+            self.advance()
 
     def advance(self):
         """What follows the change of the weights; it is not part of a recorded step."""
-        if self.graphs is not None and self.graphs.is_recording:
-            return
         if self.scheduler is not None:
             self.scheduler.step()
         if self.averaged is not None:

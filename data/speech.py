@@ -12,6 +12,7 @@ soundfile and soxr are imported where they are used.
 
 import functools
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -55,7 +56,6 @@ MAX_MASKED_MELS, MAX_MASKED_FRAMES = 27, 80  # of SpecAugment
 # On a GPU batches are padded to multiples of these, so that few shapes come and each can be recorded (`graphs`).
 FRAME_GRID, SYMBOL_GRID = 64, 32
 GPU_SHARE = 1 / 4  # of a GPU's memory, which the frames of all clips may take
-FRAMES_COPIED = 100_000  # to a GPU at once; the file in the cache may be larger than the memory
 
 # The mel scale of Slaney's Auditory Toolbox: linear up to 1,000 Hz, then logarithmic.
 HZ_A_MEL, LINEAR_END = 200 / 3, 1000.0
@@ -234,7 +234,7 @@ class Clips:
         frames = frames_on(self, torch.device(device))
         if frames is None:
             return tuple(part.to(device) for part in pad_mels([self.mels(row) for row in rows]))
-        max_frames = round_up(int(self.n_frames[rows].max()), FRAME_GRID)
+        max_frames = math.ceil(int(self.n_frames[rows].max()) / FRAME_GRID) * FRAME_GRID
         starts, n_frames = (part[rows].to(device, non_blocking=True) for part in (self.starts, self.n_frames))
         places = torch.arange(max_frames, device=device)
         is_frame = places < n_frames.unsqueeze(1)
@@ -247,15 +247,7 @@ def frames_on(data, device):
     """The frames of all clips on a CUDA GPU; None where they stay with the host: for the CPU, or if there are many."""
     if device.type != "cuda" or data.frames.nbytes > GPU_SHARE * torch.cuda.get_device_properties(device).total_memory:
         return None
-    frames = torch.empty(data.frames.shape, dtype=torch.float16, device=device)
-    for part, start in zip(frames.split(FRAMES_COPIED), range(0, len(frames), FRAMES_COPIED)):
-        part.copy_(torch.from_numpy(np.array(data.frames[start : start + FRAMES_COPIED])))
-    return frames
-
-
-def round_up(number, grid):
-    """The next multiple of `grid`."""
-    return -(-number // grid) * grid
+    return torch.from_numpy(data.frames).to(device)
 
 
 def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget=MEMORY_BUDGET):
@@ -401,7 +393,7 @@ def spectrograms(paths, memory_budget):
     n_frames = int(arrays["n_frames"].sum())
     if n_frames * FRAME_BYTES <= memory_budget:
         return arrays, np.fromfile(path, np.float16).reshape(n_frames, N_MELS)
-    return arrays, np.memmap(path, np.float16, mode="r", shape=(n_frames, N_MELS))
+    return arrays, np.memmap(path, np.float16, mode="c", shape=(n_frames, N_MELS))  # nobody writes, but torch asks
 
 
 def write_spectrograms(paths, path):
@@ -447,7 +439,8 @@ def gatherer(data, split, max_text_length, device, augmented=False):
         mels, n_frames = data.batch(clips, device)
         if augmented:
             mels = spec_augment(mels, data.n_frames[clips])
-        return mels, n_frames, targets[rows.to(device, non_blocking=True), : round_up(int(lengths[rows].max()), grid)]
+        max_tgt_len = math.ceil(int(lengths[rows].max()) / grid) * grid
+        return mels, n_frames, targets[rows.to(device, non_blocking=True), :max_tgt_len]
 
     return gather
 
