@@ -28,6 +28,7 @@ from rapidfuzz.distance import Levenshtein
 # Rows that have ended are dropped when they are at least this share of all rows: dropping them copies the memory of the
 # others, and keeping them costs computing time.
 DROP_SHARE = 0.4
+GPU_SHARE = 1 / 8  # of a GPU's memory that decoding may take; of the whole, since what is free may change
 
 
 class Decoded(NamedTuple):
@@ -266,14 +267,20 @@ def search(step, state, memory, beam_size=1, length_penalty=0.0, n_samples=None,
     return select(samples, (torch.arange(len(chosen), device=chosen.device), chosen))
 
 
-def in_batches(lengths, batch_size, decode):
+def in_batches(lengths, batch_size, decode, device=None, n_bytes=None, search=None):
     """Decode inputs in batches of like length; returns the results in the order of the inputs.
 
     Args:
         lengths: of the inputs; inputs of length 0 are left out, and their results are None.
-        batch_size: inputs of a batch.
+        batch_size: inputs of a batch; on a CUDA `device` more if its memory allows.
         decode: `decode(rows)` of a list of indices gives a list with a result for each.
+        n_bytes: of memory that decoding takes for a place of one hypothesis.
+        search: options of `search`, which say how many hypotheses an input has.
     """
+    if device is not None and device.type == "cuda":
+        n_hyps = search.get("n_samples") or search.get("beam_size", 1)
+        memory = GPU_SHARE * torch.cuda.get_device_properties(device).total_memory
+        batch_size = max(batch_size, int(memory / (n_bytes * n_hyps * max(lengths, default=1))))
     results = [None] * len(lengths)
     order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: lengths[i])
     for start in range(0, len(order), batch_size):

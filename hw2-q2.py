@@ -116,7 +116,7 @@ class Classification(experiment.Experiment):
 
     question, score, score_name, judged = "q2", "val_acc", "accuracy", "acc"
     free_options = ("conv_1_name", "conv_2_name")
-    max_threads = 1  # a batch of 8 small images is slower on several
+    is_recordable, max_threads = True, 1  # a batch of 8 small images is slower on several
 
     @property
     def base_name(self):

@@ -12,7 +12,7 @@ import options
 
 N_EPOCHS, QUICK_EPOCHS = 15, 4
 QUICK = {"batch_size": 8, "guided_attention": 1.0, "ctc_weight": 0.3}  # chosen on validation
-EVAL_BATCH_SIZE = 64  # clips
+EVAL_BATCH_SIZE, N_BYTES = 64, 12_000  # clips of a batch; bytes that decoding takes for a frame
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
 LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # longest text: LETTERS_A_SECOND * seconds + MORE_LETTERS letters
 LETTERS_DRAWN = 30  # the attention is drawn for test clips with texts of at most so many letters
@@ -99,6 +99,7 @@ class Recognition(experiment.SequenceExperiment):
     free_options = (*options.SEARCH, "transcribe")
     loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
     max_threads, quick = 4, ("epochs", *QUICK)
+    is_recordable = property(lambda self: not self.args.ctc_weight)  # the CTC loss is computed on the CPU
 
     def facts(self):
         return {"decoder": self.args.decoder, "n_examples": {split: len(ids) for split, ids in self.data.ids.items()}}
@@ -154,17 +155,18 @@ class Recognition(experiment.SequenceExperiment):
 
     def transcribe(self, model, rows, **search):
         """`decode_mels` for the clips of these rows; the spectrograms of one batch at a time are in memory."""
+        rows, device = torch.tensor(rows), next(model.parameters()).device
 
         def decode(places):
-            return self.decode_mels(model, [self.data.mels(rows[i]) for i in places], **search)
+            return self.decode_mels(model, self.data.batch(rows[places], device), **search)
 
-        return decoding.in_batches(self.data.n_frames[list(rows)].tolist(), EVAL_BATCH_SIZE, decode)
+        return decoding.in_batches(self.data.n_frames[rows].tolist(), EVAL_BATCH_SIZE, decode, device, N_BYTES, search)
 
     @torch.no_grad()
-    def decode_mels(self, model, mels, **search):
-        """The text of each spectrogram, and its attention weights (n_symbols, n_heads, n_positions) or None."""
+    def decode_mels(self, model, batch, **search):
+        """The text of each clip of `pad_mels`, and its attention weights (n_symbols, n_heads, n_positions) or None."""
         model.eval()
-        mels, n_frames = (part.to(next(model.parameters()).device) for part in speech.pad_mels(mels))
+        mels, n_frames = (part.to(next(model.parameters()).device) for part in batch)
         max_steps = (n_frames * LETTERS_A_SECOND / speech.FRAMES_A_SECOND).long() + MORE_LETTERS
         max_steps = max_steps.clamp(max=self.args.max_text_length - 1)
         search |= {"max_steps": max_steps} | SEARCH_SYMBOLS
@@ -222,7 +224,7 @@ def transcribe(args):
     task, model, _ = experiment.restore(Recognition, args, parse_args([]))
     are_several = len(args.transcribe) > 1 or args.transcribe[0].is_dir()
     for name, samples in speech.open_sounds(args.transcribe):
-        ((hyp, _),) = task.decode_mels(model, [speech.log_mel(samples)], **options.search_of(args))
+        ((hyp, _),) = task.decode_mels(model, speech.pad_mels([speech.log_mel(samples)]), **options.search_of(args))
         print(f"{name}: {hyp}" if are_several else hyp, flush=True)
 
 

@@ -10,6 +10,7 @@ import options
 
 N_EPOCHS, QUICK_EPOCHS = 50, 20
 EVAL_BATCH_SIZE, SAMPLING_BATCH_SIZE = 512, 32  # sentences; fewer where each has many samples
+N_BYTES = 20_000  # that decoding takes for a character of the source
 MAX_GROWTH, MAX_EXTRA = 2, 10  # longest translation: MAX_GROWTH * source length + MAX_EXTRA characters
 TGT_NOISE = 3  # characters; the sentences of one source length are sorted by target length plus such noise
 N_HEAT_MAPS, MAX_LETTERS = 4, 30  # sentences of the test set that are drawn, and their letters in either language
@@ -80,7 +81,7 @@ class Translation(experiment.SequenceExperiment):
     question = "q3"
     score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
     free_options = (*options.SEARCH, "translate")
-    setting_names = ("chars",)
+    setting_names, is_recordable = ("chars",), True
     max_threads = 4  # more are not faster at this batch size
 
     def __init__(self, args, defaults, data, settings=None):
@@ -139,7 +140,8 @@ class Translation(experiment.SequenceExperiment):
             found = self.search(model, [sentences[i] for i in rows], **search)
             return [self.tgt_vocab.decode(symbols) for symbols in found.symbols.tolist()]
 
-        hyps = decoding.in_batches(list(map(len, sentences)), batch_size, decode)
+        device = next(model.parameters()).device
+        hyps = decoding.in_batches(list(map(len, sentences)), batch_size, decode, device, N_BYTES, search)
         return [hyp or "" for hyp in hyps]
 
     @torch.no_grad()

@@ -12,10 +12,12 @@ def ctc_loss(logits, n_positions, tgt_out, padding_idx):
         n_positions: (batch_size)
         tgt_out: (batch_size, max_tgt_len), each text with a stop symbol, which is not heard, and padding behind it
     """
+    # On the CPU, since torch's CUDA kernel adds up gradients in an order that changes.
     log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)
-    n_heard = (tgt_out != padding_idx).sum(dim=1).cpu() - 1
+    log_probs, tgt_out, n_positions = log_probs.cpu(), tgt_out.cpu(), n_positions.cpu()
+    n_heard = (tgt_out != padding_idx).sum(dim=1) - 1
     options = {"blank": logits.shape[2] - 1, "reduction": "sum", "zero_infinity": True}
-    return F.ctc_loss(log_probs, tgt_out, n_positions, n_heard, **options)
+    return F.ctc_loss(log_probs, tgt_out, n_positions, n_heard, **options).to(logits.device)
 
 
 def guided_attention_loss(alpha, n_symbols, n_positions, width=0.2):

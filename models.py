@@ -124,7 +124,7 @@ class Attention(nn.Module):
     Shapes:
         query: (batch_size, max_tgt_len, hidden_size)
         encoder_outputs: (batch_size, max_src_len, hidden_size)
-        src_lengths: (batch_size), each at least 1
+        src_lengths: (batch_size), each at least 1; None where no sentence is padded
         returns attn_out (batch_size, max_tgt_len, hidden_size); with `need_weights` the pair of attn_out and
             alpha (batch_size, max_tgt_len, max_src_len)
     """
@@ -135,9 +135,11 @@ class Attention(nn.Module):
         self.linear_out = nn.Linear(2 * hidden_size, hidden_size)
 
     def forward(self, query, encoder_outputs, src_lengths, need_weights=False):
-        mask = sequence_mask(src_lengths, encoder_outputs.shape[1]).to(query.device)  # (batch_size, max_src_len)
         scores = self.linear_in(query) @ encoder_outputs.transpose(1, 2)  # (2): (batch_size, max_tgt_len, max_src_len)
-        alpha = scores.masked_fill(~mask.unsqueeze(1), float("-inf")).softmax(dim=-1)  # (1)
+        if src_lengths is not None:
+            mask = sequence_mask(src_lengths, encoder_outputs.shape[1]).to(query.device)  # (batch_size, max_src_len)
+            scores = scores.masked_fill(~mask.unsqueeze(1), float("-inf"))
+        alpha = scores.softmax(dim=-1)  # (1)
         context = alpha @ encoder_outputs  # (3): (batch_size, max_tgt_len, hidden_size)
         attn_out = torch.tanh(self.linear_out(torch.cat([query, context], dim=-1)))  # (4)
         return (attn_out, alpha) if need_weights else attn_out
@@ -158,7 +160,7 @@ class Encoder(nn.Module):
 
     Shapes:
         src: (batch_size, max_src_len)
-        lengths: (batch_size), each at least 1
+        lengths: (batch_size), each at least 1; None where no sentence is padded
         returns enc_output (batch_size, max_src_len, hidden_size), which is 0 at the padding, and final_hidden, h and c,
             each (2, batch_size, hidden_size // 2): the forward direction's after the last symbol, the backward's after
             the first
@@ -174,7 +176,7 @@ class Encoder(nn.Module):
 
     def forward(self, src, lengths):
         emb = self.dropout(self.embedding(src))  # (batch_size, max_src_len, hidden_size)
-        if lengths.min() == src.shape[1]:  # no sentence is padded
+        if lengths is None or lengths.min() == src.shape[1]:  # no sentence is padded
             enc_output, final_hidden = self.lstm(emb)
         else:  # packed, so that the backward direction starts at each sentence's own last symbol
             packed = pack_padded_sequence(emb, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -234,7 +236,7 @@ class Seq2Seq(nn.Module):
 
     Shapes:
         src: (batch_size, max_src_len)
-        src_lengths: (batch_size)
+        src_lengths: (batch_size), or None where no sentence is padded
         tgt: (batch_size, max_tgt_len)
         dec_hidden: the decoder's state before tgt, by default the encoder's last
         returns logits (batch_size, max_tgt_len, tgt_vocab_size), dec_hidden
@@ -423,7 +425,7 @@ class AudioEncoderTransformer(nn.Module):
         x = F.gelu(self.conv1(mels.transpose(1, 2)))  # (batch_size, hidden_size, max_frames)
         x = x * frame_mask.unsqueeze(1)  # conv2 must not read what conv1 wrote over the padding
         x = F.gelu(self.conv2(x)).transpose(1, 2)  # (batch_size, max_positions, hidden_size)
-        x = self.dropout(x + sinusoids(x.shape[1], x.shape[2]).to(x))
+        x = self.dropout(x + sinusoids(x.shape[1], x.shape[2], x.device).to(x))
         n_positions = (n_frames + 1) // 2
         mask = sequence_mask(n_positions, x.shape[1]).to(x.device).unsqueeze(1)  # (batch_size, 1, max_positions)
         for attention, feed_forward in zip(self.attention, self.feed_forward):
@@ -432,12 +434,13 @@ class AudioEncoderTransformer(nn.Module):
         return self.last_norm(x), n_positions
 
 
-def sinusoids(n_positions, size):
+def sinusoids(n_positions, size, device=None):
     """The positions P (n_positions, size): sines in the first half, cosines in the second (Vaswani et al., 2017).
 
     P[t, i] = sin(t / 10000^(2i / size)),  P[t, size / 2 + i] = cos(t / 10000^(2i / size))
     """
-    angles = torch.arange(n_positions).unsqueeze(1) / 10000 ** (torch.arange(0, size, 2) / size)
+    positions = torch.arange(n_positions, device=device).unsqueeze(1)
+    angles = positions / 10000 ** (torch.arange(0, size, 2, device=device) / size)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 

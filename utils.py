@@ -6,13 +6,15 @@ import math
 import os
 import sys
 import time
+from contextlib import nullcontext
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+import graphs
 import parallel
-from options import UserError
+from options import UserError, world_size
 from plots import (
     data_title,
     plot_activation_maps,
@@ -51,7 +53,10 @@ def configure_torch(seed, device, threads=None, max_threads=1):
     if device == "cuda":
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats its results only so, LSTMs among them
         torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision = "ieee"  # not TF32
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a kernel for each tensor
+        torch.autograd.set_multithreading_enabled(False)  # two threads add up gradients in an order that changes
     return torch.device(device, parallel.start(device))
 
 
@@ -109,9 +114,10 @@ class Optimization:
         model: whose parameters are trained.
         args: of `options.add_training_options`.
         n_steps: of the whole training, for the schedule.
+        is_recordable: whether the loss asks the host for nothing, so that a CUDA graph can hold the step.
     """
 
-    def __init__(self, model, args, n_steps):
+    def __init__(self, model, args, n_steps, is_recordable=False):
         self.model = model
         self.params = [param for param in model.parameters() if param.requires_grad]
         self.device = self.params[0].device
@@ -128,7 +134,11 @@ class Optimization:
         if args.ema_decay:
             average = get_ema_multi_avg_fn(args.ema_decay)
             self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+            self.averaged.to(self.device)  # the copied LSTMs' weights get one place in memory again, which cuDNN wants
         self.evaluated = model if self.averaged is None else self.averaged.module  # the weights that count
+        # Several processes add up their gradients in the middle of a step, which no graph can hold.
+        has_graphs = is_recordable and self.device.type == "cuda" and world_size() == 1
+        self.graphs = graphs.StepGraphs(self.device) if has_graphs else None
 
     @property
     def learning_rate(self):
@@ -150,7 +160,13 @@ class Optimization:
             torch.nn.utils.clip_grad_norm_(self.params, self.max_grad_norm)
         if self.clip_value:
             torch.nn.utils.clip_grad_value_(self.params, self.clip_value)
-        self.optimizer.step()
+        with nullcontext() if self.graphs is None else self.graphs.rate_on_device(self.optimizer):
+            self.optimizer.step()
+        if self.graphs is None or not self.graphs.is_recording:
+            self.advance()
+
+    def advance(self):
+        """What follows the change of the weights; it is not part of a recorded step."""
         if self.scheduler is not None:
             self.scheduler.step()
         if self.averaged is not None:
@@ -172,7 +188,10 @@ def without_compiler(optimizer_class):
     return type(optimizer_class.__name__, (optimizer_class,), methods)
 
 
-def fit(model, batches, batch_loss, evaluate, run, args, *, score, maximize=True, settings=None, patience=None):
+def fit(
+    model, batches, batch_loss, evaluate, run, args, *,
+    score, maximize=True, settings=None, patience=None, is_recordable=False,
+):  # fmt: skip
     """Train a model, keep its best and its last checkpoint in `run`, and leave it with the best weights.
 
     A run that has a checkpoint goes on from it and ends with the same numbers, bit for bit, as if it had never stopped.
@@ -188,11 +207,12 @@ def fit(model, batches, batch_loss, evaluate, run, args, *, score, maximize=True
         maximize: whether a higher score is better; ties: keep the first.
         settings: a dict of plain values that the weights are useless without; the checkpoint keeps them together.
         patience: stop early, after so many epochs without a better score; None: never.
+        is_recordable: of `Optimization`.
 
     Returns the history: a dict an epoch with epoch, lr, train_loss, seconds and the validation scores.
     Raises `UserError` as soon as the loss is seen not to be finite; the checkpoints of the epochs before stay.
     """
-    optimization = Optimization(model, args, args.epochs * len(batches))
+    optimization = Optimization(model, args, args.epochs * len(batches), is_recordable)
     order = torch.Generator().manual_seed(args.seed)
     history = restore(parallel.broadcast(run.checkpoint()), optimization, order)
     parallel.synchronize(model)
@@ -232,6 +252,7 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1):
     return float(total / n_total)
 
 
+@graphs.replayed
 def train_step(optimization, batch_loss, batch):
     """Change the weights by the mean loss over the terms of a batch; returns the losses' sum and number."""
     optimization.zero_grad()

@@ -256,7 +256,7 @@ def gatherer(X, y, transform):
     """
 
     def gather(rows):
-        rows = rows.to(X.device)
+        rows = rows.to(X.device, non_blocking=True)  # the host does not wait for the step before
         return to_pixels(transform(X[rows])), y[rows]
 
     return gather

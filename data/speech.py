@@ -12,6 +12,7 @@ soundfile and soxr are imported where they are used.
 
 import functools
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -53,6 +54,10 @@ MAX_CHANNELS = 8  # what FLAC can have; a small WAV may claim a thousand
 SAMPLE_RATES = (8_000, 48_000)  # Hz, of a file to transcribe
 
 MAX_MASKED_MELS, MAX_MASKED_FRAMES = 27, 80  # of SpecAugment
+
+# On a GPU batches are padded to multiples of these, so that few shapes come and each can be recorded (`graphs`).
+FRAME_GRID, SYMBOL_GRID = 64, 32
+GPU_SHARE = 1 / 4  # of a GPU's memory, which the frames of all clips may take
 
 # The mel scale of Slaney's Auditory Toolbox: linear up to 1,000 Hz, then logarithmic.
 HZ_A_MEL, LINEAR_END = 200 / 3, 1000.0
@@ -184,7 +189,7 @@ def _is_cut(path):
     return os.path.getsize(path) + 1 < len(head) + size  # the last byte may be padding that was left out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clips:
     """The clips of the three splits with their spectrograms.
 
@@ -226,6 +231,26 @@ class Clips:
         """The spectrogram of one clip (n_frames, N_MELS)."""
         start = int(self.starts[row])
         return torch.from_numpy(self.frames[start : start + int(self.n_frames[row])].astype(np.float32))
+
+    def batch(self, rows, device="cpu"):
+        """The clips of some rows (n_clips) as `pad_mels` gives them, on a device."""
+        frames = frames_on(self, torch.device(device))
+        if frames is None:
+            return tuple(part.to(device) for part in pad_mels([self.mels(row) for row in rows]))
+        max_frames = math.ceil(int(self.n_frames[rows].max()) / FRAME_GRID) * FRAME_GRID
+        starts, n_frames = (part[rows].to(device, non_blocking=True) for part in (self.starts, self.n_frames))
+        places = torch.arange(max_frames, device=device)
+        is_frame = places < n_frames.unsqueeze(1)
+        mels = frames[(starts.unsqueeze(1) + places).where(is_frame, 0)].float()  # (n_clips, max_frames, N_MELS)
+        return mels * is_frame.unsqueeze(2), n_frames
+
+
+@lru_cache(maxsize=1)
+def frames_on(data, device):
+    """The frames of all clips on a CUDA GPU; None where they stay with the host: for the CPU, or if there are many."""
+    if device.type != "cuda" or data.frames.nbytes > GPU_SHARE * torch.cuda.get_device_properties(device).total_memory:
+        return None
+    return torch.from_numpy(data.frames).to(device)
 
 
 def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget=MEMORY_BUDGET):
@@ -379,7 +404,7 @@ def spectrograms(paths, memory_budget):
     n_frames = int(arrays["n_frames"].sum())
     if n_frames * FRAME_BYTES <= memory_budget:
         return arrays, np.fromfile(path, np.float16).reshape(n_frames, N_MELS)
-    return arrays, np.memmap(path, np.float16, mode="r", shape=(n_frames, N_MELS))
+    return arrays, np.memmap(path, np.float16, mode="c", shape=(n_frames, N_MELS))  # nobody writes, but torch asks
 
 
 def write_spectrograms(paths, path):
@@ -415,15 +440,18 @@ def gatherer(data, split, max_text_length, device, augmented=False):
     The batch is mels (batch_size, max_frames, N_MELS), n_frames (batch_size), tgt (batch_size, max_tgt_len). If it is
     `augmented`, `spec_augment` masks it.
     """
-    targets = [torch.tensor(encode(text, max_text_length)) for text in data.texts[split]]
+    symbols = [torch.tensor(encode(text, max_text_length)) for text in data.texts[split]]
+    lengths = torch.tensor([len(text) for text in symbols])
+    targets = torch.nn.utils.rnn.pad_sequence(symbols, batch_first=True, padding_value=PADDING_IDX).to(device)
+    grid = SYMBOL_GRID if targets.device.type == "cuda" else 1
 
     def gather(rows):
-        mels, n_frames = pad_mels([data.mels(data.rows[split][row]) for row in rows])
+        clips = data.rows[split][rows]
+        mels, n_frames = data.batch(clips, device)
         if augmented:
-            mels = spec_augment(mels, n_frames)
-        tgt = [targets[row] for row in rows]
-        tgt = torch.nn.utils.rnn.pad_sequence(tgt, batch_first=True, padding_value=PADDING_IDX)
-        return mels.to(device), n_frames, tgt.to(device)
+            mels = spec_augment(mels, data.n_frames[clips])
+        max_tgt_len = math.ceil(int(lengths[rows].max()) / grid) * grid
+        return mels, n_frames, targets[rows.to(device, non_blocking=True), :max_tgt_len]
 
     return gather
 
@@ -431,11 +459,13 @@ def gatherer(data, split, max_text_length, device, augmented=False):
 def spec_augment(mels, n_frames, max_mels=MAX_MASKED_MELS, max_frames=MAX_MASKED_FRAMES):
     """SpecAugment with one mask of each kind (Park et al., 2019): a band of channels and a stretch of frames become 0.
 
-    Their widths are drawn evenly, from 0 to `max_mels` channels and from 0 to `max_frames` frames, or half of the clip.
+    Their widths are drawn evenly, from 0 to `max_mels` channels and from 0 to `max_frames` frames, or half of the clip;
+    they are drawn on the CPU, where n_frames is, so that every device gets the same ones.
     """
     channels, frames = torch.arange(mels.shape[2]), torch.arange(mels.shape[1])
     band = _masks(channels, torch.full_like(n_frames, mels.shape[2]), torch.full_like(n_frames, max_mels))
     stretch = _masks(frames, n_frames, (n_frames // 2).clamp(max=max_frames))
+    band, stretch = band.to(mels.device), stretch.to(mels.device)
     return mels.masked_fill(band.unsqueeze(1) | stretch.unsqueeze(2), 0.0)
 
 

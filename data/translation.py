@@ -222,11 +222,13 @@ def gatherer(src, tgt, src_lengths, tgt_lengths):
         src, tgt: padded tensors on the device (n_pairs, max_len).
         src_lengths, tgt_lengths: of their rows (n_pairs), on the CPU.
 
-    The batch is src (batch_size, max_src_len), src_lengths (batch_size), tgt (batch_size, max_tgt_len).
+    The batch is src (batch_size, max_src_len), src_lengths (batch_size) on the CPU or None where all sources have one
+    length, tgt (batch_size, max_tgt_len).
     """
 
     def gather(rows):
-        lengths, on_device = src_lengths[rows], rows.to(src.device)
-        return src[on_device, : lengths.max()], lengths, tgt[on_device, : tgt_lengths[rows].max()]
+        lengths, on_device = src_lengths[rows], rows.to(src.device, non_blocking=True)
+        batch_src, batch_tgt = src[on_device, : lengths.max()], tgt[on_device, : tgt_lengths[rows].max()]
+        return batch_src, None if lengths.min() == lengths.max() else lengths, batch_tgt
 
     return gather

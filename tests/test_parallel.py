@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, assert_user_error
+from conftest import ROOT, assert_user_error, one_line_error
 
 import options
 import parallel
@@ -18,6 +18,7 @@ from tests.pairs import write_split
 
 N_PAIRS, N_TRAIN, BATCH_SIZE = 230, 190, 11  # 17 batches that 2 or 4 processes do not divide, then one of 3 rows
 SIZES = ("--use_attn", "-dropout", 0, "-hidden_size", 12, "-batch_size", BATCH_SIZE, "-epochs", 4, "-threads", 1)
+SIZES += ("-device", "cpu")  # of GPUs there may be fewer
 CLOSE = 1e-4  # relative: the same terms are summed in another order
 
 # Ctrl-C in a terminal reaches all processes of a job: here as the third epoch begins.
@@ -100,6 +101,14 @@ def test_several_learning_rates_are_refused(monkeypatch, run_here, folder):
     be_rank(monkeypatch, 0, 2)
     process = run_here("hw2-q3.py", "-learning_rate", 0.1, 0.01, "-data_dir", folder, "-runs_dir", folder / "rates")
     assert_user_error(process, "one -learning_rate and one -seed")
+
+
+def test_more_processes_than_gpus_are_told_what_to_do(monkeypatch):
+    be_rank(monkeypatch, 1, 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with one_line_error("1 GPUs for more processes", "--nproc_per_node", "-device cpu"):
+        parallel.start("cuda")
 
 
 @pytest.mark.parametrize("value", ["2", "many", ""])

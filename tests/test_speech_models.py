@@ -385,20 +385,14 @@ def test_dropout_acts_in_training_only():
         torch.testing.assert_close(model.train()(*batch), model.eval()(*batch))
 
 
-class Data:
+def make_clips():
     """Four clips of noise with a text each, as the script reads them."""
-
-    def __init__(self):
-        generator = torch.Generator().manual_seed(0)
-        self.clips = [torch.randn(n, 80, generator=generator) for n in (30, 44, 20, 30)]
-        self.n_frames = torch.tensor([len(clip) for clip in self.clips])
-        self.texts = {"train": ["a cat", "it's-so", "yes", "no?"], "val": [], "test": []}
-        self.texts["train"][1] = speech.normalize(self.texts["train"][1])
-        self.ids = {"train": list("wxyz"), "val": [], "test": []}
-        self.rows = {"train": torch.arange(4), "val": torch.zeros(0, dtype=torch.int64)}
-
-    def mels(self, row):
-        return self.clips[row]
+    n_frames, generator = torch.tensor([30, 44, 20, 30]), torch.Generator().manual_seed(0)
+    frames = torch.randn(int(n_frames.sum()), 80, generator=generator).numpy()
+    texts = {"train": list(map(speech.normalize, ["a cat", "it's-so", "yes", "no?"])), "val": [], "test": []}
+    ids, empty = {"train": list("wxyz"), "val": [], "test": []}, torch.zeros(0, dtype=torch.int64)
+    rows, starts = {"train": torch.arange(4), "val": empty, "test": empty}, n_frames.cumsum(0) - n_frames
+    return speech.Clips("Noise", True, ids, texts, rows, n_frames, starts, frames, "f", "noise", None)
 
 
 def make_recogniser(decoder, *options_):
@@ -406,7 +400,7 @@ def make_recogniser(decoder, *options_):
     args = script.parse_args(
         ["--decoder", decoder, "--hidden_size", "16", "--n_layers", "1", "--batch_size", "4", *options_]
     )
-    recogniser = script.Recognition(args, args, Data())
+    recogniser = script.Recognition(args, args, make_clips())
     return recogniser, recogniser.build()
 
 
@@ -426,8 +420,8 @@ def test_one_batch_can_be_memorised(decoder):
     assert recogniser.decode(model, "train", beam_size=3, length_penalty=0.0) == refs
     assert recogniser.decode(model, "train", n_samples=20, seed=0) == refs
     found = recogniser.transcribe(model, recogniser.data.rows["train"].tolist(), return_weights=True)
-    for (text, alpha), clip in zip(found, recogniser.data.clips, strict=True):
-        n_steps, n_positions = len(text) + 1, (len(clip) + 1) // 2
+    for (text, alpha), n_frames in zip(found, recogniser.data.n_frames.tolist(), strict=True):
+        n_steps, n_positions = len(text) + 1, (n_frames + 1) // 2
         assert alpha.shape == (n_steps, 2, n_positions)
         torch.testing.assert_close(alpha.sum(dim=2), torch.ones(n_steps, 2))
 
@@ -561,6 +555,7 @@ def test_a_transcription_ends_at_the_latest_after_30_letters_a_second_and_10_mor
     recogniser, model = make_recogniser(decoder, "--max_text_length", "60")
     with torch.no_grad():
         model.decoder.classifier.bias[speech.STOP_IDX] = -100.0
-    texts = [hyp for hyp, _ in recogniser.decode_mels(model, [torch.randn(n, 80) for n in (138, 689, 69)])]
+    batch = speech.pad_mels([torch.randn(n, 80) for n in (138, 689, 69)])
+    texts = [hyp for hyp, _ in recogniser.decode_mels(model, batch)]
     assert [len(text) for text in texts] == [10 + 30, 59, 10 + 15]
     assert not set("".join(texts)) & {"<", ">", "@"}
