@@ -1,12 +1,13 @@
-"""Question 2: image classification with a convolutional network, in the three editions of the homework.
+"""Question 2: image classification with a convolutional network.
 
-$ python hw2-q2.py -learning_rate 0.0005                                  # 2022-23, Kuzushiji-MNIST
-$ python hw2-q2.py                                                        # its three learning rates, compared
-$ python hw2-q2.py -edition 2023-24                                       # OCTMNIST
-$ python hw2-q2.py -edition 2023-24 -no_maxpool                           # strided convolutions in place of pooling
-$ python hw2-q2.py -edition 2021-22 -learning_rate 0.001 0.01 0.1         # Fashion-MNIST
-$ python hw2-q2.py -network mlp                                           # 2022-23, 2.1: without convolutions
-$ python hw2-q2.py -shuffle_pixels                                        # 2.3: sensors without spatial structure
+$ python hw2-q2.py -learning_rate 0.0005         # 2022-23, Kuzushiji-MNIST
+$ python hw2-q2.py                               # its three learning rates, compared
+$ python hw2-q2.py -edition 2023-24              # OCTMNIST
+$ python hw2-q2.py -edition 2023-24 -no_maxpool  # strided convolutions in place of pooling
+$ python hw2-q2.py -edition 2021-22              # Fashion-MNIST
+$ python hw2-q2.py -network mlp                  # 2022-23, 2.1: without convolutions
+$ python hw2-q2.py -shuffle_pixels               # 2.3: sensors without spatial structure
+$ python hw2-q2.py -classify photo.png           # with the weights of the last run
 """
 
 from pathlib import Path
@@ -22,22 +23,25 @@ SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 
 
 def parse_args(argv=None):
-    parser = options.Parser("Train and test the CNN of Question 2.", prog="hw2-q2.py")
+    parser = options.Parser(__doc__, prog="hw2-q2.py", usage="python hw2-q2.py [options]")
+    parser.group(options.STATEMENT)
     help = f"{', '.join(EDITIONS)}: network, recipe and data (default: that of -dataset, else {DEFAULT_EDITION})"
     parser.add_option("edition", choices=[*EDITIONS, *DATASETS], metavar="YEAR", help=help)
     help = f"{', '.join(DATASETS)}, or the path of an .npz file (default: that of the edition)"
     parser.add_option("dataset", type=options.name_or_path(*DATASETS), help=help)
     options.add_training_options(parser, batch_size=BATCH_SIZE)  # the others have the edition's defaults
+    parser.group(options.STATEMENT)
     parser.add_option("no_maxpool", action="store_true", help="strided convolutions in place of max pooling")
     parser.add_option("conv_1_name", "convlayer1", default="conv1", help="layer whose filters and maps are drawn")
     parser.add_option("conv_2_name", "convlayer2", default="conv2", help="second layer whose filters are drawn")
-    # Beyond the handout, all off by default.
+    parser.group(options.BEYOND)
     parser.add_option("network", choices=["cnn", "mlp"], default="cnn", help="mlp: without convolutions (default: cnn)")
     parser.add_option("shuffle_pixels", action="store_true", help="put the pixels of all images in one random order")
     parser.add_option("shift", type=options.whole(0, 27), default=0, help="random shifts, pixels (default: 0)")
     parser.add_option("flip", action="store_true", help="mirror training images at random, left to right")
     help = "random turns, slants and sizes, such as 0.2 (default: 0)"
     parser.add_option("warp", type=options.probability, default=0.0, help=help)
+    options.add_use_option(parser, "classify", "IMAGE", "image files, or folders of images")
     options.add_data_options(parser)
     options.add_run_options(parser)
     args = parser.parse_args(argv)
@@ -54,7 +58,7 @@ def parse_args(argv=None):
 
 
 if __name__ == "__main__":
-    options.before_imports(parse_args)
+    options.before_imports(parse_args, "sklearn")
 
 import torch
 import torch.nn.functional as F

@@ -1,9 +1,9 @@
-"""Question 3 of 2021-22: captions of aerial images, a frozen convolutional encoder and an LSTM decoder.
+"""Question 3 of 2021-22: captions of aerial images.
 
-$ python hw2-q3-captioning.py                                                    # 3.1a, with the course's settings
-$ python hw2-q3-captioning.py --use_attention                                    # 3.1b, with additive attention
-$ python hw2-q3-captioning.py --use_attention --beam_size 3 --resume             # the same weights with beam search
-$ python hw2-q3-captioning.py --use_attention --caption 219.tif 357.tif 540.tif  # 3.1c, with the last such weights
+$ python hw2-q3-captioning.py                                         # 3.1a
+$ python hw2-q3-captioning.py --use_attention                         # 3.1b, additive attention
+$ python hw2-q3-captioning.py --use_attention --beam_size 3 --resume  # its weights, beam search
+$ python hw2-q3-captioning.py --caption 219.tif 540.tif 357.tif       # 3.1c, the last weights
 """
 
 from pathlib import Path
@@ -21,7 +21,9 @@ PLAIN = "the decoder without attention"
 
 
 def parse_args(argv=None):
-    parser = options.Parser("Train and test the caption decoder of Question 3.", prog="hw2-q3-captioning.py")
+    usage = "python hw2-q3-captioning.py [--use_attention] [options]"
+    parser = options.Parser(__doc__, prog="hw2-q3-captioning.py", usage=usage)
+    parser.group(options.STATEMENT)
     parser.add_option("use_attention", action="store_true", help="additive attention over the regions of the image")
     sets = options.name_or_path("sydney", "ucm")
     parser.add_option("dataset", type=sets, default="sydney", metavar="NAME", help="sydney (default), ucm, or a folder")
@@ -43,7 +45,7 @@ def parse_args(argv=None):
     parser.add_option("attention_activation", choices=["relu", "tanh"], default="relu", help="default: %(default)s")
     parser.add_option("patience", type=options.positive_int, default=20, help="early stopping, epochs (default: 20)")
     options.add_search_options(parser)
-    parser.add_option("caption", nargs="+", metavar="IMAGE", help="caption images, files or folders; no training")
+    options.add_use_option(parser, "caption", "IMAGE", "images of the set by name, image files, or folders")
     args = options.parse_training(parser, argv, N_EPOCHS, QUICK["epochs"])
     for name in QUICK if args.scale == "quick" else ():
         if name not in args.given:
@@ -53,7 +55,7 @@ def parse_args(argv=None):
 
 
 if __name__ == "__main__":
-    options.before_imports(parse_args)
+    options.before_imports(parse_args, "sacrebleu", "PIL")
 
 import torch
 

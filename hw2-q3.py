@@ -1,9 +1,9 @@
-"""Question 3 of 2022-23: character-level translation from Spanish to English, a BiLSTM encoder and an LSTM decoder.
+"""Question 3 of 2022-23: character-level translation from Spanish to English.
 
-$ python hw2-q3.py                                                            # 3.1a
-$ python hw2-q3.py --use_attn                                                 # 3.1b, with bilinear attention
-$ python hw2-q3.py --use_attn --beam_size 5 --resume                          # 3.1c, the same weights with beam search
-$ python hw2-q3.py --use_attn --translate "no tengo hambre." "¿dónde estás?"  # with the weights of the last such run
+$ python hw2-q3.py                                    # 3.1a, a BiLSTM encoder and an LSTM decoder
+$ python hw2-q3.py --use_attn                         # 3.1b, with bilinear attention
+$ python hw2-q3.py --use_attn --beam_size 5 --resume  # 3.1c, the same weights with beam search
+$ python hw2-q3.py --translate "no tengo hambre."     # with the weights of the last run
 """
 
 import options
@@ -18,24 +18,25 @@ MIN_SENTENCES = 10  # of one length, for a point in the figure of error by lengt
 
 
 def parse_args(argv=None):
-    parser = options.Parser("Train and test the character-level translator of Question 3.", prog="hw2-q3.py")
+    parser = options.Parser(__doc__, prog="hw2-q3.py", usage="python hw2-q3.py [--use_attn] [options]")
+    parser.group(options.STATEMENT)
     parser.add_option("use_attn", action="store_true", help="bilinear attention")
     help = "the course's files or Tatoeba's (default: auto, the course's if they are there)"
     parser.add_option("dataset", choices=["auto", "course", "tatoeba"], default="auto", help=help)
     usual = {"batch_size": 64, "learning_rate": [0.003], "dropout": 0.3, "optimizer": "adam", "label_smoothing": 0.0}
     options.add_training_options(parser, **usual)
+    parser.group(options.STATEMENT)
     parser.add_option("hidden_size", type=options.even_int, default=128, help="default: %(default)s")
-    # Beyond the handout, all off by default.
     help = "training sentences are shorter (default: 20)"
     parser.add_option("max_length", type=options.positive_int, default=20, help=help)
     options.add_search_options(parser)
-    help = "translate sentences, text files, or - the input; no training"
-    parser.add_option("translate", nargs="+", metavar="TEXT", help=help)
+    options.add_use_option(parser, "translate", "TEXT", "sentences, text files, or - for the standard input")
+    parser.add_option("draw", action="store_true", help="with --translate: draw the attention to each sentence")
     return options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
 
 
 if __name__ == "__main__":
-    options.before_imports(parse_args)
+    options.before_imports(parse_args, "sacrebleu")
 
 import torch
 

@@ -9,7 +9,6 @@ $ python benchmarks/bench_captioning.py                             # the bundle
 $ python benchmarks/bench_captioning.py --data_dir DIR --threads 2  # real UCM-Captions in DIR/ucm
 """
 
-import argparse
 import itertools
 import sys
 from dataclasses import replace
@@ -22,7 +21,7 @@ import options
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("threads", type=options.positive_int, default=1, help="default: %(default)s")
     parser.add_option("repeats", type=options.positive_int, default=3, help="turns (default: %(default)s)")
     parser.add_option("steps", type=options.positive_int, default=20, help="of an epoch (default: %(default)s)")

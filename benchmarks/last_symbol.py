@@ -21,7 +21,7 @@ MAX_SYMBOLS = 49
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_argument("runs", type=options.path, nargs="+", help="folders of trained runs of hw2-q3.py")
     parser.add_option("data_dir", type=options.path, default=options.DATA_DIR, metavar="DIR", help="data folder")
     return parser.parse_args(argv)

@@ -11,7 +11,6 @@ it, and a warning line. A result that is there but broken stops the compilation 
 it.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -28,7 +27,7 @@ YEARS = sorted(EDITIONS)
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("edition", choices=YEARS, help="the report to compile (default: all three)")
     options.add_report_options(parser, HERE)
     return parser.parse_args(argv)

@@ -8,7 +8,6 @@ was interrupted goes on. A step that fails does not keep the others from running
 same: they show what there is, and what is missing. The exit code is 1 then.
 """
 
-import argparse
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import options
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("scale", choices=["quick", "full"], default="quick", help="default: %(default)s")
     help = "data folder (default: data)"
     parser.add_option("data_dir", type=options.path, default=options.DATA_DIR, metavar="DIR", help=help)
