@@ -298,17 +298,16 @@ def restore(kind, args, defaults):
     Says on stderr which run it is, and names the others of the question. Raises `UserError` if there is no such run.
     """
     found = latest(kind, args, defaults)
-    print(f"weights of {found.folder / runs.BEST}", file=sys.stderr)
     others = [run.folder.name for run in runs.find(args.runs_dir, kind.question) if run.folder != found.folder]
-    if others and args.run is None:
-        shown = ", ".join(others[:MAX_OTHERS]) + ", ..." * (len(others) > MAX_OTHERS)
-        print(f"with -run NAME those of another run: {options.printable(shown)}", file=sys.stderr, flush=True)
+    shown = "; -run NAME takes another: " * bool(others) + ", ".join(others[:MAX_OTHERS])
+    shown += ", ..." * (len(others) > MAX_OTHERS)
+    print(f"weights of {found.folder / runs.BEST}{options.printable(shown)}", file=sys.stderr, flush=True)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
-    state = runs.read_checkpoint(found.folder / runs.BEST)
+    state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
     if not set(kind.setting_names) <= state.keys():
         raise UserError(f"{found.folder / runs.BEST} holds the weights of another network; {files.RETRAIN}")
     trained = argparse.Namespace(**vars(defaults) | found.options)
-    experiment = kind(trained, None, None, settings=found.result | state)
+    experiment = kind(trained, None, None, settings=state)
     model = experiment.build().to(device)
     runs.load_weights(model, found.folder / runs.BEST)
     return experiment, model, found.folder

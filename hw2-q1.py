@@ -3,8 +3,9 @@
 $ python hw2-q1.py                      # all three editions
 $ python hw2-q1.py --edition 2022-23    # one of them
 
-Prints a line for each claim: what the derivation says, what was measured, whether it holds. Writes result.json and the
-figures to report/runs/q1/<edition>/. Exit code 1 if a claim does not hold. Derivations and claims are in theory/.
+Prints a line for each claim: what the derivation says, what was measured, whether it holds. Writes
+result.json and the figures to report/runs/q1/<edition>/. Exit code 1 if a claim does not hold.
+Derivations and claims are in theory/.
 """
 
 import textwrap

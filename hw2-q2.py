@@ -19,6 +19,7 @@ RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edit
 PLAIN = {"no_maxpool": False, "network": "cnn", "shuffle_pixels": False}  # variants take the best rate of this network
 QUICK_EPOCHS = 10
 EVAL_BATCH_SIZE = 500
+N_GUESSES = 3  # most probable classes that are printed of an image
 SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 
 
@@ -41,7 +42,7 @@ def parse_args(argv=None):
     parser.add_option("flip", action="store_true", help="mirror training images at random, left to right")
     help = "random turns, slants and sizes, such as 0.2 (default: 0)"
     parser.add_option("warp", type=options.probability, default=0.0, help=help)
-    options.add_use_option(parser, "classify", "IMAGE", "image files, or folders of images")
+    options.add_use_option(parser, "classify", "IMAGE", "image files, or folders of images", type=options.path)
     options.add_data_options(parser)
     options.add_run_options(parser)
     args = parser.parse_args(argv)
@@ -70,11 +71,13 @@ import metrics
 import models
 import parallel
 import utils
-from data import images
+from data import captions, images, sources
 
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.classify:
+        return classify(args)
     task = load(args)
     if args.learning_rate is None:
         task = task.with_options(**rates_to_try(task))
@@ -119,8 +122,12 @@ class Classification(experiment.Experiment):
     """Images to classes: the network, its loss, its validation and its test."""
 
     question, score, score_name, judged = "q2", "val_acc", "accuracy", "acc"
-    free_options = ("conv_1_name", "conv_2_name")
+    free_options, setting_names = ("conv_1_name", "conv_2_name"), ("class_names",)
     max_threads = 1  # a batch of 8 small images is slower on several
+
+    def __init__(self, args, defaults, data, settings=None):
+        super().__init__(args, defaults, data)
+        self.class_names = data.class_names if settings is None else settings["class_names"]
 
     @property
     def base_name(self):
@@ -137,14 +144,14 @@ class Classification(experiment.Experiment):
     def facts(self):
         return {
             "dataset": self.args.dataset,
-            "class_names": self.data.class_names,
+            "class_names": self.class_names,
             "learning_rate": self.args.learning_rate,
             "n_examples": {split: len(y) for split, y in self.data.y.items()},
             "class_shares": {split: images.class_shares(self.data, split) for split in self.data.y},
         }
 
     def build(self):
-        args, n_classes = self.args, len(self.data.class_names)
+        args, n_classes = self.args, len(self.class_names)
         if args.network == "mlp":
             return models.MLP(args.dropout, args.edition, n_classes)
         model = models.CNN(args.dropout, args.no_maxpool, args.edition, n_classes)
@@ -206,6 +213,15 @@ class Classification(experiment.Experiment):
 
     def test_score(self, result):
         return result["test"]["official"]["acc"]
+
+
+def classify(args):
+    """Print the most probable classes of each image, by the best weights of the run that the options mean."""
+    task, model, _ = experiment.restore(Classification, args, parse_args([]))
+    for name, X in sources.open_files(args.classify, captions.IMAGE_SUFFIXES, images.read_photo):
+        X = images.reorder(X, images.random_order()) if task.args.shuffle_pixels else X
+        probs, classes = predict(model, X)[0].exp().topk(min(N_GUESSES, len(task.class_names)))
+        print(f"{name}: " + ", ".join(f"{task.class_names[i]} {p:.2f}" for i, p in zip(classes, probs)), flush=True)
 
 
 @torch.no_grad()

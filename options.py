@@ -31,7 +31,9 @@ SEVERAL = ("learning_rate", "seed")  # options that take several values, to be c
 USES = ("translate", "transcribe", "caption", "classify")  # options that use a trained network again
 COMPARED = "HW2_COMPARED"  # set in the environment of a run that is one of a comparison, which speaks for it
 SCREEN_WIDTH, HELP_COLUMN = 100, 30  # most characters of a line of the help, and where its explanations begin
-STATEMENT, BEYOND = "from the statements", "beyond the statements, off by default"  # groups of the help
+# Groups of the help.
+STATEMENT, TRAINING = "from the statements", "training, beyond the statements"
+BEYOND = "beyond the statements, off by default"
 
 
 class UserError(Exception):
@@ -101,7 +103,7 @@ class Parser(argparse.ArgumentParser):
         values.given = set(vars(super().parse_args(args)))
         for action, default in defaults.items():
             action.default = default
-        values.what = self.description.partition("\n")[0].rstrip(".")
+        values.what = " ".join(re.split(r"[.;]\s", f"{self.description} ")[0].split())
         if "run" in values.given and not values.given & {*USES}:
             self.error("-run names a trained network to use again, for instance with -" + " or -".join(USES))
         return values
@@ -146,12 +148,12 @@ def before_imports(parse_args, *late):
     if sys.version_info < LEAST_PYTHON:
         sys.exit(f"{Path(sys.argv[0]).name}: error: this needs Python {'.'.join(map(str, LEAST_PYTHON))} or later")
     args = parse_args()
+    _prepare_streams()
+    announce(args)
     missing = [name for name in late if not is_installed(name)]
     if missing:
         sys.exit(_missing_line(", ".join(missing)))
     sys.excepthook = _on_import_error
-    _prepare_streams()
-    announce(args)
     # OpenMP's threads spin while they wait for each other. Beside other programs that makes a step ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -163,9 +165,10 @@ def announce(args):
     """Print what the script does, with which data and options, before the seconds that torch takes to be imported."""
     if rank() > 0 or COMPARED in os.environ:
         return
-    given = command_line(argparse.Namespace(**{k: v for k, v in vars(args).items() if k in args.given and k != "data"}))
-    parts = [args.what, *(f"data {args.data}" for _ in range("data" in args)), " ".join(map(str, given))]
-    line = textwrap.fill("; ".join(filter(None, parts)), SCREEN_WIDTH, break_on_hyphens=False)
+    given = {name: value for name, value in vars(args).items() if name in args.given and name != "data"}
+    parts = [args.what, f"data {args.data}" if "data" in args else ""]
+    parts.append(" ".join(map(str, command_line(argparse.Namespace(**given)))))
+    line = textwrap.fill(printable("; ".join(filter(None, parts))), SCREEN_WIDTH, break_on_hyphens=False)
     print(line, file=sys.stderr if args.given & {*USES} else sys.stdout, flush=True)  # stdout is for the answers
 
 
@@ -381,7 +384,7 @@ def add_training_options(parser, **defaults):
     add("dropout", type=probability, help="dropout probability")
     add("optimizer", choices=["sgd", "adam", "adamw"], help="how the gradient changes the weights")
     add("l2_decay", type=non_negative_float, default=0.0, help="weight decay")
-    parser.group("training, beyond the statements")
+    parser.group(TRAINING)
     add("schedule", choices=["constant", "cosine", "linear"], default="constant", help="of the learning rate")
     add(
         "warmup", type=probability, default=0.0, help="of a linear schedule: share of the steps in which the rate rises"

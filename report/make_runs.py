@@ -1,11 +1,13 @@
-"""Run what the reports show, one step after the other, and compile them; `make report` and `make report-full` call it.
+"""Run what the reports show, one step after the other, and compile them; `make report` and `make
+report-full` call it.
 
-$ python report/make_runs.py                                      # every question at quick scale
-$ python report/make_runs.py -scale full -data_dir DIR            # the handouts' settings, real data where DIR has them
+$ python report/make_runs.py                            # every question at quick scale
+$ python report/make_runs.py -scale full -data_dir DIR  # the handouts' settings, DIR's data
 
-Every step is the command that the report names, with -resume auto: what is finished is shown and not run again, what
-was interrupted goes on. A step that fails does not keep the others from running, and the reports are compiled all the
-same: they show what there is, and what is missing. The exit code is 1 then.
+Every step is the command that the report names, with -resume auto: what is finished is shown and
+not run again, what was interrupted goes on. A step that fails does not keep the others from
+running, and the reports are compiled all the same: they show what there is, and what is missing.
+The exit code is 1 then.
 """
 
 import subprocess
