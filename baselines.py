@@ -25,44 +25,9 @@ def nearest_sentences(pairs, sentences):
     return hyps
 
 
-def ngram_copies(pairs, sentences, n=5):
-    """Copy each sentence character by character, each as the training pairs most often have it at that place.
-
-    The character that takes the place of source character i is the commonest at the proportional place of the training
-    translations, given the characters around i; if training never had them, given fewer, down to the character
-    alone; and an unknown character stays as it is.
-
-    Args:
-        pairs: (english, spanish).
-        n: length of the longest n-gram, odd; the character stands in its middle.
-    """
-    side = n // 2
-
-    def ngrams(text, i):
-        """The n-grams around character i, the longest first, with blanks beyond the ends."""
-        padded = " " * side + text + " " * side
-        return [padded[i + side - width : i + side + width + 1] for width in range(side, -1, -1)]
-
-    counts = defaultdict(Counter)
-    for english, spanish in pairs:
-        for i in range(len(spanish)):
-            char = english[i * len(english) // len(spanish)]
-            for ngram in ngrams(spanish, i):
-                counts[ngram][char] += 1
-    commonest = {ngram: counter.most_common(1)[0][0] for ngram, counter in counts.items()}
-
-    def copied(text, i):
-        return next((commonest[ngram] for ngram in ngrams(text, i) if ngram in commonest), text[i])
-
-    return ["".join(copied(text, i) for i in range(len(text))) for text in sentences]
-
-
 def translate(pairs, sentences):
-    """The translations of all trivial translators, made from the training `pairs`: a dict from name to sentences."""
-    return {
-        "nearest sentence": nearest_sentences(pairs, sentences),
-        "character n-gram copy": ngram_copies(pairs, sentences),
-    }
+    """The translations of the translator without training, made from the training `pairs`: a dict from its name."""
+    return {"nearest sentence": nearest_sentences(pairs, sentences)}
 
 
 class NearestSpectrum:
@@ -100,22 +65,21 @@ def transcribe(train, clips):
     return {"nearest mean spectrum": [recogniser.transcribe(frames) for frames, _ in clips]}
 
 
-def captions(train, regions, train_regions):
-    """Captions of images without a trained decoder: a dict from name to one or more lists of captions.
+def captions(train, regions):
+    """Captions of the test images without a trained decoder: a dict from name to one or more lists of captions.
 
     "most frequent caption" is that of the training set; "nearest image" the captions of the training image with the
     nearest mean feature by the cosine, a list for each of its captions.
 
     Args:
         train: for each training image its captions, strings.
-        regions, train_regions: features of the images that are captioned and of the training images, tensors
-            (n, n_regions, n_channels).
+        regions: features of the images, for "train" and "test" a tensor (n_images, n_regions, n_channels).
     """
     commonest = Counter(caption for captions in train for caption in captions).most_common(1)[0][0]
-    means = [mean_regions(part) for part in (regions, train_regions)]
-    unit, train_unit = (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12) for mean in means)
-    nearest = [train[i] for i in (unit @ train_unit.T).argmax(dim=1).tolist()]
+    means = {split: mean_regions(regions[split]) for split in ("train", "test")}
+    unit = {split: mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12) for split, mean in means.items()}
+    nearest = [train[i] for i in (unit["test"] @ unit["train"].T).argmax(dim=1).tolist()]
     return {
-        "most frequent caption": [[commonest] * len(regions)],
+        "most frequent caption": [[commonest] * len(regions["test"])],
         "nearest image": [list(place) for place in zip(*nearest)],
     }

@@ -44,6 +44,13 @@ class Decoded(NamedTuple):
     scores: torch.Tensor
     weights: torch.Tensor | None
 
+    def looked(self):
+        """For each step of the first row the place with the largest weight, and that weight; None without weights."""
+        if self.weights is None:
+            return None
+        weights, places = self.weights[0].max(dim=-1)
+        return list(zip(places.tolist(), weights.tolist()))
+
 
 def select(structure, rows):
     """The given rows of every tensor in a structure of tuples, lists and dicts; other values stay as they are."""

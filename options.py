@@ -77,13 +77,18 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An `argparse` parser that accepts the handouts' spellings and reports an error in one line.
 
+    With the name of a training script, and perhaps its first option, its options are grouped, the statements' first.
+
     The handouts write `-learning_rate` and `--use_attn`, and sometimes the same option both ways: one dash or two, and
     `-` or `_` inside a name are the same here.
     """
 
-    def __init__(self, description, **kwargs):
-        super().__init__(description=description, allow_abbrev=False, formatter_class=HelpFormatter, **kwargs)
+    def __init__(self, description, script=None, first_option=None):
+        usage = script and f"python {script} {f'[{first_option}] ' if first_option else ''}[options]"
+        super().__init__(script, usage, description, formatter_class=HelpFormatter, allow_abbrev=False)
         self.group_added_to = self
+        if script:
+            self.group(STATEMENT)
 
     def group(self, title):
         """The options that are added from here on stand under this heading of the help."""
@@ -395,6 +400,7 @@ def add_training_options(parser, **defaults):
     add("init", type=path, metavar="RUN", help="start from the best weights of this run's folder")
     if "label_smoothing" in defaults:
         add("label_smoothing", type=probability, help="share of the target's probability that all symbols get evenly")
+    parser.group(STATEMENT)
 
 
 SEARCH = ("beam_size", "length_penalty", "n_samples")  # options that do not change the training
@@ -454,15 +460,13 @@ def add_run_options(parser):
     parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")
 
 
-def parse_training(parser, argv, n_epochs, quick_epochs, **quick):
-    """Add the options of data and runs, parse, and fill in what the scale says where nothing is given.
-
-    quick: the options, beside the epochs, in which the recipe of quick scale differs from the defaults.
-    """
+def parse_training(parser, argv, n_epochs, epochs, **quick):
+    """Add the options of data and runs, parse, and fill in what is not given: `n_epochs`, or `epochs` and `quick`."""
     add_data_options(parser)
     add_run_options(parser)
     args = parser.parse_args(argv)
-    recipe = {"epochs": quick_epochs, **quick} if args.scale == "quick" else {"epochs": n_epochs}
-    for name in recipe.keys() - args.given:
-        setattr(args, name, recipe[name])
+    changes = quick | {"epochs": epochs} if args.scale == "quick" else {"epochs": n_epochs}
+    for name, value in changes.items():
+        if name not in args.given:
+            setattr(args, name, value)
     return args

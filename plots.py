@@ -106,18 +106,6 @@ def plot_curves(path, curves, ylabel, title=None):
     save_figure(fig, path)
 
 
-def plot_intervals(path, points, xlabel, ylabel, title=None):
-    """A figure of shares with their 95 % intervals, from 0 to 1; `points`: dict from x to a score of `metrics`."""
-    fig, ax = new_figure()
-    values, lows, highs = ([point[key] for point in points.values()] for key in ("value", "low", "high"))
-    below = [value - low for value, low in zip(values, lows)]
-    above = [high - value for value, high in zip(values, highs)]
-    ax.errorbar(list(points), values, yerr=[below, above], marker="o", capsize=2)
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, 1))
-    save_figure(fig, path)
-
-
 def plot_tiles(path, tiles, titles=None, title=None, n_columns=4, signed=False):
     """A figure of small pictures side by side on one scale; drawn as one image, which is fast.
 
@@ -271,7 +259,7 @@ def plot_caption(path, image, name, caption, title=None):
     save_figure(fig, path)
 
 
-def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=8):
+def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=10):
     """The image, then for each word the weights above those of equal attention, red over the grey image.
 
     Args:
@@ -282,14 +270,14 @@ def plot_attention_over_image(path, image, alpha, words, title=None, n_columns=8
     height, width, _ = small.shape
     overlaid, equal, full = overlay(small, alpha)
     panels = [small, *overlaid]
-    n_rows, heading = math.ceil(len(panels) / n_columns), 3 * TILE_HEADING
+    n_rows, heading = math.ceil(len(panels) / n_columns), 2.5 * TILE_HEADING
     inches = 2 * COLUMN_WIDTH / n_columns
     figure_height = n_rows * (inches * height / width + TILE_HEADING) + heading - TILE_HEADING
     fig, axes = new_figure(2 * COLUMN_WIDTH, figure_height, nrows=n_rows, ncols=n_columns, layout="none", squeeze=False)
     fig.subplots_adjust(0.005, 0.005, 0.995, 1 - heading / figure_height, wspace=0.04, hspace=0.16)
     for ax, panel, word in zip(axes.flat, panels, ["", *words]):
         ax.imshow(panel.numpy())
-        ax.set_title(word, pad=2)
+        ax.set_title(word, pad=2, fontsize=7)
     for ax in axes.flat:
         ax.axis("off")
     scale = f"no red: an equal weight ({equal:.3f}) or less, full red: {full:.3f} or more"

@@ -287,13 +287,6 @@ class Run:
         """Load the weights that were best on validation."""
         load_weights(model, self.folder / BEST)
 
-    def load_last(self, model):
-        """Load the weights of the last epoch: their moving average where the run has one."""
-        state = read_checkpoint(self.folder / LAST, next(model.parameters()).device)
-        weights = state.get("averaged", state["model"])
-        names = model.state_dict().keys()
-        model.load_state_dict({name: weights[f"module.{name}" if "averaged" in state else name] for name in names})
-
     def write_history(self, history):
         """Write `metrics.jsonl` unless it says so already."""
         lines = "".join(json.dumps(line) + "\n" for line in history)

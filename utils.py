@@ -22,7 +22,6 @@ from plots import (
     plot_curves,
     plot_examples,
     plot_filters,
-    plot_intervals,
     plot_log_mel,
     plot_losses,
     plot_over_time,

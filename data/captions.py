@@ -5,9 +5,8 @@ A set is a folder in the layout of Qu et al. (2016), in which Sydney-Captions an
     <set>/dataset.json    images[i].filename, .split, .sentences[j].tokens and .raw
     <set>/images/         TIFF, PNG or JPEG
 
-The tokens are taken in lower case, as the course has them, typing errors included. A sentence without tokens is split
-at its blanks. Images of the split "restval" of Karpathy's files are training images. `encoders` turns the images into
-features.
+The tokens are taken in lower case, as the course has them. A sentence without tokens is split at its blanks. Images of
+the split "restval" of Karpathy's files are training images. `encoders` turns the images into features.
 """
 
 import hashlib

@@ -235,7 +235,7 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
     Args:
         mode: "auto", "real" or "bundled".
         counts: clips of train, validation and test, the first ones of the metadata; None for the course's proportions.
-        quick: fewer clips, those for training with texts up to the median length.
+        quick: fewer clips, of each split the `shorter_half`.
         memory_budget: bytes; larger spectrograms stay on the disk.
 
     Raises `UserError` for metadata that are damaged, or if there are too few clips.
@@ -248,9 +248,7 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget
     clips, left_out = usable(lines, folder)
     splits = split(clips, counts, folder)
     if quick:
-        median = statistics.median(len(text) for _, text in splits["train"])
-        splits["train"] = [clip for clip in splits["train"] if len(clip[1]) <= median]
-        splits = {name: at_equal_distances(members, QUICK_SIZES[name]) for name, members in splits.items()}
+        splits = {name: at_equal_distances(shorter_half(clips), QUICK_SIZES[name]) for name, clips in splits.items()}
     used = [clip for members in splits.values() for clip in members]
     arrays, frames = spectrograms([folder / WAVS / f"{id}.wav" for id, _ in used], memory_budget)
     n_frames = torch.from_numpy(arrays["n_frames"])
@@ -352,6 +350,12 @@ def split(clips, counts, folder):
         if not splits[name]:
             raise UserError(f"no clip is left for {name}, {folder} has {n:,} in all; give their numbers with -split")
     return splits
+
+
+def shorter_half(clips):
+    """The clips whose texts have at most the median length, in their order; [] of []."""
+    median = statistics.median(len(text) for _, text in clips) if clips else 0
+    return [clip for clip in clips if len(clip[1]) <= median]
 
 
 def spectrograms(paths, memory_budget):

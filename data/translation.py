@@ -1,13 +1,13 @@
 """Sentence pairs of Question 3 of 2022-23 (Spanish to English): files to texts, texts to tensors.
 
-There are two sets, both of three files with one pair a line, `english<TAB>spanish[<TAB>anything]`:
+There are two sets. A line of their files is one pair, `english<TAB>spanish[<TAB>anything]`:
 
-    course-eng-spa/train-eng-spa.txt    val-eng-spa.txt    test-eng-spa.txt    what the course handed out
-    train-eng-spa.txt                   val-eng-spa.txt    test-eng-spa.txt    Tatoeba's, by `download_tatoeba.py`
+    course-eng-spa/train-eng-spa.txt, val-eng-spa.txt, test-eng-spa.txt    what the course handed out
+    spa.txt                                                                Tatoeba's, by `download_tatoeba.py`
 
-`download_tatoeba.py` keeps the whole corpus beside them as `spa.txt`, which alone is enough. Validation and test do not
-depend on `max_length`, so that results stay comparable. A `max_length` above the handout's only lets longer sentences
-into the training split: of Tatoeba's corpus, and of the course's training file if it has any.
+Three files without the folder are read before `spa.txt`: an earlier `download_tatoeba.py` wrote them, and users have
+put the course's there. Validation and test do not depend on `max_length`, so that results stay comparable: one above the
+handout's only lets longer sentences into the training split.
 
 torch is imported where tensors are made, so that the download needs not wait for it.
 """
@@ -116,17 +116,13 @@ def split_pairs(pairs, max_length=EVAL_MAX_LENGTH):
     splits = {split: [] for split in SPLITS}
     for pair in dict.fromkeys(pairs):
         splits[split_of(pair[1])].append(pair)
-    return {
-        split: shorter_than(members, max_length if split == "train" else EVAL_MAX_LENGTH)
-        for split, members in splits.items()
-    }
+    return limited(splits, max_length)
 
 
-def write_split(splits, folder):
-    """Write the course's three files into `folder` (made if need be), each complete or not at all."""
-    for split in SPLITS:
-        lines = [f"{english}\t{spanish}\n" for english, spanish in splits[split]]
-        files.write_bytes(Path(folder) / FILE_NAMES[split], "".join(lines).encode())
+def limited(splits, max_length):
+    """The pairs of the splits that are short enough, as `split_pairs` says."""
+    limits = dict.fromkeys(SPLITS, EVAL_MAX_LENGTH) | {"train": max_length}
+    return {split: shorter_than(members, limits[split]) for split, members in splits.items()}
 
 
 def fingerprint(splits):
@@ -170,17 +166,16 @@ def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False
 
     Raises `UserError` for a file that is damaged, or a split in which no pair is left.
     """
-    data_dir, title = Path(data_dir), TITLE
-    dataset, found = find_files(dataset, mode, data_dir)
+    dataset, found = find_files(dataset, mode, Path(data_dir))
+    title = TITLE
     if found is not None and len(found) == len(SPLITS):
         splits = {split: read_pairs(path) for split, path in zip(SPLITS, found)}
-        is_own = fingerprint(splits) == COURSE_FINGERPRINT  # wherever they lie
-        title = COURSE_TITLE if is_own else TITLES[dataset]
-        # Of the course's files that for training alone trains.
-        corpus = None if is_own or dataset == "course" else data_dir / CORPUS_NAME
-        splits |= {split: shorter_than(splits[split], EVAL_MAX_LENGTH) for split in ("val", "test")}
-        splits["train"] = _training_pairs(splits, corpus, max_length)
-        origin = ", ".join(path.name for path in found)
+        # The course's own files are known wherever they lie.
+        title = COURSE_TITLE if fingerprint(splits) == COURSE_FINGERPRINT else TITLES[dataset]
+        if max_length > EVAL_MAX_LENGTH and shorter_than(splits["train"], EVAL_MAX_LENGTH) == splits["train"]:
+            advice = f"{DOWNLOAD_COMMAND} brings some, for a data folder without {found[0].name}"
+            raise UserError(f"-max_length {max_length} needs longer pairs, and {found[0]} has none; {advice}")
+        splits, origin = limited(splits, max_length), ", ".join(path.name for path in found)
     else:
         pairs = _bundled_pairs(max(max_length, EVAL_MAX_LENGTH)) if found is None else read_pairs(found[0])
         splits = split_pairs(pairs, max_length)
@@ -225,25 +220,6 @@ def _bundled_pairs(max_length):
     code = [*sorted(Path(__file__).parent.glob("bundled/translation*.py")), Path(text.__file__)]
     name = f"bundled-translation-{max_length}-{sources.key_of(*code)}"
     return [tuple(pair) for pair in sources.cached_arrays(name, generate)["pairs"].tolist()]
-
-
-def _training_pairs(splits, corpus, max_length):
-    """The pairs of the training file, and above the handout's length also those of the whole corpus, if it is not None.
-
-    Raises `UserError` if longer pairs are asked for and there are none.
-    """
-    pairs = shorter_than(splits["train"], max_length)
-    if max_length <= EVAL_MAX_LENGTH:
-        return pairs
-    if corpus is None or not corpus.exists():
-        if shorter_than(pairs, EVAL_MAX_LENGTH) != pairs:
-            return pairs
-        missing = f"{corpus} is missing; {DOWNLOAD_COMMAND} writes it"
-        advice = missing if corpus else "the course's training file has none; -dataset tatoeba has"
-        raise UserError(f"-max_length {max_length} needs longer pairs: {advice}")
-    held_out = {spanish for split in ("val", "test") for _, spanish in splits[split]}
-    more = split_pairs(read_pairs(corpus), max_length)["train"]
-    return list(dict.fromkeys(pairs + [pair for pair in more if pair[1] not in held_out]))
 
 
 def to_tensors(pairs, src_vocab, tgt_vocab):

@@ -82,7 +82,7 @@ SHUFFLED = {"shuffle_pixels": True}
 MLP = {"network": "mlp"}
 QUESTIONS = {
     "2021-22": (
-        image_question("fashion_mnist"),
+        image_question("fashion_mnist", shifted=("-shift 2", {"shift": 2})),
         Question(
             "captioning", "q3-captioning", "python hw2-q3-captioning.py", ("val_bleu4", "n_examples", "n_words"),
             {"captioner": ("", {}), "captioner_attention": ("--use_attention", {"use_attention": True})},

@@ -2,18 +2,23 @@
 
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_user_error, load_script
+from hypothesis import example, given
+from hypothesis import strategies as st
+from nltk.translate.bleu_score import sentence_bleu
 from PIL import Image
 from sacrebleu.metrics import BLEU
 from torch import nn
 
 import baselines
 import decoding
+import encoders
 import files
 import metrics
 import models
@@ -23,14 +28,16 @@ from data.bundled import captions as bundled_captions
 from data.text import PAD_IDX, SOS_IDX, SYMBOLS, UNK_IDX
 
 script = load_script("hw2-q3-captioning.py")
-VOCAB, CHANNELS, HIDDEN, REGIONS = 11, 5, 6, 4
+VOCAB, CHANNELS, HIDDEN, EMBEDDING, ATTENTION, REGIONS = 11, 5, 6, 3, 8, 4
 TINY = ("-epochs", "2", "-hidden_size", "8", "-batch_size", "4", "-threads", "1", "-encoder", "efficientnet_lite0")
 
 
-def make_decoder(use_attention, dropout=0.0):
+def make_decoder(use_attention, dropout=0.0, standardize=False):
     torch.manual_seed(0)
-    make = models.CaptionDecoderWithAttention if use_attention else models.CaptionDecoder
-    return make(VOCAB, CHANNELS, HIDDEN, PAD_IDX, dropout).eval()
+    sizes = HIDDEN, EMBEDDING, VOCAB, CHANNELS, dropout, standardize
+    if use_attention:
+        return models.CaptionDecoderWithAttention(ATTENTION, *sizes).eval()
+    return models.CaptionDecoder(*sizes).eval()
 
 
 def make_batch(n_images=3):
@@ -42,7 +49,7 @@ def make_batch(n_images=3):
     return regions, words.masked_fill(torch.arange(7) >= lengths, PAD_IDX)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_attention_matches_the_formula_written_as_loops(activation):
     torch.manual_seed(0)
     attention = models.AdditiveAttention(CHANNELS, HIDDEN, 7, activation)
@@ -60,27 +67,21 @@ def test_attention_matches_the_formula_written_as_loops(activation):
         torch.testing.assert_close(attention(regions, h), (z.detach(), alpha.detach()))
 
 
-@pytest.mark.parametrize("has_gradients", [True, False])
-def test_tanh_in_place_is_torchs(has_gradients):
-    x = torch.cat([torch.linspace(-12, 12, 1001, dtype=torch.float64), torch.tensor([-1e4, 1e4])])
-    expected = torch.tanh(x)
-    with torch.set_grad_enabled(has_gradients):
-        assert models.tanh_(x) is x
-    torch.testing.assert_close(x, expected, rtol=0, atol=1e-15)
-
-
+@pytest.mark.parametrize("standardize", [False, True])
 @pytest.mark.parametrize("use_attention", [False, True])
-def test_forward_matches_the_cell_word_by_word(use_attention):
+def test_forward_matches_the_cell_word_by_word(use_attention, standardize):
     """The handout's loop: the cell reads the embedded word and, with attention, the context of the state before."""
-    model = make_decoder(use_attention)
+    model = make_decoder(use_attention, standardize=standardize)
     regions, words = make_batch()
-    model.set_statistics(3 * regions + 2)
+    if standardize:
+        model.set_statistics(3 * regions + 2)
     logits = model(regions, words)
-    regions = (regions - model.region_mean) / model.region_std
+    if standardize:
+        regions = (regions - model.region_mean) / model.region_std
     for n in range(3):
         for j in range(2):
             mean = regions[n].mean(dim=0)
-            h, c = torch.tanh(model.init_h(mean)), torch.tanh(model.init_c(mean))
+            h, c = model.init_h(mean), model.init_c(mean)
             for t in range(int((words[n, j] != PAD_IDX).sum())):
                 x = model.embedding(words[n, j, t])
                 if use_attention:
@@ -92,7 +93,7 @@ def test_forward_matches_the_cell_word_by_word(use_attention):
 
 @pytest.mark.parametrize("use_attention", [False, True])
 def test_decoding_steps_match_forward(use_attention):
-    model = make_decoder(use_attention)
+    model = make_decoder(use_attention, standardize=True)
     regions, words = make_batch()
     model.set_statistics(2 * regions + 3)
     words = words.masked_fill(words == PAD_IDX, UNK_IDX)
@@ -189,7 +190,7 @@ def test_dropout_stands_before_the_output_layer_and_nowhere_else(use_attention):
 
 def test_dropout_acts_in_training_only_and_a_batch_can_be_memorised():
     torch.manual_seed(0)
-    model = models.CaptionDecoderWithAttention(VOCAB, CHANNELS, 24, PAD_IDX, 0.1)
+    model = models.CaptionDecoderWithAttention(20, 24, 16, VOCAB, CHANNELS, 0.1)
     regions, words = make_batch()
     sos = torch.full((3, 2, 1), SOS_IDX)
     words[:, 1] = words[:, 0]  # one caption an image
@@ -209,7 +210,7 @@ def test_dropout_acts_in_training_only_and_a_batch_can_be_memorised():
 
 @pytest.mark.parametrize("use_attention", [False, True])
 def test_the_scale_of_the_channels_does_not_matter(use_attention):
-    model = make_decoder(use_attention)
+    model = make_decoder(use_attention, standardize=True)
     regions, words = make_batch(n_images=8)
     model.set_statistics(regions)
     expected = model(regions, words)
@@ -243,8 +244,6 @@ def test_bleu_is_sacrebleus():
         expected = BLEU(tokenize="none", max_ngram_order=order).corpus_score(HYPS, streams).score / 100
         assert metrics.Bleu(HYPS, REFS).score(order) == pytest.approx(expected)
     metric = BLEU(tokenize="none")
-    metric.corpus_score(HYPS, streams)
-    assert metrics.Bleu(HYPS, REFS).signature == metric.get_signature().format()
     # The tokens are those that are given: sacrebleu's own tokenizer would split the comma off.
     hyp, ref = "rows of cars, parked neatly", "rows of cars, standing neatly"
     expected, split = (BLEU(tokenize=name).corpus_score([hyp], [[ref]]).score / 100 for name in ("none", "13a"))
@@ -263,22 +262,61 @@ def test_bleu_by_hand():
     assert metrics.Bleu(refs, [refs]).score() == pytest.approx(1)
 
 
-def test_the_interval_holds_the_value_and_a_difference_of_the_same_captions_is_zero():
+WORDS = st.lists(st.sampled_from("abcd"), max_size=7)
+
+
+@given(st.lists(st.tuples(WORDS, st.lists(WORDS.filter(bool), min_size=1, max_size=3)), min_size=1, max_size=4))
+@example([([], [["a"]]), (list("abc"), [list("abc")]), (list("abxcd"), [list("abcd")]), (["x"], [["a"], ["b"]])])
+def test_the_courses_score_is_the_mean_of_nltks_sentence_bleu(images):
+    """Captions of fewer than four words, without words, and without a common word or 4-gram among them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NLTK warns of 0 4-grams
+        expected = [sentence_bleu(refs, hyp) for hyp, refs in images]
+    bleu = metrics.Bleu([" ".join(hyp) for hyp, _ in images], [[" ".join(ref) for ref in refs] for _, refs in images])
+    assert bleu.sentences.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-70)
+    assert bleu.mean_of_sentences() == pytest.approx(np.mean(expected), rel=1e-9, abs=1e-70)
+
+
+def test_nltk_gives_almost_0_and_a_warning_where_4_words_in_a_row_are_missing():
+    with pytest.warns(UserWarning, match="0 counts of 4-gram overlaps"):
+        assert 0 < sentence_bleu([list("abc")], list("abc")) < 1e-70
+    assert metrics.Bleu(["a b c"], [["a b c"]]).mean_of_sentences() == 0
+    with pytest.warns(UserWarning, match="0 counts of 3-gram overlaps"):
+        assert 0 < sentence_bleu([list("abcde")], list("abxde")) < 1e-70
+    assert sentence_bleu([["a"]], ["b"]) == sentence_bleu([["a"]], []) == 0  # without a common word exactly 0
+
+
+def test_the_courses_score_is_no_bleu_of_the_whole_set():
+    """By hand: one caption is its reference, of the other no 4-gram is right: (1 + 0) / 2."""
+    hyps, refs = ["a b c d", "a b c x y z"], [["a b c d"], ["a b c d e f"]]
+    bleu = metrics.Bleu(hyps, refs)
+    assert bleu.mean_of_sentences() == pytest.approx(0.5)
+    assert bleu.score() == pytest.approx((7 / 10 * 5 / 8 * 3 / 6 * 1 / 4) ** 0.25)
+    assert metrics.sentence_bleu(hyps, refs)["value"] == pytest.approx(0.5)
+    scores = metrics.captioning(hyps, refs)
+    assert [scores[name]["value"] for name in metrics.BLEUS] == pytest.approx([0.5, bleu.score()])
+
+
+@pytest.mark.parametrize("name", metrics.BLEUS)
+def test_the_interval_holds_the_value_and_a_difference_of_the_same_captions_is_zero(name):
     rng = np.random.default_rng(0)
     words = [str(i) for i in range(6)]
     refs = [[" ".join(rng.choice(words, 7))] for _ in range(30)]
     good = [" ".join([*r[0].split()[: 5 + i % 3], "x"]) for i, r in enumerate(refs)]
     bad = [" ".join([*r[0].split()[:4], *"xyz"]) for r in refs]
-    figure = metrics.mean_bleu(refs, [good])
+    figure = metrics.mean_bleus(refs, [good])[name]
     assert figure["low"] < figure["value"] < figure["high"] and figure["n"] == 30
-    assert figure["value"] == pytest.approx(metrics.Bleu(good, refs).score())
-    same = metrics.mean_bleu(refs, [good], [good])
+    assert figure["value"] == pytest.approx(metrics.BLEUS[name](metrics.Bleu(good, refs)))
+    same = metrics.mean_bleus(refs, [good], [good])[name]
     assert same["value"] == same["low"] == same["high"] == 0
-    difference = metrics.mean_bleu(refs, [good], [bad])
+    difference = metrics.mean_bleus(refs, [good], [bad])[name]
     assert difference["low"] > 0
-    two = metrics.mean_bleu(refs, [good, bad], [bad, bad])  # the mean over seeds
+    two = metrics.mean_bleus(refs, [good, bad], [bad, bad])[name]  # the mean over seeds
     assert two["value"] == pytest.approx(difference["value"] / 2)
     assert two["low"] == pytest.approx(difference["low"] / 2)
+    against = metrics.bleus_by_name("differences", refs, {"bad": ([good], [bad]), "good": ([good], [good])})
+    key = {"bleu4": "differences", "sentence_bleu": "sentence_bleu_differences"}[name]
+    assert against[key] == {"bad": difference, "good": same}
 
 
 def test_each_reference_against_the_others():
@@ -293,7 +331,9 @@ def test_each_reference_against_the_others():
 def test_the_baselines_are_the_commonest_caption_and_the_nearest_image():
     train = [["a b", "a c"], ["a b", "d e"], ["f g", "h i"]]
     images = torch.tensor([[[0.0, 2.0]], [[3.0, 1.0]]])
-    found = baselines.captions(train, images, torch.tensor([[[5.0, 0.0]], [[-1.0, 0.0]], [[0.0, 1.0]]]))
+    found = baselines.captions(
+        train, {"test": images, "train": torch.tensor([[[5.0, 0.0]], [[-1.0, 0.0]], [[0.0, 1.0]]])}
+    )
     assert found == {"most frequent caption": [["a b", "a b"]], "nearest image": [["f g", "a b"], ["h i", "a c"]]}
 
 
@@ -336,7 +376,7 @@ def test_a_run_leaves_its_figures_and_every_caption(trained, data_dir, use_atten
     result = files.read_json(folder / "result.json")
     assert result["title"] == "UCM-Captions, EfficientNet-Lite0, ImageNet" and not result["bundled"]
     asked = [example["image"].removesuffix(".tif") for example in result["examples"]]
-    figures = {"train_loss", "val_bleu4", *(f"caption_{stem}" for stem in asked)}
+    figures = {"train_loss", "val_bleu4", "val_sentence_bleu", *(f"caption_{stem}" for stem in asked)}
     figures |= {f"attention_{stem}" for stem in asked} if use_attention else set()
     assert {path.stem for path in folder.glob("*.pdf")} == figures
     name = "caps_generated_enc_dec_w_attention.json" if use_attention else "caps_generated_enc_dec.json"
@@ -351,10 +391,34 @@ def test_a_run_leaves_its_figures_and_every_caption(trained, data_dir, use_atten
         metrics.Bleu([r["greedy"] for r in content["captions"]], refs).score()
     )
     assert (result["test"]["beam"] is not None) == use_attention == ("beam" in content["captions"][0])
-    assert (script.PLAIN in greedy["differences"]) == use_attention
-    assert set(result["baselines"]) == {"most frequent caption", "nearest image"}
-    best = max(line["val_bleu4"] for line in result["history"])
-    assert best == pytest.approx(result["val_bleu4"]["value"])
+    assert greedy["sentence_bleu"]["value"] == pytest.approx(
+        metrics.Bleu([r["greedy"] for r in content["captions"]], refs).mean_of_sentences()
+    )
+    for prefix in ("", "sentence_bleu_"):
+        assert ("the decoder without attention" in greedy[f"{prefix}differences"]) == use_attention
+        assert set(result[f"{prefix}baselines"]) == {"most frequent caption", "nearest image"}
+    best = max(result["history"], key=lambda line: line["val_sentence_bleu"])
+    assert best["epoch"] == result["best_epoch"]
+    for name in ("val_sentence_bleu", "val_bleu4"):
+        assert best[name] == pytest.approx(result[name]["value"])
+
+
+def test_the_last_epoch_is_tested_as_well(trained, data_dir, capsys):
+    """The weights of a run's last epoch, put into its network, give the scores that the result notes."""
+    script.main([*TINY, "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(trained), "--resume"])
+    screen, folder = capsys.readouterr().out, folder_of(trained, False)
+    result = files.read_json(folder / "result.json")
+    for name, title in metrics.BLEU_TITLES.items():
+        assert f"Final Test {title}, greedy: {result['test']['greedy'][name]['value']:.4f}" in screen
+    task, model, _ = script.experiment.restore(
+        script.Captioning, script.parse_args(["-dataset", "ucm", "-runs_dir", str(trained)]), script.parse_args([])
+    )
+    task.data = encoders.encode(captions.load("ucm", "real", data_dir), task.encoder)
+    task.regions = {split: task.as_read(part) for split, part in task.data.regions.items()}
+    model.load_state_dict(files.read_state(folder / "last.pt")["model"])
+    assert task.test_scores(task.decode(model, "test")) == result["last_epoch"]
+    if result["best_epoch"] == len(result["history"]):
+        assert result["last_epoch"]["bleu4"] == result["test"]["greedy"]["bleu4"]
 
 
 def test_caption_takes_images_of_the_set_files_and_folders(trained, data_dir, run_here, tmp_path):
@@ -380,16 +444,21 @@ def test_seeds_are_compared_and_pooled(trained, data_dir, tmp_path):
         script.main([*common, "--use_attention"])
     child = made[0].with_options(learning_rate=0.001, seed=42)
     pooled = child.pooled([child, child])
-    greedy = files.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]["differences"]
-    for name, figure in greedy.items():
-        assert pooled[f"mean BLEU-4 minus {name}, paired"]["value"] == pytest.approx(figure["value"])
+    greedy = files.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]
+    for score, key in (("bleu4", "differences"), ("sentence_bleu", "sentence_bleu_differences")):
+        title = metrics.BLEU_TITLES[score]
+        assert pooled[f"{title}, mean"]["value"] == pytest.approx(greedy[score]["value"])
+        for name, figure in greedy[key].items():
+            assert pooled[f"{title}, minus {name}, paired"]["value"] == pytest.approx(figure["value"])
+    assert len(pooled) == 2 * 4
 
 
 def test_an_early_stop_keeps_the_best_epoch(data_dir, tmp_path, capsys, monkeypatch):
-    scores = iter([0.1, 0.3, 0.2, 0.3, 0.4])
+    scores = iter([0.1, 0.3, 0.2, 0.3, *[0.3] * 2])  # twice more for the result
 
     def evaluate(self, model):
-        return {"val_bleu4": dict.fromkeys(("value", "low", "high"), next(scores)) | {"n": 1}}
+        score = dict.fromkeys(("value", "low", "high"), next(scores)) | {"n": 1}
+        return {"val_sentence_bleu": score, "val_bleu4": score}
 
     monkeypatch.setattr(script.Captioning, "evaluate", evaluate)
     common = [*TINY, "-epochs", "9", "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(tmp_path)]

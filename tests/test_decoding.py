@@ -312,3 +312,10 @@ def test_minimum_risk_decoding_chooses_among_the_samples():
         assert torch.equal(found.symbols[i], samples.symbols[i, chosen])
         assert found.scores[i] == samples.scores[i, chosen]
     assert not torch.equal(samples.symbols, decoding.sample(*model, n_samples, seed=5, **options).symbols)
+
+
+def test_where_a_decoder_looked_most():
+    weights = torch.tensor([[[0.2, 0.5, 0.3], [0.75, 0.25, 0.0]], [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
+    found = decoding.Decoded(torch.tensor([[A, B], [B, A]]), torch.zeros(2), weights)
+    assert found.looked() == [(1, 0.5), (0, 0.75)]
+    assert found._replace(weights=None).looked() is None

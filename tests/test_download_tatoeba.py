@@ -21,7 +21,6 @@ SCRIPT = "download_tatoeba.py"
 N_PAIRS = 60
 OLD_CONTENT = b"what the user had before"
 LICENCE = "CC-BY 2.0 (France) Attribution: tatoeba.org #1 (a) & #2 (b)"
-NAMES = sorted([translation.CORPUS_NAME, *translation.FILE_NAMES.values()])
 
 
 def letters(i):
@@ -63,14 +62,10 @@ def write(path, content):
     return path
 
 
-def read_split(data_dir):
-    return {split: translation.read_pairs(data_dir / name) for split, name in translation.FILE_NAMES.items()}
-
-
 def assert_installed(data_dir):
-    assert sorted(os.listdir(data_dir)) == NAMES
+    assert os.listdir(data_dir) == [translation.CORPUS_NAME]
     assert (data_dir / translation.CORPUS_NAME).read_bytes() == CORPUS_BYTES
-    splits = read_split(data_dir)
+    splits = translation.load("real", data_dir).pairs
     assert sum(map(len, splits.values())) == N_PAIRS + 1
     assert set().union(*splits.values()) == ALL_SHORT
     for split, pairs in splits.items():
@@ -86,8 +81,8 @@ def test_the_fetched_corpus_is_kept_and_split(server, tmp_path, capsys):
     stdout = capsys.readouterr().out
     for content in (ARCHIVE, CORPUS_BYTES):
         assert f"SHA-256 {hashlib.sha256(content).hexdigest()}" in stdout
-    for split, pairs in read_split(tmp_path).items():
-        assert f"{tmp_path / translation.FILE_NAMES[split]}: {len(pairs)} pairs" in stdout
+    pairs = translation.load("real", tmp_path).pairs
+    assert f"{len(pairs['train'])} train, {len(pairs['val'])} val, {len(pairs['test'])} test" in stdout
 
 
 @pytest.mark.parametrize(
@@ -117,42 +112,31 @@ def test_a_corpus_that_was_cut_is_refused(tmp_path, name, content, run_here, mon
     assert os.listdir(tmp_path / "data") == []
 
 
-def test_what_is_written_is_what_training_reads(tmp_path):
-    install(tmp_path / "files", source=write(tmp_path / "spa.txt", CORPUS_BYTES))
-    from_files = translation.load("real", tmp_path / "files")
-    from_corpus = translation.load("real", tmp_path)  # spa.txt alone
-    assert from_files.fingerprint == from_corpus.fingerprint
-    assert from_files.pairs == read_split(tmp_path / "files")
-
-
-def test_a_source_in_the_data_folder_is_split_there(tmp_path):
+def test_a_source_that_is_the_file_itself_is_read(tmp_path, capsys):
     install(tmp_path, source=write(tmp_path / "spa.txt", CORPUS_BYTES))
     assert_installed(tmp_path)
+    assert "spa.txt is there and was read" in capsys.readouterr().out
 
 
-def test_files_that_are_there_stay_without_force(tmp_path, capsys):
+def test_a_file_that_is_there_stays_without_force(tmp_path, capsys):
     source = write(tmp_path / "corpus.txt", CORPUS_BYTES)
-    data_dir = tmp_path / "data"
-    data_dir.mkdir()
+    path = tmp_path / "data" / "spa.txt"
+    path.parent.mkdir()
+    path.write_bytes(b"hi .\thola .\n")
+    install(path.parent, source=source)
+    assert "-force would replace it" in capsys.readouterr().out
+    assert path.read_bytes() == b"hi .\thola .\n"
+    install(path.parent, source=source, force=True)
+    assert_installed(path.parent)
+
+
+def test_files_that_are_read_in_its_place_are_told(tmp_path, capsys):
     for name in translation.FILE_NAMES.values():
-        (data_dir / name).write_bytes(b"hi .\thola .\n")
-    install(data_dir, source=source)
-    assert "-force would replace them" in capsys.readouterr().out
-    assert all(path.read_bytes() == b"hi .\thola .\n" for path in data_dir.iterdir())
-    install(data_dir, source=source, force=True)
-    assert_installed(data_dir)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_file_of_the_user_is_lost_without_force(tmp_path, name):
-    source = write(tmp_path / "corpus.txt", CORPUS_BYTES)
-    data_dir = tmp_path / "data"
-    data_dir.mkdir()
-    path = write(data_dir / name, OLD_CONTENT)
-    with one_line_error(str(path), "-force"):
-        install(data_dir, source=source)
-    assert os.listdir(data_dir) == [name]
-    assert path.read_bytes() == OLD_CONTENT
+        write(tmp_path / name, b"hi .\thola .\n")
+    install(tmp_path, source=write(tmp_path / "corpus.txt", CORPUS_BYTES))
+    assert translation.load("real", tmp_path).pairs["train"] == [("hi .", "hola .")]
+    warning = capsys.readouterr().err
+    assert "train-eng-spa.txt, val-eng-spa.txt, test-eng-spa.txt" in warning and "course-eng-spa" in warning
 
 
 def with_method(method):
@@ -197,11 +181,11 @@ def test_a_bad_source_is_refused(tmp_path, name):
     source = write(tmp_path / name, content)
     data_dir = tmp_path / "data"
     data_dir.mkdir()
-    old = [write(data_dir / name, OLD_CONTENT) for name in NAMES]
+    old = write(data_dir / "spa.txt", OLD_CONTENT)
     with one_line_error(str(source), complaint):
         install(data_dir, source=source, force=True)
-    assert sorted(tmp_path.rglob("*")) == sorted([source, data_dir, *old])
-    assert all(path.read_bytes() == OLD_CONTENT for path in old)
+    assert sorted(tmp_path.rglob("*")) == sorted([source, data_dir, old])
+    assert old.read_bytes() == OLD_CONTENT
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
@@ -241,8 +225,7 @@ def on_bad_servers(server, tmp_path_factory):
     processes = {}
     for behaviour in BAD_SERVERS:
         data_dir = tmp_path_factory.mktemp(behaviour)
-        for name in NAMES:
-            (data_dir / name).write_bytes(OLD_CONTENT)
+        (data_dir / "spa.txt").write_bytes(OLD_CONTENT)
         url = "http://127.0.0.1:1" if behaviour == "refused" else server.url + behaviour
         processes[behaviour] = (
             data_dir,
@@ -262,8 +245,8 @@ def test_a_bad_server_costs_one_line_and_no_file(on_bad_servers, behaviour):
     assert stderr.count("\n") == 1
     assert BAD_SERVERS[behaviour] in stderr
     assert "-source PATH" in stderr
-    assert sorted(os.listdir(data_dir)) == NAMES
-    assert all(path.read_bytes() == OLD_CONTENT for path in data_dir.iterdir())
+    assert os.listdir(data_dir) == ["spa.txt"]
+    assert (data_dir / "spa.txt").read_bytes() == OLD_CONTENT
 
 
 def test_sources_and_folders_that_cannot_be_used(tmp_path):
@@ -273,23 +256,6 @@ def test_sources_and_folders_that_cannot_be_used(tmp_path):
     source = write(tmp_path / "spa.txt", CORPUS_BYTES)
     with one_line_error("cannot write", "-data_dir DIR"):
         install(source / "data", source=source)  # a folder inside a file
-
-
-def test_all_files_are_whole_before_one_is_replaced(tmp_path, monkeypatch):
-    data_dir = tmp_path / "data"
-    data_dir.mkdir()
-    for name in NAMES:
-        (data_dir / name).write_bytes(OLD_CONTENT)
-
-    def no_room(splits, folder):
-        (folder / translation.FILE_NAMES["train"]).write_bytes(b"half of it")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(translation, "write_split", no_room)
-    with one_line_error("cannot write", "No space left on device"):
-        install(data_dir, source=write(tmp_path / "spa.txt", CORPUS_BYTES), force=True)
-    assert sorted(os.listdir(data_dir)) == NAMES
-    assert all(path.read_bytes() == OLD_CONTENT for path in data_dir.iterdir())
 
 
 def test_sentences_in_another_script_are_refused(tmp_path, run_here):

@@ -45,7 +45,10 @@ def test_every_run_of_the_reports_is_a_step_and_comparisons_come_before_their_va
         assert len(of_dataset) == n_steps
         assert not any(word in of_dataset[0] for word in ("-no_maxpool", "-network", "-shuffle_pixels"))
     translation = [line for line in lines if line.startswith("hw2-q3.py")]
-    assert len(translation) == 2 and "--use_attn --beam_size 5 --n_samples 64" in translation[1]
+    assert (
+        len(translation) == 2
+        and "--use_attn --beam_size 5 --length_penalty 0 0.25 0.5 1 --n_samples 64" in translation[1]
+    )
 
 
 def test_theory_is_not_checked_again(steps, tmp_path):

@@ -44,6 +44,28 @@ def test_mcnemar_by_hand():
     assert metrics.mcnemar(a, a)["p_value"] == 1
 
 
+def test_what_is_kept_is_counted_among_those_that_were_right_before():
+    kept = metrics.kept([True, True, True, False, False], [True, False, True, True, False])
+    assert kept["acc"]["value"] == 3 / 5
+    assert (kept["kept"]["value"], kept["kept"]["n"]) == (2 / 3, 3)
+    assert metrics.kept([False, False], [True, False])["kept"] is None
+
+
+def test_halves_of_the_sentences_are_told_by_the_median_length():
+    halves = metrics.halves([5, 9, 7, 3, 8], [1.0, 2.0, 4.0, 3.0, 6.0])
+    assert halves["middle"] == 7
+    assert (halves["short"]["value"], halves["short"]["n"]) == (8 / 3, 3)
+    assert (halves["long"]["value"], halves["long"]["n"]) == (4.0, 2)
+    assert metrics.halves([4, 4], [0.5, 1.5]).keys() == {"middle", "short"}
+
+
+def test_right_and_wrong_texts_come_in_turn_the_longest_sources_first():
+    sources, refs = ["abc", "abcdef", "ab", "abcde", "abcdefgh", "a"], ["x"] * 6
+    hyps = ["x", "x", "y", "yy", "x", "a long text"]
+    assert metrics.longest_right_and_wrong(sources, hyps, refs, most=6) == [1, 3, 0, 2]
+    assert metrics.longest_right_and_wrong(sources, ["x"] * 6, refs, most=8) == [4, 1, 3, 0, 2, 5]
+
+
 def test_auc_is_the_share_of_pairs_in_the_right_order():
     rng = np.random.default_rng(0)
     y, scores = np.array([0, 0, 1, 1, 2, 2, 2]), rng.integers(0, 4, (7, 3)).astype(float)  # with ties
@@ -220,3 +242,30 @@ def test_every_score_of_a_result_is_a_line():
         "  points 1 n: 1",
         "  points 2 n: 1",
     ]
+
+
+def test_the_words_of_captions_are_judged_by_kind():
+    hyps = ["a brown road and two boats", "a red boat on a river", "many trees"]
+    refs = [
+        ["a black road , two red boats", "boats on a river"],
+        ["one red boat"],
+        ["a brown road", "many green trees"],
+    ]
+    found = metrics.words_found(hyps, refs)
+    things = {"boat", "boats", "river", "road", "trees"}
+    assert {kind: set(value["words"]) for kind, value in found.items()} == {
+        "things": things,
+        "colours": {"brown", "red"},
+        "numbers": {"many", "two"},
+    }
+    # Right are road, boats; boat; trees of 5. In the references of another image: road (1 of 2), boats (0) of the first
+    # caption, boat (0), river (1 of 2) of the second, and trees (0).
+    assert found["things"]["n"] == 5 and found["things"]["share"]["value"] == pytest.approx(4 / 5)
+    assert found["things"]["by_chance"] == pytest.approx((1 + 0 + 0 + 1 + 0) / 2 / 5)
+    assert found["colours"]["share"]["value"] == 1 / 2 and found["colours"]["by_chance"] == pytest.approx(2 / 2 / 2)
+    assert found["numbers"]["share"]["value"] == 1 and found["numbers"]["by_chance"] == 0
+
+
+def test_no_words_are_judged_without_captions_or_without_other_images():
+    assert metrics.words_found(["", ""], [["a road"], ["a river"]]) == {}
+    assert metrics.words_found(["a road"], [["a road"]]) == {}

@@ -14,6 +14,7 @@ import parallel
 import runs
 from data import translation
 from data.bundled import translation as sentences
+from tests.pairs import write_split
 
 N_PAIRS, N_TRAIN, BATCH_SIZE = 230, 190, 11  # 17 batches that 2 or 4 processes do not divide, then one of 3 rows
 SIZES = ("--use_attn", "-dropout", 0, "-hidden_size", 12, "-batch_size", BATCH_SIZE, "-epochs", 4, "-threads", 1)
@@ -50,7 +51,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parallel")
     splits = translation.split_pairs(sentences.generate(n_pairs=N_PAIRS))
     assert len(splits["train"]) == N_TRAIN
-    translation.write_split(splits, folder)
+    write_split(splits, folder)
     (folder / "interrupted.py").write_text(INTERRUPTED)
     return folder
 

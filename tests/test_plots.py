@@ -17,7 +17,6 @@ LETTERS = "\u0950\u4e2d\u6587"  # of scripts that the figures' font lacks
 def draw_all(folder, name):
     """A figure of each kind, with `name` wherever a figure shows a name that a user gave."""
     weights = torch.full((2, 9), 1 / 9)
-    scores = {1: {"value": 0.5, "low": 0.4, "high": 0.6}}
     history = [{"train_loss": 1.0, "val_loss": 2.0}]
     X, y = torch.zeros(3, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1, 0])
     picture = np.zeros((8, 8, 3), np.uint8)
@@ -25,7 +24,6 @@ def draw_all(folder, name):
     conv = torch.nn.Conv2d(1, 2, 3)
     plots.plot_curves(folder / "curves.pdf", {name: [1.0], "b": [2.0]}, name, name)
     plots.plot_losses(folder / "losses.pdf", history, name, name, {name: 0.1})
-    plots.plot_intervals(folder / "intervals.pdf", scores, name, name, name)
     plots.plot_examples(folder, X, y, [name, "b"], name)
     plots.plot_confusion(folder / "confusion.pdf", [[1, 0], [2, 3]], [name, "b"], name)
     plots.plot_attention(folder / "attention.pdf", weights, list(name[:9].ljust(9)), [name, "</s>"], name)

@@ -1,6 +1,7 @@
 """Question 2 as its users run it: command lines, figures, comparisons, wrong input."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import runs
 import utils
 from convolutions import edge_filters, equivariance
 from editions import DATASETS
-from models import CNN
+from models import CNN, MLP
 from options import Interrupted
 
 FIGURES = (
@@ -78,6 +79,12 @@ def test_one_rate(q2, tmp_path):
     assert [point["pixels"] for point in result["shifted_acc"]] == [0, 1, 2, 3, 4]
     assert result["shifted_acc"][0]["acc"] == result["test"]["official"]["acc"]
     assert result["equivariance"]["shift"] < 1e-5 < 0.1 < result["equivariance"]["rotation"]
+    assert result["class_shares"]["val"] == [0.1] * 10 and sum(result["class_shares"]["train"]) == pytest.approx(1)
+    assert result["dead_units"].keys() == {"conv1", "conv2", "fc1", "fc2"} and result["dead_images"] == SIZES["train"]
+    assert len(result["balances"]) == 8
+    in_place, *moved = result["shifted_acc"]
+    assert in_place["acc"] == result["test"]["official"]["acc"] and in_place["kept"]["value"] == 1
+    assert all(point["kept"]["n"] == round(in_place["acc"]["value"] * SIZES["test"]) for point in moved)
     again = q2("--learning_rate", "0.0005", "-resume")  # finished: shown, not trained
     assert "Epoch" not in again.stdout and "Final Test accuracy, official: 0." in again.stdout
 
@@ -430,13 +437,54 @@ def test_a_convolution_commutes_with_shifts_and_not_with_quarter_turns(no_maxpoo
 
 def test_edge_filters_are_told_from_others_with_their_direction():
     columns = torch.tensor([[-1.0, 0.0, 1.0]]).expand(3, 3)
-    kernels = torch.stack([columns, -columns, columns.T, -columns.T, torch.ones(3, 3), torch.eye(3)]).unsqueeze(1)
-    assert [(edge["filter"], edge["direction"]) for edge in edge_filters(kernels)] == [
+    corner = torch.tensor([[-1.0, -1.0, 0.0], [-1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    kernels = [columns, -columns, columns.T, -columns.T, torch.ones(3, 3), torch.eye(3), corner, -corner.flip(0)]
+    assert [(edge["filter"], edge["direction"]) for edge in edge_filters(torch.stack(kernels).unsqueeze(1))] == [
         (1, "from left to right"),
         (2, "from right to left"),
         (3, "from top to bottom"),
         (4, "from bottom to top"),
+        (7, "from top left to bottom right"),
+        (8, "from top right to bottom left"),
     ]
+
+
+def test_the_strengths_of_channels_are_the_norms_of_their_weights():
+    weight = torch.randn(4, 3, 2, 5)
+    strengths = convolutions.strengths(weight)
+    for name, slices in {"inputs": weight.transpose(0, 1), "outputs": weight}.items():
+        assert strengths[name] == pytest.approx([math.sqrt(sum(w**2 for w in s.flatten().tolist())) for s in slices])
+
+
+@pytest.mark.parametrize("network", ["cnn", "mlp"])
+def test_dead_units_are_those_that_no_image_wakes(network):
+    """With one unit of a layer pushed below 0; against the activations written out, image by image."""
+    torch.manual_seed(0)
+    model = CNN(0.5) if network == "cnn" else MLP(0.5)
+    with torch.no_grad():
+        model.fc2.bias[3] = -1000.0
+    X = torch.randint(0, 256, (7, 1, 28, 28), dtype=torch.uint8)
+    found = convolutions.dead_units(model, X, n_images=5)
+    x, alive = X[:5].float() / 255, {}
+    with torch.no_grad():
+        if network == "cnn":
+            maps = torch.relu(model.conv1(x))
+            alive["conv1"] = [any(m.max() > 0 for m in maps[:, c]) for c in range(8)]
+            maps = torch.relu(model.conv2(model.pool(maps)))
+            alive["conv2"] = [any(m.max() > 0 for m in maps[:, c]) for c in range(16)]
+            x = model.pool(maps)
+        for name in ("fc1", "fc2"):
+            x = torch.relu(getattr(model, name)(x.flatten(1)))
+            alive[name] = [any(row[unit] > 0 for row in x) for unit in range(x.shape[1])]
+    assert found["dead_images"] == 5 and list(found["dead_units"]) == list(alive)
+    for name, units in alive.items():
+        assert found["dead_units"][name] == pytest.approx(units.count(False) / len(units)), name
+    assert found["dead_units"]["fc2"] >= 1 / 120
+
+
+def test_the_balance_of_a_filter_tells_sums_from_differences():
+    weight = torch.tensor([[[[1.0, 2.0], [3.0, 0.5]]], [[[1.0, -1.0], [2.0, -2.0]]], [[[-1.0, -3.0], [0.0, 1.0]]]])
+    assert convolutions.balances(weight) == pytest.approx([1, 0, -3 / 5])
 
 
 def test_a_name_may_reach_into_a_sequential():

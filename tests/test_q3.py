@@ -21,6 +21,7 @@ import runs
 from benchmarks import last_symbol
 from data import text, translation
 from data.bundled import translation as bundled_translation
+from tests.pairs import write_split
 
 script = load_script("hw2-q3.py")
 TINY = ("-n_epochs", "2", "-hidden_size", "8", "-batch_size", "16", "-threads", "1")
@@ -32,7 +33,7 @@ def data_dir(tmp_path_factory):
     """The course's three files, tiny."""
     folder = tmp_path_factory.mktemp("data")
     pairs = bundled_translation.generate(n_pairs=N_PAIRS)
-    translation.write_split(translation.split_pairs(pairs), folder)
+    write_split(translation.split_pairs(pairs), folder)
     return folder
 
 
@@ -68,7 +69,7 @@ def load_translator(folder, *options_):
 def test_the_handouts_commands_leave_result_and_figures(trained, use_attn):
     runs_dir, outputs = trained
     folder = folder_of(runs_dir, use_attn)
-    figures = {f"attn_{use_attn}_err_rate.pdf", "train_loss.pdf", "err_by_length.pdf"}
+    figures = {f"attn_{use_attn}_err_rate.pdf", "train_loss.pdf"}
     if use_attn:
         figures |= {f"attention_{i}.pdf" for i in (1, 2, 3, 4)}
     assert {path.name for path in folder.glob("*.pdf")} == figures
@@ -80,7 +81,7 @@ def test_the_handouts_commands_leave_result_and_figures(trained, use_attn):
     assert f"Final Test error rate, greedy: {greedy['err_rate']['value']:.4f}" in stdout
     assert (result["test"]["beam"] is not None) == use_attn == ("beam of 3" in stdout)
     assert min(line["val_err_rate"] for line in result["history"]) == pytest.approx(result["val_err_rate"]["value"])
-    assert set(result["baselines"]) == {"nearest sentence", "character n-gram copy"}
+    assert set(result["baselines"]) == {"nearest sentence"}
 
 
 def test_the_predictions_file_holds_every_test_sentence_the_worst_last(trained, data_dir):
@@ -95,6 +96,45 @@ def test_the_predictions_file_holds_every_test_sentence_the_worst_last(trained, 
     assert rates == sorted(rates)
     result = files.read_json(folder / "result.json")
     assert sum(rates) / len(rates) == pytest.approx(result["test"]["greedy"]["err_rate"]["value"])
+
+
+def test_the_counterpart_is_compared_by_sentence_and_by_half(trained, data_dir):
+    """Of the run that was made second, with the sentences of both files of predictions."""
+    result = files.read_json(folder_of(trained[0], True) / "result.json")
+    first = files.read_json(folder_of(trained[0], False) / "result.json")
+    rates = [
+        {
+            row["source"]: int(row["distance"]) / len(row["reference"])
+            for row in predictions(folder_of(trained[0], is_on))
+        }
+        for is_on in (False, True)
+    ]
+    other = result["other"] or first["other"]
+    sign = 1 if result["other"] else -1
+    gaps = {source: sign * (rates[0][source] - rates[1][source]) for source in rates[0]}
+    short = [gap for source, gap in gaps.items() if len(source) <= other["middle"]]
+    long = [gap for source, gap in gaps.items() if len(source) > other["middle"]]
+    assert len(short) >= len(long) > 0
+    for name, part in (("err_rate", list(gaps.values())), ("short", short), ("long", long)):
+        assert other[name]["value"] == pytest.approx(sum(part) / len(part)), name
+
+
+def predictions(folder):
+    return files.read_table(folder / "test_predictions.txt", ("source", "reference", "prediction", "distance"))
+
+
+def test_drawn_sentences_have_their_weights_in_the_result(trained):
+    result = files.read_json(folder_of(trained[0], True) / "result.json")
+    texts = {row["source"]: row["prediction"] for row in predictions(folder_of(trained[0], True))}
+    assert (
+        len(result["attention"]) == 4
+        and files.read_json(folder_of(trained[0], False) / "result.json")["attention"] == []
+    )
+    for drawn in result["attention"]:
+        assert drawn["hyp"] == texts[drawn["src"]]
+        assert len(drawn["weights"]) in (len(drawn["hyp"]), len(drawn["hyp"]) + 1)
+        for row in drawn["weights"]:
+            assert len(row) == len(drawn["src"]) and sum(row) == pytest.approx(1, abs=0.01)
 
 
 def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, data_dir):
@@ -186,6 +226,9 @@ def test_the_length_penalty_is_chosen_on_validation_and_minimum_risk_is_tested(t
     assert str(int(beam["length_penalty"])) == min(rates, key=lambda pair: pair[1])[0]
     assert mbr["n_samples"] == 5 and "minimum risk of 5 samples" in process.stdout
     greedy = result["test"]["greedy"]["err_rate"]["value"]
+    tried = {entry["length_penalty"]: entry["val_err_rate"]["value"] for entry in beam["tried"]}
+    assert {f"{value:.4f}" for value in tried.values()} == {rate for _, rate in rates} and tried.keys() == {0, 1}
+    assert min(result["test"][search]["seconds"] for search in ("greedy", "beam", "mbr")) > 0
     for figures in (beam, mbr):
         assert figures["difference"]["value"] == pytest.approx(greedy - figures["err_rate"]["value"])
 
@@ -452,19 +495,11 @@ def test_the_corpus_alone_is_enough_and_longer_sentences_only_join_the_training(
     assert short.pairs == translation.split_pairs(pairs)
     assert long.pairs["val"] == short.pairs["val"] and long.pairs["test"] == short.pairs["test"]
     assert set(long.pairs["train"]) > set(short.pairs["train"])
-    # The course's own files beside the corpus: what they hold out stays out.
-    for path in data_dir.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    mixed = translation.load("real", tmp_path, 30)
-    held_out = {spanish for split in ("val", "test") for _, spanish in mixed.pairs[split]}
-    assert mixed.pairs["test"] == translation.read_pairs(data_dir / "test-eng-spa.txt")
-    assert len(mixed.pairs["train"]) > len(translation.read_pairs(data_dir / "train-eng-spa.txt"))
-    assert not held_out & {spanish for _, spanish in mixed.pairs["train"]}
 
 
 def test_longer_sentences_that_are_not_there_are_asked_for(data_dir, tmp_path):
     message = user_error(*TINY, "-data_dir", data_dir, "-runs_dir", tmp_path, "--max_length", "30")
-    assert "spa.txt is missing" in message and "download_tatoeba.py" in message
+    assert "train-eng-spa.txt has none" in message and "download_tatoeba.py" in message
     message = user_error(*TINY, "-data", "bundled", "-runs_dir", tmp_path, "--max_length", "1")
     assert "larger -max_length" in message and "download" not in message
 
@@ -497,7 +532,7 @@ def both_sets(data_dir, tmp_path):
     """A data folder with the course's files of both kinds: in their own folder, and where Tatoeba's lie."""
     course = [(f"a {i}", f"b {i}") for i in "cdefgh"]
     splits = {"train": [*course[:4], ("a long one " * 2, "b")], "val": course[4:5], "test": course[5:]}
-    translation.write_split(splits, tmp_path / translation.COURSE_FOLDER)
+    write_split(splits, tmp_path / translation.COURSE_FOLDER)
     for path in data_dir.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "spa.txt").write_text("a very long sentence\tuna frase larga\n" * 3)
@@ -525,16 +560,13 @@ def test_the_courses_own_files_are_recognised_wherever_they_lie(place, both_sets
         assert (loaded.title, loaded.dataset) == (translation.COURSE_TITLE, dataset)
 
 
-def test_only_the_courses_training_file_trains_on_its_rows(both_sets, monkeypatch):
+def test_only_the_training_file_trains_on_its_rows(both_sets):
     longer = translation.load("real", both_sets, 30).pairs["train"]
     assert longer == translation.read_pairs(both_sets / translation.COURSE_FOLDER / "train-eng-spa.txt")
     (both_sets / translation.COURSE_FOLDER / "train-eng-spa.txt").write_text("a\tb\n")
-    with one_line_error("-max_length 30", "the course's training file has none", "-dataset tatoeba"):
-        translation.load("real", both_sets, 30)
-    splits = {split: translation.read_pairs(both_sets / name) for split, name in translation.FILE_NAMES.items()}
-    monkeypatch.setattr(translation, "COURSE_FINGERPRINT", translation.fingerprint(splits))
-    with one_line_error("-max_length 30"):  # spa.txt lies beside them
-        translation.load("real", both_sets, 30, dataset="tatoeba")
+    for dataset in ("course", "tatoeba"):  # spa.txt lies beside
+        with one_line_error("-max_length 30", "train-eng-spa.txt has none"):
+            translation.load("real", both_sets, 30, dataset=dataset)
 
 
 def test_a_course_file_that_is_missing_is_named(both_sets, tmp_path):

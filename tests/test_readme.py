@@ -12,6 +12,7 @@ from test_scripts import SCRIPTS
 
 from data import translation
 from data.bundled import translation as bundled_translation
+from tests.pairs import write_split
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *PAGES]
@@ -135,7 +136,7 @@ def data_dir(tmp_path_factory):
     """Tiny files of images and sentences, as users have them."""
     folder = tmp_path_factory.mktemp("data")
     pairs = bundled_translation.generate(n_pairs=150)
-    translation.write_split(translation.split_pairs(pairs), folder)
+    write_split(translation.split_pairs(pairs), folder)
     np.savez(folder / "kuzushiji_mnist.npz", **tiny_images())
     return folder
 

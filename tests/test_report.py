@@ -54,13 +54,18 @@ def image_result(dataset, bundled, acc=0.7, **changes):
         "class_names": edition.class_names,
         "learning_rate": BEST_RATE,
         "n_params": 1234567,
+        "n_examples": {"train": 4000, "val": 1000, "test": 1000},
+        "class_shares": {split: [1 / n] * n for split in ("train", "val", "test")},
+        "dead_units": {"conv1": 0.0, "conv2": 0.25, "fc1": 0.125, "fc2": 0.0},
+        "dead_images": 1000,
         "best_epoch": 2,
         "train_loss": 0.5,
         "val_acc": score(acc),
         "history": history,
         "seconds": 2.0,
         "test": {"official": test},
-        "shifted_acc": [{"pixels": k, "acc": score(acc - 0.1 * k)} for k in (0, 2)],
+        "shifted_acc": [{"pixels": k, "acc": score(acc - 0.1 * k), "kept": score(1 - 0.1 * k)} for k in (0, 1, 2)],
+        "balances": [0.9, -0.7, 0.1, 0.4],
         "equivariance": {"shift": 0.0, "rotation": 1.2},
         "baselines": {"majority": 0.1, "nearest_centroid": 0.5},
     } | changes
@@ -75,6 +80,8 @@ def translation_result(bundled, err_rate, **changes):
             "chrf": 40.0,
             "err_rate_seen": score(err_rate),
             "err_rate_unseen": None,
+            "errors": {"insertions": 0.1, "deletions": 0.05, "substitutions": 0.25, "length": 1.05},
+            "seconds": 2.0,
         }
 
     beam = test(err_rate - 0.01) | {
@@ -82,7 +89,10 @@ def translation_result(bundled, err_rate, **changes):
         "length_penalty": 1.0,
         "difference": score(0.01, 0.001),
         "val_err_rate": score(err_rate),
+        "tried": [{"beam_size": 5, "length_penalty": a, "val_err_rate": score(err_rate - 0.001 * a)} for a in (1, 0)],
+        "seconds": 5.0,
     }
+    drawn = [{"src": "ya voy .", "ref": "i go .", "hyp": hyp} for hyp in ("i go .", "a cat .")]
     return {
         "title": "Tatoeba, Spanish to English",
         "bundled": bundled,
@@ -100,7 +110,20 @@ def translation_result(bundled, err_rate, **changes):
         "baselines": {"nearest sentence": score(0.6)},
         "test": {"greedy": test(err_rate), "beam": beam, "mbr": None},
         "examples": [{"src": "hola .", "ref": "hello .", "hyp": "hell .", "beam": "hello ."}],
+        "by_length": [{"length": n} | score(err_rate) for n in (8, 12)],
+        "attention": [example | {"weights": looking_at(example, 4)} for example in drawn],
     } | changes
+
+
+def looking_at(example, place):
+    """Attention weights (answer's letters and </s>, source letters) that all look at one letter of the source."""
+    return [[0.72 if j == place else 0.04 for j in range(len(example["src"]))] for _ in f"{example['hyp']}>"]
+
+
+def gains(err_rate=0.1, short=0.1, long=0.1, half_width=0.01):
+    """What a run of the translator says of its counterpart, minus itself."""
+    figures = {"err_rate": err_rate, "short": short, "long": long}
+    return {name: score(value, half_width) for name, value in figures.items()} | {"run": "x", "middle": 12}
 
 
 def paired(difference, half_width=0.01):
@@ -147,14 +170,27 @@ def speech_result(bundled, cer, **changes):
     } | changes
 
 
-def captioning_result(bundled, use_attention, bleu4=0.5, difference=0.03, half_width=0.01):
-    differences = {"nearest image": score(0.1)}
+def words_found(things=0.8, colours=0.6, half_width=0.02):
+    """The shares of the words that are right: of the two kinds in the captions of `captioning_result`."""
+    shares = {"things": (things, ["road", "trees"]), "colours": (colours, ["brown", "red"])}
+    return {
+        kind: {"share": score(share, half_width, 58), "by_chance": 0.3, "n": 123, "words": words}
+        for kind, (share, words) in shares.items()
+    }
+
+
+def captioning_result(bundled, use_attention, bleu=0.5, difference=0.03, nearest=0.1, half_width=0.01, found=None):
+    greedy = {"bleu4": score(bleu - 0.02), "sentence_bleu": score(bleu), "bleu1": 0.8, "bleu2": 0.7, "bleu3": 0.6}
+    yardsticks = {"chrf": 60.0, "words_found": found or words_found()}
+    differences = {"nearest image": score(nearest, half_width)}
     if use_attention:
         differences["the decoder without attention"] = score(difference, half_width)
-    greedy = {"bleu4": score(bleu4), "bleu1": 0.8, "bleu2": 0.7, "bleu3": 0.6, "chrf": 60.0}
-    history = [{"epoch": i, "lr": 0.001, "train_loss": 1.0, "val_bleu4": 0.4, "seconds": 1.0} for i in (1, 2)]
+    yardsticks |= {"differences": differences, "sentence_bleu_differences": differences}
+    scores = {"val_bleu4": 0.4, "val_sentence_bleu": 0.4}
+    history = [{"epoch": i, "lr": 0.001, "train_loss": 1.0, "seconds": 1.0} | scores for i in (1, 2)]
     return {
         "title": "Sydney-Captions, EfficientNet-Lite0, ImageNet",
+        "encoder": "EfficientNet-Lite0, ImageNet",
         "bundled": bundled,
         "use_attention": use_attention,
         "n_params": 700000,
@@ -163,13 +199,23 @@ def captioning_result(bundled, use_attention, bleu4=0.5, difference=0.03, half_w
         "best_epoch": 2,
         "train_loss": 0.5,
         "val_bleu4": score(0.4),
+        "val_sentence_bleu": score(0.4),
         "history": history,
         "seconds": 2.0,
         "baselines": {"nearest image": score(0.3)},
         "leave_one_out": 0.7,
-        "test": {"greedy": greedy | {"differences": differences}, "beam": None},
+        "sentence_bleu_baselines": {"nearest image": score(0.2)},
+        "sentence_bleu_leave_one_out": 0.6,
+        "last_epoch": {"bleu4": score(bleu), "sentence_bleu": score(bleu)},
+        "test": {"greedy": greedy | yardsticks, "beam": None},
         "examples": [
-            {"image": f"{n}.tif", "hyp": "a road", "refs": [f"reference of image {n}"]} for n in (219, 540, 357)
+            {
+                "image": f"{n}.tif",
+                "hyp": "a brown road",
+                "refs": [f"reference of image {n}", f"a {color} road"],
+                "looked": [(0, 0.05), (6, 0.25), (45, 0.125), (0, 0.1)] if use_attention else None,
+            }
+            for n, color in {219: "brown", 540: "red", 357: "brown"}.items()
         ],
     }
 
@@ -195,7 +241,9 @@ def write_run(tmp_path, pdf_figure):
         folder = tmp_path / "runs" / question / (name or str(len(list((tmp_path / "runs").glob("q*/*")))))
         recipe = {"learning_rate": 0.003, "dropout": 0.3, "hidden_size": 128, "batch_size": 64, "epochs": 2}
         recipe |= {"warmup": 0.15, "label_smoothing": 0.1}
-        recipe |= {"max_grad_norm": 5.0, "patience": 8}
+        recipe |= {"max_grad_norm": 5.0, "patience": 8, "network": "cnn", "shift": 0, "image_size": 224}
+        recipe |= {"batch_of": "captions", "embedding_size": 100, "attention_size": 100, "clip_value": 5.0}
+        recipe |= {"features": "raw", "attention_activation": "relu"}
         options_ = recipe | {"seed": seed, "scale": scale} | changed
         config = {
             "kind": kind,
@@ -203,6 +251,7 @@ def write_run(tmp_path, pdf_figure):
             "changed": changed,
             "data": {"bundled": result["bundled"], "fingerprint": "f"},
             "hardware": {"cpu": "abacus", "n_cpus": 1},
+            "versions": {"python": "3.99.1", "torch": "9.8.7"},
         }
         files.write_json(folder / runs.CONFIG, config)
         files.write_json(folder / runs.RESULT, result)
@@ -256,7 +305,7 @@ def write_images(write_run):
 
 
 def write_captioning(write_run, bundled, use_attention, **changes):
-    figures = ["train_loss", "val_bleu4", *(f"caption_{n}" for n in (219, 540, 357))]
+    figures = ["train_loss", "val_sentence_bleu", *(f"caption_{n}" for n in (219, 540, 357))]
     figures += [f"attention_{n}" for n in (219, 540, 357)] if use_attention else []
     result = captioning_result(bundled, use_attention, **changes)
     changed = {"use_attention": True} if use_attention else {}
@@ -293,12 +342,12 @@ def write_all(write_run, write_images, write_speech):
         ):
             result = image_result("kuzushiji_mnist", bundled, acc)
             write_run("q2", result, IMAGE_FIGURES, dataset="kuzushiji_mnist", learning_rate=BEST_RATE, **changed)
-        write_run("q3", translation_result(bundled, 0.5), ("attn_False_err_rate", "train_loss", "err_by_length"))
+        write_run("q3", translation_result(bundled, 0.5), ("attn_False_err_rate", "train_loss"))
         attention = [f"attention_{i}" for i in range(1, 5)]
         paths["attention"] = write_run(
             "q3",
             translation_result(bundled, 0.4),
-            ("attn_True_err_rate", "train_loss", "err_by_length", *attention),
+            ("attn_True_err_rate", "train_loss", *attention),
             use_attn=True,
         )
         write_speech(bundled, 0.4)
@@ -342,9 +391,13 @@ def headings(pdf):
 
 @pytest.mark.parametrize("year", QUESTIONS)
 def test_every_question_has_its_heading_in_order(year, write_all, compile_text, tmp_path):
-    for state in ("nothing was run", "all was run"):
-        if state == "all was run":
-            write_all(bundled=True)
+    write_all(bundled=True)
+    everything = sorted(path.parent for path in (tmp_path / "runs").glob("*/*/result.json"))
+    for state in ("all was run", "one was run"):
+        if state == "one was run":
+            for folder in everything:
+                if runs.Found(folder).config["options"].get("dataset") != EDITIONS[year].dataset:
+                    shutil.rmtree(folder)
         compile_text(year)
         assert headings(PdfReader(tmp_path / f"hw2-{year}.pdf")) == QUESTIONS[year], state
 
@@ -360,31 +413,41 @@ def test_every_question_has_its_heading_in_order(year, write_all, compile_text, 
                 "hw2-q2.py -dataset kuzushiji_mnist",
                 "hw2-q2.py -dataset kuzushiji_mnist -network mlp -shuffle_pixels",
                 "hw2-q3.py",
-                "hw2-q3.py --use_attn --beam_size 5 --n_samples 64",
+                "hw2-q3.py --use_attn --beam_size 5 --length_penalty 0 0.25 0.5 1 --n_samples 64",
             ],
         ),
         ("2023-24", ["hw2-q1.py --edition 2023-24", "hw2-q2.py -dataset octmnist -no_maxpool", "hw2-q3-asr.py"]),
     ],
 )
-def test_what_was_not_run_is_a_box_with_its_command(year, commands, compile_text, capsys):
+def test_what_was_not_run_is_a_box_with_its_command(
+    year, commands, compile_text, write_run, write_speech, capsys, tmp_path
+):
     text = compile_text(year).replace("- ", "-")  # a long command may be broken after a dash
     warnings = capsys.readouterr().err
     for command in commands:
-        assert re.search(rf"Not run\.[^:]*: python {re.escape(command)}(?! -)", text)
+        assert re.search(rf"python {re.escape(command)}(?! -)", text)
         assert f"warning: hw2-{year}: not run: python {command}\n" in warnings
+    assert len(PdfReader(tmp_path / f"hw2-{year}.pdf").pages) == 1 and "Nothing was run yet" in text
+    write_speech(True, 0.4, decoder="transformer")  # one run of each edition
+    write_run("q3", translation_result(True, 0.4), use_attn=True)
+    write_captioning(write_run, True, True)
+    text = compile_text(year).replace("- ", "-")
+    for command in commands:
+        if "--use_attn" not in command:
+            assert re.search(rf"Not run\.[^:]*: python {re.escape(command)}(?! -)", text), command
 
 
 def test_changed_numbers_appear(write_all, write_images, tmp_path, compile_text):
     paths = write_all(bundled=False)
     best, attention = paths["kuzushiji_mnist"], paths["attention"]
     before = compile_text("2022-23")
-    for number in ("0.6543", "0.3377", "7,654,321"):
+    for number in ("65.4 %", "0.337", "7,654,321"):
         assert number not in before
     change(best, 0.6543, "test", "official", "acc", "value")
     change(best, 7654321, "n_params")
-    change(attention, 0.3377, "test", "greedy", "err_rate", "value")
+    change(attention, 0.337, "test", "greedy", "err_rate", "value")
     after = compile_text("2022-23")
-    for number in ("0.6543", "0.3377", "7,654,321"):
+    for number in ("65.4 %", "0.337", "7,654,321"):
         assert number in after
 
 
@@ -566,20 +629,38 @@ def test_results_of_question_1_enter(monkeypatch, tmp_path, compile_text):
 
 
 @pytest.mark.parametrize("bundled", [True, False])
-def test_captions_say_bundled_exactly_where_the_data_are(bundled, write_all, compile_text):
+def test_bundled_data_are_named_at_the_head_of_each_question(bundled, write_all, compile_text):
+    """Once for each question with its data, in the titles of the figures that are drawn here, and in no sentence."""
     write_all(bundled)
     for year, dataset in EDITIONS.items():
         text = compile_text(year)
-        assert text.count("LJ Speech, bundled data") >= (10 if bundled and year == "2023-24" else 0)
-        assert ("bundled" in text) == bundled
-        # Between "Figure 7:" and the next line of dots there is one caption; it ends in the data's name.
-        captions = [caption for caption in re.findall(r"(?:Figure|Table) \d+: .*?(?=(?:Figure|Table) \d+:|$)", text)]
-        of_runs = [
-            caption for caption in captions if f"{dataset.title}" in caption.split(". ")[1][: len(dataset.title)]
-        ]
-        assert len(of_runs) >= 5
-        for caption in of_runs:
-            assert caption.split(". ")[1].startswith(f"{dataset.title}, bundled data" if bundled else dataset.title)
+        assert ("bundled" in text.lower()) == bundled
+        heads = re.findall(r"Data of this question: ([^;]*);", text)
+        assert len(heads) == 2 and dataset.title in heads[0]
+        assert all((", bundled" in head) == bundled for head in heads)
+        assert (f"{dataset.title} (bundled)" in text) == bundled
+        assert "bundled data)" not in text
+
+
+def test_every_figure_and_table_is_cited(write_all, compile_text):
+    write_all(bundled=True)
+    for year in EDITIONS:
+        text = compile_text(year)
+        for kind in ("Figure", "Table"):
+            captions = set(re.findall(rf"{kind} (\d+):", text))
+            assert captions == {str(n) for n in range(1, len(captions) + 1)} and len(captions) >= 3
+            for number in captions:
+                assert re.search(rf"{kind} {number}(?![\d:])", text), (year, kind, number)
+
+
+def test_the_references_are_those_that_the_text_cites(write_all, compile_text):
+    write_all(bundled=True)
+    for year in EDITIONS:
+        text, _, references = compile_text(year).rpartition("References")
+        cited = {n for group in re.findall(r"\[(\d+)\]", text) for n in [int(group)]}
+        listed = [int(n) for n in re.findall(r"\[(\d+)\] ", references)]
+        assert listed == list(range(1, len(listed) + 1)) and cited >= set(listed)
+        assert f"Student report, {year}" in references
 
 
 def test_same_runs_give_the_same_bytes_wherever_they_lie(write_all, tmp_path):
@@ -605,13 +686,81 @@ def test_full_comes_before_quick_and_real_before_bundled(write_images, tmp_path,
         assert found["best"]["result"]["n_params"] == params
 
 
-def test_a_run_that_ends_below_its_best_epoch_is_said(write_images, tmp_path, compile_text):
-    write_images("fashion_mnist")
-    assert "with 0.01 the accuracy is 0.3000 in the last epoch" in compile_text("2021-22")
-    (comparison,) = runs.find(tmp_path / "runs", "q2", "comparison")
-    for i, entry in enumerate(comparison.result["entries"]):
-        change(comparison.folder / runs.RESULT, entry["val_acc"]["value"], "entries", i, "last")
-    assert "Not every run ends at its best" not in compile_text("2021-22")
+def history_of(accuracies, losses):
+    """A history with these validation accuracies, and losses of training and of validation, by epoch."""
+    return [
+        {"epoch": i, "lr": 0.1, "train_loss": train, "val_loss": val, "val_acc": acc, "seconds": 1.0}
+        for i, (acc, (train, val)) in enumerate(zip(accuracies, losses, strict=True), start=1)
+    ]
+
+
+FALLING = [(2.0, 2.0), (1.5, 1.6), (1.0, 1.5), (0.5, 1.4)]
+DEAD = {"dead_units": {"conv1": 0.25, "conv2": 0.9375, "fc1": 0.98, "fc2": 1.0}, "dead_images": 1000}
+SHARES = {"class_shares": {"val": [0.4, 0.35, 0.15, 0.1]}}
+
+
+@pytest.mark.parametrize(
+    "best, accuracies, losses, more, said",
+    [
+        (3, [0.2, 0.5, 0.8, 0.7], FALLING, {}, ["is unstable at the end: it has 80.0 % in epoch 3 and 70.0 %"]),
+        (4, [0.2, 0.5, 0.6, 0.8], FALLING, {}, ["still climbs, from 20.0 % in epoch 1 to 80.0 % in the last"]),
+        (3, [0.2, 0.7, 0.8, 0.79], FALLING, {}, ["settles. Its best epoch is 3"]),
+        (
+            3,
+            [0.2, 0.7, 0.8, 0.79],
+            [*FALLING[:3], (0.4, 1.9)],
+            {},
+            ["the validation loss rises from 1.50 (epoch 3) to 1.90 while the training loss falls"],
+        ),
+        (
+            2,
+            [0.1, 0.4, 0.4, 0.1],
+            [(1.386, 1.386)] * 4,
+            SHARES | DEAD,
+            ["learns nothing", "In 4 of 4 epochs the accuracy is exactly the share", "100 % of fc2"],
+        ),
+        (
+            4,
+            [0.4, 0.4, 0.5, 0.7],
+            FALLING,
+            SHARES,
+            ["gives one answer to all images in 2 of 4 epochs", "exactly 40.0 %", "CNV", "reaches 70.0 %"],
+        ),
+    ],
+)
+def test_words_on_a_learning_rate_follow_its_history(best, accuracies, losses, more, said, write_images, compile_text):
+    changes = {"history": history_of(accuracies, losses), "best_epoch": best, "val_acc": score(accuracies[best - 1])}
+    write_images("octmnist", **changes, **more)
+    text = compile_text("2023-24")
+    kinds = ("is unstable", "settles.", "learns nothing", "gives one answer", "still climbs", "has hardly begun")
+    for words in said:
+        assert words in text
+    expected = {kind for kind in kinds if any(kind in words for words in said)} or {"settles."}
+    found = {kind for kind in kinds if kind in text}
+    assert expected <= found <= expected | {"still climbs"}
+    assert ("The cause is in its units" in text) == ("dead_units" in more)
+
+
+def test_a_single_run_of_a_rate_enters_and_the_comparison_is_missing(write_run, compile_text, capsys):
+    """The handout's own command, `hw2-q2.py -learning_rate 0.0005`."""
+    for rate, acc in ((0.0005, 0.8123), (0.00001, 0.5123), (0.3, 0.9123)):  # the last is none of the handout's
+        result = image_result("kuzushiji_mnist", False, acc, learning_rate=rate)
+        write_run("q2", result, IMAGE_FIGURES, dataset="kuzushiji_mnist", learning_rate=rate)
+        text = compile_text("2022-23")
+        assert "Not run. The comparison of the learning rates 0.00001, 0.0005, 0.01; there is only 0.0005" in text
+        assert "The best learning rate on validation is 0.0005" in text and "81.2 %" in text
+        assert "not run: python hw2-q2.py -dataset kuzushiji_mnist\n" in capsys.readouterr().err
+        assert "91.2 %" not in text.partition("Choices beyond")[0]
+
+
+def test_other_seeds_are_drawn_with_their_run(write_images, write_run, compile_text):
+    write_images("kuzushiji_mnist")
+    assert "thin lines: other seeds" not in compile_text("2022-23")
+    result = image_result("kuzushiji_mnist", False, 0.6543)
+    write_run("q2", result, dataset="kuzushiji_mnist", learning_rate=BEST_RATE, seed=43)
+    text = compile_text("2022-23")
+    assert "thin lines: other seeds" in text and "Other seeds (43) reach 65.4 %." in text
+    assert "-learning_rate 0.01 -seed 43" in text
 
 
 @pytest.mark.parametrize("subset", [False, True])
@@ -654,16 +803,16 @@ def test_other_recipes_and_seeds_are_reported(write_images, write_run, compile_t
     write_run("q2", dropout, dataset="fashion_mnist", learning_rate=0.01, dropout=0.5)
     write_run("q2", image_result("fashion_mnist", False, 0.7123), dataset="fashion_mnist", learning_rate=0.01, seed=43)
     text = compile_text("2021-22")
-    assert "learning rate 0.01, dropout 0.5 0.7321" in text
-    assert "Other seeds (43) reach 0.7123." in text
+    assert "learning rate 0.01, dropout 0.5" in text and "73.2 %" in text
+    assert "Other seeds (43) reach 71.2 %." in text
 
 
 def test_another_recipe_stands_beside_the_run_that_was_asked_for(write_run, compile_text):
     write_run("q3", translation_result(False, 0.4), use_attn=True)
     write_run("q3", translation_result(False, 0.3), use_attn=True, schedule="cosine")
     text = compile_text("2022-23")
-    assert "(use attn, schedule cosine) has a test error rate of 0.3000 (0.2800 to 0.3200) with greedy" in text
-    assert "The run of 3.1b has 0.4000 (0.3800 to 0.4200)." in text
+    assert "(use attn, schedule cosine) has a test error rate of 0.300 (0.280 to 0.320) with greedy" in text
+    assert "The run of 3.1b has 0.400 (0.380 to 0.420)." in text
 
 
 @pytest.mark.parametrize(
@@ -677,15 +826,16 @@ def test_another_recipe_stands_beside_the_run_that_was_asked_for(write_run, comp
 def test_a_comparison_that_no_question_asks_for_does_not_enter(
     comparison, write_images, write_run, compile_text, tmp_path
 ):
-    entries = [{"learning_rate": 0.1, "run": "octmnist-my-best", "error": None, "val_acc": score(0.99)}]
+    entries = [{"learning_rate": 0.2, "run": "octmnist-my-best", "error": None, "val_acc": score(0.987)}]
     result = {"title": "OCTMNIST", "bundled": False, "entries": entries, "best": entries[0]}
     write_run("q2", result, kind="comparison", dataset="octmnist", name="octmnist", **comparison)
     assert build.gather("2023-24", tmp_path / "runs")["runs"]["rates"]["result"] is None
     before = compile_text("2023-24")
     write_run(
-        "q2", image_result("octmnist", False, 0.99), dataset="octmnist", learning_rate=0.1, name="octmnist-my-best"
+        "q2", image_result("octmnist", False, 0.987), dataset="octmnist", learning_rate=0.2, name="octmnist-my-best"
     )
-    assert "0.99" not in compile_text("2023-24") and "0.99" not in before
+    assert "98.7" not in before
+    assert build.gather("2023-24", tmp_path / "runs")["runs"]["best"]["result"] is None
     write_images("octmnist")
     assert build.gather("2023-24", tmp_path / "runs")["runs"]["best"]["result"]["val_acc"]["value"] == 0.7
 
@@ -706,6 +856,7 @@ def test_words_on_beam_search_follow_the_interval(low, is_shown, write_run, comp
     text = compile_text("2022-23")
     assert f"0.0100 [{low:.4f}, 0.0160]".replace("-", "\u2212") in text
     assert ("For the beam the interval contains 0" in text) != is_shown
+    assert ("The beam lowers the error rate" in text) == is_shown
 
 
 def test_minimum_risk_enters_where_it_was_tested(write_run, compile_text):
@@ -715,7 +866,7 @@ def test_minimum_risk_enters_where_it_was_tested(write_run, compile_text):
     result["test"]["mbr"] = result["test"]["beam"] | {"n_samples": 64, "err_rate": score(0.3456)}
     write_run("q3", result, use_attn=True)
     text = compile_text("2022-23")
-    assert "Minimum risk, 64 samples" in text and "0.3456" in text
+    assert "Minimum risk, 64 samples" in text and "0.346" in text
 
 
 @pytest.mark.parametrize("without, with_attention, overlaps", [(0.5, 0.4, False), (0.4, 0.39, True), (0.4, 0.5, False)])
@@ -723,8 +874,50 @@ def test_words_on_attention_follow_the_numbers(without, with_attention, overlaps
     write_run("q3", translation_result(False, without))
     write_run("q3", translation_result(False, with_attention), use_attn=True)
     text = compile_text("2022-23")
-    assert f"The test error rate goes from {without:.4f} to {with_attention:.4f}" in text
+    assert f"The test error rate goes from {without:.3f} to {with_attention:.3f}" in text
     assert ("The two intervals overlap" in text) == overlaps
+
+
+@pytest.mark.parametrize("second", ["with attention", "without"])
+@pytest.mark.parametrize(
+    "others, said",
+    [
+        (gains(0.1, 0.05, 0.15), ["Attention lowers the test error rate", "larger on long sentences"]),
+        (gains(0.1, 0.15, 0.05), ["Attention lowers the test error rate", "larger on short sentences"]),
+        (gains(0.1, 0.1, 0.11), ["Attention lowers the test error rate", "grows with the length is not shown"]),
+        (gains(0.1, half_width=0.2), ["A difference is not shown", "0.1000, interval \u22120.1000 to 0.3000"]),
+    ],
+)
+def test_words_on_the_gain_of_attention_follow_the_interval(others, said, second, write_run, compile_text):
+    results = {False: translation_result(False, 0.5), True: translation_result(False, 0.4)}
+    if second == "with attention":
+        results[True]["other"] = others
+    else:  # without attention was made second: attention minus this
+        turned = {"value": lambda f: -f["value"], "low": lambda f: -f["high"], "high": lambda f: -f["low"]}
+        results[False]["other"] = {
+            name: {key: turn(figure) for key, turn in turned.items()} if isinstance(figure, dict) else figure
+            for name, figure in others.items()
+        }
+    write_run("q3", results[False])
+    write_run("q3", results[True], use_attn=True)
+    text = compile_text("2022-23")
+    for words in said:
+        assert words in text
+
+
+def test_a_difference_of_other_runs_is_not_shown(write_run, compile_text):
+    write_run("q3", translation_result(False, 0.5))
+    write_run("q3", translation_result(False, 0.4, other=gains(0.2)), use_attn=True)
+    text = compile_text("2022-23")
+    assert "Attention lowers" not in text and "The test error rate goes from 0.500 to 0.400" in text
+
+
+def test_what_the_attention_looked_at_is_read_from_the_weights(write_run, compile_text):
+    """The rows look at letter 4 of "ya voy .", which is the o of voy."""
+    write_run("q3", translation_result(True, 0.4), use_attn=True)
+    text = compile_text("2022-23")
+    assert "failed: a → “o” of voy (72 %), cat → “o” of voy (72 %)" in text
+    assert "right: i → “o” of voy (72 %), go → “o” of voy (72 %)" in text
 
 
 @pytest.mark.parametrize(
@@ -758,10 +951,10 @@ def test_results_that_typst_cannot_show_stop_with_one_line(write_images, tmp_pat
 
 def test_runs_without_their_test_are_said_to_lack_it(write_images, write_run, compile_text):
     write_images("kuzushiji_mnist", test=None)
-    write_run("q3", translation_result(False, 0.4, test=None, val_err_rate=0.4321), use_attn=True)
+    write_run("q3", translation_result(False, 0.4, test=None, val_err_rate=score(0.432)), use_attn=True)
     text = compile_text("2022-23")
     assert len(re.findall("Not run. The test of this run", text)) == 2
-    assert "with an error rate of 0.4321; the last one has" in text
+    assert "with an error rate of 0.432 (0.412 to 0.452); the last one has" in text
 
 
 def test_a_missing_figure_is_a_box(write_images, compile_text):
@@ -805,7 +998,7 @@ def test_captions_stand_in_the_statements_order(write_run, compile_text):
     text = compile_text("2021-22")
     places = [text.index(f"reference of image {n}") for n in (219, 540, 357)]
     assert places == sorted(places)
-    assert "Sydney-Captions, EfficientNet-Lite0, ImageNet, bundled data" in text
+    assert "Sydney-Captions, EfficientNet-Lite0, ImageNet (bundled)" in text
 
 
 @pytest.mark.parametrize(("half_width", "is_shown"), [(0.01, True), (0.05, False)])
@@ -813,5 +1006,53 @@ def test_words_on_attention_of_captions_follow_the_interval(half_width, is_shown
     write_captioning(write_run, False, False)
     write_captioning(write_run, False, True, difference=0.03, half_width=half_width)
     text = compile_text("2021-22")
-    assert "higher by 0.0300" in text
-    assert ("with this run a difference is not shown" in text) != is_shown
+    assert ("Attention raises the course’s score on the same images (0.0300" in text) == is_shown
+    assert ("A gain by attention is not shown (0.0300" in text) != is_shown
+
+
+@pytest.mark.parametrize(
+    ("nearest", "said"),
+    [(0.1, "better than this copying (0.1000"), (0.0, "is not shown (0.0000"), (-0.1, "worse than this copying")],
+)
+def test_a_decoder_that_is_no_better_than_copying_is_told(nearest, said, write_run, compile_text):
+    write_captioning(write_run, True, False, nearest=nearest)
+    assert said in compile_text("2021-22")
+
+
+def test_words_on_the_kinds_of_right_words_follow_the_intervals(write_run, compile_text):
+    write_captioning(write_run, True, False, found=words_found(things=0.5, colours=0.58))
+    write_captioning(write_run, True, True, found=words_found(things=0.8, colours=0.6))
+    text = compile_text("2021-22")
+    assert "With attention more of the things are right: 80.0 % in place of 50.0 %" in text
+    assert "For the colours the intervals overlap" in text
+    assert "So a caption is more often right about the things than about the colours" in text
+
+
+def test_kinds_of_words_that_are_right_by_chance_are_no_finding(write_run, compile_text):
+    write_captioning(write_run, True, True, found=words_found(things=0.8, colours=0.31))
+    text = compile_text("2021-22")
+    assert "say the things (80.0 % found, by chance 30.0 %) better than by chance" in text
+    assert "For the colours (31.0 %, by chance 30.0 %, 123 words) that is not shown" in text
+
+
+def test_captions_are_judged_by_their_references(write_run, compile_text):
+    write_captioning(write_run, True, True)
+    text = compile_text("2021-22")
+    assert text.count("2 of 2 words are in a reference") == 2  # of 219.tif and of 357.tif
+    assert "1 of 2 words are in a reference; not in any: colours brown" in text  # of 540.tif
+    assert "The best of the three is 219.tif, with 2 of 2 words in a reference; 540.tif fails most, with 1 of 2" in text
+    assert "brown (the upper right, 25 %) and road (the bottom, 13 %)" in text  # regions 6 and 45 of 7 x 7
+
+
+@pytest.mark.parametrize(
+    ("bundled", "bleu", "said"),
+    [
+        (True, 0.5, "cannot be compared with ours"),
+        (False, 0.5, "It lies within the interval of ours"),
+        (False, 0.9, "Ours lies above it"),
+        (False, 0.1, "Ours lies below it"),
+    ],
+)
+def test_a_published_score_is_compared_on_the_same_images_alone(bundled, bleu, said, write_run, compile_text):
+    write_captioning(write_run, bundled, False, bleu=bleu)
+    assert said in compile_text("2021-22")

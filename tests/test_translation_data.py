@@ -1,7 +1,6 @@
 """The text of Question 3: normal form, files, split."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from data import sources, text, translation
 from data.bundled import translation as bundled_translation
 from data.text import EVAL_MAX_LENGTH, normalize, shorter_than
+from tests.pairs import write_split
 
 NORMAL_FORMS = {
     "¿Dónde está Tomás?": "donde esta tomas ?",
@@ -191,17 +191,9 @@ def test_the_length_changes_the_training_split_only():
 def test_written_splits_are_read_back(tmp_path):
     splits = translation.split_pairs(PAIRS)
     folder = tmp_path / "new" / "data"
-    translation.write_split(splits, folder)
-    assert sorted(os.listdir(folder)) == ["test-eng-spa.txt", "train-eng-spa.txt", "val-eng-spa.txt"]
+    write_split(splits, folder)
     for split, pairs in splits.items():
-        path = folder / translation.FILE_NAMES[split]
-        assert translation.read_pairs(path) == pairs
-        assert b"\r" not in path.read_bytes()
-    with one_line_error("cannot write"):
-        (tmp_path / "closed").mkdir()
-        for name in translation.FILE_NAMES.values():
-            (tmp_path / "closed" / name).mkdir()  # a folder where the file should be
-        translation.write_split(splits, tmp_path / "closed")
+        assert translation.read_pairs(folder / translation.FILE_NAMES[split]) == pairs
 
 
 def test_the_fingerprint_sees_every_change():

@@ -39,8 +39,7 @@ def attention_cost(ax, values):
     """2023-24, 1.1: seconds of exact attention by length."""
     lengths = values["timed_lengths"]
     for name, D, marker in (("softmax_wide", values["wide_head_size"], "s"), ("softmax", values["head_size"], "o")):
-        seconds, exponent = values[f"{name}_seconds"], values[f"{name}_exponent"]
-        ax.loglog(lengths, seconds, marker=marker, markersize=MARKER_SIZE, label=f"D = {D}: exponent {exponent:.2f}")
+        ax.loglog(lengths, values[f"{name}_seconds"], marker=marker, markersize=MARKER_SIZE, label=f"D = {D}")
     anchor = len(lengths) // 2  # the guide runs below the curves from there
     guide = [values["softmax_seconds"][anchor] / 2 * (length / lengths[anchor]) ** 2 for length in lengths[anchor:]]
     ax.loglog(lengths[anchor:], guide, color="0.5", linestyle=":", label="exponent 2")
@@ -70,8 +69,8 @@ def linear_attention_error(ax, values):
     """2023-24, 1.4: difference from exact attention by the largest score."""
     for n_terms, errors in zip(values["agreement_terms"], values["agreement_errors"], strict=True):
         ax.loglog(values["largest_scores"], errors, marker="o", markersize=MARKER_SIZE, label=f"K = {n_terms}")
-    bounds = values["agreement_bounds"]
-    ax.loglog(values["largest_scores"][: len(bounds)], bounds, color="0.5", linestyle=":", label="bound, K = 3")
+    bounds, color = values["agreement_bounds"], f"C{values['agreement_terms'].index(3)}"
+    ax.loglog(values["largest_scores"][: len(bounds)], bounds, color=color, linestyle=":", label="bound, K = 3")
     ax.set(xlabel=r"largest $|q \cdot k|$", ylabel="largest difference in Z")
     ax.legend()
 

@@ -10,7 +10,7 @@ import zipfile
 import files
 from data import sources, text, translation
 from data.fetch import download
-from options import UserError
+from options import UserError, warn
 
 HOMEPAGE = "https://www.manythings.org/anki/"
 ARCHIVE_NAME = "spa-eng.zip"
@@ -22,53 +22,28 @@ ZIP_START = b"PK\x03\x04"
 
 
 def install(args):
-    """Write `spa.txt` and the three splits of it into `args.data_dir`; `args` of `download.parse_args`.
+    """Write `spa.txt` into `args.data_dir`; `args` of `download.parse_args`.
 
-    Splits that are there are only read and counted, unless `args.force`: they may be the course's own. Raises
-    `UserError`, and then leaves all files as they were.
+    A file that is there is only read, unless `args.force`. Raises `UserError`, and then leaves it as it was.
     """
-    paths = {split: args.data_dir / name for split, name in translation.FILE_NAMES.items()}
-    if not args.force and all(map(os.path.exists, paths.values())):  # False, and no exception, in a closed folder
-        splits = {split: translation.read_pairs(path) for split, path in paths.items()}
-        print("the three files are there and were read; -force would replace them")
+    corpus = args.data_dir / translation.CORPUS_NAME
+    if os.path.exists(corpus) and not args.force:  # False, and no exception, in a closed folder
+        pairs = translation.read_pairs(corpus)
+        print(f"{corpus.name} is there and was read; -force would replace it")
     else:
-        corpus = args.data_dir / translation.CORPUS_NAME
-        if not args.force:
-            refuse_to_replace([corpus, *paths.values()], args.source)
-        splits = write(corpus, args)
-    for split, pairs in splits.items():
-        print(f"{paths[split]}: {len(pairs):,} pairs")
-
-
-def refuse_to_replace(paths, source):
-    """Raise `UserError` if one of the files is there, unless it is the source itself, which keeps its bytes."""
-    for path in filter(os.path.exists, paths):
-        if source is None or not os.path.exists(source) or not os.path.samefile(source, path):
-            raise UserError(f"{path} is there, but not all that belongs to it; {download.REPLACING}")
-
-
-def write(corpus, args):
-    """Write the whole corpus to the path `corpus`, its splits beside it, and return these."""
-    with download.workspace(corpus.parent) as folder:
-        if args.source is None:
-            content, pairs = fetch(folder, args.url, args.timeout)
-        else:
-            content, pairs = read_source(args.source)
-        origin = args.source or ARCHIVE_NAME
-        if len(pairs) < MIN_PAIRS:
-            expected = f"fewer than the {MIN_PAIRS:,} of any published {ARCHIVE_NAME}"
-            raise UserError(f"{origin} has {len(pairs):,} sentence pairs, {expected}: it was cut; {ADVICE}")
-        splits = translation.split_pairs(pairs)
-        for split, members in splits.items():
-            if not members:
-                short = f"with both sides under {text.EVAL_MAX_LENGTH} characters"
-                raise UserError(f"{origin} has no {split} pair {short}; -source takes {SOURCE_HELP}")
-        files.write_bytes(folder / corpus.name, content)
-        translation.write_split(splits, folder)
-        names = (corpus.name, *translation.FILE_NAMES.values())
-        download.put_in_place([(folder / name, corpus.parent / name) for name in names], folder)
+        with download.workspace(args.data_dir) as folder:
+            content, pairs = read_source(args.source) if args.source else fetch(folder, args.url, args.timeout)
+            if len(pairs) < MIN_PAIRS:
+                found = f"{args.source or ARCHIVE_NAME} has {len(pairs):,} sentence pairs"
+                expected = f"fewer than the {MIN_PAIRS:,} of any published {ARCHIVE_NAME}"
+                raise UserError(f"{found}, {expected}: it was cut; {ADVICE}")
+            files.write_bytes(corpus, content)
     print(f"{corpus}: {len(pairs):,} pairs, SHA-256 {download.file_hash(corpus)}")
-    return splits
+    sizes = ", ".join(f"{len(members):,} {split}" for split, members in translation.split_pairs(pairs).items())
+    print(f"under {text.EVAL_MAX_LENGTH} characters: {sizes}")
+    if before := [name for name in translation.FILE_NAMES.values() if (args.data_dir / name).exists()]:
+        advice = f"move them away, those of the course to {args.data_dir / translation.COURSE_FOLDER}"
+        warn(f"{', '.join(before)} in {args.data_dir} are read in place of {corpus.name}; {advice}")
 
 
 def fetch(folder, url, timeout):
