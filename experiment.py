@@ -104,6 +104,10 @@ class Experiment:
         best = (max if self.maximize else min)(scores, key=scores.get)
         return f", {best.replace('_', ' ')} {scores[best]:.4f}"
 
+    def best_epoch(self, history):
+        """The epoch whose weights are kept."""
+        return utils.best_epoch(history, self.score, self.maximize)["epoch"]
+
     def pooled(self, children):
         """Scores of the tests of several seeds together, a dict from a name to a score with its interval."""
         return {}

@@ -168,12 +168,13 @@ class Classification(experiment.Experiment):
 
     def evaluate(self, model):
         log_probs, y = predict(model, self.data.X["val"]), self.data.y["val"]
-        return {"val_loss": F.nll_loss(log_probs, y).item(), "val_acc": accuracy(log_probs, y)}
+        n_right = (log_probs.argmax(dim=-1) == y).sum().item()
+        return {"val_loss": F.nll_loss(log_probs, y).item(), "val_acc": metrics.proportion(n_right, len(y))}
 
     def draw(self, model, history, folder):
-        title = utils.data_title(self.data)
-        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats an image)", title)
-        utils.plot_scores(folder / "val_acc.pdf", history, {"val_acc": ""}, "Validation accuracy", title)
+        title, best = utils.data_title(self.data), self.best_epoch(history)
+        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats an image)", title, best)
+        utils.plot_scores(folder / "val_acc.pdf", history, {"val_acc": ""}, "Validation accuracy", title, best)
         X, y = self.data.X["train"], self.data.y["train"]
         utils.plot_examples(folder, X, y, self.data.class_names, title)
         if self.args.network == "mlp":
@@ -199,10 +200,7 @@ class Classification(experiment.Experiment):
             "shifted_acc": [{"pixels": n} | metrics.kept(hits[0], hits[n]) for n in SHIFTS],
         }
         if self.args.network == "cnn":
-            result["equivariance"] = convolutions.equivariance(model.conv1, data.X["test"])
-            result["edges"] = convolutions.edge_filters(model.conv1.weight)
-            result["strengths"] = convolutions.strengths(model.conv2.weight)
-            result["balances"] = convolutions.balances(model.conv1.weight)
+            result |= convolutions.examine(model, data.X["test"])
         if self.args.no_maxpool:
             result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)
         confusion = result["test"]["official"]["confusion"]
@@ -228,11 +226,6 @@ def predict(model, X):
     model.eval()
     device = next(model.parameters()).device
     return torch.cat([model(images.to_pixels(batch.to(device))) for batch in X.split(EVAL_BATCH_SIZE)]).cpu()
-
-
-def accuracy(log_probs, y):
-    """The share of the images whose most probable class is theirs, with its interval."""
-    return metrics.proportion((log_probs.argmax(dim=-1) == y).sum().item(), len(y))
 
 
 if __name__ == "__main__":

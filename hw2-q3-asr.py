@@ -175,11 +175,11 @@ class Recognition(experiment.SequenceExperiment):
         return [(hyp, alpha[: min(len(hyp) + 1, n), :, :n_positions].cpu()) for hyp, alpha, n, n_positions in of_each]
 
     def draw(self, history, folder):
-        title = utils.data_title(self.data)
+        title, best = utils.data_title(self.data), self.best_epoch(history)
         if self.data.ids["val"]:
-            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title, self.loss_weights())
+            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title, best, self.loss_weights())
             similarities = {f"val_{name}": name.replace("_", "-").title() for name in metrics.SIMILARITIES}
-            utils.plot_scores(folder / "similarities.pdf", history, similarities, "Validation similarity", title)
+            utils.plot_scores(folder / "similarities.pdf", history, similarities, "Validation similarity", title, best)
         row, heading = int(self.data.rows["train"][0]), f"{title}\n{self.data.texts['train'][0]}"
         utils.plot_log_mel(folder / "log_mel.pdf", self.data.mels(row), self.data.seconds(row), heading)
 

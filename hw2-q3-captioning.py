@@ -170,9 +170,10 @@ class Captioning(experiment.SequenceExperiment):
         return metrics.bleus_by_name("differences", self.refs("test"), found)
 
     def draw(self, history, folder):
+        title, best = utils.data_title(self.data), self.best_epoch(history)
         labels = {f"val_{name}": f"Validation {title}" for name, title in metrics.BLEU_TITLES.items()}
         for name, label in {"train_loss": "Training loss (nats a word)", **labels}.items():
-            utils.plot_scores(folder / f"{name}.pdf", history, {name: ""}, label, utils.data_title(self.data))
+            utils.plot_scores(folder / f"{name}.pdf", history, {name: ""}, label, title, best)
 
     def test(self, model, folder):
         """Scores of greedy decoding of the test set, and of captions without training; captions and drawings."""

@@ -152,10 +152,12 @@ class Translation(experiment.SequenceExperiment):
         return decoding.search(model.step, *model.start(src, lengths), **search)
 
     def draw(self, history, folder):
-        title = utils.data_title(self.data)
+        title, best = utils.data_title(self.data), self.best_epoch(history)
         name = f"attn_{self.args.use_attn}_err_rate.pdf"  # the course's own name
-        utils.plot_scores(folder / name, history, {"val_err_rate": ""}, "Validation error rate", title)
-        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats a character)", title, self.loss_weights())
+        utils.plot_scores(folder / name, history, {"val_err_rate": ""}, "Validation error rate", title, best)
+        utils.plot_losses(
+            folder / "train_loss.pdf", history, "Loss (nats a character)", title, best, self.loss_weights()
+        )
 
     def test(self, model, run):
         """Scores of greedy decoding of the test set, and of translators without training; predictions and drawings."""
