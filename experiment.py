@@ -144,6 +144,7 @@ class SequenceExperiment(Experiment):
     """
 
     measure = None
+    free_options = options.SEARCH
     loss_options = ("label_smoothing",)
 
     def refs(self, split):

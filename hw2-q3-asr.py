@@ -95,7 +95,6 @@ class Recognition(experiment.SequenceExperiment):
 
     question, base_name = "q3-asr", "ljspeech"
     score, score_name, maximize, measure = "val_cer", "CER", False, metrics.TRANSCRIPTION
-    free_options = (*options.SEARCH, "transcribe")
     loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
     max_threads, quick = 4, ("epochs", *QUICK)
 
@@ -216,8 +215,7 @@ class Recognition(experiment.SequenceExperiment):
 
 
 def transcribe(args):
-    """Print the text of each sound file, with the best weights of the latest run of these options."""
-    args.given.add("decoder")  # it says which run is meant also where it is the default
+    """Print the text of each sound file, by the best weights of the run that the options mean."""
     task, model, _ = experiment.restore(Recognition, args, parse_args([]))
     are_several = len(args.transcribe) > 1 or args.transcribe[0].is_dir()
     for name, samples in speech.open_sounds(args.transcribe):

@@ -5,6 +5,7 @@ $ python hw2-q3-captioning.py --use_attention                    # 3.1b, with ad
 $ python hw2-q3-captioning.py --caption 219.tif 540.tif 357.tif  # 3.1c, with the last weights
 """
 
+import sys
 from pathlib import Path
 
 import options
@@ -98,8 +99,7 @@ class Captioning(experiment.SequenceExperiment):
     question, score, measure = "q3-captioning", "val_sentence_bleu", metrics.CAPTIONING
     shown, yardsticks = metrics.BLEU_TITLES, "sentence_bleu_baselines"
     score_name = shown["sentence_bleu"]
-    free_options, setting_names = (*options.SEARCH, "caption"), ("words", "encoder_digest")
-    max_threads = 2  # more are not faster at this batch size
+    setting_names, max_threads = ("words", "encoder_digest"), 2  # more threads are not faster at this batch size
 
     def __init__(self, args, defaults, data, settings=None):
         super().__init__(args, defaults, data)
@@ -171,7 +171,7 @@ class Captioning(experiment.SequenceExperiment):
 
     def draw(self, history, folder):
         title, best = utils.data_title(self.data), self.best_epoch(history)
-        labels = {f"val_{name}": f"Validation {title}" for name, title in metrics.BLEU_TITLES.items()}
+        labels = {f"val_{name}": f"Validation {bleu}" for name, bleu in metrics.BLEU_TITLES.items()}
         for name, label in {"train_loss": "Training loss (nats a word)", **labels}.items():
             utils.plot_scores(folder / f"{name}.pdf", history, {name: ""}, label, title, best)
 
@@ -216,7 +216,7 @@ class Captioning(experiment.SequenceExperiment):
 
 
 def caption(args):
-    """Print the caption of each image and draw it, with the best weights of the latest run of these options."""
+    """Print the caption of each image and draw it, by the best weights of the run that the options mean."""
     found = experiment.latest(Captioning, args, parse_args([]))
     mode = "bundled" if found.bundled else "real"
     images = list(captions.open_images(args.caption, found.options["dataset"], mode, args.data_dir))
@@ -225,6 +225,8 @@ def caption(args):
     for name, image in images:
         hyp, _ = task.draw_caption(model, name, image, folder, title, **options.search_of(args))
         print(f"{name}: {hyp}", flush=True)
+        drawn = ", ".join(path.name for path in sorted(folder.glob(f"*_{Path(name).stem}.pdf")))
+        print(f"drawn: {drawn} in {folder}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

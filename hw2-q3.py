@@ -6,7 +6,10 @@ $ python hw2-q3.py --use_attn --beam_size 5 --resume  # 3.1c, the same weights w
 $ python hw2-q3.py --translate "no tengo hambre."     # with the weights of the last run
 """
 
+import sys
+
 import options
+from options import UserError
 
 N_EPOCHS, QUICK_EPOCHS = 50, 20
 EVAL_BATCH_SIZE, SAMPLING_BATCH_SIZE = 512, 32  # sentences; fewer where each has many samples
@@ -78,7 +81,7 @@ class Translation(experiment.SequenceExperiment):
 
     question = "q3"
     score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
-    free_options = (*options.SEARCH, "translate")
+    free_options = (*options.SEARCH, "draw")
     setting_names = ("chars",)
     max_threads = 4  # more are not faster at this batch size
 
@@ -186,13 +189,13 @@ class Translation(experiment.SequenceExperiment):
         chosen = metrics.longest_right_and_wrong(sentences, hyps, refs, MAX_LETTERS)[:N_HEAT_MAPS]
         drawn = []
         for number, i in enumerate(chosen, start=1):
-            heading = f"{utils.data_title(self.data)}\nreference: {refs[i]}"
+            heading = f"{utils.data_title(self.data)}, reference: {refs[i]}\n"
             alpha = self.draw_attention(folder / f"attention_{number}.pdf", model, sentences[i], heading)
             weights = [[round(weight, WEIGHT_DIGITS) for weight in row] for row in alpha.tolist()]
             drawn.append({"src": sentences[i], "ref": refs[i], "hyp": hyps[i], "weights": weights})
         return drawn
 
-    def draw_attention(self, path, model, sentence, heading):
+    def draw_attention(self, path, model, sentence, heading=""):
         """Draw a row for each character of the translation and for </s>, which one that was cut has not.
 
         Returns the weights (n_rows, src_len).
@@ -202,7 +205,7 @@ class Translation(experiment.SequenceExperiment):
         limit = MAX_GROWTH * len(sentence) + MAX_EXTRA
         labels = [*hyp, "</s>"][:limit]
         alpha = found.weights[0, : len(labels)].cpu()
-        utils.plot_attention(path, alpha, sentence, labels, heading)
+        utils.plot_attention(path, alpha, sentence, labels, f"{heading}{sentence} → {hyp}")
         return alpha
 
     def test_scores(self, hyps):
@@ -211,10 +214,16 @@ class Translation(experiment.SequenceExperiment):
 
 
 def translate(args):
-    """Print the translation of each sentence, with the best weights of the latest run of these options."""
-    task, model, _ = experiment.restore(Translation, args, parse_args([]))
-    for line in text.read_lines(args.translate):
-        print(*task.translate(model, [text.normalize(line)], **options.search_of(args)), flush=True)
+    """Print the translation of each sentence, by the best weights of the run that the options mean; perhaps draw it."""
+    task, model, folder = experiment.restore(Translation, args, parse_args([]))
+    if args.draw and not task.args.use_attn:
+        raise UserError("-draw draws the attention, and this network has none; train one with --use_attn")
+    for number, line in enumerate(text.read_lines(args.translate), start=1):
+        sentence, path = text.normalize(line), folder / f"translated_{number}.pdf"
+        print(*task.translate(model, [sentence], **options.search_of(args)), flush=True)
+        if args.draw and sentence:
+            task.draw_attention(path, model, sentence)
+            print(f"drawn: {path}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

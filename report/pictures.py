@@ -70,8 +70,7 @@ def draw_attention(runs_dir, path):
     longest = max(right, key=lambda row: len(row["source"]))
     result = runs.read_result(folder)
     title = result["title"] + (" (bundled)" if result["bundled"] else "")
-    heading = f"{title}\n{longest['source']} → {longest['prediction']}"
-    translator.draw_attention(path, model, longest["source"], heading)
+    translator.draw_attention(path, model, longest["source"], f"{title}\n")
 
 
 def copy_learning_curves(runs_dir, stage):
