@@ -5,6 +5,7 @@ validation, and only the best one is tested.
 """
 
 import itertools
+import os
 import queue
 import statistics
 import subprocess
@@ -201,10 +202,9 @@ def run_side_by_side(commands, jobs):
                 with starting:
                     if is_over:
                         return
-                    command = list(map(str, command))
-                    process = subprocess.Popen(
-                        command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
-                    )
+                    command, environment = list(map(str, command)), os.environ | {options.COMPARED: "1"}
+                    streams = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "errors": "replace"}
+                    process = subprocess.Popen(command, env=environment, **streams)
                     processes.append(process)
                 for line in process.stdout:
                     lines.put(f"{label:<{width}}  {line}")
@@ -250,8 +250,9 @@ def counterpart(experiment, **changes):
     for run in experiment.with_options(**changes).finished():
         if runs.read_result(run.folder)["test"]:
             return run
-    shown = ", ".join(f"{name} {value}" for name, value in changes.items())
-    print(f"not compared with the network with {shown}: it is not tested yet on these data")
+    if experiment.args.verbose:
+        shown = ", ".join(f"{name} {value}" for name, value in changes.items())
+        print(f"not compared with the network with {shown}: it is not tested yet on these data")
     return None
 
 

@@ -35,6 +35,13 @@ def equivariance(conv, X, n_examples=100):
     return result
 
 
+def examine(model, X):
+    """What the result says of the convolutions of a network, and of how they treat the uint8 images X."""
+    weight_1, weight_2 = model.conv1.weight, model.conv2.weight
+    found = {"equivariance": equivariance(model.conv1, X), "edges": edge_filters(weight_1)}
+    return found | {"strengths": strengths(weight_2), "balances": balances(weight_1)}
+
+
 def edge_filters(weight, share=0.5):
     """The filters that go from negative weights on one side to positive ones on the other (2021-22, Question 2.3).
 

@@ -9,7 +9,7 @@ from data.fetch import download, ljspeech
 
 
 def parse_args(argv=None):
-    description = "Fetch LJ Speech (2.7 GB), verify it and unpack it (3.8 GB) to data/LJSpeech-1.1. "
+    description = "Fetch LJ Speech (2.7 GB), verify it and unpack it (3.8 GB) to data/LJSpeech-1.1.\n"
     description += "A transfer that was cut goes on where it stopped when the command is given again."
     return download.parse_args(description, ljspeech.SOURCE_HELP, argv)
 

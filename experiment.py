@@ -24,6 +24,8 @@ from options import UserError, command_line
 
 PREDICTIONS = "test_predictions.txt"
 PREDICTION_COLUMNS = ("source", "reference", "prediction", "distance")
+MAX_OTHERS = 5  # runs that are named beside the one that is used
+MPS_HINT = " (-device mps trains on the GPU of this Mac)"
 N_EXAMPLES = 8  # of the test set, listed in the result
 SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
 
@@ -82,24 +84,38 @@ class Experiment:
         return {name: getattr(self.args, name) for name in self.quick} if self.args.scale == "quick" else {}
 
     def report(self, result):
-        """Print the score of each test or search, the baselines, and an example."""
+        """Print the score of each test or search, beside the first that of the best baseline, and an example."""
         bundled = " (bundled data)" if result["bundled"] else ""
+        baseline = self.best_baseline(result)
         for name, scores in result["test"].items():
             if scores is not None:
                 search = SEARCH_NAMES.get(name, name).format(**scores)
                 for score, title in (self.shown or {self.judged: self.score_name}).items():
-                    print(f"Final Test {title}, {search}: {format_interval(scores[score])}{bundled}")
-        for name, score in result.get(self.yardsticks, {}).items():
-            print(f"Baseline, {name.replace('_', ' ')}: {format_interval(score)}{bundled}")
+                    beside = baseline if score == self.judged else ""
+                    print(f"Final Test {title}, {search}: {format_interval(scores[score])}{beside}{bundled}")
+                baseline = ""
         for example in result.get("examples", [])[:1]:
             print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
+
+    def best_baseline(self, result):
+        """The best score without training, as the end of a line; empty if there is none."""
+        scores = {k: v["value"] if isinstance(v, dict) else v for k, v in result.get(self.yardsticks, {}).items()}
+        if not scores:
+            return ""
+        best = (max if self.maximize else min)(scores, key=scores.get)
+        return f", {best.replace('_', ' ')} {scores[best]:.4f}"
+
+    def best_epoch(self, history):
+        """The epoch whose weights are kept."""
+        return utils.best_epoch(history, self.score, self.maximize)["epoch"]
 
     def pooled(self, children):
         """Scores of the tests of several seeds together, a dict from a name to a score with its interval."""
         return {}
 
     def config(self, kind="run"):
-        return runs.make_config(self.question, self.args, self.defaults, self.data, kind, self.free_options)
+        ignored = (*self.free_options, *options.USES, "run")
+        return runs.make_config(self.question, self.args, self.defaults, self.data, kind, ignored)
 
     def folder(self, kind="run"):
         return runs.folder_of(self.config(kind), self.args.runs_dir, self.base_name, self.args.run_name)
@@ -129,6 +145,7 @@ class SequenceExperiment(Experiment):
     """
 
     measure = None
+    free_options = options.SEARCH
     loss_options = ("label_smoothing",)
 
     def refs(self, split):
@@ -193,7 +210,8 @@ def train(experiment, model, run):
         return None
     n_params = models.get_number_trainable_params(model)
     if parallel.is_main():
-        print(f"{utils.data_title(data)}: {n_params:,} trainable parameters, {run.device}", flush=True)
+        device = f"{run.device}{MPS_HINT}" if run.device.type == "cpu" and "mps" in utils.accelerators() else run.device
+        print(f"{utils.data_title(data)}: {n_params:,} trainable parameters, {device}", flush=True)
         if experiment.quick_recipe():
             shown = [f"{name} {value}" for name, value in experiment.quick_recipe().items()]
             print(f"quick recipe: {', '.join(shown)}", flush=True)
@@ -201,7 +219,7 @@ def train(experiment, model, run):
             options.warn("without validation examples the last epoch is kept")
     if run.is_new and args.init is not None:
         start_from(experiment, model)
-    return utils.fit(
+    history = utils.fit(
         model,
         experiment.batches(run.device),
         experiment.batch_loss,
@@ -214,18 +232,27 @@ def train(experiment, model, run):
         patience=experiment.patience,
         is_recordable=experiment.is_recordable,
     )
+    if parallel.is_main():
+        print("drawing the figures" + (", testing" * (not args.skip_test)), flush=True)
+    return history
 
 
 def start_from(experiment, model):
     """Load the best weights of the run `-init`, a folder or its name; raises `UserError` if they do not fit."""
-    init = experiment.args.init
-    folder = init if init.is_dir() else experiment.args.runs_dir / experiment.question / init.name
-    if not (folder / runs.BEST).is_file():
-        raise UserError(f"-init: {init} is no folder of a trained run; name one of {folder.parent}")
+    folder = folder_of(experiment, experiment.args, "init")
     theirs = runs.load_weights(model, folder / runs.BEST)
     for name, value in experiment.settings().items():
         if theirs.get(name) != value:
             raise UserError(f"-init: the run in {folder} has other {name}; give one that was trained on these data")
+
+
+def folder_of(kind, args, option):
+    """The folder of the trained run that an option names, by its path or its mere name; raises `UserError`."""
+    named, parent = getattr(args, option), args.runs_dir / kind.question
+    folder = named if named.is_dir() else parent / named.name
+    if not (folder / runs.BEST).is_file():
+        raise UserError(f"-{option}: {named} is no folder of a trained run; name one of {parent}")
+    return folder
 
 
 def describe(experiment, model, history):
@@ -280,14 +307,17 @@ def report(experiment, run):
 
 
 def restore(kind, args, defaults):
-    """The latest trained run of the options, to use its weights again: experiment, network and folder.
+    """The trained run that the options mean, to use its weights again: experiment, network and folder.
 
-    Raises `UserError` if there is no such run.
+    Says on stderr which run it is, and names the others of the question. Raises `UserError` if there is no such run.
     """
     found = latest(kind, args, defaults)
-    print(f"weights of {found.folder / runs.BEST}", file=sys.stderr)
+    others = [run.folder.name for run in runs.find(args.runs_dir, kind.question) if run.folder != found.folder]
+    shown = "; -run NAME takes another: " * bool(others) + ", ".join(others[:MAX_OTHERS])
+    shown += ", ..." * (len(others) > MAX_OTHERS)
+    print(f"weights of {found.folder / runs.BEST}{options.printable(shown)}", file=sys.stderr, flush=True)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
-    state = runs.read_checkpoint(found.folder / runs.BEST)
+    state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
     if not set(kind.setting_names) <= state.keys():
         raise UserError(f"{found.folder / runs.BEST} holds the weights of another network; {files.RETRAIN}")
     trained = argparse.Namespace(**vars(defaults) | found.options)
@@ -298,13 +328,17 @@ def restore(kind, args, defaults):
 
 
 def latest(kind, args, defaults):
-    """The latest trained run whose options are those that were given, a `runs.Found`.
+    """The run that `-run` names, or the latest whose options are those that were given; a `runs.Found`.
 
-    A switch that was not given is off; another option that was not given may be anything. Raises `UserError` if there
-    is no such run.
+    An option that was not given may be anything. Raises `UserError` if there is no such run.
     """
-    ignored = (*runs.WHERE, *kind.free_options)
-    given = {k: runs.plain(v) for k, v in vars(args).items() if (k in args.given or v is False) and k not in ignored}
+    if args.run is not None:
+        found = runs.Found(folder_of(kind, args, "run"))
+        if found.config["question"] != kind.question:
+            raise UserError(f"-run: {found.folder} is a run of {found.config['question']}, not of {kind.question}")
+        return found
+    ignored = (*runs.WHERE, *kind.free_options, *options.USES)
+    given = {k: runs.plain(v) for k, v in vars(args).items() if k in args.given and k not in ignored}
     given = {k: v for k, v in given.items() if v != "auto"}  # which may be anything as well
     kinds = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
     for run in runs.find(args.runs_dir, kind.question):
@@ -314,4 +348,5 @@ def latest(kind, args, defaults):
             return run
     given |= {"runs_dir": args.runs_dir} if "runs_dir" in args.given else {}
     command = " ".join([f"python hw2-{kind.question}.py", *map(str, command_line(argparse.Namespace(**given)))])
-    raise UserError(f"no trained run with these options is in {args.runs_dir / kind.question}; train one: {command}")
+    what = "no trained run with these options" if given else "no trained run"
+    raise UserError(f"{what} is in {args.runs_dir / kind.question}; train one: {command}")

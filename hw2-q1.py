@@ -3,11 +3,11 @@
 $ python hw2-q1.py                      # all three editions
 $ python hw2-q1.py --edition 2022-23    # one of them
 
-Prints a line for each claim: what the derivation says, what was measured, whether it holds. Writes result.json and the
-figures to report/runs/q1/<edition>/. Exit code 1 if a claim does not hold. Derivations and claims are in theory/.
+Prints a line for each claim: what the derivation says, what was measured, whether it holds. Writes
+result.json and the figures to report/runs/q1/<edition>/. Exit code 1 if a claim does not hold.
+Derivations and claims are in theory/.
 """
 
-import argparse
 import textwrap
 import time
 from dataclasses import asdict
@@ -20,7 +20,7 @@ COLUMNS = (5, 66, 20, 20, 5)  # widths of question, claim, expected, measured, h
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("edition", choices=YEARS, help="the edition to check (default: all three)")
     parser.add_option("seed", type=options.seed, default=options.DEFAULT_SEED, help="default: %(default)s")
     help = "results (default: report/runs)"

@@ -1,12 +1,13 @@
-"""Question 2: image classification with a convolutional network, in the three editions of the homework.
+"""Question 2: image classification with a convolutional network.
 
-$ python hw2-q2.py -learning_rate 0.0005                                  # 2022-23, Kuzushiji-MNIST
-$ python hw2-q2.py                                                        # its three learning rates, compared
-$ python hw2-q2.py -edition 2023-24                                       # OCTMNIST
-$ python hw2-q2.py -edition 2023-24 -no_maxpool                           # strided convolutions in place of pooling
-$ python hw2-q2.py -edition 2021-22 -learning_rate 0.001 0.01 0.1         # Fashion-MNIST
-$ python hw2-q2.py -network mlp                                           # 2022-23, 2.1: without convolutions
-$ python hw2-q2.py -shuffle_pixels                                        # 2.3: sensors without spatial structure
+$ python hw2-q2.py -learning_rate 0.0005         # 2022-23, Kuzushiji-MNIST
+$ python hw2-q2.py                               # its three learning rates, compared
+$ python hw2-q2.py -edition 2023-24              # OCTMNIST
+$ python hw2-q2.py -edition 2023-24 -no_maxpool  # strided convolutions in place of pooling
+$ python hw2-q2.py -edition 2021-22              # Fashion-MNIST
+$ python hw2-q2.py -network mlp                  # 2022-23, 2.1: without convolutions
+$ python hw2-q2.py -shuffle_pixels               # 2.3: sensors without spatial structure
+$ python hw2-q2.py -classify photo.png           # with the weights of the last run
 """
 
 from pathlib import Path
@@ -18,11 +19,12 @@ RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edit
 PLAIN = {"no_maxpool": False, "network": "cnn", "shuffle_pixels": False}  # variants take the best rate of this network
 QUICK_EPOCHS = 10
 EVAL_BATCH_SIZE = 500
+N_GUESSES = 3  # most probable classes that are printed of an image
 SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 
 
 def parse_args(argv=None):
-    parser = options.Parser("Train and test the CNN of Question 2.", prog="hw2-q2.py")
+    parser = options.Parser(__doc__, "hw2-q2.py")
     help = f"{', '.join(EDITIONS)}: network, recipe and data (default: that of -dataset, else {DEFAULT_EDITION})"
     parser.add_option("edition", choices=[*EDITIONS, *DATASETS], metavar="YEAR", help=help)
     help = f"{', '.join(DATASETS)}, or the path of an .npz file (default: that of the edition)"
@@ -31,13 +33,14 @@ def parse_args(argv=None):
     parser.add_option("no_maxpool", action="store_true", help="strided convolutions in place of max pooling")
     parser.add_option("conv_1_name", "convlayer1", default="conv1", help="layer whose filters and maps are drawn")
     parser.add_option("conv_2_name", "convlayer2", default="conv2", help="second layer whose filters are drawn")
-    # Beyond the handout, all off by default.
+    parser.group(options.BEYOND)
     parser.add_option("network", choices=["cnn", "mlp"], default="cnn", help="mlp: without convolutions (default: cnn)")
     parser.add_option("shuffle_pixels", action="store_true", help="put the pixels of all images in one random order")
     parser.add_option("shift", type=options.whole(0, 27), default=0, help="random shifts, pixels (default: 0)")
     parser.add_option("flip", action="store_true", help="mirror training images at random, left to right")
     help = "random turns, slants and sizes, such as 0.2 (default: 0)"
     parser.add_option("warp", type=options.probability, default=0.0, help=help)
+    options.add_use_option(parser, "classify", "IMAGE", "image files, or folders of images", type=options.path)
     options.add_data_options(parser)
     options.add_run_options(parser)
     args = parser.parse_args(argv)
@@ -54,7 +57,7 @@ def parse_args(argv=None):
 
 
 if __name__ == "__main__":
-    options.before_imports(parse_args)
+    options.before_imports(parse_args, "sklearn")
 
 import torch
 import torch.nn.functional as F
@@ -66,11 +69,13 @@ import metrics
 import models
 import parallel
 import utils
-from data import images
+from data import captions, images, sources
 
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.classify:
+        return classify(args)
     task = load(args)
     if args.learning_rate is None:
         task = task.with_options(**rates_to_try(task))
@@ -115,8 +120,12 @@ class Classification(experiment.Experiment):
     """Images to classes: the network, its loss, its validation and its test."""
 
     question, score, score_name, judged = "q2", "val_acc", "accuracy", "acc"
-    free_options = ("conv_1_name", "conv_2_name")
+    free_options, setting_names = ("conv_1_name", "conv_2_name"), ("class_names",)
     is_recordable, max_threads = True, 1  # a batch of 8 small images is slower on several
+
+    def __init__(self, args, defaults, data, settings=None):
+        super().__init__(args, defaults, data)
+        self.class_names = data.class_names if settings is None else settings["class_names"]
 
     @property
     def base_name(self):
@@ -133,14 +142,14 @@ class Classification(experiment.Experiment):
     def facts(self):
         return {
             "dataset": self.args.dataset,
-            "class_names": self.data.class_names,
+            "class_names": self.class_names,
             "learning_rate": self.args.learning_rate,
             "n_examples": {split: len(y) for split, y in self.data.y.items()},
             "class_shares": {split: images.class_shares(self.data, split) for split in self.data.y},
         }
 
     def build(self):
-        args, n_classes = self.args, len(self.data.class_names)
+        args, n_classes = self.args, len(self.class_names)
         if args.network == "mlp":
             return models.MLP(args.dropout, args.edition, n_classes)
         model = models.CNN(args.dropout, args.no_maxpool, args.edition, n_classes)
@@ -159,12 +168,13 @@ class Classification(experiment.Experiment):
 
     def evaluate(self, model):
         log_probs, y = predict(model, self.data.X["val"]), self.data.y["val"]
-        return {"val_loss": F.nll_loss(log_probs, y).item(), "val_acc": accuracy(log_probs, y)}
+        n_right = (log_probs.argmax(dim=-1) == y).sum().item()
+        return {"val_loss": F.nll_loss(log_probs, y).item(), "val_acc": metrics.proportion(n_right, len(y))}
 
     def draw(self, model, history, folder):
-        title = utils.data_title(self.data)
-        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats an image)", title)
-        utils.plot_scores(folder / "val_acc.pdf", history, {"val_acc": ""}, "Validation accuracy", title)
+        title, best = utils.data_title(self.data), self.best_epoch(history)
+        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats an image)", title, best)
+        utils.plot_scores(folder / "val_acc.pdf", history, {"val_acc": ""}, "Validation accuracy", title, best)
         X, y = self.data.X["train"], self.data.y["train"]
         utils.plot_examples(folder, X, y, self.data.class_names, title)
         if self.args.network == "mlp":
@@ -190,10 +200,7 @@ class Classification(experiment.Experiment):
             "shifted_acc": [{"pixels": n} | metrics.kept(hits[0], hits[n]) for n in SHIFTS],
         }
         if self.args.network == "cnn":
-            result["equivariance"] = convolutions.equivariance(model.conv1, data.X["test"])
-            result["edges"] = convolutions.edge_filters(model.conv1.weight)
-            result["strengths"] = convolutions.strengths(model.conv2.weight)
-            result["balances"] = convolutions.balances(model.conv1.weight)
+            result |= convolutions.examine(model, data.X["test"])
         if self.args.no_maxpool:
             result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)
         confusion = result["test"]["official"]["confusion"]
@@ -204,17 +211,21 @@ class Classification(experiment.Experiment):
         return result["test"]["official"]["acc"]
 
 
+def classify(args):
+    """Print the most probable classes of each image, by the best weights of the run that the options mean."""
+    task, model, _ = experiment.restore(Classification, args, parse_args([]))
+    for name, X in sources.open_files(args.classify, captions.IMAGE_SUFFIXES, images.read_photo):
+        X = images.reorder(X, images.random_order()) if task.args.shuffle_pixels else X
+        probs, classes = predict(model, X)[0].exp().topk(min(N_GUESSES, len(task.class_names)))
+        print(f"{name}: " + ", ".join(f"{task.class_names[i]} {p:.2f}" for i, p in zip(classes, probs)), flush=True)
+
+
 @torch.no_grad()
 def predict(model, X):
     """Log-probabilities (n_examples, n_classes) of uint8 images, with dropout off."""
     model.eval()
     device = next(model.parameters()).device
     return torch.cat([model(images.to_pixels(batch.to(device))) for batch in X.split(EVAL_BATCH_SIZE)]).cpu()
-
-
-def accuracy(log_probs, y):
-    """The share of the images whose most probable class is theirs, with its interval."""
-    return metrics.proportion((log_probs.argmax(dim=-1) == y).sum().item(), len(y))
 
 
 if __name__ == "__main__":

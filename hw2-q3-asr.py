@@ -1,9 +1,9 @@
-"""Question 3 of 2023-24: speech recognition on LJ Speech, a Transformer encoder and one of two text decoders.
+"""Question 3 of 2023-24: speech recognition with one of two text decoders.
 
-$ python hw2-q3-asr.py --decoder recurrent                              # 3.1
-$ python hw2-q3-asr.py --decoder transformer                            # 3.2
-$ python hw2-q3-asr.py --decoder transformer --transcribe a.wav b.wav   # with the weights of the last such run
-$ python hw2-q3-asr.py --decoder transformer --init RUN                 # start from the weights of another run
+$ python hw2-q3-asr.py --decoder recurrent               # 3.1
+$ python hw2-q3-asr.py --decoder transformer             # 3.2
+$ python hw2-q3-asr.py --decoder transformer --init RUN  # start from the weights of another run
+$ python hw2-q3-asr.py --transcribe a.wav b.wav          # with the weights of the last run
 """
 
 import os
@@ -20,7 +20,7 @@ OTHER_DECODER = {"recurrent": "transformer", "transformer": "recurrent"}
 
 
 def parse_args(argv=None):
-    parser = options.Parser("Train and test the speech recogniser of Question 3.", prog="hw2-q3-asr.py")
+    parser = options.Parser(__doc__, "hw2-q3-asr.py", "--decoder transformer")
     parser.add_option("decoder", choices=OTHER_DECODER, default="recurrent", help="default: %(default)s")
     usual = {"batch_size": 64, "learning_rate": [0.001], "dropout": 0.0, "optimizer": "adamw", "l2_decay": 0.01}
     usual |= {"schedule": "linear", "warmup": 0.15, "label_smoothing": 0.1}
@@ -33,16 +33,15 @@ def parse_args(argv=None):
     parser.add_option("max_text_length", type=options.whole(3, options.MAX_COUNT), default=200, help=help)
     help = "numbers of the clips for training, validation and test (default: the course's proportions)"
     parser.add_option("split", type=options.whole(0, options.MAX_COUNT), nargs=3, metavar="N", help=help)
-    # Beyond the handout, all off by default.
+    parser.group(options.BEYOND)
     parser.add_option("spec_augment", action="store_true", help="mask bands and stretches of the spectrograms")
     parser.add_option("ctc_weight", type=options.probability, default=0.0, help="share of an auxiliary CTC loss")
     help = "weight of a loss that keeps the attention near the diagonal of text and sound"
     parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, help=help)
-    options.add_search_options(parser)
     help = "spectrograms that take more memory, such as 500MB, are read from the disk for each batch (default: 1GB)"
     parser.add_option("memory_budget", type=options.byte_size, default=options.MEMORY_BUDGET, metavar="SIZE", help=help)
-    help = "sound files or folders to transcribe"
-    parser.add_option("transcribe", type=options.path, nargs="+", metavar="WAV", help=help)
+    options.add_search_options(parser)
+    options.add_use_option(parser, "transcribe", "WAV", "sound files, or folders of them", type=options.path)
     args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS, **QUICK)
     if args.hidden_size % args.n_heads:
         parser.error("argument --hidden_size: must be a multiple of --n_heads")
@@ -50,7 +49,7 @@ def parse_args(argv=None):
 
 
 if __name__ == "__main__":
-    options.before_imports(parse_args)
+    options.before_imports(parse_args, "jiwer", "soundfile")
     # oneDNN keeps memory for each shape of a convolution, and nearly every batch of clips has a shape of its own.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
 
@@ -96,7 +95,6 @@ class Recognition(experiment.SequenceExperiment):
 
     question, base_name = "q3-asr", "ljspeech"
     score, score_name, maximize, measure = "val_cer", "CER", False, metrics.TRANSCRIPTION
-    free_options = (*options.SEARCH, "transcribe")
     loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
     max_threads, quick = 4, ("epochs", *QUICK)
     is_recordable = property(lambda self: not self.args.ctc_weight)  # the CTC loss is computed on the CPU
@@ -178,11 +176,11 @@ class Recognition(experiment.SequenceExperiment):
         return [(hyp, alpha[: min(len(hyp) + 1, n), :, :n_positions].cpu()) for hyp, alpha, n, n_positions in of_each]
 
     def draw(self, history, folder):
-        title = utils.data_title(self.data)
+        title, best = utils.data_title(self.data), self.best_epoch(history)
         if self.data.ids["val"]:
-            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title, self.loss_weights())
+            utils.plot_losses(folder / "losses.pdf", history, "Loss (nats a symbol)", title, best, self.loss_weights())
             similarities = {f"val_{name}": name.replace("_", "-").title() for name in metrics.SIMILARITIES}
-            utils.plot_scores(folder / "similarities.pdf", history, similarities, "Validation similarity", title)
+            utils.plot_scores(folder / "similarities.pdf", history, similarities, "Validation similarity", title, best)
         row, heading = int(self.data.rows["train"][0]), f"{title}\n{self.data.texts['train'][0]}"
         utils.plot_log_mel(folder / "log_mel.pdf", self.data.mels(row), self.data.seconds(row), heading)
 
@@ -219,8 +217,7 @@ class Recognition(experiment.SequenceExperiment):
 
 
 def transcribe(args):
-    """Print the text of each sound file, with the best weights of the latest run of these options."""
-    args.given.add("decoder")  # it says which run is meant also where it is the default
+    """Print the text of each sound file, by the best weights of the run that the options mean."""
     task, model, _ = experiment.restore(Recognition, args, parse_args([]))
     are_several = len(args.transcribe) > 1 or args.transcribe[0].is_dir()
     for name, samples in speech.open_sounds(args.transcribe):

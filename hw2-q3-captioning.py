@@ -1,10 +1,11 @@
-"""Question 3 of 2021-22: captions of aerial images, a frozen convolutional encoder and an LSTM decoder.
+"""Question 3 of 2021-22: captions of aerial images.
 
-$ python hw2-q3-captioning.py                                                    # 3.1a, with the course's settings
-$ python hw2-q3-captioning.py --use_attention                                    # 3.1b, with additive attention
-$ python hw2-q3-captioning.py --use_attention --caption 219.tif 357.tif 540.tif  # 3.1c, with the last such weights
+$ python hw2-q3-captioning.py                                    # 3.1a, with the course's settings
+$ python hw2-q3-captioning.py --use_attention                    # 3.1b, with additive attention
+$ python hw2-q3-captioning.py --caption 219.tif 540.tif 357.tif  # 3.1c, with the last weights
 """
 
+import sys
 from pathlib import Path
 
 import options
@@ -19,7 +20,7 @@ ASKED = ("219.tif", "540.tif", "357.tif")  # the images of 3.1c, in the statemen
 
 
 def parse_args(argv=None):
-    parser = options.Parser("Train and test the caption decoder of Question 3.", prog="hw2-q3-captioning.py")
+    parser = options.Parser(__doc__, "hw2-q3-captioning.py", "--use_attention")
     parser.add_option("use_attention", action="store_true", help="additive attention over the regions of the image")
     sets = options.name_or_path("sydney", "ucm")
     parser.add_option("dataset", type=sets, default="sydney", metavar="NAME", help="sydney (default), ucm, or a folder")
@@ -37,14 +38,14 @@ def parse_args(argv=None):
     parser.add_option("attention_activation", choices=["relu", "tanh"], default="relu", help="default: %(default)s")
     parser.add_option("patience", type=options.positive_int, default=20, help="early stopping, epochs (default: 20)")
     options.add_search_options(parser)
-    parser.add_option("caption", nargs="+", metavar="IMAGE", help="caption images, files or folders; no training")
+    options.add_use_option(parser, "caption", "IMAGE", "images of the set by name, image files, or folders")
     args = options.parse_training(parser, argv, N_EPOCHS, **QUICK)
     args.image_size = args.image_size or IMAGE_SIZES.get(args.dataset, 224)
     return args
 
 
 if __name__ == "__main__":
-    options.before_imports(parse_args)
+    options.before_imports(parse_args, "sacrebleu", "PIL")
 
 import torch
 
@@ -98,8 +99,7 @@ class Captioning(experiment.SequenceExperiment):
     question, score, measure = "q3-captioning", "val_sentence_bleu", metrics.CAPTIONING
     shown, yardsticks = metrics.BLEU_TITLES, "sentence_bleu_baselines"
     score_name = shown["sentence_bleu"]
-    free_options, setting_names = (*options.SEARCH, "caption"), ("words", "encoder_digest")
-    max_threads = 2  # more are not faster at this batch size
+    setting_names, max_threads = ("words", "encoder_digest"), 2  # more threads are not faster at this batch size
 
     def __init__(self, args, defaults, data, settings=None):
         super().__init__(args, defaults, data)
@@ -170,9 +170,10 @@ class Captioning(experiment.SequenceExperiment):
         return metrics.bleus_by_name("differences", self.refs("test"), found)
 
     def draw(self, history, folder):
-        labels = {f"val_{name}": f"Validation {title}" for name, title in metrics.BLEU_TITLES.items()}
+        title, best = utils.data_title(self.data), self.best_epoch(history)
+        labels = {f"val_{name}": f"Validation {bleu}" for name, bleu in metrics.BLEU_TITLES.items()}
         for name, label in {"train_loss": "Training loss (nats a word)", **labels}.items():
-            utils.plot_scores(folder / f"{name}.pdf", history, {name: ""}, label, utils.data_title(self.data))
+            utils.plot_scores(folder / f"{name}.pdf", history, {name: ""}, label, title, best)
 
     def test(self, model, folder):
         """Scores of greedy decoding of the test set, and of captions without training; captions and drawings."""
@@ -215,7 +216,7 @@ class Captioning(experiment.SequenceExperiment):
 
 
 def caption(args):
-    """Print the caption of each image and draw it, with the best weights of the latest run of these options."""
+    """Print the caption of each image and draw it, by the best weights of the run that the options mean."""
     found = experiment.latest(Captioning, args, parse_args([]))
     mode = "bundled" if found.bundled else "real"
     images = list(captions.open_images(args.caption, found.options["dataset"], mode, args.data_dir))
@@ -224,6 +225,8 @@ def caption(args):
     for name, image in images:
         hyp, _ = task.draw_caption(model, name, image, folder, title, **options.search_of(args))
         print(f"{name}: {hyp}", flush=True)
+        drawn = ", ".join(path.name for path in sorted(folder.glob(f"*_{Path(name).stem}.pdf")))
+        print(f"drawn: {drawn} in {folder}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

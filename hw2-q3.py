@@ -1,12 +1,15 @@
-"""Question 3 of 2022-23: character-level translation from Spanish to English, a BiLSTM encoder and an LSTM decoder.
+"""Question 3 of 2022-23: character-level translation from Spanish to English.
 
-$ python hw2-q3.py                                                            # 3.1a
-$ python hw2-q3.py --use_attn                                                 # 3.1b, with bilinear attention
-$ python hw2-q3.py --use_attn --beam_size 5 --resume                          # 3.1c, the same weights with beam search
-$ python hw2-q3.py --use_attn --translate "no tengo hambre." "¿dónde estás?"  # with the weights of the last such run
+$ python hw2-q3.py                                    # 3.1a, a BiLSTM encoder and an LSTM decoder
+$ python hw2-q3.py --use_attn                         # 3.1b, with bilinear attention
+$ python hw2-q3.py --use_attn --beam_size 5 --resume  # 3.1c, the same weights with beam search
+$ python hw2-q3.py --translate "no tengo hambre."     # with the weights of the last run
 """
 
+import sys
+
 import options
+from options import UserError
 
 N_EPOCHS, QUICK_EPOCHS = 50, 20
 EVAL_BATCH_SIZE, SAMPLING_BATCH_SIZE = 512, 32  # sentences; fewer where each has many samples
@@ -19,24 +22,23 @@ MIN_SENTENCES = 10  # of one length, for a point in the figure of error by lengt
 
 
 def parse_args(argv=None):
-    parser = options.Parser("Train and test the character-level translator of Question 3.", prog="hw2-q3.py")
+    parser = options.Parser(__doc__, "hw2-q3.py", "--use_attn")
     parser.add_option("use_attn", action="store_true", help="bilinear attention")
     help = "the course's files or Tatoeba's (default: auto, the course's if they are there)"
     parser.add_option("dataset", choices=["auto", "course", "tatoeba"], default="auto", help=help)
     usual = {"batch_size": 64, "learning_rate": [0.003], "dropout": 0.3, "optimizer": "adam", "label_smoothing": 0.0}
     options.add_training_options(parser, **usual)
     parser.add_option("hidden_size", type=options.even_int, default=128, help="default: %(default)s")
-    # Beyond the handout, all off by default.
     help = "training sentences are shorter (default: 20)"
     parser.add_option("max_length", type=options.positive_int, default=20, help=help)
     options.add_search_options(parser)
-    help = "translate sentences, text files, or - the input; no training"
-    parser.add_option("translate", nargs="+", metavar="TEXT", help=help)
+    options.add_use_option(parser, "translate", "TEXT", "sentences, text files, or - for the standard input")
+    parser.add_option("draw", action="store_true", help="with --translate: draw the attention to each sentence")
     return options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
 
 
 if __name__ == "__main__":
-    options.before_imports(parse_args)
+    options.before_imports(parse_args, "sacrebleu")
 
 import torch
 
@@ -80,7 +82,7 @@ class Translation(experiment.SequenceExperiment):
 
     question = "q3"
     score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
-    free_options = (*options.SEARCH, "translate")
+    free_options = (*options.SEARCH, "draw")
     setting_names, is_recordable = ("chars",), True
     max_threads = 4  # more are not faster at this batch size
 
@@ -155,10 +157,12 @@ class Translation(experiment.SequenceExperiment):
         return decoding.search(model.step, *model.start(src, lengths), **search)
 
     def draw(self, history, folder):
-        title = utils.data_title(self.data)
+        title, best = utils.data_title(self.data), self.best_epoch(history)
         name = f"attn_{self.args.use_attn}_err_rate.pdf"  # the course's own name
-        utils.plot_scores(folder / name, history, {"val_err_rate": ""}, "Validation error rate", title)
-        utils.plot_losses(folder / "train_loss.pdf", history, "Loss (nats a character)", title, self.loss_weights())
+        utils.plot_scores(folder / name, history, {"val_err_rate": ""}, "Validation error rate", title, best)
+        utils.plot_losses(
+            folder / "train_loss.pdf", history, "Loss (nats a character)", title, best, self.loss_weights()
+        )
 
     def test(self, model, run):
         """Scores of greedy decoding of the test set, and of translators without training; predictions and drawings."""
@@ -187,13 +191,13 @@ class Translation(experiment.SequenceExperiment):
         chosen = metrics.longest_right_and_wrong(sentences, hyps, refs, MAX_LETTERS)[:N_HEAT_MAPS]
         drawn = []
         for number, i in enumerate(chosen, start=1):
-            heading = f"{utils.data_title(self.data)}\nreference: {refs[i]}"
+            heading = f"{utils.data_title(self.data)}, reference: {refs[i]}\n"
             alpha = self.draw_attention(folder / f"attention_{number}.pdf", model, sentences[i], heading)
             weights = [[round(weight, WEIGHT_DIGITS) for weight in row] for row in alpha.tolist()]
             drawn.append({"src": sentences[i], "ref": refs[i], "hyp": hyps[i], "weights": weights})
         return drawn
 
-    def draw_attention(self, path, model, sentence, heading):
+    def draw_attention(self, path, model, sentence, heading=""):
         """Draw a row for each character of the translation and for </s>, which one that was cut has not.
 
         Returns the weights (n_rows, src_len).
@@ -203,7 +207,7 @@ class Translation(experiment.SequenceExperiment):
         limit = MAX_GROWTH * len(sentence) + MAX_EXTRA
         labels = [*hyp, "</s>"][:limit]
         alpha = found.weights[0, : len(labels)].cpu()
-        utils.plot_attention(path, alpha, sentence, labels, heading)
+        utils.plot_attention(path, alpha, sentence, labels, f"{heading}{sentence} → {hyp}")
         return alpha
 
     def test_scores(self, hyps):
@@ -212,10 +216,16 @@ class Translation(experiment.SequenceExperiment):
 
 
 def translate(args):
-    """Print the translation of each sentence, with the best weights of the latest run of these options."""
-    task, model, _ = experiment.restore(Translation, args, parse_args([]))
-    for line in text.read_lines(args.translate):
-        print(*task.translate(model, [text.normalize(line)], **options.search_of(args)), flush=True)
+    """Print the translation of each sentence, by the best weights of the run that the options mean; perhaps draw it."""
+    task, model, folder = experiment.restore(Translation, args, parse_args([]))
+    if args.draw and not task.args.use_attn:
+        raise UserError("-draw draws the attention, and this network has none; train one with --use_attn")
+    for number, line in enumerate(text.read_lines(args.translate), start=1):
+        sentence, path = text.normalize(line), folder / f"translated_{number}.pdf"
+        print(*task.translate(model, [sentence], **options.search_of(args)), flush=True)
+        if args.draw and sentence:
+            task.draw_attention(path, model, sentence)
+            print(f"drawn: {path}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

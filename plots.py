@@ -88,25 +88,29 @@ def _warn_of_missing_letters():
     warn("the font of the figures lacks some letters of the names, and shows boxes in their place")
 
 
-def plot_curves(path, curves, ylabel, title=None):
+def plot_curves(path, curves, ylabel, title=None, best=None):
     """A figure of one line a run over the epochs.
 
     Args:
         curves: dict from label to the values of epochs 1, 2, ...
         ylabel: what they are, with the unit.
         title: says at least whether the data are bundled.
+        best: the epoch whose weights are kept, which is marked.
     """
     fig, ax = new_figure()
     for label, values in curves.items():
         ax.plot(range(1, len(values) + 1), values, marker="o", label=label)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel="Epoch", ylabel=ylabel, title=title and textwrap.fill(title, TITLE_CHARACTERS))
+    if best is not None:
+        ax.axvline(best, color=GAP_COLOR, linestyle="dotted", zorder=0)
+    xlabel = "Epoch" if best is None else f"Epoch (dotted: {best}, the best on validation)"
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title and textwrap.fill(title, TITLE_CHARACTERS))
     if len(curves) > 1:
         fig.legend(loc="outside lower center", ncols=LEGEND_COLUMNS)  # never over a point
     save_figure(fig, path)
 
 
-def plot_tiles(path, tiles, titles=None, title=None, n_columns=4, signed=False):
+def plot_tiles(path, tiles, titles=None, title=None, n_columns=4, signed=False, original=None):
     """A figure of small pictures side by side on one scale; drawn as one image, which is fast.
 
     Args:
@@ -114,6 +118,7 @@ def plot_tiles(path, tiles, titles=None, title=None, n_columns=4, signed=False):
         titles: one for each.
         signed: blue below 0, white at 0, red above, with a bar that tells the values; else grey from 0 to the largest
             value.
+        original: a picture (height, width) in grey on a scale of its own, which takes the place of the first tile.
     """
     n_tiles, height, width = tiles.shape
     n_columns = min(n_columns, n_tiles)
@@ -140,12 +145,17 @@ def plot_tiles(path, tiles, titles=None, title=None, n_columns=4, signed=False):
     image = ax.imshow(canvas.numpy(), interpolation="none", vmin=-largest if signed else 0, vmax=largest, cmap=cmap)
     if signed:
         fig.colorbar(image, ax=ax, shrink=0.8, aspect=30, pad=0.01)
+    if original is not None:
+        place = (-0.5, width - 0.5, heading - gap + height - 0.5, heading - gap - 0.5)  # left, right, bottom, top
+        ax.autoscale(False)
+        ax.imshow(original.numpy(), interpolation="none", cmap="gray", extent=place)
     if titles or n_tiles == 1:
         ax.axis("off")
-    else:  # rows and columns have numbers
+    else:  # the filters of a layer that reads several channels
         ax.grid(False)
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0, labelsize=6)
+        ax.set(xlabel="Output channel", ylabel="Input channel")
         ax.set_xticks([i * (width + gap) + width / 2 for i in range(n_columns)], range(1, n_columns + 1))
         ax.set_yticks([i * (height + gap) + height / 2 for i in range(n_rows)], range(1, n_rows + 1))
     for i, name in enumerate(titles or []):
@@ -197,11 +207,16 @@ def plot_attention(path, alpha, src, tgt, title=None):
     image = ax.imshow(alpha.numpy(), cmap="Blues", vmin=0, vmax=full, aspect="auto")
     bar = fig.add_axes((1 - right / width * 0.8, bottom / height, 0.1 / width, map_height / height))
     fig.colorbar(image, cax=bar)
-    ax.set_xticks(range(len(src)), src, family="monospace")
-    ax.set_yticks(range(len(tgt)), tgt, family="monospace")
+    ax.set_xticks(range(len(src)), _visible(src), family="monospace")
+    ax.set_yticks(range(len(tgt)), _visible(tgt), family="monospace")
     ax.grid(False)
     ax.set(xlabel="Source", ylabel="Translation", title=title)
     save_figure(fig, path)
+
+
+def _visible(symbols):
+    """Symbols as labels: a blank is an open box."""
+    return ["\u2423" if symbol == " " else symbol for symbol in symbols]
 
 
 def plot_over_time(path, image, seconds, ylabel, unit, labels=None, title=None, flipped=False):
@@ -225,7 +240,7 @@ def plot_over_time(path, image, seconds, ylabel, unit, labels=None, title=None, 
     picture = ax.imshow(image.numpy(), **drawing, vmax=image.flatten().quantile(FULL_HEAT).item() if labels else None)
     fig.colorbar(picture, ax=ax, pad=0.02, label=unit)
     if labels:
-        ax.set_yticks(range(n_rows), ["\u2423" if label == " " else label for label in labels], family="monospace")
+        ax.set_yticks(range(n_rows), _visible(labels), family="monospace")
     ax.grid(False)
     ax.set(xlabel="Time (s)", ylabel=ylabel, title=title)
     save_figure(fig, path)
@@ -310,19 +325,19 @@ def _thumbnail(image, side):
     return np.asarray(small)
 
 
-def plot_scores(path, history, labels, ylabel, title=None):
+def plot_scores(path, history, labels, ylabel, title=None, best=None):
     """A figure of validation scores by epoch; labels: from a score's name in `history` to its label."""
-    plot_curves(path, {label: [line[name] for line in history] for name, label in labels.items()}, ylabel, title)
+    plot_curves(path, {label: [line[name] for line in history] for name, label in labels.items()}, ylabel, title, best)
 
 
-def plot_losses(path, history, ylabel, title=None, extras=None):
+def plot_losses(path, history, ylabel, title=None, best=None, extras=None):
     """A figure of the training loss (with its extra terms) and the validation loss (without) by epoch.
 
     extras: from a name, such as "label smoothing", to its weight; zero weights are not listed.
     """
     shown = ["Training", *(f"{name} {weight:g}" for name, weight in (extras or {}).items() if weight)]
     label = textwrap.fill(", ".join(shown), LABEL_CHARACTERS)
-    plot_scores(path, history, {"train_loss": label, "val_loss": "Validation"}, ylabel, title)
+    plot_scores(path, history, {"train_loss": label, "val_loss": "Validation"}, ylabel, title, best)
 
 
 def plot_examples(folder, X, y, class_names, title):
@@ -334,14 +349,15 @@ def plot_examples(folder, X, y, class_names, title):
 
 
 def plot_activation_maps(path, model, layer, x, title):
-    """What `layer` of `model` computes of one image x (1, channels, height, width), a picture for each channel."""
+    """One image x (1, 1, height, width) and what `layer` of `model` computes of it, a picture for each channel."""
     maps = []
     hook = layer.register_forward_hook(lambda module, inputs, output: maps.append(output))
     with torch.no_grad():
         model(x)
     hook.remove()
-    channels = [f"channel {i}" for i in range(1, maps[0].shape[1] + 1)]
-    plot_tiles(path, maps[0][0].cpu(), channels, title, signed=True)
+    maps, names = maps[0][0].cpu(), ["image", *(f"channel {i}" for i in range(1, maps[0].shape[1] + 1))]
+    tiles = torch.cat([torch.zeros_like(maps[:1]), maps])
+    plot_tiles(path, tiles, names, title, math.ceil(len(tiles) ** 0.5), signed=True, original=x[0, 0].cpu())
 
 
 def plot_filters(path, weight, title, most=32):

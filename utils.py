@@ -228,7 +228,8 @@ def fit(
         if parallel.is_main():
             best = {"weights": optimization.evaluated.state_dict(), **(settings or {})} if is_best else None
             run.save_epoch(state, best)
-            print(epoch_line(history[-1], args.epochs), flush=True)
+            shown = None if vars(args).get("verbose") else ("train_loss", "val_loss", score)
+            print(epoch_line(history[-1], args.epochs, shown), flush=True)
     run.load_best(model)
     model.eval()
     return history
@@ -245,7 +246,7 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1):
     for step, batch in enumerate(bar, start=1):
         loss, n_terms = train_step(optimization, batch_loss, batch)
         total, n_total = total + loss, n_total + n_terms  # they stay on the device, which nothing waits for
-        if step % CHECK_EVERY == 0:
+        if step % CHECK_EVERY == 0 or step == epoch == 1:
             stop_unless_finite(total.item(), epoch, step)
     total, n_total = parallel.sum_of(total, n_total)
     stop_unless_finite(total.item(), epoch, step)
@@ -294,10 +295,10 @@ def numbers(scores, epoch):
     return values
 
 
-def epoch_line(line, n_epochs):
-    """An epoch of the history as a line for the screen."""
-    named = {name.replace("_", " "): value for name, value in line.items() if name not in ("epoch", "lr", "seconds")}
-    scores = "  ".join(f"{name} {value:.4f}" for name, value in named.items())
+def epoch_line(line, n_epochs, shown=None):
+    """An epoch of the history as a line for the screen; shown: names of its scores, None for all."""
+    names = [name for name in line if name not in ("epoch", "lr", "seconds") and (shown is None or name in shown)]
+    scores = "  ".join(f"{name.replace('_', ' ')} {line[name]:.4f}" for name in names)
     return f"Epoch {line['epoch']}/{n_epochs}  {scores}  ({line['seconds']:.1f}s)"
 
 
@@ -356,6 +357,9 @@ def stop_unless_finite(value, epoch, step=None):
     """
     if math.isfinite(value):
         return
+    if step == epoch == 1:  # no step has changed the weights yet
+        advice = "look at its softmax, its mask and its logarithms; python check.py FILE finds the usual mistakes"
+        raise UserError(f"the first loss of the network is not finite, before any step; {advice}")
     where = f"in the validation scores after epoch {epoch}"
     if step is not None:
         where = f"between steps {(step - 1) // CHECK_EVERY * CHECK_EVERY + 1} and {step} of epoch {epoch}"

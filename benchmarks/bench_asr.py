@@ -9,7 +9,6 @@ $ python benchmarks/bench_asr.py --data_dir DIR          # on the LJ Speech ther
 $ python benchmarks/bench_asr.py --run RUN               # decode with the weights of a trained run
 """
 
-import argparse
 import sys
 import wave
 from functools import partial
@@ -21,7 +20,7 @@ import options
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("threads", type=options.positive_int, default=1, help="default: %(default)s")
     parser.add_option("repeats", type=options.positive_int, default=3, help="turns (default: %(default)s)")
     parser.add_option("steps", type=options.positive_int, default=7, help="of training (default: %(default)s)")

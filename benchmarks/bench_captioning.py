@@ -9,7 +9,6 @@ $ python benchmarks/bench_captioning.py                             # bundled im
 $ python benchmarks/bench_captioning.py --data_dir DIR --threads 2  # real Sydney-Captions in DIR/sydney
 """
 
-import argparse
 import itertools
 import math
 import sys
@@ -23,7 +22,7 @@ import options
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("threads", type=options.positive_int, default=1, help="default: %(default)s")
     parser.add_option("repeats", type=options.positive_int, default=3, help="turns (default: %(default)s)")
     parser.add_option("steps", type=options.positive_int, default=20, help="of an epoch (default: %(default)s)")

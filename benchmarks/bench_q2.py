@@ -7,7 +7,6 @@ must agree.
 $ python benchmarks/bench_q2.py              # 500 steps at batch 8, one thread, 7 turns
 """
 
-import argparse
 import sys
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,7 @@ import options
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("threads", type=options.positive_int, default=1, help="default: %(default)s")
     parser.add_option("repeats", type=options.positive_int, default=7, help="turns (default: %(default)s)")
     parser.add_option("steps", type=options.positive_int, default=500, help="of each side (default: %(default)s)")

@@ -8,7 +8,6 @@ $ python benchmarks/bench_q3.py                   # one thread, on the bundled s
 $ python benchmarks/bench_q3.py --data_dir DIR    # on the sentences there
 """
 
-import argparse
 import itertools
 import sys
 from dataclasses import replace
@@ -20,7 +19,7 @@ import options
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("threads", type=options.positive_int, default=1, help="default: %(default)s")
     parser.add_option("repeats", type=options.positive_int, default=3, help="turns (default: %(default)s)")
     parser.add_option("steps", type=options.positive_int, help="of an epoch (default: the whole training set)")

@@ -26,7 +26,7 @@ LAUNCHER = ("-m", "torch.distributed.run", "--standalone")
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("question", choices=list(N_STEPS), help="with --batch_size: this question only")
     parser.add_option("batch_size", type=options.positive_int, help="of all processes together")
     parser.add_option("n_processes", type=options.positive_int, nargs="+", default=[2], help="default: %(default)s")

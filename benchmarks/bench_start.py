@@ -4,7 +4,6 @@ $ python benchmarks/bench_start.py                 # five runs of one epoch of Q
 $ python benchmarks/bench_start.py --against DIR   # in turns with another checkout of the project
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -21,7 +20,7 @@ COMMAND = ("hw2-q3.py", "--use_attn", "--data", "bundled", "--scale", "quick", "
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("against", type=Path, metavar="DIR", help="another checkout, run in turns with this one")
     parser.add_option("repeats", type=options.positive_int, default=5, help="turns (default: %(default)s)")
     return parser.parse_args(argv)

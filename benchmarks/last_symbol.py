@@ -21,7 +21,7 @@ MAX_SYMBOLS = 49
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     help = "folders of trained runs of hw2-q3.py (default: those of report/runs that read the same data)"
     parser.add_argument("runs", type=options.path, nargs="*", help=help)
     parser.add_option("data_dir", type=options.path, default=options.DATA_DIR, metavar="DIR", help="data folder")

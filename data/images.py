@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import files
-from data import sources
+from data import captions, sources
 from data.bundled import images as bundled_images
 from editions import DATASETS, DEFAULT_EDITION, find
 from options import DATA_DIR, UserError, warn
@@ -191,10 +191,14 @@ def check_labels(arrays, class_names, path, is_named):
 
 def with_shuffled_pixels(images):
     """The same images with their pixels in one random order, so that neighbours tell nothing."""
-    n_pixels = images.X["train"][0].numel()
-    order = torch.from_numpy(np.random.default_rng(PIXEL_ORDER_SEED).permutation(n_pixels))
+    order = random_order()
     X = {split: reorder(part, order) for split, part in images.X.items()}
     return replace(images, title=f"{images.title}, shuffled pixels", X=X, pixel_order=order)
+
+
+def random_order():
+    """The permutation of the pixels (784) of `with_shuffled_pixels`."""
+    return torch.from_numpy(np.random.default_rng(PIXEL_ORDER_SEED).permutation(IMAGE_SHAPE[0] * IMAGE_SHAPE[1]))
 
 
 def reorder(X, order):
@@ -240,6 +244,20 @@ def test_subsets(images):
         if [len(indices) for indices in first] == list(COURSE_OCTMNIST_COUNTS):
             subsets["course_529"] = torch.cat(first).sort().values
     return subsets
+
+
+def read_photo(path):
+    """An image file as the network reads it: grey, uint8 (1, 1, 28, 28), light on black as the sets are.
+
+    One that is light at its border is taken for dark on light, and its negative is read.
+    """
+    from PIL import Image, ImageOps
+
+    image = ImageOps.grayscale(Image.fromarray(captions.read_image(path)))
+    pixels = np.asarray(image)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    image = ImageOps.invert(image) if border.mean() > MAX_PIXEL / 2 else image
+    return torch.from_numpy(np.array(ImageOps.pad(image, IMAGE_SHAPE)))[None, None]  # a square, filled up with black
 
 
 def to_pixels(X):

@@ -106,6 +106,15 @@ def cached_arrays(name, make, is_whole=lambda arrays: True):
     return arrays
 
 
+def open_files(paths, suffixes, read):
+    """Yield (name, `read(path)`) of files, and of the files of a folder by `read_folder`."""
+    for path in paths:
+        if path.is_dir():
+            yield from read_folder(path, suffixes, read)
+        else:
+            yield path.name, read(path)
+
+
 def read_folder(folder, suffixes, read):
     """Yield (name, `read(path)`) of each file in a folder that has one of the suffixes, by name.
 

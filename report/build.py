@@ -3,15 +3,15 @@
 $ python report/build.py                     # all three
 $ python report/build.py --edition 2023-24
 
-Which runs enter. A comparison is worth something within one setting only, so the setting, full or quick scale on real
-or bundled data, is chosen once for each question: full before quick, real before bundled, the first in which the
-question's first run (that of the learning rates, or of translation without attention) is finished; if it is finished
-nowhere, the first in which any of them is. A run that is not there becomes a "not run" box with the command that makes
-it, and a warning line. A result that is there but broken stops the compilation (exit code 2): a report must not hide
-it.
+Which runs enter. A comparison is worth something within one setting only, so the setting, full or
+quick scale on real or bundled data, is chosen once for each question: full before quick, real
+before bundled, the first in which the question's first run (that of the learning rates, or of
+translation without attention) is finished; if it is finished nowhere, the first in which any of
+them is. A run that is not there becomes a "not run" box with the command that makes it, and a
+warning line. A result that is there but broken stops the compilation (exit code 2): a report must
+not hide it.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -28,7 +28,7 @@ YEARS = sorted(EDITIONS)
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("edition", choices=YEARS, help="the report to compile (default: all three)")
     options.add_report_options(parser, HERE)
     return parser.parse_args(argv)

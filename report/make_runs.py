@@ -1,14 +1,15 @@
-"""Run what the reports show, one step after the other, and compile them; `make report` and `make report-full` call it.
+"""Run what the reports show, one step after the other, and compile them; `make report` and `make
+report-full` call it.
 
-$ python report/make_runs.py                                      # every question at quick scale
-$ python report/make_runs.py -scale full -data_dir DIR            # the handouts' settings, real data where DIR has them
+$ python report/make_runs.py                            # every question at quick scale
+$ python report/make_runs.py -scale full -data_dir DIR  # the handouts' settings, DIR's data
 
-Every step is the command that the report names, with -resume auto: what is finished is shown and not run again, what
-was interrupted goes on. A step that fails does not keep the others from running, and the reports are compiled all the
-same: they show what there is, and what is missing. The exit code is 1 then.
+Every step is the command that the report names, with -resume auto: what is finished is shown and
+not run again, what was interrupted goes on. A step that fails does not keep the others from
+running, and the reports are compiled all the same: they show what there is, and what is missing.
+The exit code is 1 then.
 """
 
-import argparse
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ import options
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     parser.add_option("scale", choices=["quick", "full"], default="quick", help="default: %(default)s")
     help = "data folder (default: data)"
     parser.add_option("data_dir", type=options.path, default=options.DATA_DIR, metavar="DIR", help=help)

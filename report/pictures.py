@@ -4,7 +4,6 @@ $ make report                   # makes the runs
 $ python report/pictures.py
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import options
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     options.add_report_options(parser, HERE / "pictures")
     return parser.parse_args(argv)
 

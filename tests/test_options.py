@@ -100,11 +100,15 @@ def test_a_closed_stream_is_no_error(closed, main, code):
         assert process.stdout == ("an answer\n" if code == 0 else "")
 
 
+def nothing_given():
+    return options.Parser("A test.").parse_args([])
+
+
 def test_an_old_python_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 14))
     monkeypatch.setattr(sys, "argv", ["/somewhere/hw2-q2.py"])
     with pytest.raises(SystemExit) as caught:
-        options.before_imports(lambda: None)
+        options.before_imports(nothing_given)
     assert caught.value.code == "hw2-q2.py: error: this needs Python 3.11.4 or later"
 
 
@@ -126,17 +130,25 @@ sys.meta_path.insert(0, Finder())
 @pytest.mark.parametrize(
     ("script", "hidden"),
     [
-        ("hw2-q3.py", ["Levenshtein", "rapidfuzz"]), ("hw2-q2.py", ["sacrebleu"]), ("hw2-q1.py", ["matplotlib"]),
-        ("download_octmnist.py", ["requests"]), ("report/build.py", ["typst"]),
+        ("hw2-q3.py", "Levenshtein"), ("hw2-q3.py", "sacrebleu"), ("hw2-q3-asr.py", "soundfile"),
+        ("hw2-q2.py", "sklearn"), ("hw2-q1.py", "matplotlib"), ("download_octmnist.py", "requests"),
+        ("report/build.py", "typst"),
     ],
 )  # fmt: skip
 def test_a_package_that_is_missing_is_named_in_one_line(script, hidden, run_script, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(HIDING.format(hidden=hidden))
+    (tmp_path / "sitecustomize.py").write_text(HIDING.format(hidden=[hidden]))
     folders = ["-output_dir", tmp_path / "out", "-runs_dir", tmp_path / "runs"] if script == "report/build.py" else []
     process = run_script(script, *folders, PYTHONPATH=str(tmp_path))
     (line,) = [line for line in process.stderr.splitlines() if not line.startswith("warning: ")]
     assert process.returncode == 2
-    assert f"error: this Python has no {', '.join(hidden)}; " in line and "pip install -r requirements.txt" in line
+    assert f"error: this Python has no {hidden}; " in line and "pip install -r requirements.txt" in line
+
+
+def test_a_script_asks_for_no_package_that_it_does_not_need(run_script, tmp_path):
+    others = ["sacrebleu", "jiwer", "soundfile", "soxr", "espeakng_loader", "torchvision", "typst", "pooch", "requests"]
+    (tmp_path / "sitecustomize.py").write_text(HIDING.format(hidden=others))
+    process = run_script("hw2-q2.py", "-dataset", tmp_path / "none.npz", PYTHONPATH=str(tmp_path))
+    assert "none.npz does not exist" in process.stderr  # it went on to its data
 
 
 @pytest.mark.parametrize("size", ["2", "many", ""])

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import options
+
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()
     for folder in (ROOT, ROOT / "report", ROOT / "benchmarks")
@@ -24,12 +26,40 @@ def test_help_does_not_import_torch(script, run_script):
     assert "torch" not in process.stderr and "numpy" not in process.stderr
 
 
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if not script.startswith("benchmarks/")])
+def test_the_help_fits_a_terminal_of_100_columns(script, run_script):
+    lines = run_script(script, "--help", COLUMNS="100").stdout.splitlines()
+    assert [line for line in lines if len(line) > 100] == []
+
+
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script.startswith("hw2-q")])
+def test_the_help_begins_with_examples_and_the_statements_own_options(script, run_script):
+    text = run_script(script, "--help").stdout
+    headings = re.findall(r"^([a-z][^:\n]*):$", text, re.MULTILINE)
+    assert text.index(f"$ python {script}") < text.index("--help")
+    if script != "hw2-q1.py":
+        assert headings[:3] == ["options", options.STATEMENT, options.TRAINING]
+
+
+def test_the_first_line_says_what_with_which_data_and_options(run_script):
+    """It comes before torch is imported, which this Python does not find."""
+    process = run_script("-S", "hw2-q3.py", "-data", "bundled", "--scale=quick", "-lr", "0.01")
+    what = "Question 3 of 2022-23: character-level translation from Spanish to English"
+    assert " ".join(process.stdout.split()) == f"{what}; data bundled; --learning_rate 0.01 --scale=quick"
+    assert max(map(len, process.stdout.splitlines())) <= 100
+
+
+def test_the_first_line_of_answers_stands_apart_from_them(run_script):
+    process = run_script("-S", "hw2-q3.py", "--translate", "hola")
+    assert process.stdout == "" and process.stderr.startswith("Question 3 of 2022-23")
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_python_without_torch_is_told_in_one_line(script, run_script):
-    needed = ["-source", "copy"] if script == "download_rs_captions.py" else []
-    process = run_script("-S", script, *needed)  # without the installed packages
-    assert process.returncode == 2 and process.stdout == ""
-    assert re.fullmatch(rf"{Path(script).name}: error: this Python has no torch, .*\n", process.stderr)
+    needed = {"download_rs_captions.py": ["-source", "copy"], "benchmarks/last_symbol.py": ["run"]}
+    process = run_script("-S", script, *needed.get(script, []))  # without the installed packages
+    assert process.returncode == 2
+    assert re.fullmatch(rf"{Path(script).name}: error: this Python has no \w+(, \w+)*; .*\n", process.stderr)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -37,14 +67,14 @@ def test_a_signal_during_the_imports_ends_without_a_traceback(number):
     code = (
         "import os, sys, options\n"
         "sys.argv = ['hw2-q3.py']\n"
-        "options.before_imports(lambda: None)\n"
+        "options.before_imports(options.Parser('A test').parse_args)\n"
         f"os.kill(os.getpid(), {int(number)})\n"
         "print('went on')\n"
     )
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert process.returncode == -number and process.stdout == process.stderr == ""
+    assert process.returncode == -number and (process.stdout, process.stderr) == ("A test\n", "")
 
 
 def test_a_path_that_the_terminal_cannot_show(run_script, tmp_path):
     process = run_script("hw2-q3.py", "-runs_dir", tmp_path / "é", "--translate", "hola", PYTHONIOENCODING="ascii")
-    assert process.returncode == 2 and process.stderr.count("\n") == 1 and "\\xe9" in process.stderr
+    assert process.returncode == 2 and "\\xe9" in process.stderr and "Traceback" not in process.stderr
