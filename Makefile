@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: report report-full setup test fuzz fault bench lint clean check-zip
+.PHONY: report report-full setup test fuzz fault bench gpu lint clean check-zip
 
 report: $(READY)
 	@exec $(BIN)/python report/make_runs.py -scale quick -data_dir "$(DATA_DIR)"
@@ -34,6 +34,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_captioning.py
 	$(BIN)/python benchmarks/bench_start.py
 	$(BIN)/python benchmarks/bench_scaling.py
+
+# On a machine with a CUDA GPU: the same bits twice, resuming, the losses of the CPU, and how fast.
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py
 
 # What a course hands out: the check of a student's own solution, which needs nothing else of this project.
 check-zip:

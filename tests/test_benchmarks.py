@@ -1,9 +1,13 @@
 """Every benchmark runs, at tiny size; what it measures is no test."""
 
+import argparse
 import re
 
 import pytest
-from conftest import ROOT
+import torch
+from conftest import ROOT, assert_user_error
+
+from benchmarks import gpu
 
 TINY = {
     "bench_asr.py": ("--steps", 1, "--clips", 2),
@@ -24,3 +28,33 @@ def test_a_benchmark_compares_its_sides(name, run_script, request):
     process = run_script(f"benchmarks/{name}", "--repeats", 1, *sizes)
     assert process.returncode == 0, process.stderr
     assert RATIO.search(process.stdout), process.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_program_says_so(run_here, tmp_path):
+    output = tmp_path / "gpu.json"
+    assert_user_error(run_here("benchmarks/gpu.py", "-output", output), "no CUDA GPU")
+    assert not output.exists()
+
+
+def test_the_checks_of_a_gpu_hold_between_cpu_and_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "N_EPOCHS", 2)
+    command = "hw2-q3.py -hidden_size 8 -batch_size 512 -data bundled -scale quick"
+    bits = {"q3": gpu.check_bits(command, tmp_path, "cpu")}
+    assert bits["q3"] == {
+        "epochs": 2, "same bits twice": True, "interrupted": True, "resumed to the same bits": True, "warnings": []
+    }  # fmt: skip
+    losses = gpu.losses(argparse.Namespace(data_dir=None), "cpu")
+    assert all(loss["largest difference"] == 0 for loss in losses.values())
+    assert gpu.is_right({"bits": bits, "losses": losses})
+    assert not gpu.is_right({"bits": {"q3": bits["q3"] | {"resumed to the same bits": False}}})
+    assert not gpu.is_right({"losses": {"q3": losses["q3"] | {"largest difference": 2 * gpu.CLOSE}}})
+    assert not gpu.is_right({"bits": {"q3": {"failed": "no"}}})
+
+
+def test_what_is_done_on_another_card_is_done_anew(tmp_path):
+    path, where = tmp_path / "gpu.json", {"card": "A", "torch": "2"}
+    assert gpu.read(path, where) == where
+    path.write_text('{"card": "A", "torch": "2", "bits": {}}')
+    assert gpu.read(path, where) == where | {"bits": {}}
+    assert gpu.read(path, where | {"card": "B"}) == where | {"card": "B"}
