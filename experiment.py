@@ -6,7 +6,6 @@ A script describes its question as an `Experiment`; its `main` calls the steps i
 
 import argparse
 import copy
-import sys
 from contextlib import contextmanager
 
 import torch
@@ -315,7 +314,7 @@ def restore(kind, args, defaults):
     others = [run.folder.name for run in runs.find(args.runs_dir, kind.question) if run.folder != found.folder]
     shown = "; -run NAME takes another: " * bool(others) + ", ".join(others[:MAX_OTHERS])
     shown += ", ..." * (len(others) > MAX_OTHERS)
-    print(f"weights of {found.folder / runs.BEST}{options.printable(shown)}", file=sys.stderr, flush=True)
+    options.note(f"weights of {found.folder / runs.BEST}{shown}")
     device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
     if not set(kind.setting_names) <= state.keys():

@@ -5,8 +5,7 @@ $ python hw2-q2.py                               # its three learning rates, com
 $ python hw2-q2.py -edition 2023-24              # OCTMNIST
 $ python hw2-q2.py -edition 2023-24 -no_maxpool  # strided convolutions in place of pooling
 $ python hw2-q2.py -edition 2021-22              # Fashion-MNIST
-$ python hw2-q2.py -network mlp                  # 2022-23, 2.1: without convolutions
-$ python hw2-q2.py -shuffle_pixels               # 2.3: sensors without spatial structure
+$ python hw2-q2.py -network mlp -shuffle_pixels  # 2022-23, 2.1 and 2.3: no convolutions, no order
 $ python hw2-q2.py -classify photo.png           # with the weights of the last run
 """
 
@@ -178,8 +177,7 @@ class Classification(experiment.Experiment):
         X, y = self.data.X["train"], self.data.y["train"]
         utils.plot_examples(folder, X, y, self.data.class_names, title)
         if self.args.network == "mlp":
-            utils.plot_filters(folder / "filters_1.pdf", model.fc1.weight.view(-1, *X.shape[1:]), title)
-            return
+            return utils.plot_filters(folder / "filters_1.pdf", model.fc1.weight.view(-1, *X.shape[1:]), title)
         layers = [convolutions.find(model, name) for name in self.layers]
         example, name = images.to_pixels(X[:1]).to(layers[0].weight.device), self.data.class_names[y[0]]
         utils.plot_activation_maps(folder / "activation_maps.pdf", model, layers[0], example, f"{title}: {name}")
@@ -203,8 +201,8 @@ class Classification(experiment.Experiment):
             result |= convolutions.examine(model, data.X["test"])
         if self.args.no_maxpool:
             result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)
-        confusion = result["test"]["official"]["confusion"]
-        utils.plot_confusion(folder / "confusion.pdf", confusion, data.class_names, title)
+        counts = result["test"]["official"]["confusion"]
+        utils.plot_confusion(folder / "confusion.pdf", counts, data.class_names, title)
         return result
 
     def test_score(self, result):

@@ -5,7 +5,6 @@ $ python hw2-q3-captioning.py --use_attention                    # 3.1b, with ad
 $ python hw2-q3-captioning.py --caption 219.tif 540.tif 357.tif  # 3.1c, with the last weights
 """
 
-import sys
 from pathlib import Path
 
 import options
@@ -31,8 +30,7 @@ def parse_args(argv=None):
     parser.add_option("features", choices=["raw", "standardized"], default="raw", help="default: %(default)s")
     usual = {"batch_size": 8, "learning_rate": [0.0004], "dropout": 0.5, "optimizer": "adam", "clip_value": 5.0}
     options.add_training_options(parser, **usual, label_smoothing=0.0)
-    help = "what batch_size counts: captions (default), or images with all their captions"
-    parser.add_option("batch_of", choices=["captions", "images"], default="captions", help=help)
+    parser.add_option("batch_of", choices=["captions", "images"], default="captions", help="that batch_size counts")
     for name, size in {"embedding_size": 100, "hidden_size": 256, "attention_size": 100}.items():
         parser.add_option(name, type=options.positive_int, default=size, help="default: %(default)s")
     parser.add_option("attention_activation", choices=["relu", "tanh"], default="relu", help="default: %(default)s")
@@ -221,12 +219,11 @@ def caption(args):
     mode = "bundled" if found.bundled else "real"
     images = list(captions.open_images(args.caption, found.options["dataset"], mode, args.data_dir))
     task, model, folder = experiment.restore(Captioning, args, parse_args([]))
-    title = f"{found.result['title']} (bundled)" if found.bundled else found.result["title"]
     for name, image in images:
-        hyp, _ = task.draw_caption(model, name, image, folder, title, **options.search_of(args))
+        hyp, _ = task.draw_caption(model, name, image, folder, utils.data_title(found), **options.search_of(args))
         print(f"{name}: {hyp}", flush=True)
-        drawn = ", ".join(path.name for path in sorted(folder.glob(f"*_{Path(name).stem}.pdf")))
-        print(f"drawn: {drawn} in {folder}", file=sys.stderr, flush=True)
+        drawn = sorted(path.name for path in folder.glob(f"*_{Path(name).stem}.pdf"))
+        options.note(f"drawn: {', '.join(drawn)} in {folder}")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,7 @@ $ python hw2-q3.py --use_attn --beam_size 5 --resume  # 3.1c, the same weights w
 $ python hw2-q3.py --translate "no tengo hambre."     # with the weights of the last run
 """
 
-import sys
-
 import options
-from options import UserError
 
 N_EPOCHS, QUICK_EPOCHS = 50, 20
 EVAL_BATCH_SIZE, SAMPLING_BATCH_SIZE = 512, 32  # sentences; fewer where each has many samples
@@ -204,8 +201,7 @@ class Translation(experiment.SequenceExperiment):
         """
         found = self.search(model, [sentence], return_weights=True)
         hyp = self.tgt_vocab.decode(found.symbols[0].tolist())
-        limit = MAX_GROWTH * len(sentence) + MAX_EXTRA
-        labels = [*hyp, "</s>"][:limit]
+        labels = [*hyp, "</s>"][: MAX_GROWTH * len(sentence) + MAX_EXTRA]
         alpha = found.weights[0, : len(labels)].cpu()
         utils.plot_attention(path, alpha, sentence, labels, f"{heading}{sentence} → {hyp}")
         return alpha
@@ -219,13 +215,13 @@ def translate(args):
     """Print the translation of each sentence, by the best weights of the run that the options mean; perhaps draw it."""
     task, model, folder = experiment.restore(Translation, args, parse_args([]))
     if args.draw and not task.args.use_attn:
-        raise UserError("-draw draws the attention, and this network has none; train one with --use_attn")
+        raise options.UserError("-draw draws the attention, and this network has none; train one with --use_attn")
     for number, line in enumerate(text.read_lines(args.translate), start=1):
         sentence, path = text.normalize(line), folder / f"translated_{number}.pdf"
         print(*task.translate(model, [sentence], **options.search_of(args)), flush=True)
         if args.draw and sentence:
             task.draw_attention(path, model, sentence)
-            print(f"drawn: {path}", file=sys.stderr, flush=True)
+            options.note(f"drawn: {path}")
 
 
 if __name__ == "__main__":

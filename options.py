@@ -347,6 +347,11 @@ def printable(message):
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def note(message):
+    """Print one line to stderr beside the answers, which go to stdout."""
+    print(printable(message), file=sys.stderr, flush=True)
+
+
 def warn(message):
     """Print one line to stderr that tells of something to know, while the work goes on."""
     print(f"warning: {printable(message)}", file=sys.stderr)
