@@ -311,7 +311,8 @@ def restore(kind, args, defaults):
     Says on stderr which run it is, and names the others of the question. Raises `UserError` if there is no such run.
     """
     found = latest(kind, args, defaults)
-    others = [run.folder.name for run in runs.find(args.runs_dir, kind.question) if run.folder != found.folder]
+    known = [] if args.run else runs.find(args.runs_dir, kind.question)
+    others = [run.folder.name for run in known if run.folder != found.folder]
     shown = "; -run NAME takes another: " * bool(others) + ", ".join(others[:MAX_OTHERS])
     shown += ", ..." * (len(others) > MAX_OTHERS)
     options.note(f"weights of {found.folder / runs.BEST}{shown}")

@@ -431,7 +431,7 @@ def test_the_last_epoch_is_tested_as_well(trained, data_dir, capsys):
     for name, title in metrics.BLEU_TITLES.items():
         assert f"Final Test {title}, greedy: {result['test']['greedy'][name]['value']:.4f}" in screen
     task, model, _ = script.experiment.restore(
-        script.Captioning, script.parse_args(["-dataset", "ucm", "-runs_dir", str(trained)]), script.parse_args([])
+        script.Captioning, script.parse_args(["-run", str(folder), "-caption", "x"]), script.parse_args([])
     )
     task.data = encoders.encode(captions.load("ucm", "real", data_dir), task.encoder)
     task.regions = {split: task.as_read(part) for split, part in task.data.regions.items()}

@@ -300,3 +300,24 @@ def test_length_batches_put_second_lengths_of_about_one_size_together():
     for rows in utils.Batches(2000, 16, identity, lengths, noise=3).rows(torch.Generator()):
         shares.append((second[rows] / second[rows].max()).mean().item())
     assert 1 - sum(shares) / len(shares) < 0.3  # at random it is more than 0.4
+
+
+@pytest.mark.parametrize("n_examples", [6, 300])  # one batch, and more than are looked at together
+def test_a_network_that_gives_nan_at_once_is_told_to_look_at_its_softmax_and_not_at_the_rate(n_examples, tmp_path):
+    """As a softmax over the wrong dimension, of which some rows are all mask."""
+    batches = utils.Batches(n_examples, 6, gather(torch.randn(n_examples, 2), torch.zeros(n_examples, 1)))
+
+    def loss(model, batch):
+        return (model(batch[0]) * float("nan")).sum(), len(batch[0])
+
+    with runs.open_run(tmp_path, CONFIG) as run, pytest.raises(UserError, match="softmax.*mask.*check.py") as caught:
+        utils.fit(nn.Linear(2, 1), batches, loss, lambda model: {}, run, recipe(), score="val")
+    assert "learning_rate" not in str(caught.value)
+
+
+def test_an_epoch_line_has_the_losses_and_the_score_that_chooses_and_fits_100_columns():
+    names = ("train_loss", "plain_train_loss", "val_loss", "val_damerau_levenshtein", "val_wer", "val_cer")
+    line = {"epoch": 12, "lr": 0.1, "seconds": 12.34} | dict.fromkeys(names, 1.5)
+    shown = utils.epoch_line(line, 15, ("train_loss", "val_loss", "val_cer"))
+    assert shown == "Epoch 12/15  train loss 1.5000  val loss 1.5000  val cer 1.5000  (12.3s)"
+    assert "val wer 1.5000" in utils.epoch_line(line, 15) and len(shown) <= 100

@@ -3,11 +3,13 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import assert_user_error, load_script
+from PIL import Image
 
 import comparisons
 import convolutions
@@ -15,6 +17,7 @@ import experiment
 import runs
 import utils
 from convolutions import edge_filters, equivariance
+from data import images
 from editions import DATASETS
 from models import CNN, MLP
 from options import Interrupted
@@ -491,3 +494,59 @@ def test_a_name_may_reach_into_a_sequential():
     block = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3))
     model = torch.nn.ModuleDict({"convblock1": block})
     assert convolutions.find(model, "convblock1[0]") is block[0]
+
+
+def test_images_are_classified_by_the_newest_run_or_the_one_that_is_named(q2, run_here, tmp_path):
+    """The rows of `make_arrays`, as a file of the set, dark on light, and in a folder; a second run is newer."""
+    assert q2("-learning_rate", "0.003", "-epochs", "12", "-dropout", "0").returncode == 0
+    first = next((tmp_path / "q2").iterdir()).name
+    assert q2("-edition", "2023-24", "-learning_rate", "0.1").returncode == 0
+    arrays, folder = make_arrays(), tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):  # of the classes o, ki and su
+        Image.fromarray(arrays["test_images"][i]).resize((84, 84), Image.Resampling.NEAREST).save(folder / f"{i}.png")
+    Image.fromarray(255 - arrays["test_images"][1]).save(folder / "negative.png")
+    newest = run_here("hw2-q2.py", "-runs_dir", tmp_path, "-classify", folder / "0.png")
+    assert newest.returncode == 0 and newest.stdout.startswith("0.png: ") and "CNV" in newest.stdout
+    assert "octmnist" in newest.stderr.partition(";")[0] and f"-run NAME takes another: {first}" in newest.stderr
+    for chosen in (("-run", first), ("-run", tmp_path / "q2" / first), ("-edition", "2022-23")):
+        process = run_here("hw2-q2.py", "-runs_dir", tmp_path, *chosen, "-classify", folder)
+        lines = process.stdout.splitlines()
+        assert [line.split()[:2] for line in lines] == [
+            ["0.png:", "o"], ["1.png:", "ki"], ["2.png:", "su"], ["negative.png:", "ki"],
+        ], process.stderr  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("-run", "none", "-classify", "x.png"), "no folder of a trained run"),
+        (("-classify", "x.png"), "no trained run"),
+    ],
+)
+def test_what_cannot_be_classified_is_one_line(arguments, word, q2):
+    process = q2(*arguments)
+    assert process.returncode == 2 and word in process.stderr.splitlines()[-1]
+
+
+def test_a_run_is_named_for_a_network_that_is_used_again(capsys):
+    with pytest.raises(SystemExit):
+        load_script("hw2-q2.py").parse_args(["-run", "x"])
+    assert "-classify" in capsys.readouterr().err
+
+
+def test_a_photo_is_read_as_a_square_light_on_black(tmp_path):
+    picture = np.full((40, 80), 230, np.uint8)
+    picture[15:25, 30:50] = 10  # a dark bar on a light sheet
+    Image.fromarray(picture).save(tmp_path / "bar.png")
+    X = images.read_photo(tmp_path / "bar.png")
+    assert (X.dtype, X.shape) == (torch.uint8, (1, 1, 28, 28))
+    assert X[0, 0, 13:15, 12:16].min() > 200 and X[0, 0, 0].max() == 0 and X[0, 0, :, 0].max() < 60
+
+
+def test_the_end_of_a_run_is_four_lines_and_a_mac_is_told_of_its_gpu(q2, monkeypatch):
+    monkeypatch.setattr(utils, "accelerators", lambda: {"mps": SimpleNamespace(get_rng_state=torch.get_rng_state)})
+    process = q2("-learning_rate", "0.1", "-epochs", "1", "-device", "cpu", "-skip_test")
+    lines = process.stdout.splitlines()
+    assert "cpu (-device mps trains on the GPU of this Mac)" in lines[0]
+    assert [line.split()[0] for line in lines] == [lines[0].split()[0], "Epoch", "drawing", "Best", "written"]

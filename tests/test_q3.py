@@ -6,6 +6,7 @@ import re
 import shutil
 
 import Levenshtein
+import pypdf
 import pytest
 import torch
 from conftest import assert_user_error, load_script, one_line_error
@@ -687,3 +688,45 @@ def test_every_recipe_option_trains(data_dir, tmp_path, capsys):
     assert {option.strip("-") for option in recipe[::2]} <= changed.keys()
     history = files.read_json(folder / "result.json")["history"]
     assert history[0]["lr"] > history[1]["lr"]
+
+
+def test_translate_takes_the_newest_run_of_either_network_and_names_the_other(trained, run_here):
+    runs_dir, _ = trained
+    times = {use_attn: folder_of(runs_dir, use_attn) / "result.json" for use_attn in (False, True)}
+    for newest in (False, True):
+        os.utime(times[newest], (2e9, 2e9))
+        os.utime(times[not newest], (1e9, 1e9))
+        process = run_here("hw2-q3.py", "-runs_dir", runs_dir, "--translate", "hola")
+        assert process.stderr.count("\n") == 1 and len(process.stdout.splitlines()) == 1
+        used, others = process.stderr.split("; ")
+        assert times[newest].parent.name in used and times[not newest].parent.name in others
+        other = times[not newest].parent
+        named = run_here("hw2-q3.py", "-runs_dir", runs_dir, "-run", other.name, "--translate", "hola")
+        assert named.stderr == f"weights of {other / 'best.pt'}\n"
+
+
+def test_a_run_of_another_question_is_refused(trained, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(folder_of(trained[0], True), folder)
+    config = files.read_json(folder / "config.json")
+    files.write_json(folder / "config.json", config | {"question": "q2"})
+    assert "a run of q2, not of q3" in user_error("-run", folder, "--translate", "hola")
+
+
+def test_the_attention_to_a_sentence_of_ones_own_is_drawn_with_both_texts(trained, run_here):
+    folder = folder_of(trained[0], True)
+    process = run_here("hw2-q3.py", "-run", folder, "-draw", "--translate", "hola mundo", "", "adiós")
+    names = [f"translated_{number}.pdf" for number in (1, 3)]
+    assert [line.rpartition("/")[2] for line in process.stderr.splitlines()[1:]] == names
+    for name, source in zip(names, ("hola mundo", "adios")):
+        text_of_page = pypdf.PdfReader(folder / name).pages[0].extract_text()
+        assert source in " ".join(text_of_page.split())
+        (folder / name).unlink()
+    assert "\u2423" in pypdf.PdfReader(folder / "attention_1.pdf").pages[0].extract_text()
+    assert "--use_attn" in user_error("-run", folder_of(trained[0], False), "-draw", "--translate", "hola")
+
+
+def test_the_end_of_a_run_is_four_lines(trained):
+    lines = trained[1][False].stdout.splitlines()
+    assert [line.split()[0] for line in lines[-5:]] == ["drawing", "Best", "Final", "For", "written"]
+    assert re.search(r", (nearest|character|most|word|copy)[\w -]* \d\.\d{4}", lines[-3])  # the baseline
