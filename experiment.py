@@ -51,8 +51,8 @@ class Experiment:
         quick: the options, beside the epochs, in which quick scale has a recipe of its own.
         is_recordable: whether `batch_loss` asks the host for nothing, so that a CUDA graph can hold the step.
         args, defaults: the parsed options, and what they are if none is given.
-        data: has title, bundled and fingerprint. It is None where a trained network is used again, by the `settings`
-            that were kept with its weights.
+        data: has title, bundled and fingerprint. Where a trained network is used again, by the `settings` that were
+            kept with its weights, it is the `runs.Found`.
 
     What a subclass adds, in the order in which it is used:
         build() -> the network
@@ -321,7 +321,7 @@ def restore(kind, args, defaults):
     if not set(kind.setting_names) <= state.keys():
         raise UserError(f"{found.folder / runs.BEST} holds the weights of another network; {files.RETRAIN}")
     trained = argparse.Namespace(**vars(defaults) | found.options)
-    experiment = kind(trained, None, None, settings=state)
+    experiment = kind(trained, None, found, settings=state)
     model = experiment.build().to(device)
     runs.load_weights(model, found.folder / runs.BEST)
     return experiment, model, found.folder

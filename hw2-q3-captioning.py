@@ -220,7 +220,7 @@ def caption(args):
     images = list(captions.open_images(args.caption, found.options["dataset"], mode, args.data_dir))
     task, model, folder = experiment.restore(Captioning, args, parse_args([]))
     for name, image in images:
-        hyp, _ = task.draw_caption(model, name, image, folder, utils.data_title(found), **options.search_of(args))
+        hyp, _ = task.draw_caption(model, name, image, folder, utils.data_title(task.data), **options.search_of(args))
         print(f"{name}: {hyp}", flush=True)
         drawn = sorted(path.name for path in folder.glob(f"*_{Path(name).stem}.pdf"))
         options.note(f"drawn: {', '.join(drawn)} in {folder}")

@@ -194,7 +194,7 @@ class Translation(experiment.SequenceExperiment):
             drawn.append({"src": sentences[i], "ref": refs[i], "hyp": hyps[i], "weights": weights})
         return drawn
 
-    def draw_attention(self, path, model, sentence, heading=""):
+    def draw_attention(self, path, model, sentence, heading):
         """Draw a row for each character of the translation and for </s>, which one that was cut has not.
 
         Returns the weights (n_rows, src_len).
@@ -220,7 +220,7 @@ def translate(args):
         sentence, path = text.normalize(line), folder / f"translated_{number}.pdf"
         print(*task.translate(model, [sentence], **options.search_of(args)), flush=True)
         if args.draw and sentence:
-            task.draw_attention(path, model, sentence)
+            task.draw_attention(path, model, sentence, f"{utils.data_title(task.data)}\n")
             options.note(f"drawn: {path}")
 
 

@@ -51,7 +51,7 @@ def run(path, text):
     import nbclient
     import nbformat
 
-    notebook = nbformat.from_dict(make(text))
+    notebook = nbformat.reads(json.dumps(make(text)), as_version=4)
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": path.parent}}, timeout=None).execute()
     kinds = [kind.strip() for kind in CELL.findall(text)]
     outputs = notebook.cells[kinds.index("picture")].outputs

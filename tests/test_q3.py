@@ -720,7 +720,7 @@ def test_the_attention_to_a_sentence_of_ones_own_is_drawn_with_both_texts(traine
     assert [line.rpartition("/")[2] for line in process.stderr.splitlines()[1:]] == names
     for name, source in zip(names, ("hola mundo", "adios")):
         text_of_page = pypdf.PdfReader(folder / name).pages[0].extract_text()
-        assert source in " ".join(text_of_page.split())
+        assert f"Tatoeba, Spanish to English {source} → " in " ".join(text_of_page.split())
         (folder / name).unlink()
     assert "\u2423" in pypdf.PdfReader(folder / "attention_1.pdf").pages[0].extract_text()
     assert "--use_attn" in user_error("-run", folder_of(trained[0], False), "-draw", "--translate", "hola")
