@@ -7,7 +7,6 @@ Each part is written to `-output` as soon as it is done, and the same command go
 A file of another card or another torch is replaced. Exit code 1 if a script failed its checks.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -27,7 +26,7 @@ TIMES = ("q2", "q3", "q3 command", "q3-asr")
 
 
 def parse_args(argv=None):
-    parser = options.Parser(__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(__doc__)
     help = "what to do (default: all)"
     parser.add_option("parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=help)
     parser.add_option("works", nargs="+", choices=TIMES, default=list(TIMES), metavar="WORK", help="what to time")
