@@ -153,7 +153,7 @@ class Recognition(experiment.SequenceExperiment):
 
     def transcribe(self, model, rows, **search):
         """`decode_mels` for the clips of these rows; the spectrograms of one batch at a time are in memory."""
-        rows, device = torch.tensor(rows, dtype=torch.long), next(model.parameters()).device
+        rows, device = torch.tensor(rows, dtype=torch.int64), next(model.parameters()).device
 
         def decode(places):
             return self.decode_mels(model, self.data.batch(rows[places], device), **search)

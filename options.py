@@ -109,7 +109,7 @@ class Parser(argparse.ArgumentParser):
         for action, default in defaults.items():
             action.default = default
         values.what = " ".join(re.split(r"[.;]\s", f"{self.description} ")[0].split())
-        if "run" in values.given and not values.given & {*USES}:
+        if "run" in values.given and {*USES} & vars(values).keys() and not values.given & {*USES}:
             self.error("-run names a trained network to use again, for instance with -" + " or -".join(USES))
         return values
 

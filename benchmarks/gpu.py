@@ -174,9 +174,9 @@ def clips_of_noise(n_clips=N_CLIPS):
 
 def first_losses(task, device):
     """The mean loss of each of the first steps from the same weights, without dropout."""
-    torch.manual_seed(0)
+    device = utils.configure_torch(0, device)
     model = task.build().to(device).train()
-    batches = task.batches(torch.device(device))
+    batches = task.batches(device)
     optimization = utils.Optimization(model, task.args, N_FIRST_STEPS)
     losses = []
     for batch, _ in zip(batches.epoch(torch.Generator().manual_seed(0)), range(N_FIRST_STEPS)):
@@ -198,10 +198,10 @@ def losses(args, device="cuda"):
 
 def steps(args, device="cuda", n_steps=50):
     """Milliseconds of a training step on a batch of middle size, started by Python and recorded."""
-    found, clips = {}, clips_of_noise()
+    found, clips, device = {}, clips_of_noise(), utils.configure_torch(0, device)
     for work, batch_size in (("q2", 8), ("q2", 64), ("q3", 64), ("q3-asr", 8), ("q3-asr", 64)):
         task = task_of(work, args, "-batch_size", str(batch_size), clips=clips)
-        batches, model = task.batches(torch.device(device)), task.build().to(device).train()
+        batches, model = task.batches(device), task.build().to(device).train()
         drawn = batches.rows(torch.Generator().manual_seed(0))
         if batches.lengths:  # one whose rows have one length, where there is one
             drawn = sorted(drawn, key=lambda rows: (batches.lengths[0][rows].max(), -batches.lengths[0][rows].min()))

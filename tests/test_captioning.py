@@ -430,9 +430,8 @@ def test_the_last_epoch_is_tested_as_well(trained, data_dir, capsys):
     result = files.read_json(folder / "result.json")
     for name, title in metrics.BLEU_TITLES.items():
         assert f"Final Test {title}, greedy: {result['test']['greedy'][name]['value']:.4f}" in screen
-    task, model, _ = script.experiment.restore(
-        script.Captioning, script.parse_args(["-run", str(folder), "-caption", "x"]), script.parse_args([])
-    )
+    args = script.parse_args(["-caption", "any", "-run", str(folder), "-runs_dir", str(trained)])
+    task, model, _ = script.experiment.restore(script.Captioning, args, script.parse_args([]))
     task.data = encoders.encode(captions.load("ucm", "real", data_dir), task.encoder)
     task.regions = {split: task.as_read(part) for split, part in task.data.regions.items()}
     model.load_state_dict(files.read_state(folder / "last.pt")["model"])

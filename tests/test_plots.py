@@ -23,7 +23,7 @@ def draw_all(folder, name):
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(1, 2, 3)
     plots.plot_curves(folder / "curves.pdf", {name: [1.0], "b": [2.0]}, name, name)
-    plots.plot_losses(folder / "losses.pdf", history, name, name, 1, {name: 0.1})
+    plots.plot_losses(folder / "losses.pdf", history, name, name, extras={name: 0.1})
     plots.plot_examples(folder, X, y, [name, "b"], name)
     plots.plot_confusion(folder / "confusion.pdf", [[1, 0], [2, 3]], [name, "b"], name)
     plots.plot_attention(folder / "attention.pdf", weights, list(name[:9].ljust(9)), [name, "</s>"], name)
