@@ -1,9 +1,11 @@
 """The documents: size of the README, commands that parse and run, links and names that lead somewhere, equal scores."""
 
 import itertools
+import os
 import re
 import shlex
 import struct
+import subprocess
 
 import numpy as np
 import pytest
@@ -161,3 +163,27 @@ def test_a_command_of_the_readme_runs(command, run_script, data_dir, tmp_path):
         last = process.stdout.splitlines()[-len(lines) :]
         assert [line.split()[:2] for line in lines[:-1]] == [line.split()[:2] for line in last[:-1]]
         assert lines[-1].split("/")[0].split()[:2] == last[-1].split()[:2]
+
+
+BLOCK = re.compile(r"^```(sh|powershell)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ACTIVATE = {"sh": ".venv/bin/activate", "powershell": r".venv\Scripts\Activate.ps1"}
+SHELL_COMMANDS = {"sh": {"python3", "source", "python"}, "powershell": {"py", "python", ACTIVATE["powershell"]}}
+
+
+@pytest.mark.parametrize("shell", ["sh", "powershell"])
+def test_each_shell_makes_an_environment_enters_it_and_installs_the_requirements(shell):
+    """PowerShell takes no `source`, no `$` before a command and no path with slashes as one."""
+    ((_, block),) = [found for found in BLOCK.findall(README) if found[0] == shell]
+    lines = block.splitlines()
+    assert {line.split()[0] for line in lines} <= SHELL_COMMANDS[shell]
+    assert lines[0].endswith("-m venv .venv") and ACTIVATE[shell] in lines[1]
+    files = re.findall(r"-[rc] (\S+)", lines[2])
+    assert lines[2].startswith("python -m pip install ") and files and all((ROOT / name).is_file() for name in files)
+    for script, arguments in commands(block):
+        load_script(script).parse_args(list(arguments))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the POSIX shell's lines")
+def test_the_shells_lines_are_those_of_a_shell():
+    ((_, block),) = [found for found in BLOCK.findall(README) if found[0] == "sh"]
+    assert subprocess.run(["sh", "-n", "-c", block]).returncode == 0
