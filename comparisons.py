@@ -165,7 +165,7 @@ def spread(scores):
 
 def report(experiment, result):
     """Print each run of a comparison, and what it says of the learning rates or of the seeds."""
-    name, bundled = experiment.score_name, " (bundled data)" if result["bundled"] else ""
+    name, bundled = experiment.score_name, " (bundled)" if result["bundled"] else ""
     for entry in result["entries"]:
         label = ", ".join(f"{LABELS[option]} {decimal(entry[option])}" for option in result["over"])
         shown = entry["error"] or f"validation {name} {entry[result['score']]['value']:.4f}"

@@ -84,7 +84,7 @@ class Experiment:
 
     def report(self, result):
         """Print the score of each test or search, beside the first that of the best baseline, and an example."""
-        bundled = " (bundled data)" if result["bundled"] else ""
+        bundled = " (bundled)" if result["bundled"] else ""
         baseline = self.best_baseline(result)
         for name, scores in result["test"].items():
             if scores is not None:
@@ -294,7 +294,7 @@ def write_predictions(folder, sources, refs, hyps):
 def report(experiment, run):
     """Print what a finished run has reached, and where it lies; with `-verbose` every score of the result."""
     result = run.result
-    score, bundled = result.get(experiment.score), " (bundled data)" if result["bundled"] else ""
+    score, bundled = result.get(experiment.score), " (bundled)" if result["bundled"] else ""
     if score is not None:
         shown = f"{format_interval(score)} in epoch {result['best_epoch']}"
         print(f"Best validation {experiment.score_name}: {shown}{bundled}")

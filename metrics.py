@@ -45,7 +45,7 @@ def format_interval(score, sign=""):
     """A score with its 95 % interval, or a mere number, for the screen."""
     if not isinstance(score, dict):
         return f"{score:{sign}.4f}"
-    return f"{score['value']:{sign}.4f} (95 % interval {score['low']:{sign}.4f} to {score['high']:{sign}.4f})"
+    return f"{score['value']:{sign}.4f} (95 %: {score['low']:{sign}.4f} to {score['high']:{sign}.4f})"
 
 
 def score_lines(value, name=""):

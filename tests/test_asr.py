@@ -187,7 +187,7 @@ def test_the_second_decoder_is_compared_with_the_first(trained):
         assert other[name]["n"] == 12
     stdout = outputs["transformer"].stdout
     for name in ("cer", "wer"):
-        assert f"  other {name}: {other[name]['value']:.4f} (95 % interval" in stdout
+        assert f"  other {name}: {other[name]['value']:.4f} (95 %:" in stdout
 
 
 def weights_of(folder):

@@ -259,7 +259,7 @@ def test_every_score_of_a_result_is_a_line():
     result = {"title": "a set", "test": {"greedy": {"cer": score, "loss": 1.5}, "beam": None}, "points": [{"n": 1}] * 2}
     assert list(metrics.score_lines(result)) == [
         "  title: a set",
-        "  test greedy cer: 0.5000 (95 % interval 0.2500 to 0.7500)",
+        "  test greedy cer: 0.5000 (95 %: 0.2500 to 0.7500)",
         "  test greedy loss: 1.5",
         "  points 1 n: 1",
         "  points 2 n: 1",
