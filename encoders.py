@@ -28,7 +28,7 @@ from tqdm import tqdm
 import files
 from data import captions, sources
 from data.fetch import download
-from options import UserError
+from options import UserError, note
 
 SIDE = 224  # pixels of the images that the networks were trained on
 BATCH_PIXELS = 32 * SIDE**2  # of the images that are encoded together
@@ -170,6 +170,7 @@ def resnet18_file():
         if is_there and download.file_hash(path).startswith(digits):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
+        note("fetching the weights of ResNet-18, once")
         socket.setdefaulttimeout(FETCH_TIMEOUT)  # torch sets none
         # It writes beside the path, compares the hash, and then moves the file to the path.
         torch.hub.download_url_to_file(RESNET18_URL, str(path), digits, progress=sys.stderr.isatty())
