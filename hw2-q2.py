@@ -68,7 +68,7 @@ import metrics
 import models
 import parallel
 import utils
-from data import captions, images, sources
+from data import images, photos, sources
 
 
 def main(argv=None):
@@ -212,7 +212,7 @@ class Classification(experiment.Experiment):
 def classify(args):
     """Print the most probable classes of each image, by the best weights of the run that the options mean."""
     task, model, _ = experiment.restore(Classification, args, parse_args([]))
-    for name, X in sources.open_files(args.classify, captions.IMAGE_SUFFIXES, images.read_photo):
+    for name, X in sources.open_files(args.classify, photos.SUFFIXES, images.read_photo):
         X = images.reorder(X, images.random_order()) if task.args.shuffle_pixels else X
         probs, classes = predict(model, X)[0].exp().topk(min(N_GUESSES, len(task.class_names)))
         print(f"{name}: " + ", ".join(f"{task.class_names[i]} {p:.2f}" for i, p in zip(classes, probs)), flush=True)

@@ -25,8 +25,7 @@ def start(device):
     local_rank = int(os.environ["LOCAL_RANK"]) if world_size() > 1 else 0
     if device == "cuda":
         if local_rank >= torch.cuda.device_count():
-            n_gpus = f"there are {torch.cuda.device_count()} GPUs for more processes"
-            raise UserError(f"{n_gpus}; lower --nproc_per_node, or use -device cpu")
+            raise UserError("there are more processes than GPUs; lower --nproc_per_node, or use -device cpu")
         torch.cuda.set_device(local_rank)
     if world_size() > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")

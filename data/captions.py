@@ -11,17 +11,13 @@ the split "restval" of Karpathy's files are training images. `encoders` turns th
 
 import hashlib
 import json
-import logging
 import os
-import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 import files
-from data import sources
+from data import photos, sources
 from data.fetch import download
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, WordVocabulary, at_equal_distances
 from options import DATA_DIR, UserError
@@ -35,13 +31,9 @@ JSON_NAME, IMAGES_NAME = "dataset.json", "images"
 # The course's own names, without attention and with it.
 GENERATED_NAMES = {False: "caps_generated_enc_dec.json", True: "caps_generated_enc_dec_w_attention.json"}
 DOWNLOAD_COMMAND = "python download_rs_captions.py -source PATH"
-MIN_SIDE = 8  # pixels; a smaller image shows nothing
-MAX_PIXELS = 50_000_000  # of an image; decoded it has 150 MB, and 200 MB more while it is converted
-IMAGE_FORMATS = ("TIFF", "PNG", "JPEG")
 QUICK_SIZES = {"train": 240, "val": 58, "test": 58}
 MAX_LISTED = 5  # file names in a message
 MEAN_BATCH_SIZE = 64  # images whose regions are turned into floats at once
-IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class CaptionedImages:
         examples: dict from split to a list of `Example`.
         fingerprint: SHA-256 of the captions and of the images.
         digests: dict from a file's name to the SHA-256 of what it shows.
-        open_image: a function from a file's name to its pixels, as `read_image` returns them.
+        open_image: a function from a file's name to its pixels, as `photos.read` returns them.
         regions: dict from split to the features of its images (n_images, n_regions, n_channels), of `encoders.encode`.
     """
 
@@ -129,7 +121,7 @@ def read_folder(folder, title):
         what = f"{len(missing):,} of the {len(digests):,} images of {folder / JSON_NAME} cannot be read in {images}"
         raise UserError(f"{what} ({shortened(missing)}); bring them, or take them out of {JSON_NAME}")
     fingerprint = _fingerprint(examples, digests)
-    return CaptionedImages(title, False, examples, fingerprint, digests, lambda name: read_image(images / name))
+    return CaptionedImages(title, False, examples, fingerprint, digests, lambda name: photos.read(images / name))
 
 
 def read_json(path):
@@ -188,52 +180,6 @@ def _words_of(sentence):
     return tuple(word for token in tokens for word in token.lower().split())
 
 
-def read_image(path):
-    """The pixels of an image file as a uint8 array (height, width, 3). Grey, RGBA and 16-bit images are converted.
-
-    Raises `UserError` for a file that is missing, damaged, no image, or smaller than `MIN_SIDE`.
-    """
-    from PIL import Image  # not needed where the features are cached
-
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # the error says it
-    try:
-        files.require_regular(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, and of large images
-            # Pillow reads many more formats, and one of them by starting another program (EPS by Ghostscript).
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"it has {image.width}x{image.height} pixels")
-                image.load()
-                pixels = _to_rgb(image)
-    except FileNotFoundError:
-        raise UserError(f"there is no image {path}; name one that is there") from None
-    except Exception as error:  # Pillow raises whatever a damaged file makes it raise
-        reason = files.reason_of(error).partition(": ")[0]
-        raise UserError(f"{path} cannot be read as an image ({reason}); give a TIFF, PNG or JPEG") from None
-    height, width, _ = pixels.shape
-    if min(height, width) < MIN_SIDE:
-        raise UserError(f"{path} has {width}x{height} pixels, fewer than {MIN_SIDE} a side; give a larger image")
-    return pixels
-
-
-def _to_rgb(image):
-    """The pixels of a Pillow image as uint8 (height, width, 3).
-
-    Satellite images often hold 10, 11 or 12 bits in 16, or floats from 0 to 1 or to 255. So white is the largest number
-    that has as many bits as the brightest pixel, at least 8 bits. For floats that do not exceed 1 white is 1.
-    """
-    if not image.mode.startswith(("I", "F")):
-        return np.asarray(image.convert("RGB"))
-    grey = np.array(image, dtype=np.float32)  # in place from here on: it may be large
-    np.nan_to_num(grey, copy=False, posinf=0, neginf=0)
-    brightest = grey.max(initial=0)
-    white = 1 if image.mode == "F" and brightest <= 1 else 2 ** max(8, int(brightest).bit_length()) - 1
-    grey /= white / 255
-    grey = grey.clip(0, 255, out=grey).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
 def open_images(arguments, dataset, mode, data_dir):
     """Yield (name, pixels) of the images that a user names: an image file, every image of a folder, or one of the set.
 
@@ -242,10 +188,8 @@ def open_images(arguments, dataset, mode, data_dir):
     data = None
     for argument in arguments:
         path = Path(argument)
-        if os.path.isdir(path):
-            yield from sources.read_folder(path, IMAGE_SUFFIXES, read_image)
-        elif os.path.exists(path) or path.name != argument:
-            yield path.name, read_image(path)
+        if os.path.exists(path) or path.name != argument:
+            yield from sources.open_files([path], photos.SUFFIXES, photos.read)
         else:
             data = data or load(dataset, mode, data_dir)
             if argument not in data.digests:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import files
-from data import captions, sources
+from data import photos, sources
 from data.bundled import images as bundled_images
 from editions import DATASETS, DEFAULT_EDITION, find
 from options import DATA_DIR, UserError, warn
@@ -253,7 +253,7 @@ def read_photo(path):
     """
     from PIL import Image, ImageOps
 
-    image = ImageOps.grayscale(Image.fromarray(captions.read_image(path)))
+    image = ImageOps.grayscale(Image.fromarray(photos.read(path)))
     pixels = np.asarray(image)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     image = ImageOps.invert(image) if border.mean() > MAX_PIXEL / 2 else image

@@ -5,13 +5,14 @@ $ python report/build.py --edition 2023-24
 
 Which runs enter. A comparison is worth something within one setting only, so the setting, full or
 quick scale on real or bundled data, is chosen once for each question: full before quick, real
-before bundled, the first in which the question's first run (that of the learning rates, or of
-translation without attention) is finished; if it is finished nowhere, the first in which any of
-them is. A run that is not there becomes a "not run" box with the command that makes it, and a
-warning line. A result that is there but broken stops the compilation (exit code 2): a report must
-not hide it.
+before bundled, the course's own sentences before those of Tatoeba, the first in which the
+question's first run (that of the learning rates, or of translation without attention) is finished;
+if it is finished nowhere, the first in which any of them is. A run that is not there becomes a "not
+run" box with the command that makes it, and a warning line. A result that is there but broken stops
+the compilation (exit code 2): a report must not hide it.
 """
 
+import itertools
 import shutil
 import sys
 import tempfile
@@ -41,7 +42,8 @@ import files
 import runs
 
 TIMESTAMP = 0  # nothing in a report depends on when it was compiled
-SETTINGS = [(scale, bundled) for scale in ("full", "quick") for bundled in (False, True)]  # the best first
+# Scale, bundled, and whether the sentences are the course's; the best first.
+SETTINGS = list(itertools.product(("full", "quick"), (False, True), (True, False)))
 
 RATES, BEST = "rates", "best"  # names of runs
 
@@ -211,8 +213,8 @@ def is_single_rate(run, question):
 
 
 def setting_of(run):
-    """The scale of a run, and whether its data are bundled."""
-    return run.options["scale"], run.bundled
+    """One of `SETTINGS`: the scale of a run, whether its data are bundled, and whether they are the course's files."""
+    return run.options["scale"], run.bundled, run.options.get("dataset") == "course"
 
 
 def matching_runs(finished, question, name):

@@ -42,7 +42,7 @@ import files
 import options
 import runs
 import utils
-from data import captions, images, sources, speech, text, translation
+from data import captions, images, photos, sources, speech, text, translation
 from data.fetch import image_sets, ljspeech, tatoeba
 
 N_INPUTS = 30_000
@@ -387,7 +387,7 @@ READERS = [
     Reader("npz images", make_images, "*.npz", each(lambda p: images.load(str(p)), "*.npz")),
     Reader("IDX images", make_idx, "*", each(read_idx, "*")),
     Reader("JSON dataset.json", make_captions, "set/*.json", read_captions),
-    Reader("images", make_captions, "set/images/*", each(captions.read_image, "set/images/*")),
+    Reader("images", make_captions, "set/images/*", each(photos.read, "set/images/*")),
     Reader("text pairs", make_pairs, "*-eng-spa.txt", lambda f: translation.load("real", f)),
     Reader("text lines", make_pairs, "spa.txt", each(lambda p: list(text.read_lines([str(p)])), "spa.txt")),
     Reader("text metadata.csv", make_clips, "LJSpeech-1.1/*.csv", read_clips),

@@ -18,7 +18,7 @@ from PIL import Image
 
 import encoders
 import files
-from data import captions, images, sources, speech, translation
+from data import captions, images, photos, sources, speech, translation
 from data.bundled import captions as bundled_captions
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, UNK_IDX
 
@@ -172,7 +172,7 @@ def test_grey_rgba_and_16_bit_images_are_converted(tmp_path):
     }
     for name, (image, expected) in files.items():
         image.save(tmp_path / name)
-        pixels = captions.read_image(tmp_path / name)
+        pixels = photos.read(tmp_path / name)
         assert pixels.dtype == np.uint8 and pixels.shape == (9, 11, 3)
         assert (pixels == expected).all(), name
 
@@ -182,7 +182,7 @@ def test_grey_rgba_and_16_bit_images_are_converted(tmp_path):
 def test_images_of_8_to_16_bits_keep_their_brightness(top, white, dtype, tmp_path):
     values = np.linspace(0, top, 12 * 10).round().reshape(12, 10).astype(dtype)
     Image.fromarray(values).save(tmp_path / "a.tif")
-    found = captions.read_image(tmp_path / "a.tif")
+    found = photos.read(tmp_path / "a.tif")
     np.testing.assert_allclose(found[:, :, 0], values * (255 / white), atol=1)
     assert (found == found[:, :, :1]).all() and found.max() > 150
 
@@ -191,7 +191,7 @@ def test_floats_up_to_1_are_stretched_and_numbers_that_are_none_are_black(tmp_pa
     values = np.linspace(0, 1, 12 * 10, dtype=np.float32).reshape(12, 10)
     values[0, :4] = np.nan, np.inf, -np.inf, -3
     Image.fromarray(values).save(tmp_path / "a.tif")
-    found = captions.read_image(tmp_path / "a.tif")[:, :, 0]
+    found = photos.read(tmp_path / "a.tif")[:, :, 0]
     assert not found[0, :4].any()
     np.testing.assert_allclose(found[1:], values[1:] * 255, atol=1)
 
@@ -200,12 +200,12 @@ def test_floats_up_to_1_are_stretched_and_numbers_that_are_none_are_black(tmp_pa
 def test_16_and_32_bit_images_are_scaled_exactly(mode, tmp_path):
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     Image.fromarray(values if mode == "I;16" else values.astype(np.float32)).save(tmp_path / "a.tif")
-    assert (captions.read_image(tmp_path / "a.tif") == (values // 257).astype(np.uint8)[:, :, None]).all()
+    assert (photos.read(tmp_path / "a.tif") == (values // 257).astype(np.uint8)[:, :, None]).all()
 
 
 def test_a_black_image_is_black(tmp_path):
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(tmp_path / "a.tif")
-    assert not captions.read_image(tmp_path / "a.tif").any()
+    assert not photos.read(tmp_path / "a.tif").any()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_an_image_of_another_format_is_read_by_no_other_program(content, tmp_pat
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("a process was started"))
     (tmp_path / "a.png").write_bytes(content)
     with one_line_error("cannot be read as an image"):
-        captions.read_image(tmp_path / "a.png")
+        photos.read(tmp_path / "a.png")
 
 
 def png_of(width, height):
@@ -234,7 +234,7 @@ def test_an_image_with_a_huge_header_is_refused_before_it_is_decoded(width, heig
     (tmp_path / "a.png").write_bytes(png_of(width, height))
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("the image was decoded"))
     with one_line_error("a.png"):
-        captions.read_image(tmp_path / "a.png")
+        photos.read(tmp_path / "a.png")
 
 
 def test_an_image_that_the_system_refuses_to_open(folder, monkeypatch):
@@ -249,7 +249,7 @@ def test_an_image_that_the_system_refuses_to_open(folder, monkeypatch):
     with one_line_error(f"1 of the {N_IMAGES} images", "cannot be read", "4.tif"):
         captions.load(str(folder))
     with one_line_error("4.tif", "Permission denied"):
-        captions.read_image(refused)
+        photos.read(refused)
     (folder / "open").mkdir()
     monkeypatch.setattr(Path, "iterdir", lambda path: refuse(refused))
     with one_line_error("open cannot be read", "Permission denied"):
@@ -309,7 +309,7 @@ def bad_images(folder):
 def test_bad_images_are_one_line_that_names_them(tmp_path):
     for name in [*bad_images(tmp_path), "absent.tif"]:
         with one_line_error(name):
-            captions.read_image(tmp_path / name)
+            photos.read(tmp_path / name)
 
 
 def test_in_a_folder_bad_images_are_listed_and_skipped(tmp_path, capsys):

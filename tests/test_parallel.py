@@ -107,7 +107,7 @@ def test_more_processes_than_gpus_are_told_what_to_do(monkeypatch):
     be_rank(monkeypatch, 1, 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with one_line_error("1 GPUs for more processes", "--nproc_per_node", "-device cpu"):
+    with one_line_error("more processes than GPUs", "--nproc_per_node", "-device cpu"):
         parallel.start("cuda")
 
 

@@ -872,6 +872,14 @@ def test_runs_of_another_setting_are_not_compared(write_images, write_run, tmp_p
     assert found["strided"]["result"] is None
 
 
+def test_the_courses_sentences_and_those_of_tatoeba_are_not_compared(write_run, tmp_path):
+    write_run("q3", translation_result(False, 0.4), dataset="course")
+    write_run("q3", translation_result(False, 0.3), dataset="tatoeba", use_attn=True)
+    found = build.gather("2022-23", tmp_path / "runs")["runs"]
+    assert found["translator"]["result"]["test"]["greedy"]["err_rate"]["value"] == 0.4
+    assert found["translator_attention"]["result"] is None
+
+
 def test_other_recipes_and_seeds_are_reported(write_images, write_run, compile_text):
     write_images("fashion_mnist")
     dropout = image_result("fashion_mnist", False, 0.7321)

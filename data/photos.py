@@ -1,0 +1,60 @@
+"""Image files, a user's own and those of the captioned sets, to pixels."""
+
+import logging
+import warnings
+
+import numpy as np
+
+import files
+from options import UserError
+
+MIN_SIDE = 8  # pixels; a smaller image shows nothing
+MAX_PIXELS = 50_000_000  # of an image; decoded it has 150 MB, and 200 MB more while it is converted
+FORMATS = ("TIFF", "PNG", "JPEG")
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+
+
+def read(path):
+    """The pixels of an image file as a uint8 array (height, width, 3). Grey, RGBA and 16-bit images are converted.
+
+    Raises `UserError` for a file that is missing, damaged, no image, or smaller than `MIN_SIDE`.
+    """
+    from PIL import Image  # not needed where the features are cached
+
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # the error says it
+    try:
+        files.require_regular(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, and of large images
+            # Pillow reads many more formats, and one of them by starting another program (EPS by Ghostscript).
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"it has {image.width}x{image.height} pixels")
+                image.load()
+                pixels = _to_rgb(image)
+    except FileNotFoundError:
+        raise UserError(f"there is no image {path}; name one that is there") from None
+    except Exception as error:  # Pillow raises whatever a damaged file makes it raise
+        reason = files.reason_of(error).partition(": ")[0]
+        raise UserError(f"{path} cannot be read as an image ({reason}); give a TIFF, PNG or JPEG") from None
+    height, width, _ = pixels.shape
+    if min(height, width) < MIN_SIDE:
+        raise UserError(f"{path} has {width}x{height} pixels, fewer than {MIN_SIDE} a side; give a larger image")
+    return pixels
+
+
+def _to_rgb(image):
+    """The pixels of a Pillow image as uint8 (height, width, 3).
+
+    Satellite images often hold 10, 11 or 12 bits in 16, or floats from 0 to 1 or to 255. So white is the largest number
+    that has as many bits as the brightest pixel, at least 8 bits. For floats that do not exceed 1 white is 1.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return np.asarray(image.convert("RGB"))
+    grey = np.array(image, dtype=np.float32)  # in place from here on: it may be large
+    np.nan_to_num(grey, copy=False, posinf=0, neginf=0)
+    brightest = grey.max(initial=0)
+    white = 1 if image.mode == "F" and brightest <= 1 else 2 ** max(8, int(brightest).bit_length()) - 1
+    grey /= white / 255
+    grey = grey.clip(0, 255, out=grey).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
