@@ -104,7 +104,7 @@ def test_a_file_that_may_not_grow_ends_in_one_line_and_leaves_the_run(trial, tmp
     (folder,) = tmp_path.glob("*/run")
     size = (folder / runs.LAST).stat().st_size // 2
     limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
-    command = [sys.executable, *trial.command, tmp_path, "-seed", "5"]
+    command = [sys.executable, "-B", *trial.command, tmp_path, "-seed", "5"]  # no compiled module is cut off
     process = subprocess.run(command, cwd=fault.ROOT, preexec_fn=limit, capture_output=True, text=True)
     assert process.returncode == 2 and process.stderr.count("\n") == 1
     assert "cannot write" in process.stderr and "make room there" in process.stderr

@@ -1,10 +1,12 @@
 """The figures: names with any letters, the user's own matplotlib, a disk that is full."""
 
 import resource
+import sys
 from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 import torch
 from conftest import one_line_error
 
@@ -67,13 +69,19 @@ def test_the_backend_of_a_notebook_is_not_asked_for(run_script, tmp_path):
 
 @contextmanager
 def full_disk(n_bytes=1000):
-    """No file can have more bytes inside the block: as on a full disk, a write ends in the middle."""
+    """No file can have more bytes inside the block: as on a full disk, a write ends in the middle.
+
+    Python and its children keep no compiled modules then, which would stay behind cut off for other tests.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_disk_that_fills_while_a_figure_is_drawn_is_one_line_and_keeps_the_old_figure(tmp_path):

@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_the_finished_run_and_says_so_in_one_line(tmp_path):
         "    except UserError as error:\n"
         "        sys.exit(str(error))\n"
     )
-    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-B", "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 1 and process.stderr.startswith("cannot write"), process.stderr
     assert process.stderr.count("\n") == 1
     with runs.open_run(tmp_path, CONFIG):
