@@ -15,9 +15,9 @@ import options
 from editions import BATCH_SIZE, DATASETS, DEFAULT_EDITION, EDITIONS, find
 
 RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edition's
-PLAIN = {"no_maxpool": False, "network": "cnn", "shuffle_pixels": False}  # variants take the best rate of this network
-QUICK_EPOCHS = 10
-EVAL_BATCH_SIZE = 500
+# Variants take the best learning rate of this network, trained on the images as they are.
+PLAIN = {"no_maxpool": False, "network": "cnn", "shuffle_pixels": False, "shift": 0, "flip": False, "warp": 0.0}
+QUICK_EPOCHS, EVAL_BATCH_SIZE = 10, 500
 N_GUESSES = 3  # most probable classes that are printed of an image
 SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 
