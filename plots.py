@@ -38,7 +38,7 @@ FULL_HEAT, LEAST_HEAT = (
     2.0,
 )  # colour scale of weights: full red is their 0.99 quantile, at least twice an equal weight
 TITLE_CHARACTERS = 48  # a title over a figure of curves is wrapped there
-LABEL_CHARACTERS = 30  # a label in a legend is wrapped there
+LABEL_CHARACTERS = 30  # a label in a legend or at an axis is wrapped there
 CAPTION_CHARACTERS = 34  # a caption beside an image is wrapped there
 LIGHTENED, HEAT_OPACITY, ATTENTION_COLOR = 0.25, 0.75, (0.85, 0.05, 0.05)  # of weights laid over an image
 STYLE = {
@@ -104,7 +104,8 @@ def plot_curves(path, curves, ylabel, title=None, best=None):
     if best is not None:
         ax.axvline(best, color=GAP_COLOR, linestyle="dotted", zorder=0)
     xlabel = "Epoch" if best is None else f"Epoch (dotted: {best}, the best on validation)"
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title and textwrap.fill(title, TITLE_CHARACTERS))
+    ylabel, title = textwrap.fill(ylabel, LABEL_CHARACTERS), title and textwrap.fill(title, TITLE_CHARACTERS)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if len(curves) > 1:
         fig.legend(loc="outside lower center", ncols=LEGEND_COLUMNS)  # never over a point
     save_figure(fig, path)
