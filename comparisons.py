@@ -11,11 +11,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from tqdm import tqdm
 
 import files
 import metrics
@@ -63,9 +65,11 @@ def compare(experiment):
     if not experiment.facts()["n_examples"]["val"]:
         raise UserError("without validation examples nothing tells which run is better")
     children = make_children(experiment)
-    commands = {label: [sys.executable, sys.argv[0], *command_line(child.args)] for label, child in children.items()}
+    command = [sys.executable, sys.argv[0]]
+    commands = [{label: [*command, *command_line(child.args)]} for label, child in children.items()]
     jobs = max(1, runs.n_cpus() // (args.threads or experiment.max_threads))
-    errors = run_side_by_side(commands, jobs)
+    jobs = 1 if options.BESIDE_OTHERS in os.environ else jobs
+    errors = run_side_by_side(commands, jobs, {options.COMPARED: "1"})
     entries, histories = collect(experiment, children, errors)
     result = summarise(experiment, children, entries)
     folder, title = experiment.folder("comparison"), utils.data_title(experiment.data)
@@ -182,18 +186,22 @@ def report(experiment, result):
         print(f"best on validation: learning rate {decimal(result['best']['learning_rate'])}{bundled}")
 
 
-def run_side_by_side(commands, jobs):
+def run_side_by_side(chains, jobs, environment):
     """Run command lines as processes, at most `jobs` at a time, and pass on their lines as they come, labelled.
 
     Args:
-        commands: dict from a label to the argument list of a process.
+        chains: dicts from a label to the argument list of a process. Those of one dict run one after the other, also
+            where one fails.
         jobs: how many run at the same time.
+        environment: what is set in the environment of each process.
 
-    Returns a dict from label to None, or to the last line that a process wrote to stderr if it failed. Whatever ends
-    the caller (Ctrl-C, a reader that went away) ends the processes first.
+    Returns a dict from label to None, or to the last line that a process wrote to stderr if it failed. What a process
+    wrote there is passed on when it has ended. Whatever ends the caller (Ctrl-C, a reader that went away) ends the
+    processes first.
     """
     outcomes, processes, lines, starting = {}, [], queue.Queue(), threading.Lock()
-    width = max(map(len, commands))
+    labels = [label for chain in chains for label in chain]
+    width = max(map(len, labels))
     is_over = False
 
     def follow(label, command):
@@ -202,29 +210,42 @@ def run_side_by_side(commands, jobs):
                 with starting:
                     if is_over:
                         return
-                    command, environment = list(map(str, command)), os.environ | {options.COMPARED: "1"}
                     streams = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "errors": "replace"}
-                    process = subprocess.Popen(command, env=environment, **streams)
+                    process = subprocess.Popen(list(map(str, command)), env=os.environ | environment, **streams)
                     processes.append(process)
                 for line in process.stdout:
-                    lines.put(f"{label:<{width}}  {line}")
+                    lines.put((label, line))
                 outcomes[label] = failure_of(process, errors)
+                errors.seek(0)
+                for line in errors:
+                    lines.put((label, line))
         except OSError as error:
             outcomes[label] = f"it could not be started ({error.strerror})"
         finally:
-            lines.put(None)
+            lines.put((label, None))
 
-    with ThreadPoolExecutor(jobs) as pool:
-        for item in commands.items():
-            pool.submit(follow, *item)
+    def follow_chain(chain):
+        for item in chain.items():
+            follow(*item)
+
+    bar = tqdm(total=len(labels), bar_format="{n} of {total} done, {elapsed}", disable=not sys.stderr.isatty())
+    with ThreadPoolExecutor(jobs) as pool, bar:
+        for chain in chains:
+            pool.submit(follow_chain, chain)
         try:
-            n_running = len(commands)
+            n_running = len(labels)
             while n_running:  # printed by the main thread, which sees a closed pipe and an interrupt
-                line = lines.get()
+                try:
+                    label, line = lines.get(timeout=1)
+                except queue.Empty:
+                    bar.refresh()  # its clock
+                    continue
                 if line is None:
                     n_running -= 1
+                    bar.update()
                 else:
-                    print(line, end="", flush=True)
+                    with bar.external_write_mode():
+                        print_labelled(f"{label:<{width}}  ", line)
         except BaseException as error:
             with starting:
                 is_over = True
@@ -234,6 +255,13 @@ def run_side_by_side(commands, jobs):
                 raise Interrupted("the same command with -resume goes on where each run stopped") from None
             raise
     return outcomes
+
+
+def print_labelled(label, line):
+    """Print a line of a process after its label, on as many lines as the screen needs."""
+    width = options.SCREEN_WIDTH - len(label)
+    for part in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False):
+        print(f"{label}{part}", flush=True)
 
 
 def failure_of(process, errors):

@@ -30,6 +30,7 @@ LEAST_PYTHON = (3, 11, 4)  # the first 3.11 whose tarfile has filter="data"
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
 USES = ("translate", "transcribe", "caption", "classify")  # options that use a trained network again
 COMPARED = "HW2_COMPARED"  # set in the environment of a run that is one of a comparison, which speaks for it
+BESIDE_OTHERS = "HW2_BESIDE_OTHERS"  # set where others run at the same time: a script starts one process at a time then
 SCREEN_WIDTH, HELP_COLUMN = 100, 30  # most characters of a line of the help, and where its explanations begin
 # Groups of the help.
 STATEMENT, TRAINING = "from the statements", "training, beyond the statements"
@@ -354,7 +355,8 @@ def note(message):
 
 def warn(message):
     """Print one line to stderr that tells of something to know, while the work goes on."""
-    print(f"warning: {printable(message)}", file=sys.stderr)
+    if COMPARED not in os.environ:
+        print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def add_data_options(parser):

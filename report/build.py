@@ -263,6 +263,8 @@ def describe(run, keys, command, setting=None):
         }
         if (run.folder / runs.CONFIG).exists():
             shown |= {"options": run.options} | {key: run.config.get(key) for key in ("hardware", "versions")}
+            if run.options.get("threads"):  # which decide about the last digits
+                shown["command"] += f" -threads {shown['result'].get('threads', run.options['threads'])}"
     return shown
 
 

@@ -80,9 +80,9 @@ def run_here(monkeypatch):
 def children_here(monkeypatch, run_here):
     """The runs of a comparison come one after the other in this process, as with `run_here`."""
 
-    def run_one_by_one(commands, jobs):
+    def run_one_by_one(chains, jobs, environment):
         outcomes = {}
-        for label, (_, script, *arguments) in commands.items():
+        for label, (_, script, *arguments) in ((label, chain[label]) for chain in chains for label in chain):
             process = run_here(Path(script).relative_to(ROOT), *arguments)
             print(*(f"{label}  {line}" for line in process.stdout.splitlines()), sep="\n")
             outcomes[label] = process.stderr.splitlines()[-1] if process.returncode else None
