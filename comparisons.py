@@ -201,7 +201,8 @@ def run_side_by_side(chains, jobs, environment):
     """
     outcomes, processes, lines, starting = {}, [], queue.Queue(), threading.Lock()
     labels = [label for chain in chains for label in chain]
-    width = max(map(len, labels))
+    width = max(map(len, labels)) + 2  # of the column of labels
+    environment = os.environ | environment | {"COLUMNS": str(options.screen_width() - width)}
     is_over = False
 
     def follow(label, command):
@@ -211,7 +212,7 @@ def run_side_by_side(chains, jobs, environment):
                     if is_over:
                         return
                     streams = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "errors": "replace"}
-                    process = subprocess.Popen(list(map(str, command)), env=os.environ | environment, **streams)
+                    process = subprocess.Popen(list(map(str, command)), env=environment, **streams)
                     processes.append(process)
                 for line in process.stdout:
                     lines.put((label, line))
@@ -245,7 +246,7 @@ def run_side_by_side(chains, jobs, environment):
                     bar.update()
                 else:
                     with bar.external_write_mode():
-                        print_labelled(f"{label:<{width}}  ", line)
+                        print_labelled(f"{label:<{width}}", line)
         except BaseException as error:
             with starting:
                 is_over = True
@@ -259,7 +260,7 @@ def run_side_by_side(chains, jobs, environment):
 
 def print_labelled(label, line):
     """Print a line of a process after its label, on as many lines as the screen needs."""
-    width = options.SCREEN_WIDTH - len(label)
+    width = max(1, options.screen_width() - len(label))
     for part in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False):
         print(f"{label}{part}", flush=True)
 

@@ -31,7 +31,7 @@ SEVERAL = ("learning_rate", "seed")  # options that take several values, to be c
 USES = ("translate", "transcribe", "caption", "classify")  # options that use a trained network again
 COMPARED = "HW2_COMPARED"  # set in the environment of a run that is one of a comparison, which speaks for it
 BESIDE_OTHERS = "HW2_BESIDE_OTHERS"  # set where others run at the same time: a script starts one process at a time then
-SCREEN_WIDTH, HELP_COLUMN = 100, 30  # most characters of a line of the help, and where its explanations begin
+SCREEN_WIDTH, HELP_COLUMN = 100, 30  # most characters of a line, and where the explanations of the help begin
 # Groups of the help.
 STATEMENT, TRAINING = "from the statements", "training, beyond the statements"
 BEYOND = "beyond the statements, off by default"
@@ -67,12 +67,16 @@ class Options(argparse.Namespace):
     __slots__ = ("given", "what")
 
 
+def screen_width():
+    """The most characters of a line: what the terminal or COLUMNS in the environment says, at most `SCREEN_WIDTH`."""
+    return min(shutil.get_terminal_size((SCREEN_WIDTH, 0)).columns, SCREEN_WIDTH)
+
+
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """The description as it is written, and lines that fit the screen."""
 
     def __init__(self, prog):
-        width = min(shutil.get_terminal_size().columns, SCREEN_WIDTH)
-        super().__init__(prog, max_help_position=HELP_COLUMN, width=width - 2)
+        super().__init__(prog, max_help_position=HELP_COLUMN, width=screen_width() - 2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -174,7 +178,7 @@ def announce(args):
     given = {name: value for name, value in vars(args).items() if name in args.given and name != "data"}
     parts = [args.what, f"data {args.data}" if "data" in args else ""]
     parts.append(" ".join(map(str, command_line(argparse.Namespace(**given)))))
-    line = textwrap.fill(printable("; ".join(filter(None, parts))), SCREEN_WIDTH, break_on_hyphens=False)
+    line = textwrap.fill(printable("; ".join(filter(None, parts))), screen_width(), break_on_hyphens=False)
     print(line, file=sys.stderr if args.given & {*USES} else sys.stdout, flush=True)  # stdout is for the answers
 
 

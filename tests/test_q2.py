@@ -20,7 +20,7 @@ from convolutions import edge_filters, equivariance
 from data import images
 from editions import DATASETS
 from models import CNN, MLP
-from options import Interrupted
+from options import BESIDE_OTHERS, COMPARED, Interrupted
 
 FIGURES = (
     "train_loss.pdf", "val_acc.pdf", "original_example.pdf", "examples.pdf", "activation_maps.pdf", "filters_1.pdf",
@@ -244,6 +244,23 @@ def test_interrupted_in_the_middle_of_an_epoch_and_resumed_equals_a_run_that_was
     histories = [read_result(tmp_path, folder.name)["history"] for folder in folders]
     for ours, theirs in zip(*histories, strict=True):
         assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+@pytest.mark.parametrize("beside, threads, jobs", [(False, 1, 6), (False, 4, 1), (True, 1, 1)])
+def test_a_comparison_uses_each_processor_once(beside, threads, jobs, q2_in_processes, monkeypatch):
+    """As many processes as there are processors for their threads; one where other steps of a report run beside it."""
+    asked = []
+
+    def record(chains, jobs, environment):
+        asked.append((len(chains), jobs, environment))
+        raise Interrupted
+
+    monkeypatch.setattr(comparisons, "run_side_by_side", record)
+    monkeypatch.setattr(runs, "n_cpus", lambda: 6)
+    if beside:
+        monkeypatch.setenv(BESIDE_OTHERS, "1")
+    q2_in_processes("-lr", "0.1", "0.2", "-threads", threads)
+    assert asked == [(2, jobs, {COMPARED: "1"})]
 
 
 @pytest.mark.parametrize("moment", ["the rates are compared", "the rates are compared and the network is trained"])

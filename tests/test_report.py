@@ -820,6 +820,18 @@ def test_other_seeds_are_drawn_with_their_run(write_images, write_run, compile_t
     assert "-learning_rate 0.01 -seed 43" in text
 
 
+def test_a_command_names_the_threads_that_were_asked_for(write_run, compile_text):
+    """They decide about the last digits; the result knows with how many the network was trained."""
+    result = image_result("kuzushiji_mnist", False, learning_rate=0.0005)
+    for given, trained, named in ((None, 2, ""), (1, 1, " -threads 1"), (3, 2, " -threads 2")):
+        changes = {"name": "a", "dataset": "kuzushiji_mnist", "threads": given}
+        path = write_run("q2", result | {"threads": trained}, IMAGE_FIGURES, **changes)
+        change(path.with_name(runs.CONFIG), {"learning_rate": 0.0005}, "changed")
+        text = compile_text("2022-23")
+        command = "python hw2-q2.py -dataset kuzushiji_mnist -learning_rate 0.0005"
+        assert re.search(re.escape(command + named) + r"\s*q2/a", text), text
+
+
 @pytest.mark.parametrize("subset", [False, True])
 @pytest.mark.parametrize("recall, explained", [(0.9, "So 72 % of the gap"), (0.5, "So the mix explains only 0 %")])
 def test_the_gap_between_validation_and_the_test_set_is_explained(
