@@ -76,7 +76,7 @@ def compare(experiment):
             utils.plot_curves(folder / f"{name}.pdf", curves, ylabel, title)
         run.finish(**result)
     report(experiment, result)
-    print(f"written to {folder}")
+    print(f"written to {options.typed(folder)}")
     return result
 
 
@@ -88,7 +88,7 @@ def best_rate(experiment):
         compare(experiment)
         found = experiment.finished("comparison")
     rate = files.read_json(found[0].folder / runs.RESULT, "best", "learning_rate", of=float)
-    print(f"learning rate {rate:g}, the best of the comparison in {found[0].folder}", flush=True)
+    print(options.fold(f"learning rate {rate:g}, the best of the comparison in {found[0].folder.name}"), flush=True)
     return rate
 
 
@@ -177,7 +177,7 @@ def report(experiment, result):
             span = f"{score['mean']:.4f} ({score['low']:.4f} to {score['high']:.4f})"
             print(f"{rate}{kind} {name}, mean and range of {score['n']} seeds: {span}{bundled}")
     for label, score in result["pooled"].items():
-        print(f"{label}, {len(result['entries'])} seeds: {format_interval(score, sign='+')}{bundled}")
+        print(options.fold(f"{label}, {len(result['entries'])} seeds: {format_interval(score, sign='+')}{bundled}"))
     if "learning_rate" in result["over"]:
         print(f"best on validation: learning rate {decimal(result['best']['learning_rate'])}{bundled}")
 
@@ -207,7 +207,7 @@ def run_side_by_side(commands, jobs):
                     process = subprocess.Popen(command, env=environment, **streams)
                     processes.append(process)
                 for line in process.stdout:
-                    lines.put(f"{label:<{width}}  {line}")
+                    lines.put(options.fold(f"{label:<{width}}  {line.rstrip()}"))
                 outcomes[label] = failure_of(process, errors)
         except OSError as error:
             outcomes[label] = f"it could not be started ({error.strerror})"
@@ -224,7 +224,7 @@ def run_side_by_side(commands, jobs):
                 if line is None:
                     n_running -= 1
                 else:
-                    print(line, end="", flush=True)
+                    print(line, flush=True)
         except BaseException as error:
             with starting:
                 is_over = True
