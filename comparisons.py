@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +79,7 @@ def compare(experiment):
             utils.plot_curves(folder / f"{name}.pdf", curves, ylabel, title)
         run.finish(**result)
     report(experiment, result)
-    print(f"written to {folder}")
+    print(f"written to {options.typed(folder)}")
     return result
 
 
@@ -92,7 +91,7 @@ def best_rate(experiment):
         compare(experiment)
         found = experiment.finished("comparison")
     rate = files.read_json(found[0].folder / runs.RESULT, "best", "learning_rate", of=float)
-    print(f"learning rate {rate:g}, the best of the comparison in {found[0].folder}", flush=True)
+    print(options.fold(f"learning rate {rate:g}, the best of the comparison in {found[0].folder.name}"), flush=True)
     return rate
 
 
@@ -181,7 +180,7 @@ def report(experiment, result):
             span = f"{score['mean']:.4f} ({score['low']:.4f} to {score['high']:.4f})"
             print(f"{rate}{kind} {name}, mean and range of {score['n']} seeds: {span}{bundled}")
     for label, score in result["pooled"].items():
-        print(f"{label}, {len(result['entries'])} seeds: {format_interval(score, sign='+')}{bundled}")
+        print(options.fold(f"{label}, {len(result['entries'])} seeds: {format_interval(score, sign='+')}{bundled}"))
     if "learning_rate" in result["over"]:
         print(f"best on validation: learning rate {decimal(result['best']['learning_rate'])}{bundled}")
 
@@ -205,6 +204,9 @@ def run_side_by_side(chains, jobs, environment):
     environment = os.environ | environment | {"COLUMNS": str(options.screen_width() - width)}
     is_over = False
 
+    def pass_on(label, line):
+        lines.put(options.fold(f"{label:<{width}}{line.rstrip()}"))
+
     def follow(label, command):
         try:
             with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
@@ -215,15 +217,15 @@ def run_side_by_side(chains, jobs, environment):
                     process = subprocess.Popen(list(map(str, command)), env=environment, **streams)
                     processes.append(process)
                 for line in process.stdout:
-                    lines.put((label, line))
+                    pass_on(label, line)
                 outcomes[label] = failure_of(process, errors)
                 errors.seek(0)
                 for line in errors:
-                    lines.put((label, line))
+                    pass_on(label, line)
         except OSError as error:
             outcomes[label] = f"it could not be started ({error.strerror})"
         finally:
-            lines.put((label, None))
+            lines.put(None)
 
     def follow_chain(chain):
         for item in chain.items():
@@ -237,7 +239,7 @@ def run_side_by_side(chains, jobs, environment):
             n_running = len(labels)
             while n_running:  # printed by the main thread, which sees a closed pipe and an interrupt
                 try:
-                    label, line = lines.get(timeout=1)
+                    line = lines.get(timeout=1)
                 except queue.Empty:
                     bar.refresh()  # its clock
                     continue
@@ -246,7 +248,7 @@ def run_side_by_side(chains, jobs, environment):
                     bar.update()
                 else:
                     with bar.external_write_mode():
-                        print_labelled(f"{label:<{width}}", line)
+                        print(line, flush=True)
         except BaseException as error:
             with starting:
                 is_over = True
@@ -256,13 +258,6 @@ def run_side_by_side(chains, jobs, environment):
                 raise Interrupted("the same command with -resume goes on where each run stopped") from None
             raise
     return outcomes
-
-
-def print_labelled(label, line):
-    """Print a line of a process after its label, on as many lines as the screen needs."""
-    width = max(1, options.screen_width() - len(label))
-    for part in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False):
-        print(f"{label}{part}", flush=True)
 
 
 def failure_of(process, errors):

@@ -25,6 +25,8 @@ import torch
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
+from options import progress
+
 # Rows that have ended are dropped when they are at least this share of all rows: dropping them copies the memory of the
 # others, and keeping them costs computing time.
 DROP_SHARE = 0.4
@@ -283,7 +285,7 @@ def in_batches(lengths, batch_size, decode, device=None, n_bytes=None, search=No
         batch_size = max(batch_size, int(memory / (n_bytes * n_hyps * max(lengths, default=1))))
     results = [None] * len(lengths)
     order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: lengths[i])
-    for start in range(0, len(order), batch_size):
+    for start in progress(range(0, len(order), batch_size), "decoding"):
         rows = order[start : start + batch_size]
         for i, result in zip(rows, decode(rows), strict=True):
             results[i] = result

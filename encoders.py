@@ -13,7 +13,6 @@ import importlib.util
 import math
 import socket
 import sys
-import time
 from collections import OrderedDict
 from dataclasses import replace
 from http.client import HTTPException
@@ -23,12 +22,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 import files
 from data import captions, sources
 from data.fetch import download
-from options import UserError, note
+from options import UserError, note, progress
 
 SIDE = 224  # pixels of the images that the networks were trained on
 BATCH_PIXELS = 32 * SIDE**2  # of the images that are encoded together
@@ -267,13 +265,11 @@ def encode(data, encoder, device="cpu"):
     def make():
         shown = f"{len(names):,} images of {encoder.side} x {encoder.side} pixels ({encoder.title})"
         print(f"features of {shown}, once for these images", flush=True)
-        start = time.perf_counter()
         batches = [names[first : first + batch_size] for first in range(0, len(names), batch_size)]
         regions = [
             encoder.regions([data.open_image(name) for name in batch], device).half()
-            for batch in tqdm(batches, leave=False, disable=not sys.stderr.isatty())
+            for batch in progress(batches, "features")
         ]
-        print(f"features computed in {time.perf_counter() - start:.0f} s", flush=True)
         return {"regions": torch.cat(regions).numpy()}
 
     arrays = sources.cached_arrays(f"features-{encoder.name}-{key}", make)

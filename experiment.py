@@ -23,7 +23,7 @@ from options import UserError, command_line
 
 PREDICTIONS = "test_predictions.txt"
 PREDICTION_COLUMNS = ("source", "reference", "prediction", "distance")
-MAX_OTHERS = 5  # runs that are named beside the one that is used
+MAX_OTHERS = 3  # runs that are named beside the one that is used
 MPS_HINT = " (-device mps trains on the GPU of this Mac)"
 N_EXAMPLES = 8  # of the test set, listed in the result
 SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
@@ -41,7 +41,6 @@ class Experiment:
         question: the folder of its runs; base_name: what the name of a run's folder begins with.
         score: the validation score that chooses the best epoch, and among compared values; `score_name` on screen.
         judged: the name of the same score among those of the test.
-        shown: the titles of the test's scores that are printed, by name; None: that of the judged one.
         yardsticks: what the result calls the scores without training in the judged score.
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
@@ -63,7 +62,7 @@ class Experiment:
     """
 
     question, base_name, score, score_name, judged = None, None, None, None, None
-    shown, yardsticks = None, "baselines"
+    yardsticks = "baselines"
     maximize, max_threads, patience, is_recordable = True, 1, None, False
     free_options, setting_names, quick = (), (), ()
 
@@ -89,12 +88,11 @@ class Experiment:
         for name, scores in result["test"].items():
             if scores is not None:
                 search = SEARCH_NAMES.get(name, name).format(**scores)
-                for score, title in (self.shown or {self.judged: self.score_name}).items():
-                    beside = baseline if score == self.judged else ""
-                    print(f"Final Test {title}, {search}: {format_interval(scores[score])}{beside}{bundled}")
+                value = f"{format_interval(scores[self.judged])}{baseline}{bundled}"
+                print(f"Final Test {self.score_name}, {search}: {value}")
                 baseline = ""
         for example in result.get("examples", [])[:1]:
-            print(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})")
+            print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
 
     def best_baseline(self, result):
         """The best score without training, as the end of a line; empty if there is none."""
@@ -210,7 +208,7 @@ def train(experiment, model, run):
     n_params = models.get_number_trainable_params(model)
     if parallel.is_main():
         device = f"{run.device}{MPS_HINT}" if run.device.type == "cpu" and "mps" in utils.accelerators() else run.device
-        print(f"{utils.data_title(data)}: {n_params:,} trainable parameters, {device}", flush=True)
+        print(options.fold(f"{utils.data_title(data)}: {n_params:,} trainable parameters, {device}"), flush=True)
         if experiment.quick_recipe():
             shown = [f"{name} {value}" for name, value in experiment.quick_recipe().items()]
             print(f"quick recipe: {', '.join(shown)}", flush=True)
@@ -302,7 +300,7 @@ def report(experiment, run):
         experiment.report(result)
     if experiment.args.verbose:
         print(*metrics.score_lines({name: value for name, value in result.items() if name != "history"}), sep="\n")
-    print(f"written to {run.folder}")
+    print(f"written to {options.typed(run.folder)}")
 
 
 def restore(kind, args, defaults):
@@ -312,10 +310,10 @@ def restore(kind, args, defaults):
     """
     found = latest(kind, args, defaults)
     known = [] if args.run else runs.find(args.runs_dir, kind.question)
+    options.note(f"weights of {options.typed(found.folder / runs.BEST)}")
     others = [run.folder.name for run in known if run.folder != found.folder]
-    shown = "; -run NAME takes another: " * bool(others) + ", ".join(others[:MAX_OTHERS])
-    shown += ", ..." * (len(others) > MAX_OTHERS)
-    options.note(f"weights of {found.folder / runs.BEST}{shown}")
+    for name in others[:MAX_OTHERS]:
+        options.note(f"--run takes another: {name}")
     device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
     if not set(kind.setting_names) <= state.keys():

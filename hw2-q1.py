@@ -81,7 +81,7 @@ def check_edition(year, seed, folder):
     }
     files.write_json(folder / "result.json", result)
     n_holding = sum(claim.holds for claim in claims)
-    print(f"{n_holding} of {len(claims)} claims hold ({seconds:.1f}s), written to {folder}\n", flush=True)
+    print(f"{n_holding} of {len(claims)} claims hold ({seconds:.1f}s), written to {options.typed(folder)}\n")
     return n_holding == len(claims)
 
 

@@ -94,9 +94,8 @@ class Captioning(experiment.SequenceExperiment):
     """Images to captions: the decoder, its loss, its validation and its test."""
 
     # The course's score chooses the epoch, as the published results are in it.
-    question, score, measure = "q3-captioning", "val_sentence_bleu", metrics.CAPTIONING
-    shown, yardsticks = metrics.BLEU_TITLES, "sentence_bleu_baselines"
-    score_name = shown["sentence_bleu"]
+    question, score, score_name = "q3-captioning", "val_sentence_bleu", "sentence BLEU"
+    measure, yardsticks = metrics.CAPTIONING, "sentence_bleu_baselines"
     setting_names, max_threads = ("words", "encoder_digest"), 2  # more threads are not faster at this batch size
 
     def __init__(self, args, defaults, data, settings=None):
@@ -223,7 +222,7 @@ def caption(args):
         hyp, _ = task.draw_caption(model, name, image, folder, utils.data_title(task.data), **options.search_of(args))
         print(f"{name}: {hyp}", flush=True)
         drawn = sorted(path.name for path in folder.glob(f"*_{Path(name).stem}.pdf"))
-        options.note(f"drawn: {', '.join(drawn)} in {folder}")
+        options.note(f"drawn: {', '.join(drawn)} in {options.typed(folder)}")
 
 
 if __name__ == "__main__":

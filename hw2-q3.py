@@ -221,7 +221,7 @@ def translate(args):
         print(*task.translate(model, [sentence], **options.search_of(args)), flush=True)
         if args.draw and sentence:
             task.draw_attention(path, model, sentence, f"{utils.data_title(task.data)}\n")
-            options.note(f"drawn: {path}")
+            options.note(f"drawn: {options.typed(path)}")
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def announce(args):
     given = {name: value for name, value in vars(args).items() if name in args.given and name != "data"}
     parts = [args.what, f"data {args.data}" if "data" in args else ""]
     parts.append(" ".join(map(str, command_line(argparse.Namespace(**given)))))
-    line = textwrap.fill(printable("; ".join(filter(None, parts))), screen_width(), break_on_hyphens=False)
+    line = fold("; ".join(filter(None, parts)))
     print(line, file=sys.stderr if args.given & {*USES} else sys.stdout, flush=True)  # stdout is for the answers
 
 
@@ -352,6 +352,17 @@ def printable(message):
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def fold(message):
+    """A message on lines that fit the screen; a word that is longer, such as a path, has a line of its own."""
+    options = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "  "}
+    return textwrap.fill(printable(message), screen_width(), **options)
+
+
+def typed(path):
+    """A path as it is typed in the working folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def note(message):
     """Print one line to stderr beside the answers, which go to stdout."""
     print(printable(message), file=sys.stderr, flush=True)
@@ -361,6 +372,13 @@ def warn(message):
     """Print one line to stderr that tells of something to know, while the work goes on."""
     if COMPARED not in os.environ:
         print(f"warning: {printable(message)}", file=sys.stderr)
+
+
+def progress(steps, what, n_steps=None):
+    """The same steps, on a terminal with a bar that comes after a second and goes away at the end."""
+    from tqdm import tqdm  # not in the standard library
+
+    return tqdm(steps, what, n_steps, leave=False, delay=1, disable=not sys.stderr.isatty())
 
 
 def add_data_options(parser):

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import filelock
 
 import files
-from options import DEFAULT_SEED, Interrupted, UserError, rank, warn
+from options import DEFAULT_SEED, Interrupted, UserError, rank, typed, warn
 
 CONFIG, HISTORY, RESULT = "config.json", "metrics.jsonl", "result.json"
 LAST, BEST = "last.pt", "best.pt"
@@ -247,7 +247,7 @@ class Run:
         elif resume == "must":
             raise UserError(f"there is no run to resume in {folder}; leave out -resume to start it")
         elif resume is None and (is_begun or os.path.exists(folder / RESULT)):
-            print(f"replacing the run in {folder}")
+            print(f"replacing the run in {typed(folder)}")
 
     def checkpoint(self):
         """What `save_epoch` wrote last, or None for a run that starts. Also mends `metrics.jsonl`."""

@@ -4,17 +4,15 @@ import functools
 import inspect
 import math
 import os
-import sys
 import time
 from contextlib import nullcontext
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 import graphs
 import parallel
-from options import UserError, world_size
+from options import UserError, progress, world_size
 from plots import (
     data_title,
     plot_activation_maps,
@@ -242,8 +240,8 @@ def train_epoch(optimization, batches, batch_loss, order, epoch=1):
     """
     optimization.model.train()
     total, n_total = torch.zeros((), device=optimization.device), 0
-    bar = tqdm(batches.epoch(order), f"epoch {epoch}", len(batches), leave=False, disable=not sys.stderr.isatty())
-    for step, batch in enumerate(bar, start=1):
+    shown = progress(batches.epoch(order), f"epoch {epoch}", len(batches))
+    for step, batch in enumerate(shown, start=1):
         loss, n_terms = train_step(optimization, batch_loss, batch)
         total, n_total = total + loss, n_total + n_terms  # they stay on the device, which nothing waits for
         if step % CHECK_EVERY == 0 or step == epoch == 1:

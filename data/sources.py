@@ -39,7 +39,7 @@ def choose(mode, data_dir, candidates, title, fetch_command):
 
 @functools.cache  # once, however often the data are loaded
 def warn_of_bundled_data(title, fetch_command):
-    warn(f"{title} is not here, using the bundled data in its place; {fetch_command} brings the real data")
+    warn(f"bundled data, not {title}; get it: {fetch_command}")
 
 
 def fingerprint(arrays):

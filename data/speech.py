@@ -29,7 +29,7 @@ from data import sources
 from data.bundled.speech import MARKER
 from data.fetch.ljspeech import FOLDER_NAME, METADATA, N_CLIPS, TITLE, WAVS
 from data.text import at_equal_distances
-from options import DATA_DIR, MEMORY_BUDGET, ROOT, UserError, warn
+from options import DATA_DIR, MEMORY_BUDGET, ROOT, UserError, progress, warn
 
 DOWNLOAD_COMMAND = "python download_ljspeech.py"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -308,7 +308,8 @@ def bundled_folder():
         often = "once" if is_kept else f"for this run only: {sources.CACHE_DIR} cannot be written"
         print(f"speaking the bundled clips, {often}", file=sys.stderr)
         command = [sys.executable, "-m", "data.bundled.speech", "-output_dir", folder.parent]
-        process = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        # Its lines of progress go on to stderr; of its own stderr only the error counts.
+        process = subprocess.run(command, cwd=ROOT, stdout=sys.__stderr__, stderr=subprocess.PIPE, text=True)
         if process.returncode != 0 and not folder.exists():  # else another process was faster
             said = process.stderr.strip().splitlines() or ["it was killed"]
             raise UserError(said[-1].partition("error: ")[2] or said[-1])
@@ -413,7 +414,7 @@ def write_spectrograms(paths, path):
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on two the spectrogram of one clip took ten times as long
     with files.atomic_path(path) as new, files.writing(path), open(new, "wb") as file:
-        for sound in paths:
+        for sound in progress(paths, "spectrograms"):
             try:
                 samples = read_sound(sound)
             except UserError as error:

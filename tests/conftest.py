@@ -125,6 +125,14 @@ def one_line_error(*words):
         assert word in message
 
 
+def end_of(stdout):
+    """The first words of the lines that end a run; no line is wider than the screen, but for a path that is."""
+    lines = stdout.splitlines()
+    assert [line for line in lines if len(line) > options.SCREEN_WIDTH and line.split()[:2] != ["written", "to"]] == []
+    start = next(i for i, line in enumerate(lines) if line.startswith("Best validation"))
+    return [line.split()[0] for line in lines[start:] if not line.startswith("  ")]  # a line that is folded goes on
+
+
 class Handler(BaseHTTPRequestHandler):
     """The first part of the path says how the server behaves, the last which file it gives."""
 

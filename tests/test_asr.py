@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import N_SPOKEN, assert_user_error, load_script
+from conftest import N_SPOKEN, assert_user_error, end_of, load_script
 
 import files
 import metrics
@@ -289,7 +289,7 @@ def test_what_cannot_be_transcribed_is_one_line(name, words, trained, spoken, ru
     (tmp_path / "cut.wav").write_bytes(good.read_bytes()[:-3000])
     process = run_here(SCRIPT, "-runs_dir", trained[0], "--transcribe", good, tmp_path / name)
     assert process.returncode == 2 and process.stdout.count("\n") == 1
-    said, error = process.stderr.splitlines()
+    said, *_, error = process.stderr.splitlines()
     assert said.startswith("weights of ") and ": error: " in error and all(word in error for word in words)
 
 
@@ -331,7 +331,9 @@ def test_spectrograms_that_stay_on_the_disk_give_the_same_run(trained, run_here,
     assert {k: v for k, v in a.items() if k not in timed} == {k: v for k, v in b.items() if k not in timed}
     losses = [[(line["train_loss"], line["val_loss"]) for line in result["history"]] for result in (a, b)]
     assert losses[0] == losses[1]
-    assert run_here(*command[:-2], "-resume").returncode == 0  # the budget does not make another run
+    again = run_here(*command[:-2], "-resume")
+    assert again.returncode == 0  # the budget does not make another run
+    assert end_of(again.stdout) == ["Best", "Final", "For", "written"]
 
 
 @pytest.mark.parametrize("memory_budget", ["0", "1GB"])

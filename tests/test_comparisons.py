@@ -56,16 +56,16 @@ def test_a_chain_keeps_its_order_also_after_a_failure_and_runs_beside_the_others
     assert outcomes == {"a1": None, "a2": None, "b1": "it was killed", "b2": None}
 
 
-def test_long_lines_are_wrapped_behind_their_label(capsys, monkeypatch):
+def test_long_lines_are_folded(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     words = "  epoch " + "word " * 30
     code = f"import os; print({words!r}); print('/' + 'x' * 150); print(os.environ['MARK'], os.environ['COLUMNS'])"
     chains = [{"12 a": [sys.executable, "-c", code], "3": [sys.executable, "-c", ""]}]
     comparisons.run_side_by_side(chains, 1, {"MARK": "m"})
-    *wrapped, path, mark = capsys.readouterr().out.splitlines()
-    assert len(wrapped) == 2 and wrapped[0].startswith("12 a    epoch word") and wrapped[1].startswith("12 a  word")
-    assert max(map(len, wrapped)) <= 100 and " ".join(line[6:].strip() for line in wrapped) == words.strip()
-    assert (path, mark) == ("12 a  /" + "x" * 150, "12 a  m 94")
+    *folded, path, mark = capsys.readouterr().out.splitlines()
+    assert folded[0].startswith("12 a    epoch word") and folded[1].startswith("  word")
+    assert max(map(len, folded)) <= 100 and " ".join(line.strip() for line in folded[:2]) == f"12 a  {words}".rstrip()
+    assert (folded[2:], path.strip(), mark) == (["12 a"], "/" + "x" * 150, "12 a  m 94")
 
 
 def test_a_reader_that_goes_away_ends_the_processes_quietly():

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 
 import options
+from data import captions, images, sources, speech, translation
 
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -52,6 +53,35 @@ def test_the_first_line_says_what_with_which_data_and_options(run_script):
 def test_the_first_line_of_answers_stands_apart_from_them(run_script):
     process = run_script("-S", "hw2-q3.py", "--translate", "hola")
     assert process.stdout == "" and process.stderr.startswith("Question 3 of 2022-23")
+
+
+@pytest.mark.parametrize(
+    ("title", "command"),
+    [
+        *((image_set.title, f"python download_{name}.py") for name, image_set in images.DATASETS.items()),
+        *((title, captions.DOWNLOAD_COMMAND) for title in captions.TITLES.values()),
+        (speech.TITLE, speech.DOWNLOAD_COMMAND),
+        (translation.TITLE, translation.DOWNLOAD_COMMAND),
+    ],
+)
+def test_the_warning_of_bundled_data_fits_a_terminal_of_100_columns(title, command, tmp_path, capsys):
+    sources.warn_of_bundled_data.cache_clear()
+    assert sources.choose("auto", tmp_path, [(tmp_path / "data",)], title, command) is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert title in line and command in line and len(line) <= 100
+
+
+def test_a_long_line_is_folded_and_a_path_stays_whole():
+    path = "/" + "long-name/" * 12
+    lines = options.fold(f"{'word ' * 30}{path} end").splitlines()
+    assert path in [line.strip() for line in lines] and " ".join(map(str.strip, lines)).split()[-1] == "end"
+    assert max(len(line) for line in lines if path not in line) <= 100
+
+
+def test_a_path_is_shown_as_it_is_typed_in_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert options.typed(tmp_path / "runs" / "q3") == Path("runs/q3")
+    assert options.typed(tmp_path.parent) == tmp_path.parent
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -616,6 +616,20 @@ def test_fresh_processes_speak_the_same_bytes(spoken, run_script, tmp_path):
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == [FOLDER_NAME]
 
 
+def test_whoever_waits_for_the_bundled_clips_sees_how_many_are_spoken(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bundled_speech, "CLIPS_OF_A_CHAPTER", 2)
+    bundled_speech.write(bundled_speech.plan(bundled_speech.sentences(5)), tmp_path)
+    assert capsys.readouterr().out == "2 of 5 clips are spoken\n4 of 5 clips are spoken\n"
+
+
+def test_the_lines_of_the_process_that_speaks_are_passed_on(tmp_path, monkeypatch, capfd):
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: run([*command, "-n_clips", "3"], **kwargs))
+    monkeypatch.setattr(sources, "CACHE_DIR", tmp_path)
+    assert (speech.bundled_folder() / METADATA).is_file()
+    assert "3 clips, " in capfd.readouterr().err
+
+
 def test_the_bundled_clips_are_speech_that_can_be_read(spoken):
     lines = speech.read_metadata(spoken / FOLDER_NAME / METADATA)
     assert len(lines) == N_SPOKEN and all(speech.normalize(text) == text for _, text in lines)

@@ -65,7 +65,8 @@ def main(argv=None):
     lines = read_metadata(args.metadata) if args.metadata else sentences(args.n_clips or N_BUNDLED)
     clips = plan(lines[: args.n_clips])
     seconds = write(clips, args.output_dir)
-    print(f"{args.output_dir / FOLDER_NAME}: {len(clips):,} clips, {seconds / 3600:.2f} hours, spoken by eSpeak NG")
+    said = f"{len(clips):,} clips, {seconds / 3600:.2f} hours, spoken by eSpeak NG, are in"
+    print(options.fold(f"{said} {args.output_dir / FOLDER_NAME}"))
 
 
 def sentences(n_sentences, seed=SEED):
@@ -113,12 +114,14 @@ def write(clips, folder):
     engine, n_samples = Engine(), 0
     with download.workspace(Path(folder)) as new:
         (new / FOLDER_NAME / WAVS).mkdir(parents=True)
-        for clip in clips:
+        for n, clip in enumerate(clips, start=1):
             samples = engine.speak(clip)
             n_samples += len(samples) // 2
             with wave.open(str(new / FOLDER_NAME / WAVS / f"{clip.id}.wav"), "wb") as file:
                 file.setparams((1, 2, engine.sample_rate, 0, "NONE", None))
                 file.writeframes(samples)
+            if n % CLIPS_OF_A_CHAPTER == 0:
+                print(f"{n:,} of {len(clips):,} clips are spoken", flush=True)
         lines = [f"{clip.id}|{clip.text}|{clip.text}\n" for clip in clips]
         (new / FOLDER_NAME / METADATA).write_bytes("".join(lines).encode())
         (new / FOLDER_NAME / MARKER).write_text(MARKER_TEXT, encoding="utf-8")
