@@ -207,48 +207,32 @@ def run_side_by_side(chains, jobs, environment):
     def pass_on(label, line):
         lines.put(options.fold(f"{label:<{width}}{line.rstrip()}"))
 
-    def follow(label, command):
-        try:
-            with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-                with starting:
-                    if is_over:
-                        return
-                    streams = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "errors": "replace"}
-                    process = subprocess.Popen(list(map(str, command)), env=environment, **streams)
-                    processes.append(process)
-                for line in process.stdout:
-                    pass_on(label, line)
-                outcomes[label] = failure_of(process, errors)
-                errors.seek(0)
-                for line in errors:
-                    pass_on(label, line)
-        except OSError as error:
-            outcomes[label] = f"it could not be started ({error.strerror})"
-        finally:
-            lines.put(None)
+    def follow(chain):
+        for label, command in chain.items():
+            try:
+                with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+                    with starting:
+                        if is_over:
+                            return
+                        streams = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "errors": "replace"}
+                        process = subprocess.Popen(list(map(str, command)), env=environment, **streams)
+                        processes.append(process)
+                    for line in process.stdout:
+                        pass_on(label, line)
+                    outcomes[label] = failure_of(process, errors)
+                    errors.seek(0)
+                    for line in errors:
+                        pass_on(label, line)
+            except OSError as error:
+                outcomes[label] = f"it could not be started ({error.strerror})"
+            finally:
+                lines.put(None)
 
-    def follow_chain(chain):
-        for item in chain.items():
-            follow(*item)
-
-    bar = tqdm(total=len(labels), bar_format="{n} of {total} done, {elapsed}", disable=not sys.stderr.isatty())
-    with ThreadPoolExecutor(jobs) as pool, bar:
+    with ThreadPoolExecutor(jobs) as pool:
         for chain in chains:
-            pool.submit(follow_chain, chain)
+            pool.submit(follow, chain)
         try:
-            n_running = len(labels)
-            while n_running:  # printed by the main thread, which sees a closed pipe and an interrupt
-                try:
-                    line = lines.get(timeout=1)
-                except queue.Empty:
-                    bar.refresh()  # its clock
-                    continue
-                if line is None:
-                    n_running -= 1
-                    bar.update()
-                else:
-                    with bar.external_write_mode():
-                        print(line, flush=True)
+            print_lines(lines, len(labels))  # in the main thread, which sees a closed pipe and an interrupt
         except BaseException as error:
             with starting:
                 is_over = True
@@ -258,6 +242,24 @@ def run_side_by_side(chains, jobs, environment):
                 raise Interrupted("the same command with -resume goes on where each run stopped") from None
             raise
     return outcomes
+
+
+def print_lines(lines, n_processes):
+    """Print the lines of a queue until each process has put None there; on a terminal also how many, and the time."""
+    form = "{n} of {total} done, {elapsed}"
+    with tqdm(total=n_processes, bar_format=form, disable=not sys.stderr.isatty()) as bar:
+        while n_processes:
+            try:
+                line = lines.get(timeout=1)
+            except queue.Empty:
+                bar.refresh()
+                continue
+            if line is None:
+                n_processes -= 1
+                bar.update()
+            else:
+                with bar.external_write_mode():
+                    print(line, flush=True)
 
 
 def failure_of(process, errors):

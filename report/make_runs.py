@@ -54,7 +54,7 @@ def main(argv=None):
     except options.Interrupted:
         raise options.Interrupted("the same command goes on where each step stopped") from None
     failed = [label for label in commands if errors[label] is not None]
-    print(f"\n[{len(commands) - len(failed)} of {len(commands)} steps done, {clock(start)}]")
+    print(f"{len(commands) - len(failed)} of {len(commands)} steps done in {time.perf_counter() - start:.0f} s")
     for label in failed:
         print(f"failed: python {' '.join(map(str, commands[label][1:]))}\n        {errors[label]}", file=sys.stderr)
     build.main(["-runs_dir", str(args.runs_dir), "-output_dir", str(args.output_dir)])
@@ -76,12 +76,6 @@ def steps(args):
     if not all((args.runs_dir / "q1" / year / runs.RESULT).exists() for year in YEARS):
         chains.append({f"{next(number)} theory": [sys.executable, HERE.parent / "hw2-q1.py", *results]})
     return chains
-
-
-def clock(start):
-    """Minutes and seconds since `start`."""
-    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
-    return f"{minutes}:{seconds:02}"
 
 
 if __name__ == "__main__":
