@@ -65,6 +65,7 @@ def compare(experiment):
     children = make_children(experiment)
     commands = {label: [sys.executable, sys.argv[0], *command_line(child.args)] for label, child in children.items()}
     jobs = max(1, runs.n_cpus() // (args.threads or experiment.max_threads))
+    print(f"{len(commands)} runs, {min(jobs, len(commands))} at a time", flush=True)
     errors = run_side_by_side(commands, jobs)
     entries, histories = collect(experiment, children, errors)
     result = summarise(experiment, children, entries)
