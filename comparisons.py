@@ -68,6 +68,7 @@ def compare(experiment):
     commands = [{label: [*command, *command_line(child.args)]} for label, child in children.items()]
     jobs = max(1, runs.n_cpus() // (args.threads or experiment.max_threads))
     jobs = 1 if options.BESIDE_OTHERS in os.environ else jobs
+    print(f"{len(commands)} runs, {min(jobs, len(commands))} at a time", flush=True)
     errors = run_side_by_side(commands, jobs, {options.COMPARED: "1"})
     entries, histories = collect(experiment, children, errors)
     result = summarise(experiment, children, entries)

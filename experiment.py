@@ -6,6 +6,7 @@ A script describes its question as an `Experiment`; its `main` calls the steps i
 
 import argparse
 import copy
+import os
 from contextlib import contextmanager
 
 import torch
@@ -19,7 +20,7 @@ import runs
 import utils
 from data import text
 from metrics import format_interval
-from options import UserError, command_line
+from options import UserError, command_line, typed
 
 PREDICTIONS = "test_predictions.txt"
 PREDICTION_COLUMNS = ("source", "reference", "prediction", "distance")
@@ -80,19 +81,6 @@ class Experiment:
     def quick_recipe(self):
         """The options of quick scale and their values, a dict; empty at full scale."""
         return {name: getattr(self.args, name) for name in self.quick} if self.args.scale == "quick" else {}
-
-    def report(self, result):
-        """Print the score of each test or search, beside the first that of the best baseline, and an example."""
-        bundled = " (bundled)" if result["bundled"] else ""
-        baseline = self.best_baseline(result)
-        for name, scores in result["test"].items():
-            if scores is not None:
-                search = SEARCH_NAMES.get(name, name).format(**scores)
-                value = f"{format_interval(scores[self.judged])}{baseline}{bundled}"
-                print(f"Final Test {self.score_name}, {search}: {value}")
-                baseline = ""
-        for example in result.get("examples", [])[:1]:
-            print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
 
     def best_baseline(self, result):
         """The best score without training, as the end of a line; empty if there is none."""
@@ -248,7 +236,7 @@ def folder_of(kind, args, option):
     named, parent = getattr(args, option), args.runs_dir / kind.question
     folder = named if named.is_dir() else parent / named.name
     if not (folder / runs.BEST).is_file():
-        raise UserError(f"-{option}: {named} is no folder of a trained run; name one of {parent}")
+        raise UserError(f"-{option}: {typed(named)} is no folder of a trained run; name one of {typed(parent)}")
     return folder
 
 
@@ -290,17 +278,26 @@ def write_predictions(folder, sources, refs, hyps):
 
 
 def report(experiment, run):
-    """Print what a finished run has reached, and where it lies; with `-verbose` every score of the result."""
+    """Print what a finished run has reached, unless a comparison tells it; with `-verbose` every score."""
     result = run.result
-    score, bundled = result.get(experiment.score), " (bundled)" if result["bundled"] else ""
+    if options.COMPARED in os.environ and not experiment.args.verbose:
+        return
+    score, baseline = result.get(experiment.score), experiment.best_baseline(result)
+    bundled = " (bundled)" if result["bundled"] else ""
     if score is not None:
         shown = f"{format_interval(score)} in epoch {result['best_epoch']}"
         print(f"Best validation {experiment.score_name}: {shown}{bundled}")
-    if result["test"]:
-        experiment.report(result)
+    for name, scores in (result["test"] or {}).items():
+        if scores is not None:
+            search = SEARCH_NAMES.get(name, name).format(**scores)
+            shown = f"{format_interval(scores[experiment.judged])}{baseline}{bundled}"
+            print(f"Final Test {experiment.score_name}, {search}: {shown}")
+            baseline = ""
+    for example in result.get("examples", [])[:1]:
+        print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
     if experiment.args.verbose:
         print(*metrics.score_lines({name: value for name, value in result.items() if name != "history"}), sep="\n")
-    print(f"written to {options.typed(run.folder)}")
+    print(f"written to {typed(run.folder)}")
 
 
 def restore(kind, args, defaults):
@@ -310,10 +307,10 @@ def restore(kind, args, defaults):
     """
     found = latest(kind, args, defaults)
     known = [] if args.run else runs.find(args.runs_dir, kind.question)
-    options.note(f"weights of {options.typed(found.folder / runs.BEST)}")
+    options.note(f"weights of {typed(found.folder / runs.BEST)}")
     others = [run.folder.name for run in known if run.folder != found.folder]
     for name in others[:MAX_OTHERS]:
-        options.note(f"--run takes another: {name}")
+        options.note(f"or with --run {name}")
     device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
     if not set(kind.setting_names) <= state.keys():
@@ -347,4 +344,4 @@ def latest(kind, args, defaults):
     given |= {"runs_dir": args.runs_dir} if "runs_dir" in args.given else {}
     command = " ".join([f"python hw2-{kind.question}.py", *map(str, command_line(argparse.Namespace(**given)))])
     what = "no trained run with these options" if given else "no trained run"
-    raise UserError(f"{what} is in {args.runs_dir / kind.question}; train one: {command}")
+    raise UserError(f"{what} is in {typed(args.runs_dir / kind.question)}; train one: {command}")

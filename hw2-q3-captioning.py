@@ -222,7 +222,7 @@ def caption(args):
         hyp, _ = task.draw_caption(model, name, image, folder, utils.data_title(task.data), **options.search_of(args))
         print(f"{name}: {hyp}", flush=True)
         drawn = sorted(path.name for path in folder.glob(f"*_{Path(name).stem}.pdf"))
-        options.note(f"drawn: {', '.join(drawn)} in {options.typed(folder)}")
+        options.note(f"drawn beside the weights: {', '.join(drawn)}")
 
 
 if __name__ == "__main__":

@@ -279,7 +279,7 @@ def mean_loss(model, batches, batch_loss):
     """The mean loss over the terms of `batches`, with dropout off."""
     model.eval()
     total, n_total = 0.0, 0
-    for rows in batches.rows(torch.Generator()):
+    for rows in progress(batches.rows(torch.Generator()), "loss"):
         loss, n_terms = batch_loss(model, batches.gather(rows))
         total, n_total = total + loss, n_total + n_terms
     return float(total) / int(n_total)

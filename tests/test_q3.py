@@ -698,7 +698,7 @@ def test_translate_takes_the_newest_run_of_either_network_and_names_the_other(tr
         os.utime(times[not newest], (1e9, 1e9))
         process = run_here("hw2-q3.py", "-runs_dir", runs_dir, "--translate", "hola")
         other = times[not newest].parent
-        assert process.stderr == f"weights of {times[newest].parent / 'best.pt'}\n--run takes another: {other.name}\n"
+        assert process.stderr == f"weights of {times[newest].parent / 'best.pt'}\nor with --run {other.name}\n"
         assert len(process.stdout.splitlines()) == 1
         named = run_here("hw2-q3.py", "-runs_dir", runs_dir, "-run", other.name, "--translate", "hola")
         assert named.stderr == f"weights of {other / 'best.pt'}\n"
