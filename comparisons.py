@@ -206,7 +206,7 @@ def run_side_by_side(chains, jobs, environment):
     is_over = False
 
     def pass_on(label, line):
-        lines.put(options.fold(f"{label:<{width}}{line.rstrip()}"))
+        lines.put(options.fold(f"{label:<{width}}{line.rstrip()}", f"{label:<{width}}"))
 
     def follow(chain):
         for label, command in chain.items():

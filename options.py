@@ -352,9 +352,9 @@ def printable(message):
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def fold(message):
+def fold(message, indent="  "):
     """A message on lines that fit the screen; a word that is longer, such as a path, has a line of its own."""
-    options = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "  "}
+    options = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": indent}
     return textwrap.fill(printable(message), screen_width(), **options)
 
 
