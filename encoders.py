@@ -26,7 +26,7 @@ from torch import nn
 import files
 from data import captions, sources
 from data.fetch import download
-from options import UserError, note, progress
+from options import UserError, fold, note, progress
 
 SIDE = 224  # pixels of the images that the networks were trained on
 BATCH_PIXELS = 32 * SIDE**2  # of the images that are encoded together
@@ -146,7 +146,7 @@ def choose(name, weights):
             resnet18_file()
         except UserError as error:
             name, why = "efficientnet_lite0", f" ({error})"
-    print(f"encoder: {title(name, weights)}{why}", flush=True)
+    print(fold(f"encoder: {title(name, weights)}{why}"), flush=True)
     return name
 
 

@@ -278,10 +278,8 @@ def write_predictions(folder, sources, refs, hyps):
 
 
 def report(experiment, run):
-    """Print what a finished run has reached, unless a comparison tells it; with `-verbose` every score."""
+    """Print what a finished run has reached, and where it lies; with `-verbose` every score of the result."""
     result = run.result
-    if options.COMPARED in os.environ and not experiment.args.verbose:
-        return
     score, baseline = result.get(experiment.score), experiment.best_baseline(result)
     bundled = " (bundled)" if result["bundled"] else ""
     if score is not None:
@@ -297,7 +295,8 @@ def report(experiment, run):
         print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
     if experiment.args.verbose:
         print(*metrics.score_lines({name: value for name, value in result.items() if name != "history"}), sep="\n")
-    print(f"written to {typed(run.folder)}")
+    if options.COMPARED not in os.environ:  # else the comparison says where it lies itself
+        print(f"written to {typed(run.folder)}")
 
 
 def restore(kind, args, defaults):

@@ -215,9 +215,7 @@ def translate(args):
     """Print the translation of each sentence, by the best weights of the run that the options mean; perhaps draw it."""
     task, model, folder = experiment.restore(Translation, args, parse_args([]))
     if args.draw and not task.args.use_attn:
-        raise options.UserError(
-            "-draw draws the attention, and this network has none; take or train one with --use_attn"
-        )
+        raise options.UserError("-draw needs attention, which this network has not; take or train one with --use_attn")
     for number, line in enumerate(text.read_lines(args.translate), start=1):
         sentence, path = text.normalize(line), folder / f"translated_{number}.pdf"
         print(*task.translate(model, [sentence], **options.search_of(args)), flush=True)
