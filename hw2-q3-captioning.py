@@ -34,7 +34,6 @@ def parse_args(argv=None):
     for name, size in {"embedding_size": 100, "hidden_size": 256, "attention_size": 100}.items():
         parser.add_option(name, type=options.positive_int, default=size, help="default: %(default)s")
     parser.add_option("attention_activation", choices=["relu", "tanh"], default="relu", help="default: %(default)s")
-    parser.add_option("patience", type=options.positive_int, default=20, help="early stopping, epochs (default: 20)")
     options.add_search_options(parser)
     options.add_use_option(parser, "caption", "IMAGE", "images of the set by name, image files, or folders")
     args = options.parse_training(parser, argv, N_EPOCHS, **QUICK)
@@ -103,7 +102,7 @@ class Captioning(experiment.SequenceExperiment):
         super().__init__(args, defaults, data)
         digest = settings and settings["encoder_digest"]
         self.encoder = encoders.Encoder(args.encoder, args.encoder_weights, digest, args.image_size)
-        self.base_name, self.patience = f"{Path(args.dataset).name}-{args.encoder}", args.patience
+        self.base_name = f"{Path(args.dataset).name}-{args.encoder}"
         if settings is None:
             self.vocab = captions.vocabulary(data)
             self.regions = {split: self.as_read(part) for split, part in data.regions.items()}
