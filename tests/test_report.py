@@ -1009,7 +1009,7 @@ def test_what_the_attention_looked_at_is_read_from_the_weights(write_run, compil
         ("{", "cannot be read"),
         ("[" * 200_000, "cannot be read"),
         ("[1]", "is no dict"),
-        ("{}", "lacks title, bundled, entries, best"),
+        ("{}", "has no entries"),
         ('{"title": "OCTMNIST", "bundled": true, "entries": [], "best": null}', "best.run"),
         ('{"title": "OCTMNIST", "bundled": true, "entries": [], "best": {"run": 3}}', "best.run is no str"),
     ],
