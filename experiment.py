@@ -47,7 +47,6 @@ class Experiment:
         free_options: options that do not change what is trained.
         setting_names: what `settings` returns.
         max_threads: most CPU threads to use; more are not faster.
-        patience: training stops after this many epochs without a better score; None: never.
         quick: the options, beside the epochs, in which quick scale has a recipe of its own.
         is_recordable: whether `batch_loss` asks the host for nothing, so that a CUDA graph can hold the step.
         args, defaults: the parsed options, and what they are if none is given.
@@ -64,7 +63,7 @@ class Experiment:
 
     question, base_name, score, score_name, judged = None, None, None, None, None
     yardsticks = "baselines"
-    maximize, max_threads, patience, is_recordable = True, 1, None, False
+    maximize, max_threads, is_recordable = True, 1, False
     free_options, setting_names, quick = (), (), ()
 
     def __init__(self, args, defaults, data, settings=None):
@@ -214,7 +213,6 @@ def train(experiment, model, run):
         score=experiment.score,
         maximize=experiment.maximize,
         settings=experiment.settings(),
-        patience=experiment.patience,
         is_recordable=experiment.is_recordable,
     )
     if parallel.is_main():

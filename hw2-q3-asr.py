@@ -187,12 +187,12 @@ class Recognition(experiment.SequenceExperiment):
     def test(self, model, run):
         """Scores of greedy decoding of the test set, of a recogniser without training, and of the attention."""
         data, ids, refs, hyps = self.data, self.data.ids["test"], self.refs("test"), self.decode(model, "test")
-        trivial = baselines.transcribe(data.clips("train"), data.clips("test"))
+        nearest = baselines.nearest_spectra(data.clips("train"), (frames for frames, _ in data.clips("test")))
         written, alphas = zip(*self.transcribe(model, data.rows[speech.PART].tolist(), return_weights=True))
         return {
             "test": experiment.searched(greedy=self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")}),
             "examples": experiment.write_predictions(run.folder, ids, refs, hyps),
-            "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
+            "baselines": {"nearest mean spectrum": self.score_of(nearest, "test")},
             "unrelated": self.test_scores(refs[1:] + refs[:1]),  # the answer to each clip is another clip's text
             "differing": metrics.differing(hyps, refs),
             "train_clips": metrics.attention_report(written, self.refs(speech.PART), alphas, speech.SECONDS_A_POSITION),

@@ -25,7 +25,6 @@ def parse_args(argv=None):
     parser.add_option("dataset", type=sets, default="sydney", metavar="NAME", help="sydney (default), ucm, or a folder")
     help = "the frozen network; auto (default): resnet18 if its weights can be had, else efficientnet_lite0"
     parser.add_option("encoder", choices=["auto", "resnet18", "efficientnet_lite0"], default="auto", help=help)
-    parser.add_option("encoder_weights", type=options.name_or_path("imagenet"), default="imagenet", help="or a file")
     parser.add_option("image_size", type=options.whole(32, 1024), help="pixels (default: 500 for sydney, else 224)")
     parser.add_option("features", choices=["raw", "standardized"], default="raw", help="default: %(default)s")
     usual = {"batch_size": 8, "learning_rate": [0.0004], "dropout": 0.5, "optimizer": "adam", "clip_value": 5.0}
@@ -34,7 +33,6 @@ def parse_args(argv=None):
     for name, size in {"embedding_size": 100, "hidden_size": 256, "attention_size": 100}.items():
         parser.add_option(name, type=options.positive_int, default=size, help="default: %(default)s")
     parser.add_option("attention_activation", choices=["relu", "tanh"], default="relu", help="default: %(default)s")
-    parser.add_option("patience", type=options.positive_int, default=20, help="early stopping, epochs (default: 20)")
     options.add_search_options(parser)
     options.add_use_option(parser, "caption", "IMAGE", "images of the set by name, image files, or folders")
     args = options.parse_training(parser, argv, N_EPOCHS, **QUICK)
@@ -67,9 +65,9 @@ def main(argv=None):
         return caption(args)
     onednn.use_where_precise()  # 1.4 times as fast on an AMD EPYC
     data = captions.load(args.dataset, args.data, args.data_dir, quick=args.scale == "quick")
-    args.encoder = encoders.choose(args.encoder, args.encoder_weights)
+    args.encoder = encoders.choose(args.encoder)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, max_threads=runs.n_cpus())
-    data = encoders.encode(data, encoders.Encoder(args.encoder, args.encoder_weights, side=args.image_size), device)
+    data = encoders.encode(data, encoders.Encoder(args.encoder, side=args.image_size), device)
     defaults = parse_args(["-dataset", args.dataset, "-encoder", args.encoder, "-scale", args.scale])
     task = comparisons.single(Captioning(args, defaults, data))
     if task is None:  # several learning rates or seeds, which are compared and tested
@@ -100,9 +98,8 @@ class Captioning(experiment.SequenceExperiment):
 
     def __init__(self, args, defaults, data, settings=None):
         super().__init__(args, defaults, data)
-        digest = settings and settings["encoder_digest"]
-        self.encoder = encoders.Encoder(args.encoder, args.encoder_weights, digest, args.image_size)
-        self.base_name, self.patience = f"{Path(args.dataset).name}-{args.encoder}", args.patience
+        self.encoder = encoders.Encoder(args.encoder, settings and settings["encoder_digest"], args.image_size)
+        self.base_name = f"{Path(args.dataset).name}-{args.encoder}"
         if settings is None:
             self.vocab = captions.vocabulary(data)
             self.regions = {split: self.as_read(part) for split, part in data.regions.items()}

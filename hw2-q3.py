@@ -166,11 +166,11 @@ class Translation(experiment.SequenceExperiment):
         refs, sentences = zip(*self.data.pairs["test"])
         hyps = self.decode(model, "test")
         points = metrics.by_length(list(map(len, sentences)), metrics.error_rates(hyps, refs), MIN_SENTENCES)
-        trivial = baselines.translate(self.data.pairs["train"], sentences)
+        nearest = baselines.nearest_sentences(self.data.pairs["train"], sentences)
         return {
             "test": experiment.searched(greedy=self.test_scores(hyps)),
             "examples": experiment.write_predictions(run.folder, sentences, refs, hyps),
-            "baselines": {name: self.score_of(texts, "test") for name, texts in trivial.items()},
+            "baselines": {"nearest sentence": self.score_of(nearest, "test")},
             "by_length": [{"length": length} | point for length, point in points.items()],
             "attention": self.draw_examples(model, hyps, run.folder) if self.args.use_attn else [],
             "other": comparisons.minus_counterpart(self, sentences, hyps, use_attn=not self.args.use_attn),

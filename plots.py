@@ -1,6 +1,5 @@
 """The figures: their look, and one function for each kind. `utils` offers all of them."""
 
-import functools
 import io
 import logging
 import math
@@ -15,14 +14,11 @@ import numpy as np
 import torch
 
 import files
-from options import warn
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates in matplotlib's own fonts
 
 COLUMN_WIDTH, COLUMN_HEIGHT = 3.35, 2.3  # inches; a column of a two-column page is 8.5 cm
-MIN_ATTENTION_CELLS = (
-    12  # the cells of a shorter sentence are not drawn larger than those of one with so many characters
-)
+MIN_ATTENTION_CELLS = 12  # the cells of a shorter sentence are not drawn larger than those of one with 12 characters
 ATTENTION_MARGINS = 0.7, 0.5, 0.5, 0.45  # inches on the left, on the right, below and above, for the labels and the bar
 TITLE_LETTERS = 60  # a title over a figure of a column's width is wrapped there
 ROW_HEIGHT, LEAST_ROWS = 0.11, 31  # inches, of a row with a letter beside it; a figure of fewer rows is as high
@@ -33,10 +29,7 @@ FILTER_COLUMNS = 4
 TILE_PIXELS = 28  # smaller pictures are enlarged to this side
 TILE_HEADING = 0.2  # inches, for a line of text over a small picture
 PICTURE_PIXELS, PANEL_PIXELS = 320, 112  # largest side of one photograph in a figure, and of one among several
-FULL_HEAT, LEAST_HEAT = (
-    0.99,
-    2.0,
-)  # colour scale of weights: full red is their 0.99 quantile, at least twice an equal weight
+FULL_HEAT, LEAST_HEAT = 0.99, 2.0  # full red is this quantile of the weights, and at least twice an equal weight
 TITLE_CHARACTERS = 48  # a title over a figure of curves is wrapped there
 LABEL_CHARACTERS = 30  # a label in a legend or at an axis is wrapped there
 CAPTION_CHARACTERS = 34  # a caption beside an image is wrapped there
@@ -74,18 +67,11 @@ def data_title(data):
 def save_figure(fig, path):
     """Write `fig` as PDF, atomically and without a date, so that the same figure is the same bytes; then close it."""
     content = io.BytesIO()  # matplotlib's own writer ends in another error when the disk is full
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
         fig.savefig(content, format="pdf", metadata={"CreationDate": None})
-    if any("Glyph" in str(warning.message) for warning in caught):
-        _warn_of_missing_letters()
     plt.close(fig)
     files.write_bytes(path, content.getbuffer())
-
-
-@functools.cache  # once, however many figures have such letters
-def _warn_of_missing_letters():
-    warn("the font of the figures lacks some letters of the names, and shows boxes in their place")
 
 
 def plot_curves(path, curves, ylabel, title=None, best=None):

@@ -188,7 +188,7 @@ def without_compiler(optimizer_class):
 
 def fit(
     model, batches, batch_loss, evaluate, run, args, *,
-    score, maximize=True, settings=None, patience=None, is_recordable=False,
+    score, maximize=True, settings=None, is_recordable=False,
 ):  # fmt: skip
     """Train a model, keep its best and its last checkpoint in `run`, and leave it with the best weights.
 
@@ -204,7 +204,6 @@ def fit(
         score: the validation score that says which epoch is best.
         maximize: whether a higher score is better; ties: keep the first.
         settings: a dict of plain values that the weights are useless without; the checkpoint keeps them together.
-        patience: stop early, after so many epochs without a better score; None: never.
         is_recordable: of `Optimization`.
 
     Returns the history: a dict an epoch with epoch, lr, train_loss, seconds and the validation scores.
@@ -214,7 +213,7 @@ def fit(
     order = torch.Generator().manual_seed(args.seed)
     history = restore(parallel.broadcast(run.checkpoint()), optimization, order)
     parallel.synchronize(model)
-    while len(history) < args.epochs and not is_over(history, score, maximize, patience):
+    while len(history) < args.epochs:
         start, epoch = time.perf_counter(), len(history) + 1
         line = {"epoch": epoch, "lr": optimization.learning_rate}
         line["train_loss"] = train_epoch(optimization, batches, batch_loss, order, epoch)
@@ -306,14 +305,6 @@ def best_epoch(history, score, maximize=True):
     if not validated:
         return history[-1]
     return (max if maximize else min)(validated, key=lambda line: line[score])
-
-
-def is_over(history, score, maximize, patience):
-    """Whether `patience` epochs have passed without a better score."""
-    if patience is None or not history or len(history) - best_epoch(history, score, maximize)["epoch"] < patience:
-        return False
-    print(f"stopped early: no better {score.replace('_', ' ')} in {patience} epochs", flush=True)
-    return True
 
 
 def accelerators():

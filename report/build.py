@@ -47,10 +47,6 @@ SETTINGS = list(itertools.product(("full", "quick"), (False, True), (True, False
 
 RATES, BEST = "rates", "best"  # names of runs
 
-THEORY_KEYS = ("claims", "values")
-RATES_KEYS = ("title", "bundled", "entries", "best")
-RUN_KEYS = ("title", "bundled", "n_params", "best_epoch", "train_loss", "history", "test")
-
 
 @dataclass(frozen=True)
 class Question:
@@ -60,7 +56,6 @@ class Question:
         topic: what the report calls the question.
         folder: of the question's runs.
         command: what makes the first run.
-        keys: what the result of a run has to hold beside `RUN_KEYS`.
         wanted: dict from the name that the report gives a run to (what is added to the command, the options in which
             the run differs from the handout's, apart from the learning rate); the first decides about the setting.
         dataset: value of that option, if the script has it.
@@ -69,7 +64,6 @@ class Question:
     topic: str
     folder: str
     command: str
-    keys: tuple
     wanted: dict
     dataset: str | None = None
 
@@ -77,7 +71,7 @@ class Question:
 def image_question(dataset, **more):
     """Question 2: the comparison of the rates, its best run (found through it, so not listed), and `more` runs."""
     command = f"python hw2-q2.py -dataset {dataset}"
-    return Question("images", "q2", command, ("learning_rate", "val_acc"), {RATES: ("", {}), **more}, dataset)
+    return Question("images", "q2", command, {RATES: ("", {}), **more}, dataset)
 
 
 SHUFFLED = {"shuffle_pixels": True}
@@ -86,7 +80,7 @@ QUESTIONS = {
     "2021-22": (
         image_question("fashion_mnist", shifted=("-shift 2", {"shift": 2})),
         Question(
-            "captioning", "q3-captioning", "python hw2-q3-captioning.py", ("val_bleu4", "n_examples", "n_words"),
+            "captioning", "q3-captioning", "python hw2-q3-captioning.py",
             {"captioner": ("", {}), "captioner_attention": ("--use_attention", {"use_attention": True})},
             "sydney",
         ),
@@ -99,7 +93,7 @@ QUESTIONS = {
             mlp_shuffled=("-network mlp -shuffle_pixels", SHUFFLED | MLP),
         ),
         Question(
-            "translation", "q3", "python hw2-q3.py", ("val_err_rate", "n_examples"),
+            "translation", "q3", "python hw2-q3.py",
             {
                 "translator": ("", {}),
                 "translator_attention": (
@@ -112,7 +106,7 @@ QUESTIONS = {
     "2023-24": (
         image_question("octmnist", strided=("-no_maxpool", {"no_maxpool": True})),
         Question(
-            "speech", "q3-asr", "python hw2-q3-asr.py", ("val_cer", "n_examples"),
+            "speech", "q3-asr", "python hw2-q3-asr.py",
             {"recurrent": ("", {}), "transformer": ("-decoder transformer", {"decoder": "transformer"})},
         ),
     ),
@@ -141,9 +135,7 @@ def gather(year, runs_dir):
     """
     network = EDITIONS[year]
     theory = runs.Found(runs_dir / "q1" / year)
-    found = {
-        "theory": describe(theory if theory.is_finished else None, THEORY_KEYS, f"python hw2-q1.py --edition {year}")
-    }
+    found = {"theory": describe(theory if theory.is_finished else None, f"python hw2-q1.py --edition {year}")}
     others = {}
     for question in QUESTIONS[year]:
         asked = {} if question.dataset is None else {"dataset": question.dataset}
@@ -160,22 +152,20 @@ def gather_question(question, finished, setting):
     command = question.command + (" -scale quick" if setting and setting[0] == "quick" else "")
     found, best_rate = {}, None
     for name, (flags, _) in question.wanted.items():
-        keys = RATES_KEYS if name == RATES else RUN_KEYS + question.keys
         matching = matching_runs(finished, question, name)
         # Of several learning rates that of the best run comes first; of several runs the newest.
         matching.sort(key=lambda run: best_rate not in (None, run.options["learning_rate"]))
         first = next((run for run in matching if run.options["seed"] == options.DEFAULT_SEED), None)
-        found[name] = describe(first, keys, f"{command} {flags}".strip(), setting)
+        found[name] = describe(first, f"{command} {flags}".strip(), setting)
         if name == RATES:
             children, best = rate_runs(finished["run"], question, first)
-            described = [describe(run, RUN_KEYS + question.keys, command_of(command, run), setting) for run in children]
-            found[name]["children"] = described
-            found[BEST] = describe(best, RUN_KEYS + question.keys, command_of(command, best), setting)
+            found[name]["children"] = [describe(run, command_of(command, run), setting) for run in children]
+            found[BEST] = describe(best, command_of(command, best), setting)
             best_rate = best and best.options["learning_rate"]
             first, matching = best, [run for run in finished["run"] if best and run.changed == best.changed]
             name = BEST
         found[name]["seeds"] = [
-            describe(run, RUN_KEYS, f"{command_of(command, run)} -seed {run.options['seed']}", setting)
+            describe(run, f"{command_of(command, run)} -seed {run.options['seed']}", setting)
             | {"seed": run.options["seed"]}
             for run in other_seeds(matching, first)
         ]
@@ -249,7 +239,7 @@ def other_seeds(matching, first):
     return [run for run in seeded if run.options["seed"] != first.options["seed"]]
 
 
-def describe(run, keys, command, setting=None):
+def describe(run, command, setting=None):
     """One run as the report reads it: its result, or None, and the names of its figures in `path`."""
     shown = {"name": None, "path": None, "result": None, "options": None, "hardware": None, "figures": []}
     shown |= {"versions": None, "seeds": [], "children": []}
@@ -258,7 +248,7 @@ def describe(run, keys, command, setting=None):
         shown |= {
             "name": shown_name(run),
             "path": str(run.folder),
-            "result": runs.read_result(run.folder, keys),
+            "result": run.result,
             "figures": run.figures,
         }
         if (run.folder / runs.CONFIG).exists():
@@ -279,15 +269,11 @@ def other_runs(finished, question, found):
     others = []
     for run in finished:
         is_asked = str(run.folder) in shown or not run.changed or "shuffle_pixels" in run.changed
-        if (
-            is_asked
-            or run.options["seed"] != options.DEFAULT_SEED
-            or not runs.read_result(run.folder, ("test",))["test"]
-        ):
+        if is_asked or run.options["seed"] != options.DEFAULT_SEED or not run.result.get("test"):
             continue
         changes = [name if value is True else f"{name} {value}" for name, value in run.changed.items()]
         others.append(
-            describe(run, RUN_KEYS + question.keys, command_of(question.command, run), setting_of(run))
+            describe(run, command_of(question.command, run), setting_of(run))
             | {"changes": ", ".join(changes).replace("_", " ")}
         )
     return others

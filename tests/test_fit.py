@@ -223,17 +223,10 @@ def test_a_step_is_that_of_the_mean_over_the_terms():
     assert model.weight.item() == pytest.approx(1 - 0.05 * 2 * (1 * -2 + 2 * 1 + 4 * 4) / 3)
 
 
-def test_training_stops_early_after_epochs_without_a_better_score(tmp_path, capsys):
-    X, y = torch.randn(6, 2), torch.zeros(6, 1)
-    scores = iter([3.0, 1.0, 2.0, 1.0, 5.0, 0.0])
-    batches, args = utils.Batches(6, 3, gather(X, y)), recipe(n_epochs=6)
-    with runs.open_run(tmp_path, CONFIG) as run:
-        history = utils.fit(
-            nn.Linear(2, 1), batches, squared_error, lambda model: {"val": next(scores)}, run, args,
-            score="val", maximize=False, patience=3,
-        )  # fmt: skip
-    assert [line["val"] for line in history] == [3.0, 1.0, 2.0, 1.0, 5.0]  # 1.0 again is not better
-    assert "stopped early" in capsys.readouterr().out
+def test_of_equal_epochs_the_first_is_the_best():
+    history = [{"epoch": epoch, "val": score} for epoch, score in enumerate([3.0, 1.0, 2.0, 1.0, 3.0], start=1)]
+    assert utils.best_epoch(history, "val", maximize=False)["epoch"] == 2
+    assert utils.best_epoch(history, "val", maximize=True)["epoch"] == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was(tmp_path):

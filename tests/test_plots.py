@@ -42,13 +42,9 @@ def test_dollars_in_names_are_dollars(tmp_path):
     assert len(drawn) == 12 and all(content.startswith(b"%PDF") for content in drawn.values())
 
 
-def test_letters_that_the_font_lacks_are_told_once(tmp_path, capsys):
-    plots._warn_of_missing_letters.cache_clear()
+def test_letters_that_the_font_lacks_are_boxes_and_no_warning(tmp_path, recwarn):
     assert len(draw_all(tmp_path, LETTERS)) == 12
-    stderr = capsys.readouterr().err
-    assert stderr.startswith("warning: the font of the figures lacks some letters") and stderr.count("\n") == 1
-    draw_all(tmp_path, "plain")
-    assert capsys.readouterr().err == ""
+    assert not recwarn.list
 
 
 def test_the_users_own_settings_change_no_byte(tmp_path):

@@ -19,7 +19,6 @@ CLAIMS = {  # by edition, in the order of its questions
     ),
     "2023-24": (
         attention.claim_attention_cost,
-        attention.time_attention,
         feature_maps.claim_K_terms,
         feature_maps.claim_K_terms_once,
         feature_maps.claim_smallest_map,

@@ -221,17 +221,3 @@ def claim_attention_cost(seed, multiplications=softmax_multiplications, memory=l
         "score_matrix_gib": [entries * costs.FLOAT_BYTES / costs.GIB for _, entries in narrow],
     }
     return rows, values
-
-
-def time_attention(seed):
-    """2023-24, 1.1: seconds of the exact attention by length, for two head sizes. Values only."""
-    seconds = {
-        D: [costs.median_seconds(softmax_attention, *costs.random_heads(seed, L, D)) for L in costs.TIMED_LENGTHS]
-        for D in (costs.HEAD_SIZE, costs.WIDE_HEAD_SIZE)
-    }
-    values = {"timed_lengths": list(costs.TIMED_LENGTHS), "wide_head_size": costs.WIDE_HEAD_SIZE}
-    return [], (
-        values
-        | costs.timed_values("softmax", seconds[costs.HEAD_SIZE])
-        | costs.timed_values("softmax_wide", seconds[costs.WIDE_HEAD_SIZE])
-    )

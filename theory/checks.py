@@ -5,8 +5,8 @@ network that is built and counted, PyTorch's own layers, multiplications counted
 `rows, values`: a list of `Claim` and a dict of the named numbers that the report quotes.
 
 Identities are checked exactly, or in float64 within a tolerance. Seconds are never claimed, since a busy machine must
-not fail a theorem: a claim about an exponent is checked on counted multiplications, and the exponents of the measured
-seconds are values beside it.
+not fail a theorem: a claim about an exponent is checked on counted multiplications, and the measured seconds are values
+beside it.
 """
 
 from dataclasses import dataclass

@@ -15,7 +15,6 @@ HEAD_SIZE = 32  # D, where costs are counted and timed
 WIDE_HEAD_SIZE = 4 * HEAD_SIZE
 COUNTED_LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
 TIMED_LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-LONG_END = 5  # how many of the longest lengths a measured exponent is fitted to
 GIB = 2**30
 FLOAT_BYTES = 4
 
@@ -62,16 +61,6 @@ def fitted_exponent(sizes, costs):
 def doubling_exponent(costs):
     """The exponent of the length in a counted cost, from the last of its doublings: exact where the cost is a power."""
     return math.log2(costs[-1] / costs[-2])
-
-
-def timed_values(name, seconds):
-    """The named values of a curve of seconds over `TIMED_LENGTHS`: the curve, and its exponent over the long end.
-
-    An exponent above the counted one is no contradiction: the longest score matrices leave the processor's caches and
-    have their memory fetched from the system at each call.
-    """
-    exponent = fitted_exponent(TIMED_LENGTHS[-LONG_END:], seconds[-LONG_END:])
-    return {f"{name}_seconds": seconds, f"{name}_exponent": exponent}
 
 
 def crossing_length(lengths, costs, other_costs):

@@ -25,11 +25,10 @@ def pixel_permutation(axes, values):
 
 def attention_cost(ax, values):
     """2023-24, 1.1: seconds of exact attention by length."""
-    lengths = values["timed_lengths"]
-    for name, D, marker in (("softmax_wide", values["wide_head_size"], "s"), ("softmax", values["head_size"], "o")):
-        ax.loglog(lengths, values[f"{name}_seconds"], marker=marker, markersize=MARKER_SIZE, label=f"D = {D}")
-    anchor = len(lengths) // 2  # the guide runs below the curves from there
-    guide = [values["softmax_seconds"][anchor] / 2 * (length / lengths[anchor]) ** 2 for length in lengths[anchor:]]
+    lengths, seconds = values["timed_lengths"], values["softmax_seconds"]
+    ax.loglog(lengths, seconds, marker="o", markersize=MARKER_SIZE, label=f"D = {values['head_size']}")
+    anchor = len(lengths) // 2  # the guide runs below the curve from there
+    guide = [seconds[anchor] / 2 * (length / lengths[anchor]) ** 2 for length in lengths[anchor:]]
     ax.loglog(lengths[anchor:], guide, color="0.5", linestyle=":", label="exponent 2")
     length_axes(ax, lengths)
 
@@ -66,7 +65,7 @@ def linear_attention_error(ax, values):
 def linear_attention_cost(ax, values):
     """2023-24, 1.4: seconds of both orders of the products, and of exact and linear attention, by length."""
     for name, label, style in (
-        ("softmax_beside_linear", r"softmax$(QK^\top)V$", "C3o-"),
+        ("softmax", r"softmax$(QK^\top)V$", "C3o-"),
         ("linear_with_features", r"linear, with $\Phi$", "C2D-"),
         ("quadratic", r"$(\Phi_Q \Phi_K^\top)V$", "C1s--"),
         ("linear", r"$\Phi_Q(\Phi_K^\top V)$", "C0^--"),

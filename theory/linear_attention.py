@@ -195,12 +195,12 @@ def linear_attention(queries, keys, values):
 
 
 def time_linear_attention(seed):
-    """1.4: seconds by length of both orders of the products, of all the linear attention, and of the exact one.
+    """1.1 and 1.4: seconds by length of the exact attention, of both orders of the products, and of all the linear one.
 
-    Values only. The exact one is timed here once more, beside what it is compared with: a crossing of curves that were
-    taken at different moments would be one of the machine's moods.
+    Values only. They are timed side by side, at each length in turn: a crossing of curves that were taken at different
+    moments would be one of the machine's moods.
     """
-    seconds = {"linear": [], "quadratic": [], "linear_with_features": [], "softmax_beside_linear": []}
+    seconds = {"linear": [], "quadratic": [], "linear_with_features": [], "softmax": []}
     for L in costs.TIMED_LENGTHS:
         Q, K, V = costs.random_heads(seed, L, costs.HEAD_SIZE)
         phi_q, phi_k = monomial_features(Q), monomial_features(K)
@@ -208,15 +208,14 @@ def time_linear_attention(seed):
             ("linear", kernel_attention, (phi_q, phi_k, V, True)),
             ("quadratic", kernel_attention, (phi_q, phi_k, V, False)),
             ("linear_with_features", linear_attention, (Q, K, V)),
-            ("softmax_beside_linear", softmax_attention, (Q, K, V)),
+            ("softmax", softmax_attention, (Q, K, V)),
         ):
             seconds[name].append(costs.median_seconds(function, *args))
-    exact, approximate = seconds["softmax_beside_linear"], seconds["linear_with_features"]
+    exact, approximate = seconds["softmax"], seconds["linear_with_features"]
     values = {
+        "timed_lengths": list(costs.TIMED_LENGTHS),
         "crossing_length": costs.crossing_length(costs.TIMED_LENGTHS, seconds["linear"], seconds["quadratic"]),
         "softmax_crossing_length": costs.crossing_length(costs.TIMED_LENGTHS, approximate, exact),
         "speed_up_at_longest": exact[-1] / approximate[-1],
     }
-    for name, curve in seconds.items():
-        values |= costs.timed_values(name, curve)
-    return [], values
+    return [], values | {f"{name}_seconds": curve for name, curve in seconds.items()}
