@@ -64,7 +64,7 @@ import metrics
 import models
 import parallel
 import utils
-from data import speech
+from data import sources, speech
 from data.speech import PADDING_IDX, SEARCH_SYMBOLS
 
 
@@ -220,7 +220,7 @@ def transcribe(args):
     """Print the text of each sound file, by the best weights of the run that the options mean."""
     task, model, _ = experiment.restore(Recognition, args, parse_args([]))
     are_several = len(args.transcribe) > 1 or args.transcribe[0].is_dir()
-    for name, samples in speech.open_sounds(args.transcribe):
+    for name, samples in sources.open_files(args.transcribe, speech.SOUND_SUFFIXES, speech.read_sound):
         ((hyp, _),) = task.decode_mels(model, speech.pad_mels([speech.log_mel(samples)]), **options.search_of(args))
         print(f"{name}: {hyp}" if are_several else hyp, flush=True)
 

@@ -10,7 +10,6 @@ they fit into a memory budget they are read, otherwise the file is mapped, so th
 soundfile and soxr are imported where they are used.
 """
 
-import functools
 import hashlib
 import math
 import os
@@ -50,8 +49,7 @@ SECONDS_A_POSITION = 2 / FRAMES_A_SECOND  # of the encoder's output
 FRAME_BYTES = N_MELS * np.dtype(np.float16).itemsize  # in the cache
 MIN_SECONDS, MAX_SECONDS = 0.05, 30.0  # of a clip; the longest of LJ Speech has 10.1 s
 SOUND_SUFFIXES = (".wav", ".flac")
-MAX_CHANNELS = 8  # what FLAC can have; a small WAV may claim a thousand
-SAMPLE_RATES = (8_000, 48_000)  # Hz, of a file to transcribe
+MAX_RATE, MAX_CHANNELS = 48_000, 8  # Hz; a small file may claim more than the memory holds
 
 MAX_MASKED_MELS, MAX_MASKED_FRAMES = 27, 80  # of SpecAugment
 
@@ -123,70 +121,35 @@ def log_mel(samples):
     return ((logs.clamp(min=logs.max() - DYNAMIC_RANGE) + 4) / 4).T
 
 
-def read_sound(path, any_rate=False):
-    """The samples of a PCM sound file (n_samples) at 22,050 Hz, the mean of its channels.
+def read_sound(path):
+    """The samples of a sound file (n_samples) at 22,050 Hz, the mean of its channels.
 
-    Args:
-        any_rate: another sample rate is resampled; without it such a file is refused.
-
-    Raises `UserError` for a file that is missing, damaged, of another format, too short or too long.
+    Raises `UserError` for a file that is missing, damaged, too short or too long.
     """
     import soundfile
 
     try:
         files.require_regular(path)
         with soundfile.SoundFile(path) as file:
-            rate, fault = file.samplerate, _fault_of(file, any_rate)
-            if fault:
-                raise UserError(f"{path} {fault}")
+            rate, n_channels, seconds = file.samplerate, file.channels, file.frames / file.samplerate
+            if not MIN_SECONDS <= seconds <= MAX_SECONDS or rate > MAX_RATE or n_channels > MAX_CHANNELS:
+                limits = f"{MIN_SECONDS:g} to {MAX_SECONDS:g} s, at most {MAX_RATE} Hz and {MAX_CHANNELS} channels"
+                found = f"{seconds:.2f} s at {rate} Hz in {n_channels} channels"
+                raise UserError(f"{path} has {found}; give a clip of {limits}")
             samples = file.read(dtype="float32", always_2d=True)
-            is_cut = len(samples) < file.frames or _is_cut(path)
+            if len(samples) < file.frames:
+                raise ValueError("it is cut short")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; name a WAV or FLAC file that is there") from None
     # soundfile raises a TypeError for a name that ends in .raw, since it has to be told the format of such files.
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"{path} cannot be read as sound ({files.reason_of(error)}); give a WAV or FLAC") from error
-    if is_cut:
-        raise UserError(f"{path} is cut short: it has fewer bytes than its header says; get the whole file")
     samples = samples.mean(axis=1)
     if rate != SAMPLE_RATE:
         import soxr
 
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
     return torch.from_numpy(samples)
-
-
-def open_sounds(paths):
-    """Yield (name, samples) of sound files of any rate; files of a folder that cannot be read are skipped."""
-    for path in paths:
-        if path.is_dir():
-            yield from sources.read_folder(path, SOUND_SUFFIXES, functools.partial(read_sound, any_rate=True))
-        else:
-            yield path.name, read_sound(path, any_rate=True)
-
-
-def _fault_of(file, any_rate):
-    """Why an open `soundfile.SoundFile` is refused before it is read, and what to do; None if it is not."""
-    seconds, rate = file.frames / file.samplerate, file.samplerate
-    if file.format not in ("WAV", "WAVEX", "FLAC") or not file.subtype.startswith("PCM"):
-        return f"is {file.format} coded as {file.subtype}; convert it to WAV or FLAC with PCM samples"
-    if file.channels > MAX_CHANNELS:
-        return f"has {file.channels} channels; give a clip of at most {MAX_CHANNELS}"
-    if not MIN_SECONDS <= seconds <= MAX_SECONDS:
-        return f"is {seconds:.2f} s long; give a clip from {MIN_SECONDS:g} to {MAX_SECONDS:g} s"
-    if rate != SAMPLE_RATE and not (any_rate and SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]):
-        return f"has {rate} samples a second; convert it to {SAMPLE_RATE}"
-    return None
-
-
-def _is_cut(path):
-    """Whether a WAV file is shorter than its header says; libsndfile reads what is there and does not tell."""
-    with open(path, "rb") as file:
-        head = file.read(8)
-    size = int.from_bytes(head[4:], "little")
-    if head[:4] != b"RIFF" or size == 2**32 - 1:  # a WAV that was written to a pipe has no size
-        return False
-    return os.path.getsize(path) + 1 < len(head) + size  # the last byte may be padding that was left out
 
 
 @dataclass(frozen=True, eq=False)

@@ -397,7 +397,7 @@ READERS = [
     Reader("text pairs", make_pairs, "*-eng-spa.txt", lambda f: translation.load("real", f)),
     Reader("text lines", make_pairs, "spa.txt", each(lambda p: list(text.read_lines([str(p)])), "spa.txt")),
     Reader("text metadata.csv", make_clips, "LJSpeech-1.1/*.csv", read_clips),
-    Reader("sound", make_clips, "**/*.[wf]*", each(lambda p: speech.read_sound(p, any_rate=True), "**/*.[wf]*")),
+    Reader("sound", make_clips, "**/*.[wf]*", each(speech.read_sound, "**/*.[wf]*")),
     Reader("cache", lambda f: (make_clips(f), read_clips(f)), "cache/*", read_clips),
     Reader("encoder weights", make_weights, "*.pth", each(build_encoder, "*.pth")),
     Reader("zip tatoeba", make_archives, "pairs.zip", install(tatoeba, "pairs.zip")),

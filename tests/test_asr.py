@@ -271,9 +271,9 @@ def test_a_flac_of_another_rate_is_transcribed_almost_alike(trained, run_here, s
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("no.wav", ["no.wav", "missing"]), ("folder.wav", ["folder.wav", "holds no file"]), ("float.wav", ["FLOAT"]),
+        ("no.wav", ["no.wav", "missing"]), ("folder.wav", ["folder.wav", "holds no file"]),
         ("text.wav", ["cannot be read as sound"]), ("empty.wav", ["cannot be read as sound"]),
-        ("short.wav", ["0.01 s"]), ("long.wav", ["600.00 s"]), ("rate.wav", ["96000"]), ("cut.wav", ["cut short"]),
+        ("short.wav", ["0.01 s"]), ("long.wav", ["600.00 s"]), ("rate.wav", ["96000"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_transcribed_is_one_line(name, words, trained, spoken, run_here, tmp_path):
@@ -281,12 +281,10 @@ def test_what_cannot_be_transcribed_is_one_line(name, words, trained, spoken, ru
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "text.wav").write_text("no sound\n" * 500)
-    soundfile.write(tmp_path / "float.wav", silence.astype(float), 22_050, "FLOAT")
     soundfile.write(tmp_path / "short.wav", silence[:220], 22_050)
     soundfile.write(tmp_path / "long.wav", np.tile(silence, 600), 22_050, "PCM_U8")
     soundfile.write(tmp_path / "rate.wav", silence, 96_000)
     good = next((spoken / FOLDER_NAME / WAVS).iterdir())
-    (tmp_path / "cut.wav").write_bytes(good.read_bytes()[:-3000])
     process = run_here(SCRIPT, "-runs_dir", trained[0], "--transcribe", good, tmp_path / name)
     assert process.returncode == 2 and process.stdout.count("\n") == 1
     said, *_, error = process.stderr.splitlines()

@@ -265,32 +265,26 @@ def damage(path, how):
         path.write_bytes(b"")
     elif how == "no sound":
         soundfile.write(path, np.zeros(0), RATE, "PCM_16")
-    elif how == "cut":
-        path.write_bytes(path.read_bytes()[:-2000])
     elif how == "cut in the header":
         path.write_bytes(path.read_bytes()[:30])
-    elif how == "float":
-        soundfile.write(path, tone(400), RATE, "FLOAT")
     elif how == "short":
         soundfile.write(path, tone(400, seconds=0.01), RATE, "PCM_16")
     elif how == "long":
         with soundfile.SoundFile(path, "w", RATE, 1, "PCM_U8") as file:
             for _ in range(600):
                 file.write(np.zeros(RATE, dtype=np.int16))
-    elif how == "other rate":
-        soundfile.write(path, tone(400, rate=16_000), 16_000, "PCM_16")
+    elif how == "high rate":
+        soundfile.write(path, tone(400, rate=96_000), 96_000, "PCM_16")
     elif how == "text":
         path.write_text("no sound\n" * 1000)
-    elif how == "another format":
-        soundfile.write(path, tone(400), RATE, "PCM_16", format="AIFF")
 
 
 @pytest.mark.parametrize(
     ("how", "word"),
     [
-        ("empty file", "cannot be read as sound"), ("no sound", "0.00 s"), ("cut", "cut short"), ("float", "FLOAT"),
+        ("empty file", "cannot be read as sound"), ("no sound", "0.00 s"),
         ("cut in the header", "cannot be read as sound"), ("short", "0.01 s"), ("long", "600.00 s"),
-        ("other rate", "16000"), ("text", "cannot be read as sound"), ("another format", "AIFF"),
+        ("high rate", "96000"), ("text", "cannot be read as sound"),
     ],
 )  # fmt: skip
 def test_a_bad_sound_file_is_skipped_and_counted_and_says_why(how, word, tmp_path, capsys):
@@ -343,7 +337,7 @@ def test_clips_without_sound_or_text_are_skipped_and_counted(tmp_path, capsys):
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize(
     ("suffix", "subtype"),
-    [(".wav", "PCM_U8"), (".wav", "PCM_16"), (".wav", "PCM_24"), (".wav", "PCM_32")]
+    [(".wav", "PCM_U8"), (".wav", "PCM_16"), (".wav", "PCM_24"), (".wav", "PCM_32"), (".wav", "FLOAT")]
     + [(".flac", "PCM_S8"), (".flac", "PCM_16"), (".flac", "PCM_24")],
 )
 @pytest.mark.parametrize("n_channels", [1, 2])
@@ -351,7 +345,7 @@ def test_a_tone_keeps_its_frequency_and_loudness_in_every_format(suffix, subtype
     path, hz, seconds = tmp_path / f"tone{suffix}", 440, 0.5
     sound = tone(hz, seconds, rate)
     soundfile.write(path, np.stack([sound] * n_channels, axis=1), rate, subtype)
-    samples = speech.read_sound(path, any_rate=True).numpy()
+    samples = speech.read_sound(path).numpy()
     assert samples.dtype == np.float32 and abs(len(samples) - seconds * RATE) <= 1
     loudest = np.abs(np.fft.rfft(samples)).argmax() * RATE / len(samples)
     assert abs(loudest - hz) <= 1 / seconds
@@ -365,22 +359,15 @@ def test_channels_are_averaged_and_what_the_lower_rate_cannot_hold_is_gone(tmp_p
     expected = (tone(440) + tone(600, amplitude=0.25)) / 2
     np.testing.assert_allclose(speech.read_sound(path), expected, atol=1e-6)
     soundfile.write(path, tone(15_000, rate=48_000), 48_000, "PCM_16")
-    samples = speech.read_sound(path, any_rate=True)[1000:-1000]
+    samples = speech.read_sound(path)[1000:-1000]
     assert samples.abs().max() < 0.001  # else it would be heard at 7,050 Hz
-
-
-@pytest.mark.parametrize("rate", [7_999, 48_001, 96_000])
-def test_rates_that_are_too_low_or_too_high_are_refused(rate, tmp_path):
-    soundfile.write(tmp_path / "x.wav", tone(440, rate=rate), rate, "PCM_16")
-    with one_line_error(str(rate), "22050"):
-        speech.read_sound(tmp_path / "x.wav", any_rate=True)
 
 
 def test_what_is_no_file_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     for name, word in (("no.wav", "missing"), (".", "Not a regular file"), ("pipe.wav", "Not a regular file")):
         with one_line_error(str(tmp_path / name), word):
-            speech.read_sound(tmp_path / name, any_rate=True)
+            speech.read_sound(tmp_path / name)
 
 
 def wav_of(n_channels, n_bytes):
@@ -396,7 +383,7 @@ def test_a_sound_file_that_would_fill_the_memory_is_refused_by_its_header(tmp_pa
         speech.read_sound(tmp_path / "a.wav")
     soundfile.write(tmp_path / "c.flac", np.zeros(2205), RATE, "PCM_16")
     content = (tmp_path / "c.flac").read_bytes()
-    for n_samples, word in ((2**36 - 1, "s long"), (RATE * 20, "c.flac")):
+    for n_samples, word in ((2**36 - 1, f"{(2**36 - 1) / RATE:.2f} s"), (RATE * 20, "c.flac")):
         claim = RATE << 44 | 15 << 36 | n_samples
         (tmp_path / "c.flac").write_bytes(content[:18] + struct.pack(">Q", claim) + content[26:])
         with one_line_error(word):
