@@ -38,8 +38,6 @@ def parse_args(argv=None):
     parser.add_option("ctc_weight", type=options.probability, default=0.0, help="share of an auxiliary CTC loss")
     help = "weight of a loss that keeps the attention near the diagonal of text and sound"
     parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, help=help)
-    help = "spectrograms that take more memory, such as 500MB, are read from the disk for each batch (default: 1GB)"
-    parser.add_option("memory_budget", type=options.byte_size, default=options.MEMORY_BUDGET, metavar="SIZE", help=help)
     options.add_search_options(parser)
     options.add_use_option(parser, "transcribe", "WAV", "sound files, or folders of them", type=options.path)
     args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS, **QUICK)
@@ -72,7 +70,7 @@ def main(argv=None):
     args = parse_args(argv)
     if args.transcribe:
         return transcribe(args)
-    data = speech.load(args.data, args.data_dir, args.split, args.scale == "quick", args.memory_budget)
+    data = speech.load(args.data, args.data_dir, args.split, args.scale == "quick")
     task = comparisons.single(Recognition(args, parse_args(["-scale", args.scale]), data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None

@@ -22,7 +22,6 @@ RUNS_DIR = ROOT / "report" / "runs"
 DEFAULT_SEED = 42
 MAX_SEED = 2**64 - 1  # what torch takes
 MAX_COUNT = 2**31 - 1
-MEMORY_BUDGET = 10**9  # bytes of features that are held in memory
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 ONCE_MORE = 0.01  # seconds after which an interrupt that Python has lost is repeated
@@ -315,14 +314,6 @@ positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or above")
 seed = _number(int, lambda n: 0 <= n <= MAX_SEED, "a whole number from 0 to below 2^64")
 probability = _number(float, lambda p: 0 <= p < 1, "a number from 0 to below 1")
-
-
-def byte_size(text):
-    """An argparse type: a size such as 500MB or 1GB, in bytes."""
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)B?", text, re.ASCII | re.IGNORECASE)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"must be a size such as 500MB or 1GB, got {text!r}")
-    return round(float(match[1]) * 1000 ** ("KMGT".find(match[2].upper() or " ") + 1))
 
 
 def path(text):

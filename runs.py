@@ -21,8 +21,7 @@ LAST, BEST = "last.pt", "best.pt"
 LOCK, NEW = ".lock", ".new-"
 RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
 # These options do not change the result. (Data are compared by fingerprint.)
-WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads")
-WHERE += ("memory_budget", "verbose")
+WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads", "verbose")
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
 
 

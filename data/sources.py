@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import files
@@ -60,24 +59,6 @@ def key_of(*parts):
     for part in parts:
         digest.update(part.read_bytes() if isinstance(part, Path) else repr(part).encode())
     return digest.hexdigest()[:12]
-
-
-def folder_to_write():
-    """`data/cache/` or, where it cannot be written, a temporary folder that goes away with this process."""
-    try:
-        CACHE_DIR.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=CACHE_DIR):
-            return CACHE_DIR
-    except OSError:
-        return Path(_temporary_folder().name)
-
-
-@functools.cache  # which also keeps it until the end of the process
-def _temporary_folder():
-    try:
-        return tempfile.TemporaryDirectory(prefix="cache-")
-    except OSError as error:
-        raise UserError(f"neither {CACHE_DIR} nor a temporary folder can be written; make room there") from error
 
 
 def cached_arrays(name, make, is_whole=lambda arrays: True):

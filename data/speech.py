@@ -5,8 +5,8 @@ The clips stand in the data folder as the data set publishes them:
     LJSpeech-1.1/metadata.csv     id|text|normalised text, a clip on each line
     LJSpeech-1.1/wavs/ID.wav      22,050 Hz
 
-The spectrograms are computed once and kept as float16 in `data/cache/`: the 24 hours of LJ Speech take 1.9 GB there. If
-they fit into a memory budget they are read, otherwise the file is mapped, so that the system reads what a batch needs.
+The spectrograms are computed once and kept as float16 in `data/cache/`: the 24 hours of LJ Speech take 1.9 GB there.
+The file is mapped, so that the system reads what a batch needs and gives the memory up when others need it.
 soundfile and soxr are imported where they are used.
 """
 
@@ -28,7 +28,7 @@ from data import sources
 from data.bundled.speech import MARKER
 from data.fetch.ljspeech import FOLDER_NAME, METADATA, N_CLIPS, TITLE, WAVS
 from data.text import at_equal_distances
-from options import DATA_DIR, MEMORY_BUDGET, ROOT, UserError, progress, warn
+from options import DATA_DIR, ROOT, UserError, progress, warn
 
 DOWNLOAD_COMMAND = "python download_ljspeech.py"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -143,7 +143,9 @@ def read_sound(path):
         raise UserError(f"{path} is missing; name a WAV or FLAC file that is there") from None
     # soundfile raises a TypeError for a name that ends in .raw, since it has to be told the format of such files.
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"{path} cannot be read as sound ({files.reason_of(error)}); give a WAV or FLAC") from error
+        raise UserError(
+            f"{path} cannot be read as sound ({files.reason_of(error)}); give a whole WAV or FLAC"
+        ) from error
     samples = samples.mean(axis=1)
     if rate != SAMPLE_RATE:
         import soxr
@@ -163,7 +165,7 @@ class Clips:
             the `PART` of the training clips as well.
         n_frames: (n_clips), on the CPU.
         starts: (n_clips), the first frame of each clip in `frames`.
-        frames: (n_frames_of_all, N_MELS) float16, an array in memory or a `numpy.memmap`.
+        frames: (n_frames_of_all, N_MELS) float16, a `numpy.memmap`.
         fingerprint: SHA-256 of the ids, the texts, the sound and the splits.
         origin: where the clips are from, and their number.
         folder: where the sound files are.
@@ -216,43 +218,32 @@ def frames_on(data, device):
     return torch.from_numpy(data.frames).to(device)
 
 
-def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False, memory_budget=MEMORY_BUDGET):
+def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False):
     """The clips: LJ Speech if it is in the data folder, or the bundled ones.
 
     Args:
         mode: "auto", "real" or "bundled".
         counts: clips of train, validation and test, the first ones of the metadata; None for the course's proportions.
         quick: fewer clips, of each split the `shorter_half`.
-        memory_budget: bytes; larger spectrograms stay on the disk.
 
-    Raises `UserError` for metadata that are damaged, or if there are too few clips.
+    Raises `UserError` for metadata or a sound file that are damaged, or if there are too few clips.
     """
     paths = tuple(Path(data_dir) / FOLDER_NAME / name for name in (METADATA, WAVS))
     found = sources.choose(mode, data_dir, [paths], TITLE, DOWNLOAD_COMMAND)
     folder = bundled_folder() if found is None else found[0].parent
     bundled = (folder / MARKER).exists()  # also in a folder of other texts that eSpeak NG spoke
     lines = read_metadata(folder / METADATA)
-    clips, left_out = usable(lines, folder)
+    clips = usable(lines, folder)
     splits = split(clips, counts, folder)
     if quick:
         splits = {name: at_equal_distances(shorter_half(clips), QUICK_SIZES[name]) for name, clips in splits.items()}
-    used = [clip for members in splits.values() for clip in members]
-    arrays, frames = spectrograms([folder / WAVS / f"{id}.wav" for id, _ in used], memory_budget)
+    ids = {name: [id for id, _ in clips] for name, clips in splits.items()}
+    texts = {name: [text for _, text in clips] for name, clips in splits.items()}
+    arrays, frames = spectrograms([folder / WAVS / f"{id}.wav" for name in SPLITS for id in ids[name]])
     n_frames = torch.from_numpy(arrays["n_frames"])
-
-    rows, ids, texts = {}, {}, {}
-    for name, of_split in zip(SPLITS, torch.arange(len(used)).split(list(map(len, splits.values())))):
-        rows[name] = of_split[n_frames[of_split] > 0]
-        ids[name], texts[name] = [used[row][0] for row in rows[name]], [used[row][1] for row in rows[name]]
-        if len(of_split) and not ids[name]:
-            raise UserError(f"none of the {len(of_split)} {name} clips in {folder} can be used: {arrays['error']}")
+    rows = dict(zip(SPLITS, torch.arange(len(n_frames)).split([len(ids[name]) for name in SPLITS])))
     part = at_equal_distances(list(range(len(ids["train"]))), N_PART)
     texts[PART], rows[PART] = [texts["train"][i] for i in part], rows["train"][part]
-    n_unread = len(used) - sum(map(len, ids.values()))
-    left_out[f"unreadable, such as {str(arrays['error']).partition(';')[0]}"] = n_unread
-    if any(left_out.values()):
-        shown = ", ".join(f"{n:,} {why}" for why, n in left_out.items() if n)
-        warn(f"{folder}: of {len(lines):,} clips left out: {shown}")
     content = [(name, ids[name], texts[name]) for name in SPLITS]
     fingerprint = hashlib.sha256(f"{arrays['digest']}{content}".encode()).hexdigest()
     origin = f"{'spoken by eSpeak NG' if bundled else METADATA}, {len(clips):,} of {len(lines):,} clips"
@@ -265,11 +256,7 @@ def bundled_folder():
     code = [*sorted(BUNDLED.glob("translation*.py")), BUNDLED / "speech.py"]
     folder = sources.CACHE_DIR / f"bundled-speech-{sources.key_of(*code)}" / FOLDER_NAME
     if not folder.exists():
-        folder = sources.folder_to_write() / folder.relative_to(sources.CACHE_DIR)
-    if not folder.exists():
-        is_kept = folder.is_relative_to(sources.CACHE_DIR)
-        often = "once" if is_kept else f"for this run only: {sources.CACHE_DIR} cannot be written"
-        print(f"speaking the bundled clips, {often}", file=sys.stderr)
+        print("speaking the bundled clips, once", file=sys.stderr)
         command = [sys.executable, "-m", "data.bundled.speech", "-output_dir", folder.parent]
         # Its lines of progress go on to stderr; of its own stderr only the error counts.
         process = subprocess.run(command, cwd=ROOT, stdout=sys.__stderr__, stderr=subprocess.PIPE, text=True)
@@ -306,19 +293,20 @@ def read_metadata(path):
 
 
 def usable(lines, folder):
-    """The clips with a text and a sound file, and the number of others, a dict from what they lack to their number."""
+    """The clips with a text and a sound file; a warning tells how many lack one of them."""
     advice = f"put the clips there, or name another folder that has {FOLDER_NAME} with -data_dir"
     try:
         with os.scandir(folder / WAVS) as entries:
             there = {entry.name for entry in entries if entry.is_file()}
     except OSError as error:
         raise UserError(f"{folder / WAVS} cannot be read ({error.strerror}); {advice}") from error
-    with_sound = [(id, text) for id, text in lines if f"{id}.wav" in there]
-    clips = [(id, text) for id, text in with_sound if text]
+    clips = [(id, text) for id, text in lines if f"{id}.wav" in there and text]
     if not clips:
         raise UserError(f"no clip of {folder / METADATA} has a text and a sound file in {WAVS}; {advice}")
-    n_silent, n_empty = len(lines) - len(with_sound), len(with_sound) - len(clips)
-    return clips, {"without a sound file": n_silent, "without a text": n_empty}
+    if len(clips) < len(lines):
+        n_others = len(lines) - len(clips)
+        warn(f"{folder}: of {len(lines):,} clips left out: {n_others:,} without a text or a sound file in {WAVS}")
+    return clips
 
 
 def split(clips, counts, folder):
@@ -346,50 +334,37 @@ def shorter_half(clips):
     return [clip for clip in clips if len(clip[1]) <= median]
 
 
-def spectrograms(paths, memory_budget):
+def spectrograms(paths):
     """The spectrograms of sound files, from the cache if they are there.
 
-    Returns (arrays, frames). arrays has n_frames (n_files), 0 for a file that cannot be read; `error`, the message of
-    the first such file; and `digest`, SHA-256 of the samples. frames is (sum of n_frames, N_MELS) float16, in memory if
-    it has at most `memory_budget` bytes, otherwise a `numpy.memmap` of the file in the cache.
+    Returns (arrays, frames). arrays has n_frames (n_files), and `digest`, SHA-256 of the samples. frames is
+    (sum of n_frames, N_MELS) float16, a `numpy.memmap` of the file in the cache.
     """
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     path = sources.CACHE_DIR / f"log-mels-{sources.key_of(Path(__file__), stats)}.f16"
 
-    def compute():
-        nonlocal path
-        path = sources.folder_to_write() / path.name
-        return write_spectrograms(paths, path)
-
     def is_whole(arrays):
         return os.path.getsize(path) == arrays["n_frames"].sum() * FRAME_BYTES
 
-    arrays = sources.cached_arrays(path.stem, compute, is_whole=is_whole)
-    n_frames = int(arrays["n_frames"].sum())
-    if n_frames * FRAME_BYTES <= memory_budget:
-        return arrays, np.fromfile(path, np.float16).reshape(n_frames, N_MELS)
-    return arrays, np.memmap(path, np.float16, mode="c", shape=(n_frames, N_MELS))  # nobody writes, but torch asks
+    arrays = sources.cached_arrays(path.stem, lambda: write_spectrograms(paths, path), is_whole=is_whole)
+    shape = (int(arrays["n_frames"].sum()), N_MELS)
+    return arrays, np.memmap(path, np.float16, mode="c", shape=shape)  # nobody writes, but torch asks
 
 
 def write_spectrograms(paths, path):
     """Write the spectrograms of sound files one after the other to `path`; returns the arrays of `spectrograms`."""
-    n_frames, digest, first_error = [], hashlib.sha256(), ""
+    n_frames, digest = [], hashlib.sha256()
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on two the spectrogram of one clip took ten times as long
     with files.atomic_path(path) as new, files.writing(path), open(new, "wb") as file:
         for sound in progress(paths, "spectrograms"):
-            try:
-                samples = read_sound(sound)
-            except UserError as error:
-                first_error = first_error or str(error)
-                n_frames.append(0)
-                continue
+            samples = read_sound(sound)
             digest.update(samples.numpy())
             frames = log_mel(samples).to(torch.float16).numpy()
             n_frames.append(len(frames))
             file.write(np.ascontiguousarray(frames))
     torch.set_num_threads(n_threads)
-    return {"n_frames": np.array(n_frames), "error": np.array(first_error), "digest": np.array(digest.hexdigest())}
+    return {"n_frames": np.array(n_frames), "digest": np.array(digest.hexdigest())}
 
 
 def pad_mels(mels):

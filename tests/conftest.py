@@ -216,6 +216,22 @@ def start(script, *args):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+IMPATIENT = f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+from data.fetch import download
+download.TIMEOUT = {TIMEOUT}
+del sys.argv[0]
+runpy.run_path({str(ROOT)!r} + "/" + sys.argv[0], run_name="__main__")
+"""
+
+
+def start_impatient(script, *args):
+    """The same for a script that downloads, which waits only `TIMEOUT` seconds for its server."""
+    command = [sys.executable, "-c", IMPATIENT, script, *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 def finish(process):
     """(exit code, stdout, stderr)"""
     stdout, stderr = process.communicate(timeout=60)

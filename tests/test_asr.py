@@ -132,7 +132,7 @@ def test_the_predictions_file_holds_every_test_clip_the_worst_last(trained, spok
 def load_recogniser(folder, spoken, *options_):
     """The recogniser of a run with its best weights and its data."""
     args = script.parse_args([*TINY, *options_])
-    recogniser = script.Recognition(args, args, speech.load("real", spoken, memory_budget=args.memory_budget))
+    recogniser = script.Recognition(args, args, speech.load("real", spoken))
     model = recogniser.build()
     runs.load_weights(model, folder / "best.pt")
     return recogniser, model.eval()
@@ -316,27 +316,8 @@ def test_without_validation_clips_the_last_epoch_is_kept(run_here, spoken, tmp_p
     assert_user_error(run_here(*command, "--learning_rate", "0.1", "0.01"), "without validation examples")
 
 
-def test_spectrograms_that_stay_on_the_disk_give_the_same_run(trained, run_here, spoken, tmp_path):
-    command = (SCRIPT, *TINY, "-data_dir", spoken, "-runs_dir", tmp_path, "--memory_budget", "1KB")
-    process = run_here(*command)
-    assert process.returncode == 0, process.stderr
-    in_memory, (on_disk,) = folder_of(trained[0], "recurrent"), (tmp_path / "q3-asr").iterdir()
-    assert in_memory.name == on_disk.name and predictions(in_memory) == predictions(on_disk)
-    a, b = weights_of(in_memory), weights_of(on_disk)
-    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    timed = ("seconds", "peak_memory_mb", "history")
-    a, b = (files.read_json(folder / "result.json") for folder in (in_memory, on_disk))
-    assert {k: v for k, v in a.items() if k not in timed} == {k: v for k, v in b.items() if k not in timed}
-    losses = [[(line["train_loss"], line["val_loss"]) for line in result["history"]] for result in (a, b)]
-    assert losses[0] == losses[1]
-    again = run_here(*command[:-2], "-resume")
-    assert again.returncode == 0  # the budget does not make another run
-    assert end_of(again.stdout) == ["Best", "Final", "For", "written"]
-
-
-@pytest.mark.parametrize("memory_budget", ["0", "1GB"])
 def test_the_test_holds_the_spectrograms_of_one_batch_however_many_clips_there_are(
-    memory_budget, trained, spoken, tmp_path, monkeypatch
+    trained, spoken, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(script, "EVAL_BATCH_SIZE", 4)
     alive, most = weakref.WeakSet(), []
@@ -350,7 +331,7 @@ def test_the_test_holds_the_spectrograms_of_one_batch_however_many_clips_there_a
 
     monkeypatch.setattr(speech.Clips, "mels", mels)
     folder = folder_of(trained[0], "recurrent")
-    recogniser, model = load_recogniser(folder, spoken, "--memory_budget", memory_budget)
+    recogniser, model = load_recogniser(folder, spoken)
     monkeypatch.setattr(script.comparisons, "minus_counterpart", lambda *args, **kwargs: None)
     recogniser.test(model, SimpleNamespace(folder=tmp_path))
     assert len(most) > 60 and max(most) <= 4 + 1  # the last of the batch before
@@ -405,8 +386,7 @@ def test_two_learning_rates_are_compared_and_the_better_one_is_tested(run_here, 
         ("--n_heads", "3"), ("--max_text_length", "2"), ("--split", "1", "2"), ("--split", "-1", "2", "3"),
         ("--lr", "0"),
         ("--ctc_weight", "1"), ("--guided_attention", "-1"), ("--dropout", "1"), ("--warmup", "2"), ("--transcribe",),
-        ("--label_smoothing", "nan"), ("--memory_budget", "1XB"), ("--memory_budget", "-1"),
-        ("--memory_budget", "9" * 999), ("--beam_size", "0"), ("--n_samples", "0"), ("--init",), ("--schedule", "x"),
+        ("--label_smoothing", "nan"), ("--beam_size", "0"), ("--n_samples", "0"), ("--init",), ("--schedule", "x"),
     ],
 )  # fmt: skip
 def test_wrong_options_end_in_one_line(wrong, capsys):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TIMEOUT, finish, one_line_error, start
+from conftest import finish, one_line_error, start, start_impatient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,7 +85,7 @@ def small_script(tmp_path):
 
 
 def install(image_set, data_dir, source=None, url=None, force=False):
-    image_sets.install(image_set, Namespace(source=source, data_dir=data_dir, url=url, force=force, timeout=TIMEOUT))
+    image_sets.install(image_set, Namespace(source=source, data_dir=data_dir, url=url, force=force))
 
 
 def assert_arrays_equal(arrays, expected):
@@ -156,7 +156,7 @@ def on_bad_servers(server, tmp_path_factory):
         script = SCRIPTS[i % len(SCRIPTS)]
         (data_dir / script.removeprefix("download_").replace(".py", ".npz")).write_bytes(OLD_CONTENT)
         url = "http://127.0.0.1:1" if behaviour == "refused" else server.url + behaviour
-        process = start(script, "-url", url, "-data_dir", data_dir, "-timeout", TIMEOUT, "-force")
+        process = start_impatient(script, "-url", url, "-data_dir", data_dir, "-force")
         processes[behaviour] = script, data_dir, process
     yield processes
     for _, _, process in processes.values():
@@ -466,7 +466,7 @@ def test_help_imports_nothing_heavy(script):
     assert "-source PATH" in process.stdout
 
 
-@pytest.mark.parametrize("args", [["-url", "ftp://host/"], ["-url", "http://host/", "-source", "."], ["-timeout", "0"]])
+@pytest.mark.parametrize("args", [["-url", "ftp://host/"], ["-url", "http://host/", "-source", "."]])
 def test_wrong_options_are_one_line(args):
     code, _, stderr = finish(start(SCRIPTS[0], *args))
     assert code == options.USER_ERROR

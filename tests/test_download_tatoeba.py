@@ -9,7 +9,7 @@ import zipfile
 from argparse import Namespace
 
 import pytest
-from conftest import TIMEOUT, assert_user_error, finish, one_line_error, start
+from conftest import assert_user_error, finish, one_line_error, start_impatient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,7 +54,7 @@ def few_pairs_are_enough(monkeypatch):
 
 
 def install(data_dir, source=None, url=None, force=False):
-    tatoeba.install(Namespace(source=source, data_dir=data_dir, url=url, force=force, timeout=TIMEOUT))
+    tatoeba.install(Namespace(source=source, data_dir=data_dir, url=url, force=force))
 
 
 def write(path, content):
@@ -227,7 +227,7 @@ def on_bad_servers(server, tmp_path_factory):
         url = "http://127.0.0.1:1" if behaviour == "refused" else server.url + behaviour
         processes[behaviour] = (
             data_dir,
-            start(SCRIPT, "-url", url, "-data_dir", data_dir, "-timeout", TIMEOUT, "-force"),
+            start_impatient(SCRIPT, "-url", url, "-data_dir", data_dir, "-force"),
         )
     yield processes
     for _, process in processes.values():

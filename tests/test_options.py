@@ -182,13 +182,6 @@ def test_what_was_given_is_known_also_where_it_is_the_default():
     assert args.given == {"scale", "epochs", "seed"}
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [("500MB", 500_000_000), ("1GB", 10**9), ("1000000000", 10**9), ("1.5k", 1500), ("7", 7)]
-)
-def test_sizes_in_bytes(text, size):
-    assert options.byte_size(text) == size
-
-
 def test_a_message_is_one_line_whatever_it_names():
     with one_line_error("a\\nb", "\\x1b"):
         raise options.UserError("a\nb\x1b[0m")

@@ -4,7 +4,6 @@ requests and tqdm are imported where they are used, so that `--help` answers at 
 """
 
 import argparse
-import errno
 import functools
 import hashlib
 import os
@@ -41,8 +40,6 @@ def parse_args(description, source_help, argv=None):
     parser.add_option("data_dir", type=Path, default=options.DATA_DIR, metavar="DIR", help=help)
     parser.add_option("url", type=_base_url, help="fetch the files from this base URL and no other")
     parser.add_option("force", action="store_true", help="replace what is there")
-    help = "how long to wait for a server (default: %(default)g)"
-    parser.add_option("timeout", type=options.positive_float, default=TIMEOUT, metavar="SECONDS", help=help)
     args = parser.parse_args(argv)
     if args.source is not None and args.url is not None:
         parser.error("-source and -url exclude each other")
@@ -98,7 +95,7 @@ def file_hash(path, algorithm="sha256"):
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def fetch_files(mirrors, registry, folder, timeout=TIMEOUT):
+def fetch_files(mirrors, registry, folder):
     """Download all files of `registry` from the first of `mirrors` that has them, and print its address.
 
     Args:
@@ -112,21 +109,21 @@ def fetch_files(mirrors, registry, folder, timeout=TIMEOUT):
         print(f"fetching from {base_url}", flush=True)
         try:
             for name, known_hash in registry.items():
-                fetch(base_url + name, folder / name, known_hash, timeout)
+                fetch(base_url + name, folder / name, known_hash)
             return [folder / name for name in registry]
         except FetchError as error:
             reasons.append(str(error))
     raise FetchError(", ".join(reasons))
 
 
-def _network_reason(error, timeout):
+def _network_reason(error):
     """What went wrong in a few words, since messages of requests are long; an error of the disk is raised again."""
     import requests
 
     if isinstance(error, requests.HTTPError):
         return f"error {error.response.status_code}"
     if isinstance(error, requests.Timeout):
-        return f"no answer within {timeout:g} s"
+        return f"no answer within {TIMEOUT:g} s"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the transfer broke off"
     if isinstance(error, requests.exceptions.ProxyError):
@@ -139,7 +136,7 @@ def _network_reason(error, timeout):
     return f"no valid URL, proxy or answer ({files.reason_of(error)})"
 
 
-def fetch(url, path, known_hash, timeout=TIMEOUT, n_bytes=None):
+def fetch(url, path, known_hash, n_bytes=None):
     """Download one file to `path`, and go on after what an earlier call left there.
 
     A transfer that breaks off goes on where it stopped as long as each try brings something, and `RETRIES` times more.
@@ -155,10 +152,10 @@ def fetch(url, path, known_hash, timeout=TIMEOUT, n_bytes=None):
     most, n_failures, is_whole = file_size(path), 0, n_bytes is not None and file_size(path) >= n_bytes
     while not is_whole:
         try:
-            _fetch_rest(url, path, n_bytes, timeout)
+            _fetch_rest(url, path, n_bytes)
             is_whole = True
         except (OSError, ValueError) as error:
-            reason = _network_reason(error, timeout)
+            reason = _network_reason(error)
             n_failures = 0 if file_size(path) > most else n_failures + 1
             most = max(most, file_size(path))
             if n_failures > RETRIES:
@@ -176,14 +173,14 @@ def file_size(path):
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
-def _fetch_rest(url, path, n_bytes, timeout):
+def _fetch_rest(url, path, n_bytes):
     """Request the bytes that `path` does not have yet, and append them; `n_bytes` of `fetch`."""
     import requests
     from tqdm import tqdm
 
     size = file_size(path)
     headers = HEADERS | ({"Range": f"bytes={size}-"} if size else {})
-    with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         response.raise_for_status()
         start = size if response.status_code == requests.codes.partial_content else 0
         total = start + int(response.headers.get("Content-Length", 0))
@@ -199,17 +196,6 @@ def _fetch_rest(url, path, n_bytes, timeout):
                 bar.update(len(chunk))
     if file_size(path) < total:  # urllib3 1 raises nothing for a cut transfer
         raise requests.exceptions.ChunkedEncodingError
-
-
-@contextmanager
-def unpacking(origin, what):
-    """Turn what a damaged archive raises into a `UserError` that names its origin; an error of the disk passes."""
-    try:
-        yield
-    except (*files.DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # of the disk: a damaged archive gives none of its numbers
-        raise UserError(f"{origin} does not unpack to {what} ({files.reason_of(error)}); fetch it again") from error
 
 
 def untar(archive, folder):

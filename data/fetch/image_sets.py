@@ -117,7 +117,7 @@ def install(image_set, args):
                 advice = "-source takes the published data only, hw2-q2.py -dataset PATH any .npz with the same keys"
                 arrays = load(image_set, paths, advice)
             else:
-                arrays, paths = fetch(image_set, folder, args.url, args.timeout)
+                arrays, paths = fetch(image_set, folder, args.url)
             if image_set.published_hash:
                 files.write_bytes(path, paths[0].read_bytes())
             else:
@@ -126,12 +126,12 @@ def install(image_set, args):
     print(f"{path}: {counts} images\nSHA-256 {download.file_hash(path)}")
 
 
-def fetch(image_set, folder, url, timeout):
+def fetch(image_set, folder, url):
     """Arrays from `url`, or else the mirrors, and the files in `folder` that they came in."""
     mirrors = image_set.mirrors if url is None else (url,)
     advice = f"get the files by hand, see {image_set.homepage}, and give their folder with -source PATH"
     try:
-        paths = download.fetch_files(mirrors, image_set.files, folder, timeout)
+        paths = download.fetch_files(mirrors, image_set.files, folder)
         return load(image_set, paths, advice), paths
     except download.FetchError as error:
         raise UserError(f"{image_set.title} did not come: {error}; {advice}") from error

@@ -8,7 +8,7 @@ import shutil
 
 import files
 from data.fetch import download
-from options import Interrupted, UserError
+from options import UserError
 
 TITLE = "LJ Speech"
 HOMEPAGE = "https://keithito.com/LJ-Speech-Dataset/"
@@ -38,27 +38,22 @@ def install(args):
         print(f"{TITLE} is there; -force would replace it")
     else:
         partial = args.data_dir / PARTIAL_NAME
-        try:
-            with download.workspace(args.data_dir) as folder:
-                archive = args.source or partial
-                if args.source is None:
-                    fetch(partial, args.url or BASE_URL, args.timeout)
-                else:
-                    verify(args.source, args.data_dir)
-                print(f"unpacking {archive.name}, which takes some minutes", flush=True)
-                download.untar(archive, folder)
-                n_bytes = check(folder / FOLDER_NAME, ADVICE)
-                download.put_in_place(folder / FOLDER_NAME, path, folder / "old")
-                if args.source is None:
-                    partial.unlink()
-        except KeyboardInterrupt:
-            if args.source is not None:
-                raise
-            raise Interrupted("the same command goes on where it stopped") from None
+        with download.workspace(args.data_dir) as folder:
+            archive = args.source or partial
+            if args.source is None:
+                fetch(partial, args.url or BASE_URL)
+            else:
+                verify(args.source, args.data_dir)
+            print(f"unpacking {archive.name}, which takes some minutes", flush=True)
+            download.untar(archive, folder)
+            n_bytes = check(folder / FOLDER_NAME, ADVICE)
+            download.put_in_place(folder / FOLDER_NAME, path, folder / "old")
+            if args.source is None:
+                partial.unlink()
     print(f"{path}: {N_CLIPS:,} clips, {n_bytes / 1e9:.1f} GB")
 
 
-def fetch(partial, base_url, timeout):
+def fetch(partial, base_url):
     """Download what is missing of the archive to the path `partial`, and verify it."""
     there = download.file_size(partial)
     missing = max(ARCHIVE_BYTES - there, 0)
@@ -66,7 +61,7 @@ def fetch(partial, base_url, timeout):
     if missing:
         print(f"fetching from {base_url}" + (f", after {there:,} bytes that are there" if there else ""), flush=True)
     try:
-        download.fetch(base_url + ARCHIVE_NAME, partial, f"sha256:{ARCHIVE_SHA256}", timeout, ARCHIVE_BYTES)
+        download.fetch(base_url + ARCHIVE_NAME, partial, f"sha256:{ARCHIVE_SHA256}", ARCHIVE_BYTES)
     except download.FetchError as error:
         kept = "the same command goes on where it stopped, or " if partial.exists() else ""
         raise UserError(f"{TITLE} did not come: {error}; {kept}{ADVICE}") from error

@@ -31,7 +31,7 @@ def install(args):
         print(f"{corpus.name} is there and was read; -force would replace it")
     else:
         with download.workspace(args.data_dir) as folder:
-            content, pairs = read_source(args.source) if args.source else fetch(folder, args.url, args.timeout)
+            content, pairs = read_source(args.source) if args.source else fetch(folder, args.url)
             if len(pairs) < MIN_PAIRS:
                 found = f"{args.source or ARCHIVE_NAME} has {len(pairs):,} sentence pairs"
                 expected = f"fewer than the {MIN_PAIRS:,} of any published {ARCHIVE_NAME}"
@@ -45,11 +45,11 @@ def install(args):
         warn(f"{', '.join(before)} in {args.data_dir} are read in place of {corpus.name}; {advice}")
 
 
-def fetch(folder, url, timeout):
+def fetch(folder, url):
     """Fetch the archive from the base URL `url` (None: the homepage): the bytes of its `spa.txt`, and the pairs."""
     base_url = url or HOMEPAGE
     try:
-        (archive,) = download.fetch_files([base_url], {ARCHIVE_NAME: None}, folder, timeout)
+        (archive,) = download.fetch_files([base_url], {ARCHIVE_NAME: None}, folder)
         return unpack(archive, origin=base_url + ARCHIVE_NAME)
     except UserError as error:
         raise UserError(f"{translation.TITLE} did not come: {error}; {ADVICE}") from error
@@ -71,12 +71,15 @@ def unpack(archive, origin):
     origin: names the archive in messages.
     """
     name = translation.CORPUS_NAME
-    with download.unpacking(origin, name), zipfile.ZipFile(archive) as zip_file:
-        found = [member for member in zip_file.infolist() if member.filename.rpartition("/")[2] == name]
-        if len(found) != 1:
-            raise ValueError(f"it has {len(found)} files {name}")
-        if found[0].file_size > MAX_CORPUS:
-            raise ValueError(f"its {name} has more than {MAX_CORPUS:,} bytes")
-        content = zip_file.read(found[0])
+    try:
+        with zipfile.ZipFile(archive) as zip_file:
+            found = [member for member in zip_file.infolist() if member.filename.rpartition("/")[2] == name]
+            if len(found) != 1:
+                raise ValueError(f"it has {len(found)} files {name}")
+            if found[0].file_size > MAX_CORPUS:
+                raise ValueError(f"its {name} has more than {MAX_CORPUS:,} bytes")
+            content = zip_file.read(found[0])
+    except (*files.DAMAGED, OSError) as error:
+        raise UserError(f"{origin} does not unpack to {name} ({files.reason_of(error)}); fetch it again") from error
     print(f"{ARCHIVE_NAME}: SHA-256 {download.file_hash(archive)}")
     return content, translation.parse_pairs(content, f"{name} of {origin}")
