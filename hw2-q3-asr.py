@@ -48,8 +48,7 @@ def parse_args(argv=None):
 
 if __name__ == "__main__":
     options.before_imports(parse_args, "jiwer", "soundfile")
-    # oneDNN keeps memory for each shape of a convolution, and nearly every batch of clips has a shape of its own.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # oneDNN keeps memory for each product of a shape
 
 import torch
 
@@ -60,6 +59,7 @@ import experiment
 import losses
 import metrics
 import models
+import onednn
 import parallel
 import utils
 from data import sources, speech
@@ -70,6 +70,7 @@ def main(argv=None):
     args = parse_args(argv)
     if args.transcribe:
         return transcribe(args)
+    onednn.use_where_precise()  # 1.6 times as fast on an AMD EPYC
     data = speech.load(args.data, args.data_dir, args.split, args.scale == "quick")
     task = comparisons.single(Recognition(args, parse_args(["-scale", args.scale]), data))
     if task is None:  # several learning rates or seeds, which are compared and tested

@@ -1,4 +1,4 @@
-"""Which library multiplies the float32 matrices of captioning on the CPU."""
+"""Which library multiplies the float32 matrices of captioning and speech on the CPU."""
 
 import functools
 

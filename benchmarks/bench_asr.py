@@ -26,6 +26,7 @@ def parse_args(argv=None):
     parser.add_option("steps", type=options.positive_int, default=7, help="of training (default: %(default)s)")
     parser.add_option("clips", type=options.positive_int, default=16, help="that are decoded (default: %(default)s)")
     parser.add_option("data_dir", type=Path, metavar="DIR", help="where LJ Speech is (default: the bundled clips)")
+    parser.add_option("batch_size", type=options.positive_int, default=8, help="default: %(default)s")
     decoders = ["recurrent", "transformer"]
     parser.add_option("decoder", choices=decoders, default="transformer", help="default: %(default)s")
     parser.add_option("run", type=Path, help="decode with the best weights of this run's folder")
@@ -46,11 +47,11 @@ import comparisons
 import runs
 import utils
 from benchmarks.scripts import load_script
-from benchmarks.timing import FixedBatches, compare, compare_with_products, require_close, require_equal
+from benchmarks.timing import FixedBatches, compare, compare_with_products, require_close, require_equal, with_onednn
 from data import speech, text
 from data.speech import PADDING_IDX, START_IDX, STOP_IDX
 
-SEED, RECIPE = 42, ["--batch_size", "8", "--learning_rate", "0.0001", "--schedule", "constant"]
+SEED, RECIPE = 42, ["--learning_rate", "0.0001", "--schedule", "constant"]
 TEXTBOOK_FRAMES = 2754  # 20 s
 N_EPOCHS = 3  # over the steps, for weights to decode with unless a run is named
 LETTERS_A_SECOND = 15  # at such weights no text ends by itself; LJ Speech has so many
@@ -146,7 +147,8 @@ def bench_steps(task, n_repeats, n_steps):
     loader = DataLoader(Recordings(task, "train"), batch_sampler=[part.tolist() for part in rows], collate_fn=collate)
     sides = {
         "textbook": lambda: textbook_epoch(task, loader),
-        "ours": lambda: our_epoch(task, make_model(task), rows),
+        "ours": with_onednn(lambda: our_epoch(task, make_model(task), rows)),
+        "ours without oneDNN": lambda: our_epoch(task, make_model(task), rows),
     }
     our_epoch(task, make_model(task), rows[:2])  # warms up
     seconds = task.data.n_frames[task.data.rows["train"][torch.cat(rows)]].float().mean() / speech.FRAMES_A_SECOND
@@ -167,7 +169,7 @@ def bench_decoding(task, n_repeats, n_steps, n_clips, run):
     rows = [int(task.data.rows["test"][place]) for place in places]
     sides = {
         "textbook": lambda: textbook_decode(task, model, recordings, places),
-        "ours": lambda: [hyp for hyp, _ in task.transcribe(model, rows)],
+        "ours": with_onednn(lambda: [hyp for hyp, _ in task.transcribe(model, rows)]),
     }
     n_letters = sum(map(len, sides["ours"]())) / len(rows)  # also warms up
     weights = f"{N_EPOCHS * n_steps} steps of training" if run is None else f"weights of {run.name}"
@@ -217,14 +219,14 @@ def bench_share(task, n_repeats):
     optimization = utils.Optimization(make_model(task).train(), task.args, n_steps=1)
     print(f"\nlog-mels {tuple(batch[0].shape)}", end="")
     step = partial(utils.train_step, optimization, task.batch_loss, batch)
-    compare_with_products(step, products(task.args, batch), 3 * n_repeats)
+    with_onednn(lambda: compare_with_products(step, products(task.args, batch), 3 * n_repeats))()
 
 
 def main():
     args = parse_args()
     torch.set_num_threads(args.threads)
     data = speech.load("real", args.data_dir) if args.data_dir else speech.load("bundled")
-    recipe = script.parse_args(["--decoder", args.decoder, *RECIPE])
+    recipe = script.parse_args(["--decoder", args.decoder, "--batch_size", str(args.batch_size), *RECIPE])
     task = comparisons.single(script.Recognition(recipe, recipe, data))
     print(f"{utils.data_title(data)}, {args.decoder} decoder, {args.threads} threads")
     if args.only in (None, "share"):

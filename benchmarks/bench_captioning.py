@@ -39,10 +39,9 @@ from torch.utils.data import DataLoader, Dataset
 
 import comparisons
 import encoders
-import onednn
 import utils
 from benchmarks.scripts import load_script
-from benchmarks.timing import FixedBatches, compare, require_close, require_equal
+from benchmarks.timing import FixedBatches, compare, require_close, require_equal, with_onednn
 from data import captions
 from data.text import EOS_IDX, PAD_IDX, SOS_IDX, SYMBOLS, at_equal_distances
 
@@ -133,19 +132,6 @@ def our_epoch(task, model, batches):
     """The mean loss of a word over an epoch of training."""
     order = torch.Generator().manual_seed(SEED)
     return utils.train_epoch(utils.Optimization(model, task.args, 1), batches, task.batch_loss, order)
-
-
-def with_onednn(function):
-    """`function` with oneDNN's products, as the script has them; all other sides have torch's own choice."""
-
-    def call():
-        onednn.use_where_precise()
-        try:
-            return function()
-        finally:
-            torch.backends.mkldnn.matmul.fp32_precision = "ieee"
-
-    return call
 
 
 def make_model(task):

@@ -7,6 +7,8 @@ import time
 
 import torch
 
+import onednn
+
 CLOCKS = ("wall clock", "processor time")  # the second does not count what other programs take
 GIGA = 1e9
 MAX_DIFFERING = 0.01  # of the texts, where two symbols are equally probable but for rounding
@@ -54,6 +56,19 @@ def print_ratios(heading, times, to_number=float):
         ratios = [base / own for base, own in zip(first, seconds, strict=True)]
         shown = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"  {name:<30}{statistics.median(map(to_number, seconds)):>12,.2f}  ratio {shown}", flush=True)
+
+
+def with_onednn(function):
+    """`function` with oneDNN's products, as captioning and speech have them; other sides have torch's own choice."""
+
+    def call():
+        onednn.use_where_precise()
+        try:
+            return function()
+        finally:
+            torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+
+    return call
 
 
 def require_close(losses, tolerance):

@@ -53,8 +53,9 @@ MAX_RATE, MAX_CHANNELS = 48_000, 8  # Hz; a small file may claim more than the m
 
 MAX_MASKED_MELS, MAX_MASKED_FRAMES = 27, 80  # of SpecAugment
 
-# On a GPU batches are padded to multiples of these, so that few shapes come and each can be recorded (`graphs`).
-FRAME_GRID, SYMBOL_GRID = 64, 32
+# Batches are padded to multiples of so many frames and symbols. Few shapes come then: oneDNN prepares each product of a
+# new shape, and on a GPU a step of each shape is recorded (`graphs`).
+GRIDS = {"cpu": (16, 8), "cuda": (64, 32), "mps": (1, 1)}
 GPU_SHARE = 1 / 4  # of a GPU's memory, which the frames of all clips may take
 
 # The mel scale of Slaney's Auditory Toolbox: linear up to 1,000 Hz, then logarithmic.
@@ -199,10 +200,11 @@ class Clips:
 
     def batch(self, rows, device="cpu"):
         """The clips of some rows (n_clips) as `pad_mels` gives them, on a device."""
+        grid, _ = GRIDS[torch.device(device).type]
         frames = frames_on(self, torch.device(device))
         if frames is None:
-            return tuple(part.to(device) for part in pad_mels([self.mels(row) for row in rows]))
-        max_frames = math.ceil(int(self.n_frames[rows].max()) / FRAME_GRID) * FRAME_GRID
+            return tuple(part.to(device) for part in pad_mels([self.mels(row) for row in rows], grid))
+        max_frames = math.ceil(int(self.n_frames[rows].max()) / grid) * grid
         starts, n_frames = (part[rows].to(device, non_blocking=True) for part in (self.starts, self.n_frames))
         places = torch.arange(max_frames, device=device)
         is_frame = places < n_frames.unsqueeze(1)
@@ -367,14 +369,18 @@ def write_spectrograms(paths, path):
     return {"n_frames": np.array(n_frames), "digest": np.array(digest.hexdigest())}
 
 
-def pad_mels(mels):
-    """Spectrograms as one tensor (n_clips, max_frames, N_MELS), filled up with 0, and their numbers of frames."""
+def pad_mels(mels, grid=1):
+    """Spectrograms as one tensor (n_clips, max_frames, N_MELS), filled up with 0, and their numbers of frames.
+
+    max_frames is that of the longest clip, or the next multiple of `grid`.
+    """
     n_frames = torch.tensor([len(clip) for clip in mels])
-    return torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), n_frames
+    padded = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True)
+    return torch.nn.functional.pad(padded, (0, 0, 0, -padded.shape[1] % grid)), n_frames
 
 
 def gatherer(data, split, max_text_length, device, augmented=False):
-    """A function from row indices (batch_size) to a batch, padded to its own longest clip and text.
+    """A function from row indices (batch_size) to a batch, padded to its own longest clip and text, and to `GRIDS`.
 
     The batch is mels (batch_size, max_frames, N_MELS), n_frames (batch_size), tgt (batch_size, max_tgt_len). If it is
     `augmented`, `spec_augment` masks it.
@@ -382,7 +388,7 @@ def gatherer(data, split, max_text_length, device, augmented=False):
     symbols = [torch.tensor(encode(text, max_text_length)) for text in data.texts[split]]
     lengths = torch.tensor([len(text) for text in symbols])
     targets = torch.nn.utils.rnn.pad_sequence(symbols, batch_first=True, padding_value=PADDING_IDX).to(device)
-    grid = SYMBOL_GRID if targets.device.type == "cuda" else 1
+    _, grid = GRIDS[targets.device.type]
 
     def gather(rows):
         clips = data.rows[split][rows]

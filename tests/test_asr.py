@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import N_SPOKEN, assert_user_error, end_of, load_script
+from conftest import N_SPOKEN, assert_user_error, load_script
 
 import files
 import metrics

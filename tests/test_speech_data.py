@@ -200,12 +200,13 @@ def test_a_part_of_the_training_clips_is_there_for_comparisons(tmp_path, monkeyp
         np.testing.assert_array_equal(mels, clips.mels(row).numpy())
 
 
-def test_a_batch_is_padded_to_its_own_longest_clip_and_text(tmp_path):
+def test_a_batch_is_padded_to_its_own_longest_clip_and_text_and_to_the_grid(tmp_path):
     write_corpus(tmp_path, 20)
     data = speech.load("real", tmp_path)
     mels, n_frames, tgt = speech.gatherer(data, "train", 16, "cpu")(torch.tensor([4, 0, 2]))
     rows = [int(data.rows["train"][i]) for i in (4, 0, 2)]
-    assert n_frames.tolist() == [int(data.n_frames[row]) for row in rows] and mels.shape == (3, max(n_frames), 80)
+    assert n_frames.tolist() == [int(data.n_frames[row]) for row in rows]
+    assert mels.shape == (3, math.ceil(int(max(n_frames)) / 16) * 16, 80)
     for i, row in enumerate(rows):
         assert torch.equal(mels[i, : n_frames[i]], data.mels(row)) and (mels[i, n_frames[i] :] == 0).all()
         symbols = speech.encode(data.texts["train"][(4, 0, 2)[i]], 16)

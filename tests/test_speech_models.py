@@ -76,8 +76,10 @@ def attention_as_loops(attention, query, source, n_source, is_causal=False):
     return out, weights
 
 
+@pytest.mark.parametrize("formula_on", [(), ("cpu",)])  # without the formula, PyTorch's own function
 @pytest.mark.parametrize("is_causal", [False, True])
-def test_attention_is_the_formula_written_as_loops(is_causal):
+def test_attention_is_the_formula_written_as_loops(is_causal, formula_on, monkeypatch):
+    monkeypatch.setattr(models, "FORMULA_ON", formula_on)
     torch.manual_seed(0)
     attention = models.MultiHeadAttention(HIDDEN, N_HEADS)
     query, source, lengths = torch.randn(2, 4, HIDDEN), torch.randn(2, 6, HIDDEN), torch.tensor([6, 3])
