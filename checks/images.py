@@ -49,11 +49,12 @@ class CNN(Question):
     table = """
     x = pad(args[0].reshape(-1, 1, SIDE, SIDE), [self.border] * 4)
     f = relu                           | activation with tanh, sigmoid, gelu, leaky_relu: $
-    relus = {0, 1, 2, 3}               | relu-missing with 0, 1, 2, 3: {0, 1, 2, 3} - {$}
-                                       | relu-on-output: {0, 1, 2, 3, 4}
+                                       | relu-missing: lambda x: x
+    relus = {0, 1, 2, 3}               | relu-missing with 0, 1, 2, 3: relus - {$}
+                                       | relu-on-output: {*relus, 4}
     dropouts = [2]                     | dropout-missing: []
                                        | dropout-place with 0, 1, 3, 4: [$]
-                                       | dropout-twice with 0, 1, 2, 3, 4: [2, $]
+                                       | dropout-twice with 0, 1, 2, 3, 4: [*dropouts, $]
     for n, (layer, pools) in enumerate(self.chain):  # two convolutions and three affine layers
         x = layer.repeat(x.flatten(1) if layer.name == "linear" else x)
         x = f(x) if n in relus else x
@@ -62,9 +63,9 @@ class CNN(Question):
         for _ in range(dropouts.count(n)):
             x = self.drop(x)
         parts[f"{layer.name} {n + 1}"] = x
-    result = log_softmax(x, dim=1)     | log-softmax-missing: x
-                                       | softmax-without-log: softmax(x, dim=1)
-                                       | log-softmax-dimension: log_softmax(x, dim=0)
+    axis = 1                           | log-softmax-dimension: 0
+    result = log_softmax(x, dim=axis)  | log-softmax-missing: x
+                                       | softmax-without-log: softmax(x, dim=axis)
     """
 
     def prepare(self):

@@ -19,7 +19,8 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-4  # of equality; the order of additions changes 1
 MAX_MISTAKES = 2  # that are looked for in one class at the same time
 SEED = 42
 # What the names in a table are called where they are called in torch, if not the same.
-FUNCTIONS = {"@": ["bmm", "matmul"], "drop": ["dropout"], nn.Linear: ["linear"], nn.LSTMCell: ["lstm_cell"]}
+FUNCTIONS = {"@": ["bmm", "matmul"], nn.Linear: ["linear"], nn.LSTMCell: ["lstm_cell"]}
+FUNCTIONS |= {"drop": ["dropout"], "dropouts": ["dropout"]}
 
 LOG_PROBABILITIES = {"log_softmax": "it returns log-probabilities, with which the cross-entropy is the same"}
 
@@ -142,8 +143,8 @@ def subsets(items, largest):
     return itertools.chain(*(itertools.combinations(items, n) for n in range(largest + 1)))
 
 
-# What stands in place of line number `row` of the equations in another hypothesis; key is that of mistake or variant.
-Line = namedtuple("Line", "key row code")
+# Code of a mistake or variant with this key. It stands in place of line number `row` of the equations, or behind it.
+Line = namedtuple("Line", "key row code is_behind")
 
 
 class Question:
@@ -157,9 +158,13 @@ class Question:
         p = softmax(s, dim=2)      | softmax-dimension with 0, 1: softmax(s, dim=$)
                                    | no-softmax: s
 
-    So softmax-dimension has two forms, with 0 and with 1. What is right in another way stands there as a mistake does,
-    and has a note in `variants`. The table is executed as code. It reads `args`, the arguments, and leaves `result`; if
-    no hypothesis has the student's numbers, what it leaves in `parts` is looked for among them.
+                                   | weights-dropout: self.drop(p)
+
+    So softmax-dimension has two forms, with 0 and with 1. Code that reads the name on the left, as self.drop(p) does,
+    comes behind the equation, so that it can be wrong together with another mistake in the same equation. What is right
+    in another way stands there as a mistake does, and has a note in `variants`. The table is executed as code. It reads
+    `args`, the arguments, and leaves `result`; if no hypothesis has the student's numbers, what it leaves in `parts` is
+    looked for among them.
     """
 
     number = name = target = says = ""  # target: the student's class or function, by default the name of this class
@@ -184,7 +189,8 @@ class Question:
             (name, equals, _), (key, _, values) = cls.equations[-1].partition(" = "), label.partition(" with ")
             for value in values.split(", ") if colon else ():
                 code = (name if equals else "") + equals + expression.replace("$", value)
-                cls.lines.append(Line(key, len(cls.equations) - 1, code))
+                is_behind = bool(re.search(rf"\b{re.escape(name.strip())}\b", expression))
+                cls.lines.append(Line(key, len(cls.equations) - 1, code, is_behind))
 
     def __init__(self, code, edition):
         self.code, self.edition, self.module = code, edition, None
@@ -303,8 +309,9 @@ class Question:
         mistakes = [line for line in self.lines if line.key not in self.variants]
         variants = [line for line in self.lines if line.key in self.variants]
         for pair in itertools.product(subsets(mistakes, MAX_MISTAKES), subsets(variants, len(variants))):
-            lines = sum(pair, ())
-            if len({line.row for line in lines}) == len(lines):
+            lines = sorted(sum(pair, ()), key=lambda line: line.is_behind)
+            replaced = [line.row for line in lines if not line.is_behind]
+            if len(set(replaced)) == len(replaced):
                 yield lines
 
     def search(self, observed):
@@ -324,7 +331,7 @@ class Question:
         """What the equations compute, with these lines of the table in place of the right ones."""
         code = list(self.equations)
         for line in lines:
-            code[line.row] = line.code
+            code[line.row] = f"{code[line.row]}; {line.code.strip()}" if line.is_behind else line.code
         source = compile("\n".join(code), "table", "exec")
 
         def equations(*args):
@@ -378,9 +385,15 @@ class Question:
         return f" Found in your code as it should be: {right}; not found: {wrong}."
 
     def torch_functions(self, line):
-        """The functions of torch in a line of the table and in the equation, first those that only one of them has."""
-        right, wrong = (re.findall(r"\w+|@", code) for code in (self.equations[line.row], line.code))
-        words = [*(word for word in right if word not in wrong), *(word for word in wrong if word not in right), *right]
+        """The functions of torch that a line of the table concerns.
+
+        First those that only it or only the equation has, then the equation's, then those where its result is read.
+        """
+        name = self.equations[line.row].partition(" = ")[0].strip()
+        readers = "".join(code for code in self.equations[line.row + 1 :] if re.search(rf"\b{re.escape(name)}\b", code))
+        right, wrong, read = (re.findall(r"\w+|@", code) for code in (self.equations[line.row], line.code, readers))
+        words = [word for word in right if word not in wrong] + [word for word in wrong if word not in right]
+        words += right + read
         kinds = [self.layers.get(word, [word])[0] for word in words]
         return [name for kind in kinds for name in FUNCTIONS.get(kind, [kind])]
 

@@ -76,8 +76,8 @@ class Predict(TrainBatch):
     target, says, output, elsewhere = "predict", "the class with the highest score", "labels", {}
     table = """
     model, X, *others = args
-    result = model(X).argmax(dim=1) | predict-dimension: model(X).argmax(dim=0)
-                                    | predict-values: model(X).amax(dim=1)
+    axis = 1                           | predict-dimension: 0
+    result = model(X).argmax(dim=axis) | predict-values: model(X).amax(dim=axis)
     """
 
 

@@ -37,16 +37,16 @@ class Encoder(Question):
     table = """
     src, lengths = args
     emb = self.drop(self.embedding.weight[src]) | embedding-dropout: self.embedding.weight[src]
-                                                | dropout-twice: self.drop(self.drop(self.embedding.weight[src]))
+                                                | dropout-twice: self.drop(emb)
     read = lengths                              | encoder-not-packed: torch.full_like(lengths, src.shape[1])
     packed, (h, c) = self.lstm(pack(emb, read))
-    enc_output = unpack(packed)[0]
-    enc_output = self.drop(enc_output)          | output-dropout: enc_output
-                                                | dropout-twice: self.drop(self.drop(enc_output))
+    outputs = unpack(packed)[0]
+    enc_output = self.drop(outputs)             | output-dropout: outputs
+                                                | dropout-twice: self.drop(enc_output)
     state = h, c                                | state-dropout with c, self.drop(c): self.drop(h), $
-    state = join(state)                         | directions swapped: join(state, first=1)
+    final_hidden = join(state)                  | directions swapped: join(state, first=1)
                                                 | state-view: [part.view(1, -1, HIDDEN) for part in state]
-    result = enc_output, state
+    result = enc_output, final_hidden
     """
 
     def drive(self, encode, order=(0, 1, 2)):
@@ -83,21 +83,21 @@ class Attention(Question):
     q, h, lengths = args
     z = self.linear_in(q)                       | no-projection: q
                                                 | transposed: q @ self.linear_in.weight
-    s = z @ h.transpose(1, 2)                   | scaled-scores: z @ h.transpose(1, 2) / HIDDEN**0.5
+    s = z @ h.transpose(1, 2)                   | scaled-scores: s / HIDDEN**0.5
     padding = ~REAL.unsqueeze(1)                | mask-inverted: REAL.unsqueeze(1)
     masked = s.masked_fill(padding, -torch.inf) | mask: s
                                                 | mask-value: s.masked_fill(padding, 0)
-    p = softmax(masked, dim=2)                  | softmax-dimension with 1, 0: softmax(masked, dim=$)
-                                                | mask-after-softmax: softmax(s, dim=2).masked_fill(padding, 0)
+    axis = 2                                    | softmax-dimension with 1, 0: $
+    p = softmax(masked, dim=axis)               | mask-after-softmax: softmax(s, dim=axis).masked_fill(padding, 0)
                                                 | no-softmax: masked
+                                                | attention-dropout: self.drop(p)
     c = p @ h                                   | values-projected: p @ self.linear_in(h)
-                                                | attention-dropout: self.drop(p) @ h
     first = q                                   | projected-query: z
     joined = torch.cat([first, c], dim=2)       | [c; q]: torch.cat([c, first], dim=2)
     w = self.linear_out(joined)                 | no bias: joined @ self.linear_out.weight.T
     a_o = tanh(w)                               | no-tanh: w
                                                 | context-only: c
-                                                | attention-dropout: self.drop(tanh(w))
+                                                | attention-dropout: self.drop(a_o)
     result, parts = a_o, {"s": s, "p": p, "c": c}
     """
 
@@ -141,17 +141,17 @@ class Decoder(Question):
     for t, y in enumerate(read.T):
         word = y                            | own-argmax with out, out @ E.T: ($).argmax(1) if t and training else y
         emb = self.drop(E[word])            | embedding-dropout: E[word]
-                                            | dropout-twice: self.drop(self.drop(E[word]))
+                                            | dropout-twice: self.drop(emb)
         state = state                       | state-not-passed: given
         q, (h, c) = self.lstm(emb.unsqueeze(axis), state)
         q = q.squeeze(axis)
         a_o = self.attend(q)                | attention-unused: q
         out = self.drop(a_o)                | output-dropout: a_o
-                                            | dropout-twice: self.drop(self.drop(a_o))
+                                            | dropout-twice: self.drop(out)
                                             | dropout-before-attention: self.drop(self.attend(self.drop(q)))
                                             | dropout-before-attention: self.attend(self.drop(q))
-        state = h, c                        | state-dropout with c, self.drop(c): self.drop(h), $
-                                            | attention-fed-back: a_o[None], c
+        state = h, c                        | attention-fed-back: a_o[None], c
+                                            | state-dropout with c, self.drop(c): self.drop(state[0]), $
         steps.append((emb, q, out))
     emb, q, out = (torch.stack(part, dim=1) for part in zip(*steps))
     parts = {"embeddings": emb, "q": q}
