@@ -1048,7 +1048,9 @@ def test_each_form_of_a_mistake_has_numbers_of_its_own(edition):
 
 
 SOFTMAX = "p = torch.softmax(scores, dim=-1)"
-ATTEND = "                output = self.attn(output, encoder_outputs, src_lengths)\n            output = self.dropout(output)\n"
+ATTEND = """                output = self.attn(output, encoder_outputs, src_lengths)
+            output = self.dropout(output)
+"""
 FEED_BACK = "                dec_state = (output.transpose(0, 1).contiguous(), dec_state[1])\n"
 LAST = "F.log_softmax(self.fc3(x), dim=1)"
 # (keys of two mistakes, or of one in two places; question, solution, old text, new text, ...)
