@@ -26,11 +26,6 @@ OUTPUT = """
 """
 
 
-def takes(function, name):
-    """Whether a function, or the __init__ of a class, has an argument of this name."""
-    return name in inspect.signature(function).parameters
-
-
 class TextDecoderRecurrent(Question):
     """x = LSTM(LayerNorm(E y)), logits = W LayerNorm(CrossAttention(x, latent)) + b."""
 
@@ -49,14 +44,14 @@ class TextDecoderRecurrent(Question):
     """
 
     def prepare(self):
-        decoder = self.code[self.target]
-        self.module = self.build(self.target, **{name: SIZES[name] for name in SIZES if takes(decoder, name)})
+        names = inspect.signature(self.code[self.target]).parameters
+        self.module = self.build(self.target, **{name: size for name, size in SIZES.items() if name in names})
         self.size = self.module._classifier.in_features
         self.inputs = TEXT, numbers(len(TEXT), N_AUDIO, self.size)
 
     def student(self, text, latent, state):
         forward = getattr(self.module, "_forward", self.module.forward)
-        return self.call(forward, text, latent, *([state] if takes(forward, "state") else []))
+        return self.call(forward, text, latent, *[state] * ("state" in inspect.signature(forward).parameters))
 
     def drive(self, decode):
         parts, state = {}, None

@@ -63,8 +63,8 @@ class Encoder(Question):
         try:
             unsorted = self.drive(self.student, order=(2, 0, 1))
         except Failure:
-            unsorted = {}
-        if not (self.found or all(same(unsorted.get(part), value) for part, value in observed["evaluation"].items())):
+            unsorted = dict.fromkeys(("enc_output", "h", "c"))
+        if not (self.found or all(same(value, observed["evaluation", part]) for part, value in unsorted.items())):
             self.notes.append("it takes only batches that are sorted by length; see that your script sorts them")
 
 
@@ -106,10 +106,13 @@ class Attention(Question):
         steps = [step[0] if isinstance(step, tuple) else step for step in steps]
         return {"a_o": torch.stack([step.reshape(len(SRC), -1) for step in steps], dim=1)}
 
-    def compare(self, observed, variants):
+    def describe(self, observed):
         if any(call.name == "linear" and call.result.shape[-1] == 1 for call in self.calls):
             self.name_mistake("additive-attention", ["linear"])
-        super().compare(observed, variants)
+        return super().describe(observed)
+
+    def search(self, observed):
+        super().search(observed)
         weights = [call.result for call in self.calls if call.name == "softmax" and call.result.numel() == SRC.numel()]
         if {"mask", "mask-value"} & self.found.keys() and weights:
             weight, n_padding = weights[0].reshape(SRC.shape)[-1, ~REAL[-1]].sum(), (~REAL[-1]).sum()
@@ -117,11 +120,9 @@ class Attention(Question):
             self.difference = f"{last} and have a weight of {weight:.2f} together; it must be 0."
 
 
-class StandInAttention(nn.Module):
-    """Gives the decoder a known function of q, so that a mistake in the student's own attention stays where it is."""
-
-    def forward(self, query, encoder_outputs, src_lengths):
-        return torch.tanh(query - encoder_outputs.mean(dim=1, keepdim=True))
+def stand_in(query, encoder_outputs, src_lengths):
+    """An attention for the decoder that is known, so that a mistake in the student's own stays where it is."""
+    return torch.tanh(query - encoder_outputs.mean(dim=1, keepdim=True))
 
 
 class Decoder(Question):
@@ -198,7 +199,7 @@ class DecoderWithAttention(Decoder):
 
     number, name, target = "3.1b", "Decoder with attention", "Decoder"
     says = "dropout, LSTM, attention, dropout; state without dropout"
-    attentions = (lambda self: StandInAttention(), lambda self: self.build("Attention", HIDDEN))  # or the student's own
+    attentions = (lambda self: stand_in, lambda self: self.build("Attention", HIDDEN))  # or the student's own
 
 
 class Seq2Seq(Question):

@@ -1032,7 +1032,7 @@ def test_each_form_of_a_mistake_has_numbers_of_its_own(edition):
     code = Code({solution: plant(solution) for solution in solutions})
     for question_of in EDITIONS[edition]:
         question, numbers = question_of(code, edition), {"right": []}
-        question.run(question.prepare, "training")
+        question.prepare()
         for line in [None, *question.lines]:
             key = "right" if line is None else line.key
             if key in question.variants or (question.name == "Decoder" and key in SAME_WITHOUT_ATTENTION):
@@ -1040,8 +1040,7 @@ def test_each_form_of_a_mistake_has_numbers_of_its_own(edition):
             if key == "context-unattended" and question.name == "Decoder":
                 continue  # its LSTM has no place for a context
             assert line is None or key in KNOWN
-            parts = [question.expected([line] * bool(line), mode) for mode in question.modes]
-            numbers.setdefault(key, []).append([part for mode in parts for part in mode.values()])
+            numbers.setdefault(key, []).append(question.expected([line] * bool(line)).values())
         for key, other in itertools.combinations(numbers, 2):
             for these, those in itertools.product(numbers[key], numbers[other]):
                 assert not all(map(same, these, those)), f"{question.name}: {key} has the numbers of {other}"
