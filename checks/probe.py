@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 import sys
+import traceback
 from collections import namedtuple
 
 import torch
@@ -96,11 +97,8 @@ class TooLong(BaseException):
 
 def explain(error, filenames):
     """The `Failure` that tells an exception of the student's code in one line, with the student's line."""
-    frame, where = error.__traceback__, ""
-    while frame:
-        if frame.tb_frame.f_code.co_filename in filenames:
-            where = f"{frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno}"
-        frame = frame.tb_next
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in filenames]
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, NotImplementedError):
         return Failure("not written yet", where, "not written")
@@ -152,7 +150,6 @@ class Question:
         z = self.linear_in(q)      | no-projection: q
         p = softmax(s, dim=2)      | softmax-dimension with 0, 1: softmax(s, dim=$)
                                    | no-softmax: s
-
                                    | weights-dropout: self.drop(p)
 
     So softmax-dimension has two forms, with 0 and with 1. Code that reads the name on the left, as self.drop(p) does,
@@ -304,7 +301,7 @@ class Question:
                 self.name_mistake("dropout-probability", ["dropout"], f"{p}; the statement has {self.dropout}")
 
     def hypotheses(self):
-        """The choices of lines from the table: with few mistakes first, and each of these with all variants."""
+        """The choices of lines from the table, those with the fewest mistakes first."""
         mistakes = [line for line in self.lines if line.key not in self.variants]
         variants = [line for line in self.lines if line.key in self.variants]
         for sizes in itertools.product(range(MAX_MISTAKES + 1), range(len(variants) + 1)):
@@ -342,8 +339,8 @@ class Question:
 
     def agrees(self, observed, lines):
         try:
-            expected = self.expected(lines)
-            return all(same(value, expected[key]) for key, value in observed.items())
+            expected = (self.expected(lines, [mode]) for mode in self.modes)
+            return all(same(observed[key], right) for values in expected for key, right in values.items())
         except Exception:
             return False  # a mistake that is impossible with these shapes
 
@@ -362,10 +359,9 @@ class Question:
         self.expected(modes=[mode])  # leaves the parts of this mode
         found = {part: self.occurs(value) for part, value in self.values["parts"].items()}
         found |= {part: (mode, part) not in wrong for key, part in observed if key == mode}
-        parts = [", ".join(part for part in found if found[part] == is_right) for is_right in (True, False)]
-        return (
-            f"{text} Found in your code as it should be: {parts[0] or 'nothing'}; not found: {parts[1] or 'nothing'}."
-        )
+        right = ", ".join(part for part in found if found[part]) or "nothing"
+        wrong = ", ".join(part for part in found if not found[part]) or "nothing"
+        return f"{text} Found in your code as it should be: {right}; not found: {wrong}."
 
     def occurs(self, value):
         """Whether these numbers are a result of a call in the student's code, or of several that are its steps."""
