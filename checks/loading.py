@@ -133,16 +133,13 @@ def run(node, namespace, cell):
 
 def is_constant(expression, namespace):
     """Whether the expression calls nothing but harmless functions of Python and torch."""
-    for node in ast.walk(expression):
-        root = node.func if isinstance(node, ast.Call) else None
-        while isinstance(root, ast.Attribute | ast.Subscript | ast.Call):
-            root = root.func if isinstance(root, ast.Call) else root.value
-        if isinstance(root, ast.Name):
-            value = namespace.get(root.id, vars(builtins).get(root.id))
-            home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", type(value).__module__)
-            is_pure = root.id not in IMPURE_BUILTINS and (home or "builtins").partition(".")[0] in PURE_PACKAGES
-            if not is_pure and not isinstance(value, StandIn):
-                return False
+    functions = [node.func for node in ast.walk(expression) if isinstance(node, ast.Call)]
+    for name in [node.id for function in functions for node in ast.walk(function) if isinstance(node, ast.Name)]:
+        value = namespace.get(name, vars(builtins).get(name))
+        home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", type(value).__module__)
+        is_pure = name not in IMPURE_BUILTINS and (home or "builtins").partition(".")[0] in PURE_PACKAGES
+        if not is_pure and not isinstance(value, StandIn):
+            return False
     return True
 
 

@@ -5,8 +5,8 @@ import itertools
 import math
 import re
 import sys
+import traceback
 from collections import namedtuple
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,8 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-4  # of equality; the order of additions changes 1
 MAX_MISTAKES = 2  # that are looked for in one class at the same time
 SEED = 42
 # What the names in a table are called where they are called in torch, if not the same.
-FUNCTIONS = {"@": ["bmm", "matmul"], "drop": ["dropout"], nn.Linear: ["linear"], nn.LSTMCell: ["lstm_cell"]}
+FUNCTIONS = {"@": ["bmm", "matmul"], nn.Linear: ["linear"], nn.LSTMCell: ["lstm_cell"]}
+FUNCTIONS |= {"drop": ["dropout"], "dropouts": ["dropout"]}
 
 LOG_PROBABILITIES = {"log_softmax": "it returns log-probabilities, with which the cross-entropy is the same"}
 
@@ -96,11 +97,8 @@ class TooLong(BaseException):
 
 def explain(error, filenames):
     """The `Failure` that tells an exception of the student's code in one line, with the student's line."""
-    frame, where = error.__traceback__, ""
-    while frame:
-        if frame.tb_frame.f_code.co_filename in filenames:
-            where = f"{frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno}"
-        frame = frame.tb_next
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in filenames]
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, NotImplementedError):
         return Failure("not written yet", where, "not written")
@@ -138,12 +136,8 @@ def needed(function):
     return {p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
 
 
-def subsets(items, largest):
-    return itertools.chain(*(itertools.combinations(items, n) for n in range(largest + 1)))
-
-
-# What stands in place of line number `row` of the equations in another hypothesis; key is that of mistake or variant.
-Line = namedtuple("Line", "key row code")
+# Code of a mistake or variant with this key. It stands in place of line number `row` of the equations, or behind it.
+Line = namedtuple("Line", "key row code is_behind")
 
 
 class Question:
@@ -156,10 +150,13 @@ class Question:
         z = self.linear_in(q)      | no-projection: q
         p = softmax(s, dim=2)      | softmax-dimension with 0, 1: softmax(s, dim=$)
                                    | no-softmax: s
+                                   | weights-dropout: self.drop(p)
 
-    So softmax-dimension has two forms, with 0 and with 1. What is right in another way stands there as a mistake does,
-    and has a note in `variants`. The table is executed as code. It reads `args`, the arguments, and leaves `result`; if
-    no hypothesis has the student's numbers, what it leaves in `parts` is looked for among them.
+    So softmax-dimension has two forms, with 0 and with 1. Code that reads the name on the left, as self.drop(p) does,
+    comes behind the equation, so that it can be wrong together with another mistake in the same equation. What is right
+    in another way stands there as a mistake does, and has a note in `variants`. The table is executed as code. It reads
+    `args`, the arguments, and leaves `result`; if no hypothesis has the student's numbers, what it leaves in `parts` is
+    looked for among them.
     """
 
     number = name = target = says = ""  # target: the student's class or function, by default the name of this class
@@ -168,7 +165,7 @@ class Question:
     n_required = None  # arguments of __init__ without default, where another edition has a class of the same name
     inputs, output = (), ""  # of a single call, and the name of its result
     layers = {}  # the skeleton's name: (kind, weight shape if that tells which one it is)
-    modes = ("training", "evaluation")
+    modes, training = ("training", "evaluation"), True
     gradients = False
     dropout = None  # the statement's probability; None if it gives none
 
@@ -184,10 +181,11 @@ class Question:
             (name, equals, _), (key, _, values) = cls.equations[-1].partition(" = "), label.partition(" with ")
             for value in values.split(", ") if colon else ():
                 code = (name if equals else "") + equals + expression.replace("$", value)
-                cls.lines.append(Line(key, len(cls.equations) - 1, code))
+                is_behind = name.strip() in re.findall(r"\w+", expression)
+                cls.lines.append(Line(key, len(cls.equations) - 1, code, is_behind))
 
     def __init__(self, code, edition):
-        self.code, self.edition, self.module = code, edition, None
+        self.code, self.edition, self.module = code, edition, nn.Module()
         self.calls, self.notes, self.found, self.difference = [], [], {}, ""  # found: {key of a mistake: what to say}
 
     @classmethod
@@ -230,6 +228,8 @@ class Question:
         except (Exception, SystemExit, TooLong) as error:
             raise explain(error, self.code.filenames) from error
         self.calls += recorder.calls
+        if result is None:
+            raise Failure("it returns nothing; is there a return at its end?", self.line_of(()))
         return result
 
     def first_that_runs(self, function, *alternatives):
@@ -267,10 +267,10 @@ class Question:
         """The result of this question as a dictionary."""
         status, where = "ok", ""
         try:
-            self.run(self.prepare, "training")
-            observed = {mode: self.run(partial(self.drive, self.student), mode) for mode in self.modes}
-            self.check_dropout(observed)
-            self.search(observed)
+            self.prepare()
+            observed = self.run(self.student)
+            self.check_dropout()
+            self.search({key: value for key, value in observed.items() if key[0] in self.modes})
         except (Exception, TooLong) as error:
             own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
             failure = error if isinstance(error, Failure) else own
@@ -280,51 +280,53 @@ class Question:
         status = "WRONG" if self.found else status
         return result | {"mistakes": list(self.found.values()), "status": status, "where": where}
 
-    def run(self, function, mode):
-        """What a function returns in training or in evaluation."""
-        self.training = mode == "training"
-        if self.module is not None:
+    def run(self, function, modes=None):
+        """What `drive` returns for a function: {(mode, part): tensor}."""
+        values = {}
+        for mode in modes or self.modes:
+            self.training = mode == "training"
             self.module.train(self.training)
-        with torch.set_grad_enabled(self.gradients):
-            return function()
+            with torch.set_grad_enabled(self.gradients):
+                values |= {(mode, part): value for part, value in self.drive(function).items()}
+        return values
 
-    def check_dropout(self, observed):
+    def check_dropout(self):
         """Name a dropout that is active in evaluation, and a probability that is not the one of the statement."""
         for call in self.calls:
             p = call.arguments("x", "p", p=0.5)["p"] if call.name in DROPOUTS else 0
             if p and not call.training and call.result is not call.args[0]:
                 self.name_mistake("dropout-in-evaluation", ["dropout"])
-                observed.pop("evaluation", None)  # its other numbers are as in training
+                self.modes = ("training",)  # whose other numbers are those of evaluation
             elif p and self.dropout not in (None, p):
                 self.name_mistake("dropout-probability", ["dropout"], f"{p}; the statement has {self.dropout}")
 
     def hypotheses(self):
-        """The choices of lines from the table: with few mistakes first, and each of these with all variants."""
+        """The choices of lines from the table, those with the fewest mistakes first."""
         mistakes = [line for line in self.lines if line.key not in self.variants]
         variants = [line for line in self.lines if line.key in self.variants]
-        for pair in itertools.product(subsets(mistakes, MAX_MISTAKES), subsets(variants, len(variants))):
-            lines = sum(pair, ())
-            if len({line.row for line in lines}) == len(lines):
-                yield lines
+        for sizes in itertools.product(range(MAX_MISTAKES + 1), range(len(variants) + 1)):
+            for pair in itertools.product(*map(itertools.combinations, (mistakes, variants), sizes)):
+                lines = sorted(sum(pair, ()), key=lambda line: line.is_behind)
+                replaced = [line.row for line in lines if not line.is_behind]
+                if len(set(replaced)) == len(replaced):
+                    yield lines
 
     def search(self, observed):
         """Find the hypothesis with the fewest mistakes that has the observed numbers."""
         hypothesis = next((lines for lines in self.hypotheses() if self.agrees(observed, lines)), None)
-        right = [line for line in hypothesis or () if line.key in self.variants]
-        self.notes += [self.variants[line.key] for line in right]
-        for line in hypothesis or ():
-            if line not in right:
-                self.name_mistake(line.key, self.torch_functions(line), numeric=True)
-        if self.found or hypothesis is None:
-            self.compare(observed, right)
         if hypothesis is None:
-            raise Failure(self.difference + self.agreement(observed), status="not recognised")
+            raise Failure(self.describe(observed), status="not recognised")
+        for line in hypothesis:
+            if line.key in self.variants:
+                self.notes.append(self.variants[line.key])
+            else:
+                self.name_mistake(line.key, self.torch_functions(line), numeric=True)
 
-    def expected(self, lines=(), mode="training"):
+    def expected(self, lines=(), modes=None):
         """What the equations compute, with these lines of the table in place of the right ones."""
         code = list(self.equations)
         for line in lines:
-            code[line.row] = line.code
+            code[line.row] = f"{code[line.row]}; {line.code.strip()}" if line.is_behind else line.code
         source = compile("\n".join(code), "table", "exec")
 
         def equations(*args):
@@ -332,55 +334,50 @@ class Question:
             exec(source, self.values)
             return self.values["result"]
 
-        with Recorder((), mode == "training"):
-            return self.run(partial(self.drive, equations), mode)
+        with Recorder((), False):
+            return self.run(equations, modes)
 
     def agrees(self, observed, lines):
         try:
-            for mode, parts in observed.items():
-                expected = self.expected(lines, mode)
-                if not all(same(value, expected[part]) for part, value in parts.items()):
-                    return False
-            return True
-        except (RuntimeError, IndexError, ValueError, TypeError, LookupError, Failure):
+            expected = (self.expected(lines, [mode]) for mode in self.modes)
+            return all(same(observed[key], right) for values in expected for key, right in values.items())
+        except Exception:
             return False  # a mistake that is impossible with these shapes
 
-    def compare(self, observed, variants):
-        """Say where the student's numbers differ most from the right ones."""
-        gaps = [(0, "")]
-        for mode, parts in observed.items():
-            for part, right in self.expected(variants, mode).items():
-                if parts[part].squeeze().shape != right.squeeze().shape:
-                    shapes = f"{tuple(parts[part].shape)}, and must have {tuple(right.shape)}"
-                    self.difference = f"In {mode}, {part} has the shape {shapes}."
-                    return
-                gap = (parts[part].reshape(right.shape) - right).abs().nan_to_num(math.inf)
-                gap = gap.reshape(len(right) if right.dim() else 1, -1).amax(dim=1)  # of each example
-                size = f"{gap.max():.2g}, in {mode}, example {gap.argmax() + 1}".replace("inf", "no number (nan)")
-                gaps.append((gap.max().item(), f"The largest difference from the right {part} is {size}."))
-        self.difference = max(gaps)[1]
-
-    def agreement(self, observed):
-        """Which outputs are right, and which parts occur in the results of the student's calls, also step by step."""
-        results = [call.result if isinstance(call.result, tuple) else [call.result] for call in self.calls]
-        results = [part for result in results for part in result]
-
-        def occurs(value):
-            steps = value.split(1, dim=1) if value.dim() > 2 and value.shape[1] > 1 else ()
-            return any(same(result, value) for result in results) or (steps and all(map(occurs, steps)))
-
-        mode, parts = next(iter(observed.items()))
-        outputs = self.expected(mode=mode)  # which fills self.values
-        found = {part: occurs(value) for part, value in self.values["parts"].items()}
-        found |= {part: same(parts[part], value) for part, value in outputs.items()}
+    def describe(self, observed):
+        """Where an output is furthest from the right one, and which parts of the equations occur in the code."""
+        expected = self.expected()
+        wrong = [key for key in observed if not same(observed[key], expected[key])]
+        (mode, name), actual, right = wrong[0], observed[wrong[0]], expected[wrong[0]]
+        if actual.squeeze().shape != right.squeeze().shape:
+            text = f"In {mode}, {name} has the shape {tuple(actual.shape)}, and must have {tuple(right.shape)}."
+        else:
+            gaps = (actual.reshape(right.shape) - right).abs().nan_to_num(math.inf)
+            gaps = gaps.reshape(len(right) if right.dim() else 1, -1).amax(dim=1)  # of each example
+            size = f"{gaps.max():.2g}, in {mode}, example {gaps.argmax() + 1}".replace("inf", "no number (nan)")
+            text = f"The largest difference from the right {name} is {size}."
+        self.expected(modes=[mode])  # leaves the parts of this mode
+        found = {part: self.occurs(value) for part, value in self.values["parts"].items()}
+        found |= {part: (mode, part) not in wrong for key, part in observed if key == mode}
         right = ", ".join(part for part in found if found[part]) or "nothing"
         wrong = ", ".join(part for part in found if not found[part]) or "nothing"
-        return f" Found in your code as it should be: {right}; not found: {wrong}."
+        return f"{text} Found in your code as it should be: {right}; not found: {wrong}."
+
+    def occurs(self, value):
+        """Whether these numbers are a result of a call in the student's code, or of several that are its steps."""
+        results = [call.result if isinstance(call.result, tuple) else [call.result] for call in self.calls]
+        if any(same(part, value) for result in results for part in result):
+            return True
+        return value.dim() > 2 and value.shape[1] > 1 and all(map(self.occurs, value.split(1, dim=1)))
 
     def torch_functions(self, line):
-        """The functions of torch in a line of the table and in the equation, first those that only one of them has."""
-        right, wrong = (re.findall(r"\w+|@", code) for code in (self.equations[line.row], line.code))
-        words = [*(word for word in right if word not in wrong), *(word for word in wrong if word not in right), *right]
+        """The functions of torch that a line of the table concerns.
+
+        First those that only it or only the equation has, then the equation's, then those where its result is read.
+        """
+        wrong, right, *later = (re.findall(r"\w+|@", code) for code in (line.code, *self.equations[line.row :]))
+        words = [word for word in right if word not in wrong] + [word for word in wrong if word not in right] + right
+        words += itertools.chain(*(read for read in later if right[0] in read))
         kinds = [self.layers.get(word, [word])[0] for word in words]
         return [name for kind in kinds for name in FUNCTIONS.get(kind, [kind])]
 

@@ -10,23 +10,20 @@ SIZES = {"freq_dim": 7, "time_dim": 9, "hidden_dim": 8, "n_heads": 2, "feed_fwd_
 TEXT = torch.tensor([[1, 4, 2, 6, 3], [1, 5, 5, 3, 2], [1, 2, 6, 4, 4]])
 N_READ = 3  # symbols of the first call of the recurrent decoder; the next call reads the others
 N_AUDIO = 6  # positions of the encoder's output
-# From what a decoder has read of the text to the logits, where d is the decoder and cross its cross-attention.
-OUTPUT = """
-    attended = cross(x, latent)     | cross-attention-missing: x
-                                    | second-residual: x + cross(x, latent)
-                                    | output-norm: cross(d._out_norm(x), latent)
-    normed = d._out_norm(attended)  | output-norm: attended
-    logits = d._classifier(normed)  | logits-softmax: softmax(d._classifier(normed), dim=2)
-                                    | log_softmax: log_softmax(d._classifier(normed), dim=2)
-    parts = {"cross-attention": attended, "output norm": normed}
-    logits = logits.transpose(1, 2) | logits-not-transposed: logits
-                                    | logits-reshaped: logits.reshape(len(logits), logits.shape[2], -1)
+CROSS = """
+    cross = lambda x: d._cross_att(x, latent) | cross-attention-missing: lambda x: x
+                                              | second-residual: lambda x: x + d._cross_att(x, latent)
 """
-
-
-def takes(function, name):
-    """Whether a function, or the __init__ of a class, has an argument of this name."""
-    return name in inspect.signature(function).parameters
+# From what the decoder d has read of the text, and what it attended to in the audio, to the logits.
+OUTPUT = """
+    normed = d._out_norm(attended)  | output-norm: attended
+                                    | output-norm: cross(d._out_norm(read))
+    scores = d._classifier(normed)  | logits-softmax: softmax(scores, dim=2)
+                                    | log_softmax: log_softmax(scores, dim=2)
+    logits = scores.transpose(1, 2) | logits-not-transposed: scores
+                                    | logits-reshaped: scores.reshape(len(scores), scores.shape[2], -1)
+    parts = {"cross-attention": attended, "output norm": normed}
+"""
 
 
 class TextDecoderRecurrent(Question):
@@ -36,23 +33,25 @@ class TextDecoderRecurrent(Question):
     modes, output, variants = ("evaluation",), "logits", LOG_PROBABILITIES
     table = f"""
     text, latent, state = args
-    d, cross = self.module, self.module._cross_att
+    d = self.module
+    {CROSS}
     emb = d._rnn_norm(d._embed(text)) | embedding-norm: d._embed(text)
-    x, new = d._rnn(emb, state)       | embedding-norm: d._rnn(d._embed(text), state); x = d._rnn_norm(x)
-                                      | lstm-state-ignored: d._rnn(emb)
+    given = state                     | lstm-state-ignored: None
+    read, new = d._rnn(emb, given)    | embedding-norm: d._rnn(d._embed(text), given); read = d._rnn_norm(read)
+    attended = cross(read)
     {OUTPUT}
     result = logits, new              | lstm-state-not-returned: logits, state
     """
 
     def prepare(self):
-        decoder = self.code[self.target]
-        self.module = self.build(self.target, **{name: SIZES[name] for name in SIZES if takes(decoder, name)})
+        names = inspect.signature(self.code[self.target]).parameters
+        self.module = self.build(self.target, **{name: size for name, size in SIZES.items() if name in names})
         self.size = self.module._classifier.in_features
         self.inputs = TEXT, numbers(len(TEXT), N_AUDIO, self.size)
 
     def student(self, text, latent, state):
         forward = getattr(self.module, "_forward", self.module.forward)
-        return self.call(forward, text, latent, *([state] if takes(forward, "state") else []))
+        return self.call(forward, text, latent, *[state] * ("state" in inspect.signature(forward).parameters))
 
     def drive(self, decode):
         parts, state = {}, None
@@ -69,14 +68,16 @@ class TextDecoderTransformer(TextDecoderRecurrent):
     student, drive = Question.student, Question.drive
     table = f"""
     text, latent = args
-    d, n, first = self.module, text.shape[1], lambda x, latent: x
+    d, n = self.module, text.shape[1]
+    {CROSS}
     P = d._pos_embed[:n]                          | positions with 0, d._pos_embed[1:][:n], d._pos_embed[n - 1]: $
     x = d._embed(text) + P
     mask = torch.full((n, n), -torch.inf).triu(1) | causal-mask: torch.zeros(n, n)
                                                   | causal-mask: torch.full((n, n), -torch.inf).tril(-1)
-    x, cross = d._att(x, mask), d._cross_att      | self-attention-missing: x, d._cross_att
-                                                  | second-residual: x + d._att(x, mask), d._cross_att
-                                                  | block-order: d._att(d._cross_att(x, latent), mask), first
+    att = lambda x: d._att(x, mask)               | self-attention-missing: lambda x: x
+                                                  | second-residual: lambda x: x + d._att(x, mask)
+    read = att(x)
+    attended = cross(read)                        | block-order: att(cross(x))
     {OUTPUT}
     result = logits
     """

@@ -37,16 +37,16 @@ class Encoder(Question):
     table = """
     src, lengths = args
     emb = self.drop(self.embedding.weight[src]) | embedding-dropout: self.embedding.weight[src]
-                                                | dropout-twice: self.drop(self.drop(self.embedding.weight[src]))
+                                                | dropout-twice: self.drop(emb)
     read = lengths                              | encoder-not-packed: torch.full_like(lengths, src.shape[1])
     packed, (h, c) = self.lstm(pack(emb, read))
-    enc_output = unpack(packed)[0]
-    enc_output = self.drop(enc_output)          | output-dropout: enc_output
-                                                | dropout-twice: self.drop(self.drop(enc_output))
+    outputs = unpack(packed)[0]
+    enc_output = self.drop(outputs)             | output-dropout: outputs
+                                                | dropout-twice: self.drop(enc_output)
     state = h, c                                | state-dropout with c, self.drop(c): self.drop(h), $
-    state = join(state)                         | directions swapped: join(state, first=1)
+    final_hidden = join(state)                  | directions swapped: join(state, first=1)
                                                 | state-view: [part.view(1, -1, HIDDEN) for part in state]
-    result = enc_output, state
+    result = enc_output, final_hidden
     """
 
     def drive(self, encode, order=(0, 1, 2)):
@@ -63,8 +63,8 @@ class Encoder(Question):
         try:
             unsorted = self.drive(self.student, order=(2, 0, 1))
         except Failure:
-            unsorted = {}
-        if not (self.found or all(same(unsorted.get(part), value) for part, value in observed["evaluation"].items())):
+            unsorted = dict.fromkeys(("enc_output", "h", "c"))
+        if not (self.found or all(same(value, observed["evaluation", part]) for part, value in unsorted.items())):
             self.notes.append("it takes only batches that are sorted by length; see that your script sorts them")
 
 
@@ -83,21 +83,21 @@ class Attention(Question):
     q, h, lengths = args
     z = self.linear_in(q)                       | no-projection: q
                                                 | transposed: q @ self.linear_in.weight
-    s = z @ h.transpose(1, 2)                   | scaled-scores: z @ h.transpose(1, 2) / HIDDEN**0.5
+    s = z @ h.transpose(1, 2)                   | scaled-scores: s / HIDDEN**0.5
     padding = ~REAL.unsqueeze(1)                | mask-inverted: REAL.unsqueeze(1)
     masked = s.masked_fill(padding, -torch.inf) | mask: s
                                                 | mask-value: s.masked_fill(padding, 0)
-    p = softmax(masked, dim=2)                  | softmax-dimension with 1, 0: softmax(masked, dim=$)
-                                                | mask-after-softmax: softmax(s, dim=2).masked_fill(padding, 0)
+    axis = 2                                    | softmax-dimension with 1, 0: $
+    p = softmax(masked, dim=axis)               | mask-after-softmax: softmax(s, dim=axis).masked_fill(padding, 0)
                                                 | no-softmax: masked
+                                                | attention-dropout: self.drop(p)
     c = p @ h                                   | values-projected: p @ self.linear_in(h)
-                                                | attention-dropout: self.drop(p) @ h
     first = q                                   | projected-query: z
     joined = torch.cat([first, c], dim=2)       | [c; q]: torch.cat([c, first], dim=2)
     w = self.linear_out(joined)                 | no bias: joined @ self.linear_out.weight.T
     a_o = tanh(w)                               | no-tanh: w
                                                 | context-only: c
-                                                | attention-dropout: self.drop(tanh(w))
+                                                | attention-dropout: self.drop(a_o)
     result, parts = a_o, {"s": s, "p": p, "c": c}
     """
 
@@ -106,10 +106,13 @@ class Attention(Question):
         steps = [step[0] if isinstance(step, tuple) else step for step in steps]
         return {"a_o": torch.stack([step.reshape(len(SRC), -1) for step in steps], dim=1)}
 
-    def compare(self, observed, variants):
+    def describe(self, observed):
         if any(call.name == "linear" and call.result.shape[-1] == 1 for call in self.calls):
             self.name_mistake("additive-attention", ["linear"])
-        super().compare(observed, variants)
+        return super().describe(observed)
+
+    def search(self, observed):
+        super().search(observed)
         weights = [call.result for call in self.calls if call.name == "softmax" and call.result.numel() == SRC.numel()]
         if {"mask", "mask-value"} & self.found.keys() and weights:
             weight, n_padding = weights[0].reshape(SRC.shape)[-1, ~REAL[-1]].sum(), (~REAL[-1]).sum()
@@ -117,11 +120,9 @@ class Attention(Question):
             self.difference = f"{last} and have a weight of {weight:.2f} together; it must be 0."
 
 
-class StandInAttention(nn.Module):
-    """Gives the decoder a known function of q, so that a mistake in the student's own attention stays where it is."""
-
-    def forward(self, query, encoder_outputs, src_lengths):
-        return torch.tanh(query - encoder_outputs.mean(dim=1, keepdim=True))
+def stand_in(query, encoder_outputs, src_lengths):
+    """An attention for the decoder that is known, so that a mistake in the student's own stays where it is."""
+    return torch.tanh(query - encoder_outputs.mean(dim=1, keepdim=True))
 
 
 class Decoder(Question):
@@ -141,17 +142,17 @@ class Decoder(Question):
     for t, y in enumerate(read.T):
         word = y                            | own-argmax with out, out @ E.T: ($).argmax(1) if t and training else y
         emb = self.drop(E[word])            | embedding-dropout: E[word]
-                                            | dropout-twice: self.drop(self.drop(E[word]))
+                                            | dropout-twice: self.drop(emb)
         state = state                       | state-not-passed: given
         q, (h, c) = self.lstm(emb.unsqueeze(axis), state)
         q = q.squeeze(axis)
         a_o = self.attend(q)                | attention-unused: q
         out = self.drop(a_o)                | output-dropout: a_o
-                                            | dropout-twice: self.drop(self.drop(a_o))
+                                            | dropout-twice: self.drop(out)
                                             | dropout-before-attention: self.drop(self.attend(self.drop(q)))
                                             | dropout-before-attention: self.attend(self.drop(q))
-        state = h, c                        | state-dropout with c, self.drop(c): self.drop(h), $
-                                            | attention-fed-back: a_o[None], c
+        state = h, c                        | attention-fed-back: a_o[None], c
+                                            | state-dropout with c, self.drop(c): self.drop(state[0]), $
         steps.append((emb, q, out))
     emb, q, out = (torch.stack(part, dim=1) for part in zip(*steps))
     parts = {"embeddings": emb, "q": q}
@@ -198,7 +199,7 @@ class DecoderWithAttention(Decoder):
 
     number, name, target = "3.1b", "Decoder with attention", "Decoder"
     says = "dropout, LSTM, attention, dropout; state without dropout"
-    attentions = (lambda self: StandInAttention(), lambda self: self.build("Attention", HIDDEN))  # or the student's own
+    attentions = (lambda self: stand_in, lambda self: self.build("Attention", HIDDEN))  # or the student's own
 
 
 class Seq2Seq(Question):

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import torch
 
-from checks import captioning, training, translation
-from checks.images import CNN, CNNWithoutMaxPool
+from checks import captioning, translation
 from checks.loading import CallError, Code
+from checks.network import CNN, CNNWithoutMaxPool, Evaluate, ParameterCount, Predict, TrainBatch
 from checks.probe import TooLong, explain
 from checks.speech import TextDecoderRecurrent, TextDecoderTransformer
 
-SCRIPT = [training.TrainBatch, training.Predict, training.Evaluate]
+SCRIPT = [TrainBatch, Predict, Evaluate]
 TRANSLATOR = [translation.Encoder, translation.Attention, translation.Decoder, translation.DecoderWithAttention]
 EDITIONS = {
     "2021-22": [CNN, captioning.Decoder, captioning.Attention, captioning.DecoderWithAttention, *SCRIPT],
     "2022-23": [CNN, *TRANSLATOR, translation.Seq2Seq, *SCRIPT],
-    "2023-24": [CNN, CNNWithoutMaxPool, TextDecoderRecurrent, TextDecoderTransformer, training.ParameterCount, *SCRIPT],
+    "2023-24": [CNN, CNNWithoutMaxPool, TextDecoderRecurrent, TextDecoderTransformer, ParameterCount, *SCRIPT],
 }
 
 
@@ -40,12 +40,8 @@ def edition_of(code):
     return best[0]
 
 
-def check_files(files, edition=None, only=None, start=lambda: None):
-    """Check a student's files {name: text}: yields the plan, then a dictionary for each result.
-
-    `start` is called before the definitions are executed and before each question; it sets the clock back.
-    """
-    start()
+def check_files(files, edition=None, only=None):
+    """Check a student's files {name: text}: yields the plan, then a dictionary for each result."""
     code = Code(files)
     if not any(question.applies(code) for questions in EDITIONS.values() for question in questions):
         names = ", ".join(dict.fromkeys(question.target for questions in EDITIONS.values() for question in questions))
@@ -58,7 +54,6 @@ def check_files(files, edition=None, only=None, start=lambda: None):
         raise CallError(f"--only {only}: there is no such check of {taken} for these files; choose one of {names}")
     yield {"edition": taken, "guessed": edition is None, "plan": [question.name for question in questions]}
     for question in questions:
-        start()
         yield question(code, taken).check()
 
 
@@ -90,17 +85,17 @@ def main():
     request = json.loads(sys.argv[1])
     files = {name: Path(name).read_text(encoding="utf-8-sig", errors="replace") for name in request["files"]}
     torch.set_num_threads(1)
-    lacking, start = confine(request)
+    lacking, start_clock = confine(request)
     with open(request["answers"], "w", encoding="utf-8", buffering=1) as answers:
         print(json.dumps({"lacking": lacking}), file=answers)
         try:
-            for result in check_files(files, request["edition"], request["only"], start):
+            start_clock()
+            for result in check_files(files, request["edition"], request["only"]):
                 print(json.dumps(result), file=answers)
-        except CallError as error:
-            print(json.dumps({"error": str(error)}), file=answers)
+                start_clock()
         except BaseException as error:
-            problem = f"the definitions cannot be executed: {explain(error, files)}"
-            print(json.dumps({"error": problem}), file=answers)
+            text = f"the definitions cannot be executed: {explain(error, files)}"
+            print(json.dumps({"error": str(error) if isinstance(error, CallError) else text}), file=answers)
     os._exit(0)  # whatever the student's code has left running
 
 

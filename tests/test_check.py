@@ -1032,7 +1032,7 @@ def test_each_form_of_a_mistake_has_numbers_of_its_own(edition):
     code = Code({solution: plant(solution) for solution in solutions})
     for question_of in EDITIONS[edition]:
         question, numbers = question_of(code, edition), {"right": []}
-        question.run(question.prepare, "training")
+        question.prepare()
         for line in [None, *question.lines]:
             key = "right" if line is None else line.key
             if key in question.variants or (question.name == "Decoder" and key in SAME_WITHOUT_ATTENTION):
@@ -1040,16 +1040,126 @@ def test_each_form_of_a_mistake_has_numbers_of_its_own(edition):
             if key == "context-unattended" and question.name == "Decoder":
                 continue  # its LSTM has no place for a context
             assert line is None or key in KNOWN
-            parts = [question.expected([line] * bool(line), mode) for mode in question.modes]
-            numbers.setdefault(key, []).append([part for mode in parts for part in mode.values()])
+            numbers.setdefault(key, []).append(question.expected([line] * bool(line)).values())
         for key, other in itertools.combinations(numbers, 2):
             for these, those in itertools.product(numbers[key], numbers[other]):
                 assert not all(map(same, these, those)), f"{question.name}: {key} has the numbers of {other}"
 
 
-def test_two_mistakes_at_once_are_both_named():
-    text = plant(MODELS, ("scores = scores.masked_fill(", "scores.masked_fill("), ("cat([query, c]", "cat([z, c]"))
-    assert check_text(text)["Attention"][:2] == ("WRONG", ["mask", "projected-query"])
+SOFTMAX = "p = torch.softmax(scores, dim=-1)"
+ATTEND = """                output = self.attn(output, encoder_outputs, src_lengths)
+            output = self.dropout(output)
+"""
+FEED_BACK = "                dec_state = (output.transpose(0, 1).contiguous(), dec_state[1])\n"
+LAST = "F.log_softmax(self.fc3(x), dim=1)"
+# (keys of two mistakes, or of one in two places; question, solution, old text, new text, ...)
+TOGETHER = [
+    (
+        ["mask", "projected-query"],
+        "Attention",
+        MODELS,
+        "scores = scores.masked_fill(",
+        "scores.masked_fill(",
+        "cat([query, c]",
+        "cat([z, c]",
+    ),
+    # in the same equation
+    (
+        ["softmax-dimension", "mask-after-softmax"],
+        "Attention",
+        MODELS,
+        "scores = scores.masked_fill(",
+        "filled = scores.masked_fill(",
+        SOFTMAX,
+        "p = torch.softmax(scores, dim=0).masked_fill(src_seq_mask.unsqueeze(1), 0)",
+    ),
+    (
+        ["values-projected", "attention-dropout"],
+        "Attention",
+        MODELS,
+        "c = torch.bmm(p, encoder_outputs)",
+        "p = nn.functional.dropout(p, 0.3, self.training)\n        c = torch.bmm(p, self.linear_in(encoder_outputs))",
+    ),
+    (
+        ["no-tanh", "attention-dropout"],
+        "Attention",
+        MODELS,
+        TANH,
+        "attn_out = self.linear_out(torch.cat([query, c], dim=-1))\n"
+        "        attn_out = nn.functional.dropout(attn_out, 0.3, self.training)",
+    ),
+    (
+        ["attention-fed-back", "state-dropout"],
+        "Decoder with attention",
+        MODELS,
+        ATTEND,
+        f"{ATTEND.replace('            output = self.d', '                output = self.d')}{FEED_BACK}"
+        "            else:\n                output = self.dropout(output)\n",
+    ),
+    (
+        ["dropout-before-attention", "dropout-twice"],
+        "Decoder with attention",
+        MODELS,
+        "self.attn(output, encoder_outputs, src_lengths)\n            output = self.dropout(output)",
+        "self.attn(self.dropout(output), encoder_outputs, src_lengths)\n"
+        "                output = self.dropout(output)\n            output = self.dropout(output)",
+    ),
+    (["relu-missing"], "CNN", CNN, POOLED, "x = self.pool(self.conv1(x))", "F.relu(self.conv2(x))", "self.conv2(x)"),
+    (
+        ["relu-missing", "relu-on-output"],
+        "CNN",
+        CNN,
+        "F.relu(self.fc2(x))",
+        "self.fc2(x)",
+        "self.fc3(x)",
+        "F.relu(self.fc3(x))",
+    ),
+    (["log-softmax-dimension", "softmax-without-log"], "CNN", CNN, LAST, "F.softmax(self.fc3(x), dim=0)"),
+    (
+        ["dropout-twice"],
+        "CNN",
+        CNN,
+        POOLED,
+        f"x = self.drop({POOLED.removeprefix('x = ')})",
+        "x = self.pool(F.relu(self.conv2(x)))",
+        "x = self.drop(self.pool(F.relu(self.conv2(x))))",
+    ),
+    (
+        ["dropout-place", "dropout-twice"],
+        "CNN",
+        CNN,
+        "self.drop(F.relu(self.fc1(x)))",
+        "F.relu(self.fc1(x))",
+        POOLED,
+        f"x = self.drop({POOLED.removeprefix('x = ')})",
+        "x = self.pool(F.relu(self.conv2(x)))",
+        "x = self.drop(self.pool(F.relu(self.conv2(x))))",
+    ),
+    (["predict-dimension", "predict-values"], "predict", CNN, "scores.argmax(dim=-1)", "scores.max(dim=0).values"),
+    (
+        ["second-residual", "block-order"],
+        "TextDecoderTransformer",
+        SPEECH,
+        "        x = self._att(x, self._mask)\n        x = self._cross_att(x, latent)\n",
+        "        x = self._cross_att(x, latent)\n        x = x + self._att(x, self._mask)\n",
+    ),
+    (
+        ["lstm-state-ignored", "embedding-norm"],
+        "TextDecoderRecurrent",
+        SPEECH,
+        "x = self._rnn_norm(self._embed(x))",
+        "x = self._embed(x)",
+        "x, state = self._rnn(x, state)",
+        "x, state = self._rnn(x)\n        x = self._rnn_norm(x)",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", TOGETHER, ids=["+".join(case[0]) for case in TOGETHER])
+def test_two_mistakes_at_once_are_both_named(case):
+    keys, question, solution, *texts = case
+    results = check_text(plant(solution, *zip(texts[::2], texts[1::2])))
+    assert results[question][:2] == ("WRONG", keys), results[question]
 
 
 def test_numbers_of_no_known_mistake_are_not_recognised():

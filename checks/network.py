@@ -1,0 +1,257 @@
+"""Question 2 of all editions: the convolutional network, the functions that train it, and its number of parameters."""
+
+import inspect
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from checks.probe import Failure, Question, needed, numbers, randomize
+
+SIDE, BATCH_SIZE = 28, 3  # pixels; images of the check
+POOL = "max_pool2d 2x2 stride 2"
+LAYERS = ["conv2d"] * 2 + ["linear"] * 3
+CONV = ("conv-channels", "conv-kernel", "conv-stride", "conv-padding", "pooling")  # a mistake for each of its sizes
+# Number of the question, probability of dropout if it is given, number of parameters, and the sizes: those of CONV for
+# each of the two convolutions, and the outputs of the three affine layers.
+NETWORKS = {
+    "2021-22": ("2.2", None, 769_930, (16, 3, 1, 1, POOL, 32, 3, 1, 0, POOL, 600, 120, 10)),
+    "2022-23": ("2.4", 0.3, 420_906, (8, 5, 1, 2, POOL, 16, 3, 1, 0, POOL, 600, 120, 10)),
+    "2023-24": ("2.1", 0.7, 224_892, (8, 3, 1, 1, POOL, 16, 3, 1, 0, POOL, 320, 120, 4)),
+    "no_maxpool": ("2.2", 0.7, 224_892, (8, 3, 2, 1, "no pooling", 16, 3, 2, 0, "no pooling", 320, 120, 4)),
+}
+ARGUMENTS = ("model", "X", "y", "optimizer", "criterion")
+N_FEATURES, N_CLASSES, RATE = 5, 4, 0.5
+X = numbers(2, 6, N_FEATURES)  # two batches of six examples
+Y = torch.tensor([[0, 1, 2, 3, 1, 1], [2, 2, 0, 3, 1, 0]])
+
+
+def single(value):
+    """A size that torch takes as a number or as a pair; the two numbers of a pair are equal in these networks."""
+    return value[0] if isinstance(value, tuple | list) and len(set(value)) == 1 else value
+
+
+def border(call):
+    """The cells that F.pad has put around the image that a convolution reads."""
+    return max(0, (call.args[0].shape[-1] - SIDE) // 2)
+
+
+def layer_sizes(call, pools):
+    """[(mistake if it differs, size)] of a layer that forward calls, with the pooling behind it."""
+    if call.name == "linear":
+        return [("affine-size", call.result.shape[-1])]
+    given = call.arguments("input", "weight", "bias", "stride", "padding", stride=1, padding=0)
+    kernel, padding = single(tuple(given["weight"].shape[2:])), single(given["padding"])
+    padding = {"same": (kernel - 1) // 2, "valid": 0}.get(padding, padding)
+    pooling = " and ".join(map(pool_shape, pools)) or "no pooling"
+    return list(zip(CONV, (len(given["weight"]), kernel, single(given["stride"]), padding + border(call), pooling)))
+
+
+def pool_shape(call):
+    given = call.arguments("input", "kernel_size", "stride", "padding", stride=None, padding=0)
+    kernel, padding = single(given["kernel_size"]), single(given["padding"])
+    stride = single(given["stride"] or kernel)
+    return f"{call.name} {kernel}x{kernel} stride {stride}" + f" padding {padding}" * bool(padding)
+
+
+class CNN(Question):
+    """Two times convolution, ReLU and max pooling, then affine, ReLU, dropout, affine, ReLU, affine, log-softmax."""
+
+    output, keywords = "log p", {}
+    n_off = 0  # parameters more or less than the statement's network has
+    table = """
+    x = pad(args[0].reshape(-1, 1, SIDE, SIDE), [self.border] * 4)
+    f = relu                           | activation with tanh, sigmoid, gelu, leaky_relu: $
+                                       | relu-missing: lambda x: x
+    relus = {0, 1, 2, 3}               | relu-missing with 0, 1, 2, 3: relus - {$}
+                                       | relu-on-output: {*relus, 4}
+    dropouts = [2]                     | dropout-missing: []
+                                       | dropout-place with 0, 1, 3, 4: [$]
+                                       | dropout-twice with 0, 1, 2, 3, 4: [*dropouts, $]
+    for n, (layer, pools) in enumerate(self.chain):  # two convolutions and three affine layers
+        x = layer.repeat(x.flatten(1) if layer.name == "linear" else x)
+        x = f(x) if n in relus else x
+        for pool in pools:
+            x = pool.repeat(x)
+        for _ in range(dropouts.count(n)):
+            x = self.drop(x)
+        parts[f"{layer.name} {n + 1}"] = x
+    axis = 1                           | log-softmax-dimension: 0
+    result = log_softmax(x, dim=axis)  | log-softmax-missing: x
+                                       | softmax-without-log: softmax(x, dim=axis)
+    """
+
+    def prepare(self):
+        self.number, self.dropout, n_right, sizes = NETWORKS["no_maxpool" if self.keywords else self.edition]
+        names = [name for name in inspect.signature(self.code["CNN"]).parameters if name != "no_maxpool"]
+        self.module = self.build("CNN", *[self.dropout or 0.5][: len(names)], **self.keywords)
+        images = numbers(BATCH_SIZE, 1, SIDE, SIDE)
+        self.first_that_runs(self.student, [images], [images.flatten(1)])  # flat, as some loaders give them
+        self.chain = []  # (convolution or affine layer, the pooling behind it), as the student's forward calls them
+        for call in self.calls:
+            if call.name in ("conv2d", "linear"):
+                self.chain.append((call, []))
+            elif call.name in ("max_pool2d", "avg_pool2d") and self.chain:
+                self.chain[-1][1].append(call)
+            elif call.name in ("batch_norm", "layer_norm", "group_norm"):
+                self.name_mistake("extra-layer", call.where, call.name)
+        for (call, pools), (following, _) in itertools.pairwise(self.chain):
+            if call.name == "conv2d" and not pools and call.result.numel() == 4 * following.args[0].numel():
+                pools.append(call._replace(function=F.max_pool2d, name="max_pool2d", args=(None, 2)))  # by other means
+        n_parameters = sum(p.numel() for p in self.module.parameters())
+        self.n_off = abs(n_parameters - n_right)
+        says = self.read_layers(sizes)
+        self.calls.clear()
+        self.says = " · ".join([*says, f"{n_parameters:,} parameters", "forward"])
+        if self.n_off and not self.found:
+            note = f"{n_parameters:,} parameters; the statement's network has {n_right:,}"
+            self.notes = [f"{note}: is there a layer that forward does not use, or one without bias?"]
+
+    def student(self, x):
+        self.inputs = (x,)
+        return self.call(self.module, x)
+
+    def read_layers(self, sizes):
+        """Compare the layers that forward calls with the statement's; returns what the convolutions are."""
+        kinds = [call.name for call, _ in self.chain]
+        if kinds != LAYERS:
+            modules = [layer for layer in self.module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+            known = {id(parameter) for layer in modules for parameter in layer.parameters()}
+            if not (self.found or known.issuperset(map(id, self.module.parameters()))):
+                raise Failure("it has parameters outside nn.Conv2d and nn.Linear", status="not recognised")
+            numbers = f"{kinds.count('conv2d')} convolutions and {kinds.count('linear')} affine layers"
+            self.name_mistake("layer-number", ["conv2d", "linear"], f"{numbers}; the statement has 2 and 3")
+            raise Failure("there are no numbers that can be compared")
+        self.border = border(self.chain[0][0])
+        found = [(call, *size) for call, pools in self.chain for size in layer_sizes(call, pools)]
+        for (call, key, size), right in zip(found, sizes):
+            if size != right:
+                self.name_mistake(key, call.where, f"{size}; the statement has {right}")
+        if self.keywords and {"conv-stride", "pooling"} <= self.found.keys():
+            self.found = {}
+            self.name_mistake("no-maxpool-ignored", ["max_pool2d"])
+        if self.edition != "2021-22" and not isinstance(getattr(self.module, "conv1", None), nn.Module):
+            self.name_mistake("conv1-name", ["conv2d"])
+        convs = [[size for _, _, size in found[n : n + 4]] for n in (0, len(CONV))]
+        return [f"{c}@{k}x{k}" + f" stride {s}" * (s > 1) + f" padding {p}" * (p > 0) for c, k, s, p in convs]
+
+
+class CNNWithoutMaxPool(CNN):
+    """The network of 2023-24, Question 2.2: strides of 2 in place of the pooling."""
+
+    name, target, keywords = "CNN no_maxpool", "CNN", {"no_maxpool": True}
+
+    @classmethod
+    def fits(cls, code):
+        return bool(code["CNN"]) and "no_maxpool" in inspect.signature(code["CNN"]).parameters
+
+
+class Network(nn.Linear):
+    """A classifier that remembers in `modes` whether it was in training mode when it was called."""
+
+    modes = ()
+
+    def forward(self, x, **kwargs):
+        self.modes += (self.training,)
+        return super().forward(x).log_softmax(dim=-1)
+
+
+class TrainBatch(Question):
+    """The loss of the batch before the step, then one step along its gradient alone."""
+
+    number, target, says = "2", "train_batch", "gradients set to zero, mean loss, backward, step"
+    modes, gradients, output = ("training",), True, "loss"
+    elsewhere = {"zero_grad": "gradients-not-zeroed"}  # a method that the script may call elsewhere; the mistake if not
+    table = """
+    model, X, y, optimizer, criterion = args
+    optimizer.zero_grad()  | gradients-not-zeroed: pass
+    loss = criterion(model(X), y)
+    loss.backward()
+    optimizer.step()       | no-step: pass
+    result = loss.detach() | loss-not-mean: loss.detach() * len(y)
+    """
+
+    @classmethod
+    def functions(cls, code):
+        """The functions of this name that need no other arguments than the skeleton's; other scripts have others."""
+        return [function for function in code.all(cls.target) if needed(function) <= set(ARGUMENTS)]
+
+    @classmethod
+    def applies(cls, code):
+        return bool(cls.functions(code))
+
+    def prepare(self):
+        called = [method for method in self.elsewhere if self.code.calls(method)]
+        self.variants = {self.elsewhere[method]: f"it relies on the call of {method}() elsewhere" for method in called}
+
+    def student(self, *args):
+        function = self.functions(self.code)[0]
+        names = inspect.signature(function).parameters
+        return self.call(function, **{name: arg for name, arg in zip(ARGUMENTS, args) if name in names})
+
+    def drive(self, function):
+        self.network = randomize(Network(N_FEATURES, N_CLASSES))
+        optimizer = torch.optim.SGD(self.network.parameters(), lr=RATE)
+        results = [function(self.network, x, y, optimizer, nn.NLLLoss()) for x, y in zip(X, Y)]
+        values = [self.value(result, x, y) for result, x, y in zip(results, X, Y)]
+        return {self.output: torch.stack(values), "weights": self.network.weight.detach()}
+
+    def value(self, result, x, y):
+        return torch.as_tensor(result[0] if isinstance(result, tuple) else result).detach()
+
+
+class Predict(TrainBatch):
+    """The class with the highest score of each example."""
+
+    target, says, output, elsewhere = "predict", "the class with the highest score", "labels", {}
+    table = """
+    model, X, *others = args
+    axis = 1                           | predict-dimension: 0
+    result = model(X).argmax(dim=axis) | predict-values: model(X).amax(dim=axis)
+    """
+
+
+class Evaluate(TrainBatch):
+    """The share of right labels, with the network in evaluation mode, and in training mode again for the next epoch."""
+
+    target, says, output = "evaluate", "eval(), share of right labels, train()", "accuracy"
+    elsewhere = {"eval": "evaluate-in-training-mode", "train": "left-in-evaluation-mode"}
+    table = """
+    model, X, y, *others = args
+    model.eval()                | evaluate-in-training-mode: model.train()
+    n_correct = (model(X).argmax(dim=1) == y).sum()
+    model.train()               | left-in-evaluation-mode: pass
+    result = n_correct / len(y) | accuracy-count: n_correct
+    """
+
+    def value(self, result, x, y):
+        """The accuracy, which of several numbers is the one nearest to it; some functions return the loss as well."""
+        right = (nn.Linear.forward(self.network, x).argmax(dim=1) == y).float().mean()
+        numbers = torch.tensor([float(number) for number in (result if isinstance(result, tuple) else [result])])
+        return numbers[(numbers - right).abs().argmin()]
+
+    def drive(self, function):
+        parts = super().drive(function)
+        modes = {"mode": any(self.network.modes), "mode after it": self.network.training}
+        return parts | {name: torch.tensor(float(mode)) for name, mode in modes.items()}
+
+
+class ParameterCount(Question):
+    """The number of elements of the parameters that have a gradient."""
+
+    number, target, says = "2.3", "get_number_trainable_params", "the elements of the parameters that are trained"
+    output, modes = "number", ("training",)
+    table = """
+    (model,) = args
+    trained = [True]                         | count-frozen: [True, False]
+    least_dim = 1                            | count-without-biases: 2
+    sizes = [p.numel() for p in model.parameters() if p.requires_grad in trained and p.dim() >= least_dim]
+    result = torch.tensor(float(sum(sizes))) | count-tensors: torch.tensor(float(len(sizes)))
+    """
+
+    def prepare(self):
+        self.inputs = [nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 5), nn.Linear(5, 6).requires_grad_(False))]
+
+    def student(self, model):
+        return torch.as_tensor(self.call(self.code[self.target], model), dtype=torch.float32)
