@@ -42,8 +42,12 @@ from theory.figures import FIGURES
 def main(argv=None):
     args = parse_args(argv)
     years = [args.edition] if args.edition else YEARS
+    folders = {year: args.runs_dir / "q1" / year for year in years}
+    for folder in folders.values():  # an error shows before the work
+        with files.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # small matrices, and seconds that do not depend on the number of cores
-    all_hold = [check_edition(year, args.seed, args.runs_dir / "q1" / year) for year in years]
+    all_hold = [check_edition(year, args.seed, folder) for year, folder in folders.items()]
     return 0 if all(all_hold) else 1
 
 
