@@ -91,6 +91,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         found = submissions(args.paths, args.csv)
+        for path in filter(None, (args.csv, args.json)):
+            path.touch()  # a folder that does not exist is told now and not after the whole class
         if len(found) > 1:
             print(report.STRANGERS_CODE)
         for name, copies in found.items():

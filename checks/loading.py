@@ -165,5 +165,5 @@ def parse(text, name):
     try:
         return ast.parse(text, name)
     except (SyntaxError, ValueError) as error:
-        message = f"{name}, line {getattr(error, 'lineno', None)}: {getattr(error, 'msg', error)}"
+        message = f"{name}, line {getattr(error, 'lineno', 0) or 1}: {getattr(error, 'msg', error)}"
         raise CallError(f"{message}; mend this first") from None

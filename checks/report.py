@@ -64,16 +64,17 @@ def details(result, hint):
     paragraphs, keys = [], [mistake["key"] for mistake in result["mistakes"]]
     exactly = "Your numbers are exactly those of " + ("these mistakes together: " if keys[1:] else "this mistake: ")
     for mistake in result["mistakes"]:
-        part, text, mend = known_mistakes()[mistake["key"]]
+        _, text, mend = known_mistakes()[mistake["key"]]
         text += f" Yours: {mistake['details']}." if mistake["details"] else ""
         if mistake["numeric"]:
             text, exactly = exactly + text[0].lower() + text[1:], "And: "
         paragraphs += [mistake["where"], text * (hint > 0), f"Right: {mend}" * (hint > 1)]
     paragraphs += [result.get("where", ""), result["difference"] * (hint > 0 or not keys)]
     if keys and hint > 0:
-        equation = f", equation {part[:3]}" if part.startswith("(") else ""
-        statement = f"Statement {result['edition']}, {result['number']}{equation}."
-        paragraphs.append(f"{statement} More: docs/check.md#{', #'.join(keys)}")
+        parts = dict.fromkeys(known_mistakes()[key][0] for key in keys)
+        equations = " and ".join(f"equation {part[:3]}" for part in parts if part.startswith("("))
+        statement = ", ".join(filter(None, (f"Statement {result['edition']}", result["number"], equations)))
+        paragraphs.append(f"{statement}. More: docs/check.md#{', #'.join(keys)}")
     paragraphs += [f"Note: {note}." for note in result.get("notes", [])]
     indent = " " * INDENT
     wrap = textwrap.TextWrapper(WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -1344,6 +1344,7 @@ def test_several_files_and_a_notebook_are_one_solution(run_script, tmp_path):
         (["README.md"], "neither a .py file nor an .ipynb notebook"),
         (["options.py"], "none of the homework's classes was found"),
         (["--only", "Encoder", f"tests/check_solutions/{CNN}"], "--only Encoder: there is no such check"),
+        (["--csv", "nowhere/checks.csv", f"tests/check_solutions/{CNN}"], "nowhere/checks.csv"),
     ],
 )
 def test_wrong_call_ends_in_one_line(run_script, arguments, words):
