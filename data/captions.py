@@ -32,7 +32,6 @@ JSON_NAME, IMAGES_NAME = "dataset.json", "images"
 GENERATED_NAMES = {False: "caps_generated_enc_dec.json", True: "caps_generated_enc_dec_w_attention.json"}
 DOWNLOAD_COMMAND = "python download_rs_captions.py -source PATH"
 QUICK_SIZES = {"train": 240, "val": 58, "test": 58}
-MAX_LISTED = 5  # file names in a message
 MEAN_BATCH_SIZE = 64  # images whose regions are turned into floats at once
 
 
@@ -119,7 +118,7 @@ def read_folder(folder, title):
     digests = {name: _digest_of(images / name) for name in names}
     if missing := [name for name, digest in digests.items() if digest is None]:
         what = f"{len(missing):,} of the {len(digests):,} images of {folder / JSON_NAME} cannot be read in {images}"
-        raise UserError(f"{what} ({shortened(missing)}); bring them, or take them out of {JSON_NAME}")
+        raise UserError(f"{what}, such as {missing[0]}; bring them, or take them out of {JSON_NAME}")
     fingerprint = _fingerprint(examples, digests)
     return CaptionedImages(title, False, examples, fingerprint, digests, lambda name: photos.read(images / name))
 
@@ -132,8 +131,6 @@ def read_json(path):
     """
     try:
         content = json.loads(files.read_bytes(path))
-        # Half a character, such as \ud800, can be in JSON but not in a file's name or on the terminal: this raises.
-        json.dumps(content, ensure_ascii=False).encode()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from None
     except (ValueError, RecursionError) as error:
@@ -183,7 +180,7 @@ def _words_of(sentence):
 def open_images(arguments, dataset, mode, data_dir):
     """Yield (name, pixels) of the images that a user names: an image file, every image of a folder, or one of the set.
 
-    Raises `UserError` for an image that cannot be read; those of a folder are listed as warnings and skipped.
+    Raises `UserError` for an image that cannot be read.
     """
     data = None
     for argument in arguments:
@@ -282,11 +279,6 @@ def mean_regions(regions):
     import torch
 
     return torch.cat([part.mean(dim=1, dtype=torch.float32) for part in regions.split(MEAN_BATCH_SIZE)])
-
-
-def shortened(names):
-    """File names for a message, only the first ones of many."""
-    return ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
 
 
 def _digest_of(path):

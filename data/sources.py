@@ -88,29 +88,18 @@ def cached_arrays(name, make, is_whole=lambda arrays: True):
 
 
 def open_files(paths, suffixes, read):
-    """Yield (name, `read(path)`) of files, and of the files of a folder by `read_folder`."""
-    for path in paths:
-        if path.is_dir():
-            yield from read_folder(path, suffixes, read)
-        else:
-            yield path.name, read(path)
+    """Yield (name, `read(path)`) of files, and of each file in a folder that has one of the suffixes, by name.
 
-
-def read_folder(folder, suffixes, read):
-    """Yield (name, `read(path)`) of each file in a folder that has one of the suffixes, by name.
-
-    A file that raises a `UserError` is skipped with a warning. Raises `UserError` for a folder without such a file.
+    Raises `UserError` for a folder that cannot be read, or without such a file.
     """
-    try:
-        paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in suffixes)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions") from None
-    if not paths:
-        raise UserError(f"{folder} holds no file {', '.join(suffixes)}; name another folder")
     for path in paths:
-        try:
-            content = read(path)
-        except UserError as error:
-            warn(f"{error}; it is skipped")
-        else:
-            yield path.name, content
+        members = [path]
+        if path.is_dir():
+            try:
+                members = sorted(member for member in path.iterdir() if member.suffix.lower() in suffixes)
+            except OSError as error:
+                raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+            if not members:
+                raise UserError(f"{path} holds no file {', '.join(suffixes)}; name another folder")
+        for member in members:
+            yield member.name, read(member)

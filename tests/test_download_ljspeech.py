@@ -258,7 +258,7 @@ def test_a_local_archive_must_be_the_published_one(tmp_path, run_here):
 
 def test_an_unpacked_folder_is_to_be_used_where_it_is(tmp_path):
     source = write_folder(tmp_path / NAME, SET)
-    with one_line_error(str(source), "move LJSpeech-1.1 into", "-data_dir"):
+    with one_line_error(str(source), "LJSpeech-1.1, whole or a part, needs no download script"):
         install(tmp_path / "data", source=source)
     assert read_folder(source) == SET
 

@@ -13,6 +13,7 @@ from conftest import assert_user_error, finish, one_line_error, start_impatient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import files
 import options
 from data import translation
 from data.fetch import tatoeba
@@ -189,10 +190,10 @@ def test_a_bad_source_is_refused(tmp_path, name):
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(tatoeba, "MAX_CORPUS", len(CORPUS_BYTES))
+    monkeypatch.setattr(files, "MAX_UNPACKED", len(b"about" + CORPUS_BYTES))
     install(tmp_path / "fits", source=write(tmp_path / "spa-eng.zip", ARCHIVE))
-    larger = CORPUS_BYTES + b"\n"
-    with one_line_error("larger.zip", f"more than {len(CORPUS_BYTES):,} bytes"):
+    larger = b"about\n" + CORPUS_BYTES
+    with one_line_error("larger.zip", f"more than {files.MAX_UNPACKED:,} bytes"):
         install(tmp_path / "data", source=write(tmp_path / "larger.zip", zip_bytes({"spa.txt": larger})))
 
 

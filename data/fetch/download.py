@@ -3,7 +3,6 @@
 requests and tqdm are imported where they are used, so that `--help` answers at once.
 """
 
-import argparse
 import functools
 import hashlib
 import os
@@ -38,11 +37,12 @@ def parse_args(description, source_help, argv=None):
     parser.add_option("source", type=Path, metavar="PATH", help=f"take it from PATH: {source_help}")
     help = "data folder (default: data)"
     parser.add_option("data_dir", type=Path, default=options.DATA_DIR, metavar="DIR", help=help)
-    parser.add_option("url", type=_base_url, help="fetch the files from this base URL and no other")
+    parser.add_option("url", help="fetch the files from this base URL and no other")
     parser.add_option("force", action="store_true", help="replace what is there")
     args = parser.parse_args(argv)
     if args.source is not None and args.url is not None:
         parser.error("-source and -url exclude each other")
+    args.url = args.url and args.url.rstrip("/") + "/"
     return args
 
 
@@ -57,12 +57,6 @@ def image_script(name, source_help):
         image_sets.install(getattr(image_sets, name.upper()), args)
 
     return parse, main
-
-
-def _base_url(text):
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"must start with http:// or https://, got {text!r}")
-    return text.rstrip("/") + "/"
 
 
 @contextmanager

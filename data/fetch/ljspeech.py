@@ -69,9 +69,6 @@ def fetch(partial, base_url):
 
 def verify(source, data_dir):
     """Raise `UserError` unless `source` is the published archive."""
-    if os.path.isdir(source):
-        advice = f"move {FOLDER_NAME} into {data_dir}, or name the folder that holds it with hw2-q3-asr.py -data_dir"
-        raise UserError(f"{source} is a folder, which needs no download script; {advice}")
     if not (os.path.isfile(source) and os.access(source, os.R_OK)):
         raise UserError(f"{source} is not a file that can be read; -source takes {SOURCE_HELP}")
     require_space(data_dir)

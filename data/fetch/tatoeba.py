@@ -17,7 +17,6 @@ ARCHIVE_NAME = "spa-eng.zip"
 SOURCE_HELP = f"{ARCHIVE_NAME} or a text file of english<TAB>spanish lines"
 ADVICE = f"get {ARCHIVE_NAME} by hand from {HOMEPAGE} and give it with -source PATH"
 MIN_PAIRS = 100_000  # every package since 2018 has more
-MAX_CORPUS = 100 * 2**20  # bytes of spa.txt; with its licence column it had about 20 MB in 2024
 
 
 def install(args):
@@ -76,8 +75,7 @@ def unpack(archive, origin):
             found = [member for member in zip_file.infolist() if member.filename.rpartition("/")[2] == name]
             if len(found) != 1:
                 raise ValueError(f"it has {len(found)} files {name}")
-            if found[0].file_size > MAX_CORPUS:
-                raise ValueError(f"its {name} has more than {MAX_CORPUS:,} bytes")
+            files.check_zip(zip_file)
             content = zip_file.read(found[0])
     except (*files.DAMAGED, OSError) as error:
         raise UserError(f"{origin} does not unpack to {name} ({files.reason_of(error)}); fetch it again") from error
