@@ -97,7 +97,7 @@ class Captioning(experiment.SequenceExperiment):
     question, score, measure = "q3-captioning", "val_sentence_bleu", metrics.CAPTIONING
     shown, yardsticks = metrics.BLEU_TITLES, "sentence_bleu_baselines"
     score_name = shown["sentence_bleu"]
-    setting_names, max_threads = ("words", "encoder_digest"), 2  # more threads are not faster at this batch size
+    max_threads = 2  # more threads are not faster at this batch size
 
     def __init__(self, args, defaults, data, settings=None):
         super().__init__(args, defaults, data)

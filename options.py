@@ -3,7 +3,6 @@
 Standard library only, so that `--help` and a wrong option answer at once: the scripts import torch after parsing.
 """
 
-import _thread
 import argparse
 import importlib.util
 import math
@@ -13,7 +12,6 @@ import shutil
 import signal
 import sys
 import textwrap
-import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -24,7 +22,6 @@ MAX_SEED = 2**64 - 1  # what torch takes
 MAX_COUNT = 2**31 - 1
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
-ONCE_MORE = 0.01  # seconds after which an interrupt that Python has lost is repeated
 LEAST_PYTHON = (3, 11, 4)  # the first 3.11 whose tarfile has filter="data"
 SEVERAL = ("learning_rate", "seed")  # options that take several values, to be compared
 USES = ("translate", "transcribe", "caption", "classify")  # options that use a trained network again
@@ -191,7 +188,6 @@ def run_script(main):
     """
     _prepare_streams()
     signal.signal(signal.SIGTERM, _on_sigterm)
-    sys.unraisablehook = _interrupt_again
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -200,10 +196,6 @@ def run_script(main):
         sys.exit(code)
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
-    except ModuleNotFoundError as error:
-        if is_installed(error.name.partition(".")[0]):
-            raise
-        sys.exit(_missing_line(error.name))
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -214,7 +206,8 @@ def run_script(main):
         print("; ".join([what, *map(str, error.args)]), file=sys.stderr)
         sys.exit(code)
     except BrokenPipeError:
-        _close_output()
+        # Python flushes stdout once more when it ends, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
 
 
@@ -237,21 +230,7 @@ def _is_out_of_memory(error):
     )
 
 
-def _close_output():
-    """Python flushes stdout once more when it ends, which must not fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 _is_terminated = False
-
-
-def _interrupt_again(unraisable):
-    """Python forgets what is raised in the callback of a weak reference; an interrupt comes again a moment later."""
-    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-        sys.__unraisablehook__(unraisable)
-        return
-    number = signal.SIGTERM if _is_terminated else signal.SIGINT
-    threading.Timer(ONCE_MORE, _thread.interrupt_main, [number]).start()
 
 
 def _on_sigterm(signum, frame):
