@@ -277,9 +277,6 @@ def counterpart(experiment, **changes):
     for run in experiment.with_options(**changes).finished():
         if runs.read_result(run.folder)["test"]:
             return run
-    if experiment.args.verbose:
-        shown = ", ".join(f"{name} {value}" for name, value in changes.items())
-        print(f"not compared with the network with {shown}: it is not tested yet on these data")
     return None
 
 
@@ -328,10 +325,10 @@ def search(experiment, model, run):
         test[name] = experiment.test_scores(hyps) | tried[0] | differences | {"tried": tried, "seconds": seconds}
         texts[name] = hyps
     searched = {name: hyps for name, hyps in texts.items() if name != "greedy"}
-    examples = []
-    for example in run.result.get("examples", []):
-        row = example.get("row")  # which an earlier version did not write
-        examples.append(example | {name: hyps[row] for name, hyps in searched.items() if row is not None})
+    examples = [
+        example | {name: hyps[example["row"]] for name, hyps in searched.items()}
+        for example in run.result.get("examples", [])
+    ]
     run.finish(test=test, examples=examples)
     return texts
 

@@ -45,7 +45,6 @@ class Experiment:
         yardsticks: what the result calls the scores without training in the judged score.
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
-        setting_names: what `settings` returns.
         max_threads: most CPU threads to use; more are not faster.
         quick: the options, beside the epochs, in which quick scale has a recipe of its own.
         is_recordable: whether `batch_loss` asks the host for nothing, so that a CUDA graph can hold the step.
@@ -64,7 +63,7 @@ class Experiment:
     question, base_name, score, score_name, judged = None, None, None, None, None
     yardsticks = "baselines"
     maximize, max_threads, is_recordable = True, 1, False
-    free_options, setting_names, quick = (), (), ()
+    free_options, quick = (), ()
 
     def __init__(self, args, defaults, data, settings=None):
         self.args, self.defaults, self.data = args, defaults, data
@@ -310,8 +309,6 @@ def restore(kind, args, defaults):
         options.note(f"or with --run {name}")
     device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
-    if not set(kind.setting_names) <= state.keys():
-        raise UserError(f"{found.folder / runs.BEST} holds the weights of another network; {files.RETRAIN}")
     trained = argparse.Namespace(**vars(defaults) | found.options)
     experiment = kind(trained, None, found, settings=state)
     model = experiment.build().to(device)

@@ -26,7 +26,7 @@ RETRAIN = "run again without -resume"  # advice for a damaged file of a run
 
 # What damaged files make gzip, tarfile, zipfile and numpy (which parses a header as Python) raise, besides `OSError`.
 DAMAGED = (
-    EOFError, KeyError, MemoryError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError,
+    EOFError, IndexError, KeyError, MemoryError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError,
     lzma.LZMAError, struct.error, tarfile.TarError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
@@ -150,8 +150,6 @@ def check_zip(archive, allowed=0):
     limit = max(MAX_UNPACKED, allowed)
     if sum(member.file_size for member in archive.infolist()) > limit:
         raise ValueError(f"it unpacks to more than {limit:,} bytes")
-    if not all(member.filename for member in archive.infolist()):  # zipfile's `is_dir` takes each to have a name
-        raise ValueError("it has a file without a name")
 
 
 def read_arrays(path):

@@ -119,7 +119,7 @@ class Classification(experiment.Experiment):
     """Images to classes: the network, its loss, its validation and its test."""
 
     question, score, score_name, judged = "q2", "val_acc", "accuracy", "acc"
-    free_options, setting_names = ("conv_1_name", "conv_2_name"), ("class_names",)
+    free_options = ("conv_1_name", "conv_2_name")
     is_recordable, max_threads = True, 1  # a batch of 8 small images is slower on several
 
     def __init__(self, args, defaults, data, settings=None):

@@ -80,7 +80,7 @@ class Translation(experiment.SequenceExperiment):
     question = "q3"
     score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
     free_options = (*options.SEARCH, "draw")
-    setting_names, is_recordable = ("chars",), True
+    is_recordable = True
     max_threads = 4  # more are not faster at this batch size
 
     def __init__(self, args, defaults, data, settings=None):

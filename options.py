@@ -205,10 +205,6 @@ def run_script(main):
         sys.exit(code)
     except UserError as error:
         sys.exit(_error_line(error, USER_ERROR))
-    except ModuleNotFoundError as error:
-        if is_installed(error.name.partition(".")[0]):
-            raise
-        sys.exit(_missing_line(error.name))
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -219,7 +215,8 @@ def run_script(main):
         print("; ".join([what, *map(str, error.args)]), file=sys.stderr)
         sys.exit(code)
     except BrokenPipeError:
-        _close_output()
+        # Python flushes stdout once more when it ends, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
 
 
@@ -240,11 +237,6 @@ def _is_out_of_memory(error):
         or type(error).__name__ == "OutOfMemoryError"
         or "DefaultCPUAllocator: " in str(error)
     )
-
-
-def _close_output():
-    """Python flushes stdout once more when it ends, which must not fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _is_terminated = False

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import filelock
 
 import files
-from options import DEFAULT_SEED, Interrupted, UserError, rank, typed, warn
+from options import DEFAULT_SEED, Interrupted, UserError, rank, typed
 
 CONFIG, HISTORY, RESULT = "config.json", "metrics.jsonl", "result.json"
 LAST, BEST = "last.pt", "best.pt"
@@ -193,17 +193,14 @@ def find(runs_dir, question, kind="run", **wanted):
 
 
 def read_checkpoint(path, map_location="cpu"):
-    """What was written to a `last.pt` or `best.pt`, a dict; raises `UserError` for anything else."""
+    """What was written to a `last.pt` or `best.pt`, a dict; raises `UserError` for a file that cannot be read."""
     try:
-        state = files.read_state(path, map_location)
+        return files.read_state(path, map_location)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {files.RETRAIN}") from None
     except Exception as error:  # torch and pickle raise whatever a damaged file makes them raise
         reason = files.reason_of(error) if isinstance(error, OSError | ValueError) else type(error).__name__
         raise UserError(f"{path} cannot be read as a checkpoint ({reason}); {files.RETRAIN}") from error
-    if not isinstance(state, dict):
-        raise UserError(f"{path} is no checkpoint of this project; {files.RETRAIN}")
-    return state
 
 
 def load_weights(model, path):
@@ -253,12 +250,7 @@ class Run:
         if self.is_new:
             return None
         state = read_checkpoint(self.folder / LAST)
-        try:
-            self.write_history(state["history"])
-        except UserError as error:  # a finished run in a read-only folder is shown all the same
-            warn(error)
-        except (KeyError, TypeError, ValueError) as error:  # of json: no plain values
-            raise UserError(f"{self.folder / LAST} has no history; start anew without -resume") from error
+        self.write_history(state["history"])
         return state
 
     def save_epoch(self, state, best=None):
@@ -320,14 +312,12 @@ def open_run(folder, config, resume=None):
     except filelock.Timeout as error:
         raise UserError(f"another process is writing to {folder}; wait for it, or give this one a -run_name") from error
     except OSError as error:
-        if not (resume and os.path.exists(folder / RESULT)):  # a finished run can be shown without writing
-            advice = "name another folder with -runs_dir DIR"
-            raise UserError(f"cannot write to {folder} ({files.reason_of(error)}); {advice}") from error
+        advice = "name another folder with -runs_dir DIR"
+        raise UserError(f"cannot write to {folder} ({files.reason_of(error)}); {advice}") from error
     run = None
     try:
         for leftover in [*folder.glob(".*.tmp"), *folder.glob(f"{NEW}*")]:  # of a process that was killed
-            with suppress(OSError):  # they do no harm in a folder that cannot be written
-                leftover.unlink()
+            leftover.unlink()
         run = Run(folder, config, resume)
         yield run
     except KeyboardInterrupt:

@@ -8,7 +8,6 @@ import numpy as np
 import files
 from options import UserError
 
-MIN_SIDE = 8  # pixels; a smaller image shows nothing
 MAX_PIXELS = 50_000_000  # of an image; decoded it has 150 MB, and 200 MB more while it is converted
 FORMATS = ("TIFF", "PNG", "JPEG")
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
@@ -17,7 +16,7 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 def read(path):
     """The pixels of an image file as a uint8 array (height, width, 3). Grey, RGBA and 16-bit images are converted.
 
-    Raises `UserError` for a file that is missing, damaged, no image, or smaller than `MIN_SIDE`.
+    Raises `UserError` for a file that is missing, damaged or no image.
     """
     from PIL import Image  # not needed where the features are cached
 
@@ -31,16 +30,12 @@ def read(path):
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"it has {image.width}x{image.height} pixels")
                 image.load()
-                pixels = _to_rgb(image)
+                return _to_rgb(image)
     except FileNotFoundError:
         raise UserError(f"there is no image {path}; name one that is there") from None
     except Exception as error:  # Pillow raises whatever a damaged file makes it raise
         reason = files.reason_of(error).partition(": ")[0]
         raise UserError(f"{path} cannot be read as an image ({reason}); give a TIFF, PNG or JPEG") from None
-    height, width, _ = pixels.shape
-    if min(height, width) < MIN_SIDE:
-        raise UserError(f"{path} has {width}x{height} pixels, fewer than {MIN_SIDE} a side; give a larger image")
-    return pixels
 
 
 def _to_rgb(image):

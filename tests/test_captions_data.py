@@ -300,10 +300,9 @@ def bad_images(folder):
     content = whole.read_bytes()
     whole.unlink()
     (folder / "cut.tif").write_bytes(content[: len(content) // 2])
-    Image.new("RGB", (1, 1)).save(folder / "tiny.tif")
     (folder / "text.tif").write_text("not an image")
     (folder / "empty.png").write_bytes(b"")
-    return ["cut.tif", "tiny.tif", "text.tif", "empty.png"]
+    return ["cut.tif", "text.tif", "empty.png"]
 
 
 def test_bad_images_are_one_line_that_names_them(tmp_path):

@@ -11,7 +11,6 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-import files
 import options
 import runs
 import utils
@@ -116,18 +115,6 @@ def test_the_history_is_mended_from_the_checkpoint(tmp_path):
         (tmp_path / runs.HISTORY).write_text(left)
         train(tmp_path, 2, resume="must")
         assert (tmp_path / runs.HISTORY).read_text() == whole
-
-
-def test_a_history_that_cannot_be_mended_does_not_hide_the_run(tmp_path, monkeypatch, capsys):
-    train(tmp_path, 2)
-    (tmp_path / runs.HISTORY).write_text("")
-
-    def refuse(path, content):
-        raise UserError(f"cannot write {path} (Read-only file system)")
-
-    monkeypatch.setattr(files, "write_bytes", refuse)
-    assert len(runs.Run(tmp_path, CONFIG, "must").checkpoint()["history"]) == 2
-    assert "warning: cannot write" in capsys.readouterr().err
 
 
 def test_resuming_what_is_not_there(tmp_path):

@@ -359,19 +359,6 @@ def test_the_best_rate_is_found_whatever_the_name_of_the_comparison(q2, tmp_path
     assert "compared first" not in strided.stdout
 
 
-def test_a_finished_run_is_shown_from_a_folder_that_cannot_be_written(q2, tmp_path, monkeypatch):
-    command = ("-learning_rate", "0.1", "-epochs", "1")
-    assert q2(*command).returncode == 0
-
-    def refuse(self, *args, **kwargs):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    shown = q2(*command, "-resume")
-    assert shown.returncode == 0 and "Final Test acc" in shown.stdout, shown.stderr
-    assert_user_error(q2(*command), "cannot write to", "-runs_dir")
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that the test misses")
 def test_a_device_that_is_not_there(q2):
     assert_user_error(q2("-learning_rate", "0.1", "-device", "cuda"), "no device cuda", "cpu")
