@@ -12,9 +12,8 @@ model for the next symbol of all of them at once, by its `step(tokens, state, me
     alpha: (n_hyps, n_source), the attention weights of this step, or None; further dimensions, such as that of the
         heads, may stand between the two
 
-State and memory may be tensors, or tuples, lists and dicts of tensors, also nested or empty. The first dimension of
-each tensor is n_hyps in the state and n_rows in the memory. Other values, such as a number of steps, are handed on
-unchanged. The result of a row does not depend on the rows beside it.
+State and memory are tensors, or tuples of them, also nested or empty. The first dimension of each tensor is n_hyps in
+the state and n_rows in the memory. The result of a row does not depend on the rows beside it.
 """
 
 from collections import Counter
@@ -54,15 +53,13 @@ class Decoded(NamedTuple):
 
 
 def select(structure, rows):
-    """The given rows of every tensor in a structure of tuples, lists and dicts; other values stay as they are."""
+    """The given rows of every tensor in tuples, which may be nested; None, which stands for no tensor, stays."""
+    if structure is None:
+        return None
     if isinstance(structure, torch.Tensor):
         return structure[rows]
-    if isinstance(structure, dict):
-        return {key: select(part, rows) for key, part in structure.items()}
-    if isinstance(structure, (tuple, list)):
-        parts = [select(part, rows) for part in structure]
-        return type(structure)(*parts) if hasattr(structure, "_fields") else type(structure)(parts)
-    return structure
+    parts = [select(part, rows) for part in structure]
+    return type(structure)(*parts) if isinstance(structure, Decoded) else tuple(parts)
 
 
 def only_where(is_kept, values):

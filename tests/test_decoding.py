@@ -141,19 +141,20 @@ def history_logits(history):
 
 
 def step_with_every_kind_of_state(tokens, state, memory):
-    """A model whose state grows, as a Transformer's cache does, and holds a number, an integer tensor and a mask."""
-    n_steps, parts = state["n_steps"], state["parts"]
+    """A model whose state grows, as a Transformer's cache does, is nested, and holds an integer tensor and a mask."""
+    parts, _ = state
+    n_steps = parts[0].shape[2]
     cache = torch.cat([parts[0], tokens.view(-1, 1, 1)], dim=2)  # (n_hyps, 1, n_steps)
-    assert cache.shape[2] == n_steps + 1 and (parts[1] == n_steps).all()
+    assert (parts[1] == n_steps).all()
     seen = parts[2] | torch.nn.functional.one_hot(tokens, N_SYMBOLS).bool()
     assert torch.equal(seen, torch.nn.functional.one_hot(cache[:, 0], N_SYMBOLS).amax(dim=1).bool())
-    state = {"n_steps": n_steps + 1, "parts": [cache, parts[1] + 1, seen], "nothing": ()}
+    state = (cache, parts[1] + 1, seen), ()
     return history_logits(cache[:, 0]).log_softmax(dim=-1), state, None
 
 
 def empty_history(n_rows):
     cache, seen = torch.zeros(n_rows, 1, 0, dtype=torch.int64), torch.zeros(n_rows, N_SYMBOLS, dtype=torch.bool)
-    return {"n_steps": 0, "parts": [cache, torch.zeros(n_rows, dtype=torch.int64), seen], "nothing": ()}
+    return (cache, torch.zeros(n_rows, dtype=torch.int64), seen), ()
 
 
 def test_a_state_of_any_type_follows_its_hypothesis():
@@ -197,10 +198,9 @@ def test_a_row_alone_has_the_same_answer_as_among_rows_that_end_before_it(search
 
 
 def test_selecting_rows_of_a_structure():
-    state = {"h": torch.arange(3), "more": [(torch.eye(3),), (), None], "n": 7}
-    chosen = decoding.select(state, torch.tensor([2, 0]))
-    assert chosen["h"].tolist() == [2, 0] and chosen["n"] == 7 and chosen["more"][1:] == [(), None]
-    assert torch.equal(chosen["more"][0][0], torch.eye(3)[[2, 0]])
+    h, (inner, *others) = decoding.select((torch.arange(3), ((torch.eye(3),), (), None)), torch.tensor([2, 0]))
+    assert h.tolist() == [2, 0] and others == [(), None]
+    assert torch.equal(inner[0], torch.eye(3)[[2, 0]])
     found = decoding.Decoded(torch.arange(3), torch.arange(3.0), None)
     assert decoding.select(found, slice(1, 2)) == decoding.Decoded(torch.tensor([1]), torch.tensor([1.0]), None)
 
