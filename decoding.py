@@ -56,8 +56,10 @@ class Decoded(NamedTuple):
 
 def select(structure, rows):
     """The given rows of every tensor in tuples, which may be nested; None, which stands for no tensor, stays."""
-    if structure is None or isinstance(structure, torch.Tensor):
-        return None if structure is None else structure[rows]
+    if structure is None:
+        return None
+    if isinstance(structure, torch.Tensor):
+        return structure[rows]
     parts = [select(part, rows) for part in structure]
     return type(structure)(*parts) if isinstance(structure, Decoded) else tuple(parts)
 
