@@ -56,10 +56,8 @@ class Decoded(NamedTuple):
 
 def select(structure, rows):
     """The given rows of every tensor in tuples, which may be nested; None, which stands for no tensor, stays."""
-    if structure is None:
-        return None
-    if isinstance(structure, torch.Tensor):
-        return structure[rows]
+    if not isinstance(structure, tuple):
+        return None if structure is None else structure[rows]
     parts = [select(part, rows) for part in structure]
     return type(structure)(*parts) if isinstance(structure, Decoded) else tuple(parts)
 

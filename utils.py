@@ -340,18 +340,12 @@ def restore(state, optimization, order):
 
 
 def stop_unless_finite(value, epoch, step=None):
-    """Raise `UserError` for nan and infinity in the sum of the losses up to a step, or in a validation score.
-
-    The message names the steps since the last look, which was `CHECK_EVERY` steps ago or at the epoch's start.
-    """
+    """Raise `UserError` for nan and infinity in the sum of the losses up to a step, or in a validation score."""
     if math.isfinite(value):
         return
     if step == epoch == 1:  # no step has changed the weights yet
         advice = "look at its softmax, its mask and its logarithms; python check.py FILE finds the usual mistakes"
         raise UserError(f"the first loss of the network is not finite, before any step; {advice}")
-    where = f"in the validation scores after epoch {epoch}"
-    if step is not None:
-        where = f"between steps {(step - 1) // CHECK_EVERY * CHECK_EVERY + 1} and {step} of epoch {epoch}"
     kept = "the best weights of the epochs before are kept" if epoch > 1 else "no epoch was finished"
     advice = "try a smaller -learning_rate, or -max_grad_norm 1"
-    raise UserError(f"the loss is not finite any more, {where}; {advice} ({kept})")
+    raise UserError(f"the loss is not finite any more, in epoch {epoch}; {advice} ({kept})")

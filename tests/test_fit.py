@@ -218,7 +218,7 @@ def test_of_equal_epochs_the_first_is_the_best():
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was(tmp_path):
     train(tmp_path, 2)
-    with pytest.raises(UserError, match="not finite.*between steps 1 and 6 of epoch 1"):
+    with pytest.raises(UserError, match="not finite.*in epoch 1"):
         train(tmp_path, 2, lr=1e30)
     assert json.loads((tmp_path / runs.RESULT).read_text())["done"]
 
