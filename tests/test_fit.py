@@ -225,7 +225,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was(tmp_path):
 
 def test_a_validation_score_that_is_not_finite_stops_the_run():
     assert utils.numbers({"a": {"value": 0.5, "low": 0.4}, "b": 2.0}, epoch=3) == {"a": 0.5, "b": 2.0}
-    with pytest.raises(UserError, match="validation scores after epoch 3"):
+    with pytest.raises(UserError, match="in epoch 3"):
         utils.numbers({"a": {"value": math.nan}}, epoch=3)
 
 
