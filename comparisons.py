@@ -64,8 +64,7 @@ def compare(experiment):
     if not experiment.facts()["n_examples"]["val"]:
         raise UserError("without validation examples nothing tells which run is better")
     children = make_children(experiment)
-    command = [sys.executable, sys.argv[0]]
-    commands = [{label: [*command, *command_line(child.args)]} for label, child in children.items()]
+    commands = [{label: [sys.executable, sys.argv[0], *command_line(run.args)]} for label, run in children.items()]
     jobs = max(1, runs.n_cpus() // (args.threads or experiment.max_threads))
     jobs = 1 if options.BESIDE_OTHERS in os.environ else jobs
     print(f"{len(commands)} runs, {min(jobs, len(commands))} at a time", flush=True)
@@ -247,8 +246,7 @@ def run_side_by_side(chains, jobs, environment):
 
 def print_lines(lines, n_processes):
     """Print the lines of a queue until each process has put None there; on a terminal also how many, and the time."""
-    form = "{n} of {total} done, {elapsed}"
-    with tqdm(total=n_processes, bar_format=form, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=n_processes, bar_format="{n} of {total} done, {elapsed}", disable=not sys.stderr.isatty()) as bar:
         while n_processes:
             try:
                 line = lines.get(timeout=1)

@@ -207,16 +207,11 @@ class Encoder:
             raise UserError(f"{self.file}: not the weights that the decoder was trained with; train it again")
 
     def build(self, device="cpu"):
-        """The network with its weights, in `eval()` and without gradients; raises `UserError` for a damaged file."""
+        """The network with its weights, in `eval()` and without gradients."""
         with torch.random.fork_rng(devices=[]):  # the first values are drawn, and replaced
             network = NETWORKS[self.name]()
-        try:
-            state = files.read_state(self.file)
-            state = {key.removeprefix("_").replace("._", "."): value for key, value in state.items()}
-            network.load_state_dict({key: state[key] for key in network.state_dict()})
-        except Exception as error:  # torch and pickle raise whatever a damaged file makes them raise
-            what = f"{self.file} does not hold the weights of {self.title} ({type(error).__name__})"
-            raise UserError(f"{what}; delete it, and get it anew") from None
+        state = {key.removeprefix("_").replace("._", "."): value for key, value in files.read_state(self.file).items()}
+        network.load_state_dict({key: state[key] for key in network.state_dict()})
         self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
         return self.network
 

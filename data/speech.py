@@ -138,21 +138,28 @@ def read_sound(path):
                 found = f"{seconds:.2f} s at {rate} Hz in {n_channels} channels"
                 raise UserError(f"{path} has {found}; give a clip of {limits}")
             samples = file.read(dtype="float32", always_2d=True)
-            if len(samples) < file.frames:
+            if len(samples) < file.frames or _is_cut(path):
                 raise ValueError("it is cut short")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; name a WAV or FLAC file that is there") from None
     # soundfile raises a TypeError for a name that ends in .raw, since it has to be told the format of such files.
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, ZeroDivisionError) as error:
-        raise UserError(
-            f"{path} cannot be read as sound ({files.reason_of(error)}); give a whole WAV or FLAC"
-        ) from error
+        raise UserError(f"{path} cannot be read as sound ({files.reason_of(error)}); give a WAV or FLAC") from error
     samples = samples.mean(axis=1)
     if rate != SAMPLE_RATE:
         import soxr
 
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
     return torch.from_numpy(samples)
+
+
+def _is_cut(path):
+    """Whether a WAV file is shorter than its header says; libsndfile reads what is there and does not tell."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+        n_bytes = file.seek(0, os.SEEK_END)
+    size = int.from_bytes(head[4:], "little")  # of what follows; 2**32 - 1 in a WAV that was written to a pipe
+    return head[:4] == b"RIFF" and size < 2**32 - 1 and n_bytes + 1 < len(head) + size  # a padding byte may be left out
 
 
 @dataclass(frozen=True, eq=False)

