@@ -37,7 +37,6 @@ import soundfile
 import torch
 from PIL import Image
 
-import encoders
 import files
 import options
 import runs
@@ -357,17 +356,6 @@ def read_clips(folder):
     return [data.mels(row) for split in speech.SPLITS for row in data.rows[split]]
 
 
-def make_weights(folder):
-    torch.save(tiny().state_dict(), folder / "zip.pth")
-    torch.save(tiny().state_dict(), folder / "legacy.pth", _use_new_zipfile_serialization=False)
-
-
-def build_encoder(path):
-    if path.is_file():  # `weights_file` returns no other
-        encoders.weights_file = lambda name: path
-        encoders.Encoder("tiny").build()
-
-
 def make_archives(folder):
     (folder / "data").mkdir()
     with zipfile.ZipFile(folder / "pairs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -399,7 +387,6 @@ READERS = [
     Reader("text metadata.csv", make_clips, "LJSpeech-1.1/*.csv", read_clips),
     Reader("sound", make_clips, "**/*.[wf]*", each(speech.read_sound, "**/*.[wf]*")),
     Reader("cache", lambda f: (make_clips(f), read_clips(f)), "cache/*", read_clips),
-    Reader("encoder weights", make_weights, "*.pth", each(build_encoder, "*.pth")),
     Reader("zip tatoeba", make_archives, "pairs.zip", install(tatoeba, "pairs.zip")),
     Reader("folder LJ Speech", make_clips, "LJ*/*.csv", lambda f: ljspeech.check(f / "LJSpeech-1.1", "advice")),
 ]
@@ -409,7 +396,6 @@ def lower_limits(cache):
     """In the process of a reader: what only a published set could meet is lowered; the cache lies in its folder."""
     sources.CACHE_DIR = cache
     tatoeba.MIN_PAIRS, ljspeech.N_CLIPS = 20, 4
-    encoders.NETWORKS["tiny"], encoders.TITLES["tiny"] = tiny, "Tiny"
 
 
 def main(argv=None):
