@@ -212,7 +212,7 @@ def train(experiment, model, run):
         score=experiment.score,
         maximize=experiment.maximize,
         settings=experiment.settings(),
-        is_recordable=experiment.is_recordable,
+        is_recordable=experiment.is_recordable and not vars(args).get("models"),
     )
     if parallel.is_main():
         print("drawing the figures" + (", testing" * (not args.skip_test)), flush=True)
@@ -288,6 +288,10 @@ def report(experiment, run):
             shown = f"{format_interval(scores[experiment.judged])}{baseline}{bundled}"
             print(f"Final Test {experiment.score_name}, {search}: {shown}")
             baseline = ""
+    if vars(experiment.args).get("models"):
+        ours = [run for run in experiment.with_options(models=None).finished() if run.result["test"]]
+        shown = f"{format_interval(experiment.test_score(ours[0].result))}{bundled}" if ours else "not trained yet"
+        print(f"Final Test {experiment.score_name} of this project's own network (without -models): {shown}")
     for example in result.get("examples", [])[:1]:
         print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
     if experiment.args.verbose:
@@ -309,7 +313,7 @@ def restore(kind, args, defaults):
         options.note(f"or with --run {name}")
     device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
-    trained = argparse.Namespace(**vars(defaults) | found.options)
+    trained = argparse.Namespace(**vars(defaults) | found.options | {"models": vars(args).get("models")})
     experiment = kind(trained, None, found, settings=state)
     model = experiment.build().to(device)
     runs.load_weights(model, found.folder / runs.BEST)
@@ -325,9 +329,11 @@ def latest(kind, args, defaults):
         found = runs.Found(folder_of(kind, args, "run"))
         if found.config["question"] != kind.question:
             raise UserError(f"-run: {found.folder} is a run of {found.config['question']}, not of {kind.question}")
+        if found.options.get("models") != runs.plain(vars(args).get("models")):
+            raise UserError(f"-run: {found.folder} has other classes; give their file, unchanged, or leave out -models")
         return found
     ignored = (*runs.WHERE, *kind.free_options, *options.USES)
-    given = {k: runs.plain(v) for k, v in vars(args).items() if k in args.given and k not in ignored}
+    given = {k: runs.plain(v) for k, v in vars(args).items() if k in {*args.given, "models"} and k not in ignored}
     given = {k: v for k, v in given.items() if v != "auto"}  # which may be anything as well
     kinds = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
     for run in runs.find(args.runs_dir, kind.question):
@@ -335,7 +341,7 @@ def latest(kind, args, defaults):
         is_meant = all(runs.plain(trained[name]) == value for name, value in given.items())
         if is_meant and run.bundled in kinds and args.run_name in (None, run.folder.name):
             return run
-    given |= {"runs_dir": args.runs_dir} if "runs_dir" in args.given else {}
+    given |= {name: vars(args)[name] for name in ("runs_dir", "models") if name in args.given}
     command = " ".join([f"python hw2-{kind.question}.py", *map(str, command_line(argparse.Namespace(**given)))])
-    what = "no trained run with these options" if given else "no trained run"
+    what = "no trained run with these options" if any(given.values()) else "no trained run"
     raise UserError(f"{what} is in {typed(args.runs_dir / kind.question)}; train one: {command}")
