@@ -122,6 +122,7 @@ def sharpen(model, their_model):
     [
         ("0.3", [ONE_CALL]),
         ("0", []),  # a loop over the steps draws other numbers for dropout
+        ("0", [("(packed, batch_first=True)", "(packed, batch_first=True, total_length=src.shape[1])")]),
         ("0", [(CUT, "")]),  # the script cuts the output for the last symbol
         ("0", [(CUT, "        if tgt.shape[1] > 1:\n            tgt = tgt[:, :-1]\n")]),  # also in evaluation
     ],
@@ -279,7 +280,8 @@ def test_the_config_changes_with_the_content_and_not_with_the_place(tmp_path):
     assert runs.plain(paths[0]) == runs.plain(paths[1]) != str(paths[0])
     paths[1].write_text("x = 2\n")
     assert runs.plain(paths[0]) != runs.plain(paths[1])
-    assert runs.plain(tmp_path) == str(tmp_path)
+    (tmp_path / "folder.py").mkdir()
+    assert runs.plain(tmp_path / "folder.py") == str(tmp_path / "folder.py")
 
 
 def test_the_file_reads_what_lies_beside_it(write):
