@@ -45,7 +45,7 @@ class Experiment:
         yardsticks: what the result calls the scores without training in the judged score.
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
-        max_threads: most CPU threads to use; more are not faster.
+        max_threads: most CPU threads to use; it depends on the work alone (benchmarks/bench_threads.py).
         quick: the options, beside the epochs, in which quick scale has a recipe of its own.
         is_recordable: whether `batch_loss` asks the host for nothing, so that a CUDA graph can hold the step.
         args, defaults: the parsed options, and what they are if none is given.
@@ -307,10 +307,10 @@ def restore(kind, args, defaults):
     others = [run.folder.name for run in known if run.folder != found.folder]
     for name in others[:MAX_OTHERS]:
         options.note(f"or with --run {name}")
-    device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
     trained = argparse.Namespace(**vars(defaults) | found.options)
     experiment = kind(trained, None, found, settings=state)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, experiment.max_threads)
     model = experiment.build().to(device)
     runs.load_weights(model, found.folder / runs.BEST)
     return experiment, model, found.folder

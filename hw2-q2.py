@@ -120,7 +120,7 @@ class Classification(experiment.Experiment):
 
     question, score, score_name, judged = "q2", "val_acc", "accuracy", "acc"
     free_options = ("conv_1_name", "conv_2_name")
-    is_recordable, max_threads = True, 1  # a batch of 8 small images is slower on several
+    is_recordable = True
 
     def __init__(self, args, defaults, data, settings=None):
         super().__init__(args, defaults, data)

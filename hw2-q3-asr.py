@@ -13,6 +13,7 @@ import options
 N_EPOCHS, QUICK_EPOCHS = 15, 4
 QUICK = {"batch_size": 8, "guided_attention": 1.0, "ctc_weight": 0.3}  # chosen on validation
 EVAL_BATCH_SIZE, N_BYTES = 64, 12_000  # clips of a batch; bytes that decoding takes for a frame
+LARGE_BATCH, N_THREADS = 32, 4  # batches of so many clips are faster on up to so many threads
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
 LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # longest text: LETTERS_A_SECOND * seconds + MORE_LETTERS letters
 LETTERS_DRAWN = 30  # the attention is drawn for test clips with texts of at most so many letters
@@ -95,7 +96,8 @@ class Recognition(experiment.SequenceExperiment):
     question, base_name = "q3-asr", "ljspeech"
     score, score_name, maximize, measure = "val_cer", "CER", False, metrics.TRANSCRIPTION
     loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
-    max_threads, quick = 4, ("epochs", *QUICK)
+    quick = ("epochs", *QUICK)
+    max_threads = property(lambda self: N_THREADS if self.args.batch_size >= LARGE_BATCH else 1)
     is_recordable = property(lambda self: not self.args.ctc_weight)  # the CTC loss is computed on the CPU
 
     def facts(self):

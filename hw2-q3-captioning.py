@@ -54,7 +54,6 @@ import metrics
 import models
 import onednn
 import parallel
-import runs
 import utils
 from data import captions, text
 
@@ -66,7 +65,7 @@ def main(argv=None):
     onednn.use_where_precise()  # 1.4 times as fast on an AMD EPYC
     data = captions.load(args.dataset, args.data, args.data_dir, quick=args.scale == "quick")
     args.encoder = encoders.choose(args.encoder)
-    device = utils.configure_torch(args.seed[0], args.device, args.threads, max_threads=runs.n_cpus())
+    device = utils.configure_torch(args.seed[0], args.device, args.threads)
     data = encoders.encode(data, encoders.Encoder(args.encoder, side=args.image_size), device)
     defaults = parse_args(["-dataset", args.dataset, "-encoder", args.encoder, "-scale", args.scale])
     task = comparisons.single(Captioning(args, defaults, data))
@@ -94,7 +93,6 @@ class Captioning(experiment.SequenceExperiment):
     # The course's score chooses the epoch, as the published results are in it.
     question, score, score_name = "q3-captioning", "val_sentence_bleu", "sentence BLEU"
     measure, yardsticks = metrics.CAPTIONING, "sentence_bleu_baselines"
-    max_threads = 2  # more threads are not faster at this batch size
 
     def __init__(self, args, defaults, data, settings=None):
         super().__init__(args, defaults, data)

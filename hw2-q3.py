@@ -81,7 +81,6 @@ class Translation(experiment.SequenceExperiment):
     score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
     free_options = (*options.SEARCH, "draw")
     is_recordable = True
-    max_threads = 4  # more are not faster at this batch size
 
     def __init__(self, args, defaults, data, settings=None):
         super().__init__(args, defaults, data)

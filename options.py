@@ -461,7 +461,7 @@ def add_run_options(parser):
     parser.add_option("seed", type=seed, nargs="+", default=[DEFAULT_SEED], help=help)
     help = "auto (the default) takes a CUDA GPU if there is one"
     parser.add_option("device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help=help)
-    help = "CPU threads (default: chosen by the size of the work)"
+    help = "CPU threads (default: 1; up to 4 for speech in batches of 32 or more)"
     parser.add_option("threads", type=positive_int, help=help)
     parser.add_option("runs_dir", type=path, default=RUNS_DIR, metavar="DIR", help="results (default: report/runs)")
     help = "name of the run's folder (default: made from the options)"
