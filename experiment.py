@@ -46,7 +46,7 @@ class Experiment:
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
         max_threads: most CPU threads to use; it depends on the work alone (benchmarks/bench_threads.py).
-        quick: the options, beside the epochs, in which quick scale has a recipe of its own.
+        quick: the options in which quick scale has a recipe of its own.
         is_recordable: whether `batch_loss` asks the host for nothing, so that a CUDA graph can hold the step.
         args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint. Where a trained network is used again, by the `settings` that were
@@ -259,7 +259,7 @@ def describe(experiment, model, history):
 
 
 def test_last_epoch(experiment, run):
-    """The scores on the test set of the last epoch's weights, which are no average of those of many steps."""
+    """The scores on the test set of the last epoch's weights, without `-ema_decay`'s average."""
     model = experiment.build().to(run.device)
     model.load_state_dict(run.checkpoint()["model"])
     return experiment.test_scores(experiment.decode(model, "test"))

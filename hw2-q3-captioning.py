@@ -1,8 +1,8 @@
 """Question 3 of 2021-22: captions of aerial images.
 
-$ python hw2-q3-captioning.py                                    # 3.1a, with the course's settings
-$ python hw2-q3-captioning.py --use_attention                    # 3.1b, with additive attention
-$ python hw2-q3-captioning.py --caption 219.tif 540.tif 357.tif  # 3.1c, with the last weights
+$ python hw2-q3-captioning.py                                      # 3.1a, with the course's settings
+$ python hw2-q3-captioning.py --use_attention                      # 3.1b, with additive attention
+$ python hw2-q3-captioning.py --use_attention --caption 219.tif 540.tif 357.tif  # 3.1c, with the weights of 3.1b
 """
 
 from pathlib import Path
@@ -92,7 +92,7 @@ class Captioning(experiment.SequenceExperiment):
 
     # The course's score chooses the epoch, as the published results are in it.
     question, score, score_name = "q3-captioning", "val_sentence_bleu", "sentence BLEU"
-    measure, yardsticks = metrics.CAPTIONING, "sentence_bleu_baselines"
+    measure, yardsticks, quick = metrics.CAPTIONING, "sentence_bleu_baselines", tuple(QUICK)
 
     def __init__(self, args, defaults, data, settings=None):
         super().__init__(args, defaults, data)

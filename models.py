@@ -664,7 +664,8 @@ class CaptionDecoder(nn.Module):
         encoder_dim: number of channels of the encoder's map.
         dropout_rate: probability that a value of the state is dropped before the output layer in training.
         standardize: read s_i standardised by channel, with the statistics that `set_statistics` takes from training
-            images, since the channels of a pretrained encoder differ widely in scale.
+            images, since the channels of a pretrained encoder differ widely in scale. Without attention they are those
+            of the mean regions, which are all that this decoder reads.
         context_dim: number of features that `decode_step` reads beside the word.
 
     Shapes:

@@ -9,6 +9,7 @@ import importlib.util
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -176,7 +177,7 @@ def announce(args):
         return
     given = {name: value for name, value in vars(args).items() if name in args.given and name != "data"}
     parts = [args.what, f"data {args.data}" if "data" in args else ""]
-    parts.append(" ".join(map(str, command_line(argparse.Namespace(**given)))))
+    parts.append(shlex.join(map(str, command_line(argparse.Namespace(**given)))))
     line = fold("; ".join(filter(None, parts)))
     print(line, file=sys.stderr if args.given & {*USES} else sys.stdout, flush=True)  # stdout is for the answers
 
@@ -455,7 +456,7 @@ def search_of(args):
 def add_run_options(parser):
     """Where and how to run; `runs.open_run` and `utils.configure_torch` read these."""
     parser.group("runs")
-    help = "full: the handout's own setting (default); quick: fewer epochs and examples, for a first look"
+    help = "full: the handout's own setting (default); quick: for a first look"
     parser.add_option("scale", choices=["quick", "full"], default="full", help=help)
     help = f"one, or several to compare (default: {DEFAULT_SEED})"
     parser.add_option("seed", type=seed, nargs="+", default=[DEFAULT_SEED], help=help)
