@@ -9,7 +9,6 @@ import importlib.util
 import math
 import os
 import re
-import shlex
 import shutil
 import signal
 import sys
@@ -177,7 +176,7 @@ def announce(args):
         return
     given = {name: value for name, value in vars(args).items() if name in args.given and name != "data"}
     parts = [args.what, f"data {args.data}" if "data" in args else ""]
-    parts.append(shlex.join(map(str, command_line(argparse.Namespace(**given)))))
+    parts.append(" ".join(map(str, command_line(argparse.Namespace(**given)))))
     line = fold("; ".join(filter(None, parts)))
     print(line, file=sys.stderr if args.given & {*USES} else sys.stdout, flush=True)  # stdout is for the answers
 
