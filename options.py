@@ -10,6 +10,7 @@ import importlib.util
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -168,10 +169,8 @@ def announce(args):
     """Print what the script does, with which data and options, before the seconds that torch takes to be imported."""
     if rank() > 0 or COMPARED in os.environ:
         return
-    given = {name: value for name, value in vars(args).items() if name in args.given and name != "data"}
-    parts = [args.what, f"data {args.data}" if "data" in args else ""]
-    parts.append(" ".join(map(str, command_line(argparse.Namespace(**given)))))
-    line = fold("; ".join(filter(None, parts)))
+    data = f"data {args.data}" if "data" in vars(args).keys() - args.given else ""
+    line = fold("; ".join(filter(None, [args.what, data, shlex.join(sys.argv[1:])])))
     say(line, sys.stderr if args.given & {*USES} else None)  # stdout is for the answers
 
 

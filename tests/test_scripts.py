@@ -47,8 +47,11 @@ def test_the_first_line_says_what_with_which_data_and_options(run_script):
     """It comes before torch is imported, which this Python does not find."""
     process = run_script("-S", "hw2-q3.py", "-data", "bundled", "--scale=quick", "-lr", "0.01")
     what = "Question 3 of 2022-23: character-level translation from Spanish to English"
-    assert " ".join(process.stdout.split()) == f"{what}; data bundled; --learning_rate 0.01 --scale=quick"
+    assert " ".join(process.stdout.split()) == f"{what}; -data bundled --scale=quick -lr 0.01"
     assert max(map(len, process.stdout.splitlines())) <= 100
+    process = run_script("-S", "hw2-q3.py", "--translate", "no tengo hambre.")  # stdout is for the answers
+    said = " ".join(process.stderr.split())
+    assert said.startswith(f"{what}; data auto; --translate 'no tengo hambre.' ") and process.stdout == ""
 
 
 def test_the_first_line_of_answers_stands_apart_from_them(run_script):
