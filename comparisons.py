@@ -67,7 +67,7 @@ def compare(experiment):
     commands = [{label: [sys.executable, sys.argv[0], *command_line(run.args)]} for label, run in children.items()]
     jobs = max(1, runs.n_cpus() // (args.threads or experiment.max_threads))
     jobs = 1 if options.BESIDE_OTHERS in os.environ else jobs
-    print(f"{len(commands)} runs, {min(jobs, len(commands))} at a time", flush=True)
+    options.say(f"{len(commands)} runs, {min(jobs, len(commands))} at a time")
     errors = run_side_by_side(commands, jobs, {options.COMPARED: "1"})
     entries, histories = collect(experiment, children, errors)
     result = summarise(experiment, children, entries)
@@ -87,11 +87,11 @@ def best_rate(experiment):
     """The learning rate that is best for an experiment; its rates are compared if that is still to be done."""
     found = experiment.finished("comparison")
     if not found:
-        print("the learning rates of the plain network are compared first", flush=True)
+        options.say("the learning rates of the plain network are compared first")
         compare(experiment)
         found = experiment.finished("comparison")
     rate = files.read_json(found[0].folder / runs.RESULT, "best", "learning_rate", of=float)
-    print(options.fold(f"learning rate {rate:g}, the best of the comparison in {found[0].folder.name}"), flush=True)
+    options.say(options.fold(f"learning rate {rate:g}, the best of the comparison in {found[0].folder.name}"))
     return rate
 
 
@@ -245,13 +245,16 @@ def run_side_by_side(chains, jobs, environment):
 
 
 def print_lines(lines, n_processes):
-    """Print the lines of a queue until each process has put None there; on a terminal also how many, and the time."""
+    """Print the lines of a queue until each process has put None there; in between say how many have, and the time."""
+    start = time.perf_counter()
     with tqdm(total=n_processes, bar_format="{n} of {total} done, {elapsed}", disable=not sys.stderr.isatty()) as bar:
         while n_processes:
             try:
-                line = lines.get(timeout=1)
+                line = lines.get(timeout=options.PATIENCE if bar.disable else 1)
             except queue.Empty:
                 bar.refresh()
+                if bar.disable:
+                    options.say(f"{bar.total - n_processes} of {bar.total} done, {time.perf_counter() - start:.0f} s")
                 continue
             if line is None:
                 n_processes -= 1
@@ -345,7 +348,7 @@ def try_searches(experiment, model, candidates):
         tried.append(setting | {experiment.score: score})
         if score is not None:
             shown = ", ".join(f"{option} {value:g}" for option, value in setting.items())
-            print(f"{shown}: validation {experiment.score_name} {format_interval(score)}", flush=True)
+            options.say(f"{shown}: validation {experiment.score_name} {format_interval(score)}")
     if tried[0][experiment.score] is not None:
         tried.sort(key=lambda entry: entry[experiment.score]["value"], reverse=experiment.maximize)
     return tried

@@ -194,10 +194,9 @@ def train(experiment, model, run):
     n_params = models.get_number_trainable_params(model)
     if parallel.is_main():
         device = f"{run.device}{MPS_HINT}" if run.device.type == "cpu" and "mps" in utils.accelerators() else run.device
-        print(options.fold(f"{utils.data_title(data)}: {n_params:,} trainable parameters, {device}"), flush=True)
-        if experiment.quick_recipe():
-            shown = [f"{name} {value}" for name, value in experiment.quick_recipe().items()]
-            print(f"quick recipe: {', '.join(shown)}", flush=True)
+        options.say(options.fold(f"{utils.data_title(data)}: {n_params:,} trainable parameters, {device}"))
+        if recipe := experiment.quick_recipe():
+            options.say("quick recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.items()))
         if not experiment.facts()["n_examples"]["val"]:
             options.warn("without validation examples the last epoch is kept")
     if run.is_new and args.init is not None:
@@ -215,7 +214,7 @@ def train(experiment, model, run):
         is_recordable=experiment.is_recordable,
     )
     if parallel.is_main():
-        print("drawing the figures" + (", testing" * (not args.skip_test)), flush=True)
+        options.say("drawing the figures" + (", testing" * (not args.skip_test)))
     return history
 
 
@@ -302,10 +301,9 @@ def restore(kind, args, defaults):
     Says on stderr which run it is, and names the others of the question. Raises `UserError` if there is no such run.
     """
     found = latest(kind, args, defaults)
-    known = [] if args.run else runs.find(args.runs_dir, kind.question)
     options.note(f"weights of {typed(found.folder / runs.BEST)}")
-    others = [run.folder.name for run in known if run.folder != found.folder]
-    for name in others[:MAX_OTHERS]:
+    others = [run.folder.name for run in runs.find(args.runs_dir, kind.question) if run.folder != found.folder]
+    for name in others[:MAX_OTHERS] if args.run is None else []:
         options.note(f"or with --run {name}")
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
     trained = argparse.Namespace(**vars(defaults) | found.options)

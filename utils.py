@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import graphs
 import parallel
-from options import UserError, progress, world_size
+from options import UserError, progress, say, world_size
 from plots import (
     data_title,
     plot_activation_maps,
@@ -226,7 +226,7 @@ def fit(
             best = {"weights": optimization.evaluated.state_dict(), **(settings or {})} if is_best else None
             run.save_epoch(state, best)
             shown = None if vars(args).get("verbose") else ("train_loss", "val_loss", score)
-            print(epoch_line(history[-1], args.epochs, shown), flush=True)
+            say(epoch_line(history[-1], args.epochs, shown))
     run.load_best(model)
     model.eval()
     return history

@@ -168,7 +168,7 @@ def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False
             limit = max_length if split == "train" else EVAL_MAX_LENGTH
             short = split == "train" and max_length < EVAL_MAX_LENGTH
             advice = "give a larger -max_length" if short else f"use other files, or run {DOWNLOAD_COMMAND}"
-            raise UserError(f"no {split} pair of {origin} has both sides shorter than {limit} characters; {advice}")
+            raise UserError(f"{origin}: no {split} pair has both sides shorter than {limit} characters; {advice}")
     content = fingerprint(splits)
     if quick:
         splits = {split: at_equal_distances(pairs, QUICK_SIZES[split]) for split, pairs in splits.items()}

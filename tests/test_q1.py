@@ -337,10 +337,22 @@ def test_all_editions_with_their_figures(q1, tmp_path, monkeypatch, capsys):
         assert len(result["values"]) == n_values[year]  # no two checks of an edition use one name
         assert all((tmp_path / "q1" / year / name).stat().st_size for name in result["figures"])
     assert result["values"]["crossing_length_counted"] == 63
-    assert capsys.readouterr().out.count("claims hold") == 3
+    shown = capsys.readouterr().out
+    assert shown.count("claims hold") == 3
+    assert max(len(line) for line in shown.splitlines() if "written to" not in line) <= 100
 
 
-def test_a_claim_that_fails_gives_exit_code_1_and_is_shown_in_full(q1, tmp_path, monkeypatch, capsys):
+def test_a_row_of_the_table_is_shown_whole_on_lines_that_fit_the_screen(q1, monkeypatch, capsys):
+    cells = "1.2", "a claim of more words than its column is wide, " * 3, "<= 1, 22, 333, 4444, 55555, 6", "7", "NO"
+    for columns, width in {"100": 100, "80": 80, "20": 68}.items():  # the last is narrower than the numbers alone
+        monkeypatch.setenv("COLUMNS", columns)
+        q1.print_row(*cells)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= width and lines[0].endswith("  7                  NO")
+        assert sorted(" ".join(lines).split()) == sorted(" ".join(cells).split())  # no word is cut
+
+
+def test_a_claim_that_fails_gives_exit_code_1_and_says_no(q1, tmp_path, monkeypatch, capsys):
     checks = theory.CLAIMS["2022-23"]
 
     def wrong_size(seed):
@@ -348,7 +360,8 @@ def test_a_claim_that_fails_gives_exit_code_1_and_is_shown_in_full(q1, tmp_path,
 
     monkeypatch.setitem(theory.CLAIMS, "2022-23", (wrong_size, *checks[1:]))
     assert q1.main(["-edition", "2022-23", "-runs_dir", str(tmp_path)]) == 1
-    assert "10 of 11 claims hold" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "10 of 11 claims hold" in shown and shown.count("  NO\n") == 1
     result = json.loads((tmp_path / "q1" / "2022-23" / "result.json").read_text(encoding="utf-8"))
     assert [claim["id"] for claim in result["claims"] if not claim["holds"]] == ["1.1a"]
 
