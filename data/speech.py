@@ -140,6 +140,8 @@ def read_sound(path):
             samples = file.read(dtype="float32", always_2d=True)
             if len(samples) < file.frames or _is_cut(path):
                 raise ValueError("it is cut short")
+            if not np.isfinite(samples).all():
+                raise ValueError("it has samples that are not finite")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; name a WAV or FLAC file that is there") from None
     # soundfile raises a TypeError for a name that ends in .raw, since it has to be told the format of such files.

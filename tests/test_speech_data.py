@@ -389,6 +389,15 @@ def test_a_name_that_means_a_format_without_a_header(tmp_path):
         speech.read_sound(tmp_path / "a.raw")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_finite_are_an_error_of_the_clip(value, tmp_path):
+    samples = tone(440)
+    samples[100] = value
+    soundfile.write(tmp_path / "a.wav", samples, RATE, "FLOAT")
+    with one_line_error("a.wav", "not finite"):
+        speech.read_sound(tmp_path / "a.wav")
+
+
 def test_a_cut_flac_and_a_stream_of_unknown_length(tmp_path):
     path = tmp_path / "x.flac"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, RATE), RATE, "PCM_16")
