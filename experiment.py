@@ -301,7 +301,7 @@ def restore(kind, args, defaults):
     Says on stderr which run it is, and names the others of the question. Raises `UserError` if there is no such run.
     """
     found = latest(kind, args, defaults)
-    options.note(f"weights of {typed(found.folder / runs.BEST)}")
+    options.note(f"weights of {typed(found.folder)}")
     others = [run.folder.name for run in runs.find(args.runs_dir, kind.question) if run.folder != found.folder]
     for name in others[:MAX_OTHERS] if args.run is None else []:
         options.note(f"or with --run {name}")
