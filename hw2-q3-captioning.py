@@ -144,7 +144,7 @@ class Captioning(experiment.SequenceExperiment):
         return {f"val_{name}": score for name, score in scores.items()}
 
     def decode(self, model, split, **search):
-        batches = self.regions[split].split(EVAL_BATCH_SIZE)
+        batches = options.progress(self.regions[split].split(EVAL_BATCH_SIZE), "decoding")
         found = [self.search(model, batch, **search).symbols.tolist() for batch in batches]
         return [self.vocab.decode(symbols) for of_batch in found for symbols in of_batch]
 

@@ -606,7 +606,7 @@ def test_a_runs_folder_names_the_set_and_a_run_from_before_the_option_is_found(b
     capsys.readouterr()
     for dataset, folder in {"auto": newest, "course": newest, "tatoeba": older}.items():
         script.main([*run[-2:], "-dataset", dataset, "--translate", "hola"])
-        assert f"weights of {folder}" in capsys.readouterr().err
+        assert f"weights of {options.typed(folder)}" in capsys.readouterr().err
     config = files.read_json(newest / "config.json")
     assert config["options"].pop("dataset") == "course"
     files.write_json(newest / "config.json", config)
@@ -711,10 +711,10 @@ def test_translate_takes_the_newest_run_of_either_network_and_names_the_other(tr
         os.utime(times[not newest], (1e9, 1e9))
         process = run_here("hw2-q3.py", "-runs_dir", runs_dir, "--translate", "hola")
         other = times[not newest].parent
-        assert process.stderr == f"weights of {times[newest].parent / 'best.pt'}\nor with --run {other.name}\n"
+        assert process.stderr == f"weights of {options.typed(times[newest].parent)}\nor with --run {other.name}\n"
         assert len(process.stdout.splitlines()) == 1
         named = run_here("hw2-q3.py", "-runs_dir", runs_dir, "-run", other.name, "--translate", "hola")
-        assert named.stderr == f"weights of {other / 'best.pt'}\n"
+        assert named.stderr == f"weights of {options.typed(other)}\n"
 
 
 def test_a_run_of_another_question_is_refused(trained, tmp_path):
