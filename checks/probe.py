@@ -64,8 +64,8 @@ class Recorder(TorchFunctionMode):
         result = self.dropout(*args, **kwargs) if name in DROPOUTS else function(*args, **kwargs)
         stack = list(traceback.walk_stack(sys._getframe(1)))
         where = line_in(self.filenames, stack)  # the outermost line: in `forward`, not in what that calls
-        torchs = [frame.f_locals for frame, _ in stack[:2] if frame.f_code.co_filename not in self.filenames]
-        layer = next((variables["self"] for variables in torchs if "self" in variables), None)
+        torchs = itertools.takewhile(lambda item: item[0].f_code.co_filename not in self.filenames, stack)
+        layer = next((frame.f_locals["self"] for frame, _ in torchs if "self" in frame.f_locals), None)
         self.calls.append(Call(function, name, layer, where, self.training, args, kwargs, result))
         return result
 
@@ -78,6 +78,7 @@ class Recorder(TorchFunctionMode):
 
 MESSAGES = {  # what is said about an exception that matches, if not its own text
     "is used, but|PermissionError": "",
+    "NotImplementedError": "not written yet",
     "EOFError": "the code asks for input, and a check has nobody to answer",
     "SystemExit": "the code calls exit(); return the result instead",
     "TooLong": "stopped at the time limit; is there a loop that does not end?",
@@ -103,12 +104,10 @@ def explain(error, filenames):
     """The `Failure` that tells an exception of the student's code in one line, with the student's line."""
     where = line_in(filenames, traceback.walk_tb(error.__traceback__))  # the innermost line
     text = " ".join(str(error).split())[:300]
-    if isinstance(error, NotImplementedError):
-        return Failure("not written yet", where, "not written")
-    for kind, message in MESSAGES.items():
-        if re.search(kind, f"{type(error).__name__}: {text}"):
-            return Failure(message or text, where)
-    return Failure(f"{type(error).__name__}: {text}", where)
+    told = f"{type(error).__name__}: {text}"
+    messages = [message or text for kind, message in MESSAGES.items() if re.search(kind, told)]
+    status = "not written" if isinstance(error, NotImplementedError) else "ERROR"
+    return Failure([*messages, told][0], where, status)
 
 
 def randomize(module):
@@ -133,9 +132,9 @@ def same(actual, right):
     return torch.allclose(actual, right, rtol=RELATIVE, atol=ABSOLUTE * scale, equal_nan=True)
 
 
-def results(calls):
-    """The tensors that these calls returned."""
-    parts = [call.result if isinstance(call.result, tuple) else (call.result,) for call in calls]
+def tensors(results):
+    """The tensors among these results of functions."""
+    parts = [result if isinstance(result, tuple) else (result,) for result in results]
     return [part for part in itertools.chain(*parts) if isinstance(part, torch.Tensor)]
 
 
@@ -293,7 +292,7 @@ class Question:
             own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
             failure = error if isinstance(error, Failure) else own
             if not self.found:
-                status, where, self.difference = failure.status, failure.where or self.first_line(), str(failure)
+                status, where, self.difference = failure.status, failure.where, str(failure)
         result = {name: getattr(self, name) for name in ("number", "name", "edition", "says", "notes", "difference")}
         status = "WRONG" if self.found else status
         return result | {"mistakes": list(self.found.values()), "status": status, "where": where}
@@ -353,8 +352,7 @@ class Question:
             exec(source, self.values)
             return self.values["result"]
 
-        with Recorder((), False) as recorder:
-            self.recorded = recorder.calls
+        with Recorder((), False) as self.recorder:
             return self.run(equations, modes)
 
     def agrees(self, observed, lines):
@@ -375,8 +373,8 @@ class Question:
         else:
             gaps = (actual.reshape(right.shape) - right).abs()
             gaps = gaps.reshape(len(right) if right.dim() else 1, -1).amax(dim=1)  # of each example
-            text = f"The largest difference from the right {name} is {gaps.max():.2g}, in {mode}, "
-            text += f"example {gaps.argmax() + 1}."
+            size = f"{gaps.max():.2g}, in {mode}, example {gaps.argmax() + 1}"
+            text = f"The largest difference from the right {name} is {size}."
         self.expected(modes=[mode])  # leaves the parts of this mode
         found = {part: self.occurs(value) for part, value in self.values["parts"].items()}
         found |= {part: agrees[mode, part] for key, part in agrees if key == mode}
@@ -385,7 +383,7 @@ class Question:
 
     def occurs(self, value):
         """Whether these numbers are a result of a call in the student's code, or of several that are its steps."""
-        if contains(results(self.calls), value):
+        if contains(tensors(call.result for call in self.calls), value):
             return True
         return value.dim() > 2 and value.shape[1] > 1 and all(map(self.occurs, value.split(1, dim=1)))
 
@@ -399,17 +397,11 @@ class Question:
             calls = [call for call in self.calls if call.where and call.training == (mode == "training")]
             wrong, right = self.results_of(hypothesis, mode), self.results_of(others, mode)
             for call in calls:
-                if any(contains(wrong, value) != contains(right, value) for value in results([call])):
+                if any(contains(wrong, value) != contains(right, value) for value in tensors([call.result])):
                     return call.where
-        return calls[-1].where if calls else self.first_line()
+        return calls[-1].where if calls else ""
 
     def results_of(self, lines, mode):
         """What torch returns to the equations, at each call."""
         self.expected(lines, [mode])
-        return results(self.recorded)
-
-    def first_line(self):
-        """The line where the student's function or `forward` begins."""
-        target = self.code[self.target]
-        code = getattr(getattr(target, "forward", target), "__code__", None)
-        return f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
+        return tensors(call.result for call in self.recorder.calls)
