@@ -48,7 +48,7 @@ class Experiment:
         max_threads: most CPU threads to use; it depends on the work alone (benchmarks/bench_threads.py).
         quick: the options in which quick scale has a recipe of its own.
         is_recordable: whether `batch_loss` asks the host for nothing, so that a CUDA graph can hold the step.
-        args, defaults: the parsed options, and what they are if none is given.
+        args: the parsed `options.Options`.
         data: has title, bundled and fingerprint. Where a trained network is used again, by the `settings` that were
             kept with its weights, it is the `runs.Found`.
 
@@ -65,8 +65,8 @@ class Experiment:
     maximize, max_threads, is_recordable = True, 1, False
     free_options, quick = (), ()
 
-    def __init__(self, args, defaults, data, settings=None):
-        self.args, self.defaults, self.data = args, defaults, data
+    def __init__(self, args, data, settings=None):
+        self.args, self.data = args, data
 
     def settings(self):
         """Plain values that the weights are useless without, such as the vocabulary; kept with them in `best.pt`."""
@@ -98,7 +98,7 @@ class Experiment:
 
     def config(self, kind="run"):
         ignored = (*self.free_options, *options.USES, "run")
-        return runs.make_config(self.question, self.args, self.defaults, self.data, kind, ignored)
+        return runs.make_config(self.question, self.args, self.data, kind, ignored)
 
     def folder(self, kind="run"):
         return runs.folder_of(self.config(kind), self.args.runs_dir, self.base_name, self.args.run_name)
@@ -112,7 +112,8 @@ class Experiment:
     def with_options(self, **changes):
         """The same experiment with some options changed."""
         other = copy.copy(self)
-        other.args = argparse.Namespace(**vars(self.args) | changes)
+        other.args = copy.copy(self.args)
+        vars(other.args).update(changes)
         return other
 
 
@@ -295,26 +296,26 @@ def report(experiment, run):
         print(f"written to {typed(run.folder)}")
 
 
-def restore(kind, args, defaults):
+def restore(kind, args):
     """The trained run that the options mean, to use its weights again: experiment, network and folder.
 
     Says on stderr which run it is, and names the others of the question. Raises `UserError` if there is no such run.
     """
-    found = latest(kind, args, defaults)
+    found = latest(kind, args)
     options.note(f"weights of {typed(found.folder / runs.BEST)}")
     others = [run.folder.name for run in runs.find(args.runs_dir, kind.question) if run.folder != found.folder]
     for name in others[:MAX_OTHERS] if args.run is None else []:
         options.note(f"or with --run {name}")
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
-    trained = argparse.Namespace(**vars(defaults) | found.options)
-    experiment = kind(trained, None, found, settings=state)
+    trained = argparse.Namespace(**args.defaults | found.options)
+    experiment = kind(trained, found, settings=state)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, experiment.max_threads)
     model = experiment.build().to(device)
     runs.load_weights(model, found.folder / runs.BEST)
     return experiment, model, found.folder
 
 
-def latest(kind, args, defaults):
+def latest(kind, args):
     """The run that `-run` names, or the latest whose options are those that were given; a `runs.Found`.
 
     An option that was not given may be anything. Raises `UserError` if there is no such run.
@@ -329,7 +330,7 @@ def latest(kind, args, defaults):
     given = {k: v for k, v in given.items() if v != "auto"}  # which may be anything as well
     kinds = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
     for run in runs.find(args.runs_dir, kind.question):
-        trained = vars(defaults) | run.options  # an option that an earlier version had not counts as its default
+        trained = args.defaults | run.options  # an option that an earlier version had not counts as its default
         is_meant = all(runs.plain(trained[name]) == value for name, value in given.items())
         if is_meant and run.bundled in kinds and args.run_name in (None, run.folder.name):
             return run

@@ -46,12 +46,11 @@ def parse_args(argv=None):
     if args.no_maxpool and args.network == "mlp":
         parser.error("-no_maxpool goes with -network cnn only")
     edition = find(args.edition or (args.dataset if args.dataset in DATASETS else DEFAULT_EDITION))
-    args.edition, args.dataset = edition.year, args.dataset or edition.dataset
-    if args.scale == "quick" and args.epochs is None:
-        args.epochs = QUICK_EPOCHS
-    for name in RECIPE:
-        if getattr(args, name) is None:
-            setattr(args, name, getattr(edition, name))
+    args.edition = args.defaults["edition"] = edition.year
+    args.dataset = args.dataset or edition.dataset
+    args.fill(**{name: getattr(edition, name) for name in RECIPE})
+    if args.scale == "quick":
+        args.fill(epochs=QUICK_EPOCHS)
     return args
 
 
@@ -100,8 +99,7 @@ def main(argv=None):
 def load(args):
     """The question with these options and its images."""
     data = images.load(args.dataset, args.data, args.data_dir, args.edition, args.scale == "quick", args.shuffle_pixels)
-    defaults = parse_args(["-dataset", args.dataset, "-edition", args.edition, "-scale", args.scale])
-    return Classification(args, defaults, data)
+    return Classification(args, data)
 
 
 def rates_to_try(task):
@@ -122,8 +120,8 @@ class Classification(experiment.Experiment):
     free_options = ("conv_1_name", "conv_2_name")
     is_recordable = True
 
-    def __init__(self, args, defaults, data, settings=None):
-        super().__init__(args, defaults, data)
+    def __init__(self, args, data, settings=None):
+        super().__init__(args, data)
         self.class_names = data.class_names if settings is None else settings["class_names"]
 
     @property
@@ -211,7 +209,7 @@ class Classification(experiment.Experiment):
 
 def classify(args):
     """Print the most probable classes of each image, by the best weights of the run that the options mean."""
-    task, model, _ = experiment.restore(Classification, args, parse_args([]))
+    task, model, _ = experiment.restore(Classification, args)
     for name, X in sources.open_files(args.classify, photos.SUFFIXES, images.read_photo):
         X = images.reorder(X, images.random_order()) if task.args.shuffle_pixels else X
         probs, classes = predict(model, X)[0].exp().topk(min(N_GUESSES, len(task.class_names)))

@@ -73,7 +73,7 @@ def main(argv=None):
         return transcribe(args)
     onednn.use_where_precise()  # 1.4 to 1.6 times as fast on an AMD EPYC
     data = speech.load(args.data, args.data_dir, args.split, args.scale == "quick")
-    task = comparisons.single(Recognition(args, parse_args(["-scale", args.scale]), data))
+    task = comparisons.single(Recognition(args, data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None
     with experiment.open_run(task) as run:
@@ -219,7 +219,7 @@ class Recognition(experiment.SequenceExperiment):
 
 def transcribe(args):
     """Print the text of each sound file, by the best weights of the run that the options mean."""
-    task, model, _ = experiment.restore(Recognition, args, parse_args([]))
+    task, model, _ = experiment.restore(Recognition, args)
     are_several = len(args.transcribe) > 1 or args.transcribe[0].is_dir()
     for name, samples in sources.open_files(args.transcribe, speech.SOUND_SUFFIXES, speech.read_sound):
         ((hyp, _),) = task.decode_mels(model, speech.pad_mels([speech.log_mel(samples)]), **options.search_of(args))

@@ -36,7 +36,7 @@ def parse_args(argv=None):
     options.add_search_options(parser)
     options.add_use_option(parser, "caption", "IMAGE", "images of the set by name, image files, or folders")
     args = options.parse_training(parser, argv, N_EPOCHS, **QUICK)
-    args.image_size = args.image_size or IMAGE_SIZES.get(args.dataset, 224)
+    args.fill(image_size=args.defaults["image_size"] or IMAGE_SIZES.get(args.dataset, 224))
     return args
 
 
@@ -64,11 +64,10 @@ def main(argv=None):
         return caption(args)
     onednn.use_where_precise()  # 1.4 times as fast on an AMD EPYC
     data = captions.load(args.dataset, args.data, args.data_dir, quick=args.scale == "quick")
-    args.encoder = encoders.choose(args.encoder)
+    args.encoder = args.defaults["encoder"] = encoders.choose(args.encoder)
     device = utils.configure_torch(args.seed[0], args.device, args.threads)
     data = encoders.encode(data, encoders.Encoder(args.encoder, side=args.image_size), device)
-    defaults = parse_args(["-dataset", args.dataset, "-encoder", args.encoder, "-scale", args.scale])
-    task = comparisons.single(Captioning(args, defaults, data))
+    task = comparisons.single(Captioning(args, data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None
     with experiment.open_run(task) as run:
@@ -94,8 +93,8 @@ class Captioning(experiment.SequenceExperiment):
     question, score, score_name = "q3-captioning", "val_sentence_bleu", "sentence BLEU"
     measure, yardsticks, quick = metrics.CAPTIONING, "sentence_bleu_baselines", tuple(QUICK)
 
-    def __init__(self, args, defaults, data, settings=None):
-        super().__init__(args, defaults, data)
+    def __init__(self, args, data, settings=None):
+        super().__init__(args, data)
         self.encoder = encoders.Encoder(args.encoder, settings and settings["encoder_digest"], args.image_size)
         self.base_name = f"{Path(args.dataset).name}-{args.encoder}"
         if settings is None:
@@ -209,10 +208,10 @@ class Captioning(experiment.SequenceExperiment):
 
 def caption(args):
     """Print the caption of each image and draw it, by the best weights of the run that the options mean."""
-    found = experiment.latest(Captioning, args, parse_args([]))
+    found = experiment.latest(Captioning, args)
     mode = "bundled" if found.bundled else "real"
     images = list(captions.open_images(args.caption, found.options["dataset"], mode, args.data_dir))
-    task, model, folder = experiment.restore(Captioning, args, parse_args([]))
+    task, model, folder = experiment.restore(Captioning, args)
     for name, image in images:
         hyp, _ = task.draw_caption(model, name, image, folder, utils.data_title(task.data), **options.search_of(args))
         print(f"{name}: {hyp}", flush=True)

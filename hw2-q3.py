@@ -57,7 +57,7 @@ def main(argv=None):
         return translate(args)
     data = translation.load(args.data, args.data_dir, args.max_length, args.scale == "quick", args.dataset)
     args.dataset = data.dataset
-    task = comparisons.single(Translation(args, parse_args(["-scale", args.scale]), data))
+    task = comparisons.single(Translation(args, data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None
     with experiment.open_run(task) as run:
@@ -82,8 +82,8 @@ class Translation(experiment.SequenceExperiment):
     free_options = (*options.SEARCH, "draw")
     is_recordable = True
 
-    def __init__(self, args, defaults, data, settings=None):
-        super().__init__(args, defaults, data)
+    def __init__(self, args, data, settings=None):
+        super().__init__(args, data)
         self.base_name = args.dataset
         if settings is None:  # the training sentences alone decide
             english, spanish = zip(*data.pairs["train"])
@@ -212,7 +212,7 @@ class Translation(experiment.SequenceExperiment):
 
 def translate(args):
     """Print the translation of each sentence, by the best weights of the run that the options mean; perhaps draw it."""
-    task, model, folder = experiment.restore(Translation, args, parse_args([]))
+    task, model, folder = experiment.restore(Translation, args)
     if args.draw and not task.args.use_attn:
         raise options.UserError("-draw needs attention, which this network has not; take or train one with --use_attn")
     for number, line in enumerate(text.read_lines(args.translate), start=1):

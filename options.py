@@ -65,9 +65,14 @@ def rank():
 
 
 class Options(argparse.Namespace):
-    """Parsed options; beside them `given`, the names of those on the command line, and `what` the script does."""
+    """Parsed options, with `given`, the names of those on the command line, `defaults`, and `what` the script does."""
 
-    __slots__ = ("given", "what")
+    __slots__ = ("given", "defaults", "what")
+
+    def fill(self, **defaults):
+        """Set the defaults that depend on other options, and with them the options that are not given."""
+        self.defaults |= defaults
+        vars(self).update({name: value for name, value in defaults.items() if name not in self.given})
 
 
 def screen_width():
@@ -107,6 +112,7 @@ class Parser(argparse.ArgumentParser):
         values, default = super().parse_args(args, namespace or Options()), object()
         again = super().parse_args(args, argparse.Namespace(**dict.fromkeys(vars(values), default)))
         values.given = {name for name, value in vars(again).items() if value is not default}
+        values.defaults = {name: self.get_default(name) for name in vars(values)}
         values.what = " ".join(re.split(r"[.;]\s", f"{self.description} ")[0].split())
         uses = {*USES} & vars(values).keys()
         if "run" in values.given and uses and not values.given & uses:
@@ -478,8 +484,5 @@ def parse_training(parser, argv, n_epochs, epochs, **quick):
     add_data_options(parser)
     add_run_options(parser)
     args = parser.parse_args(argv)
-    changes = quick | {"epochs": epochs} if args.scale == "quick" else {"epochs": n_epochs}
-    for name, value in changes.items():
-        if name not in args.given:
-            setattr(args, name, value)
+    args.fill(**quick | {"epochs": epochs} if args.scale == "quick" else {"epochs": n_epochs})
     return args

@@ -25,20 +25,19 @@ WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "dev
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
 
 
-def make_config(question, args, defaults, data, kind="run", ignored=()):
+def make_config(question, args, data, kind="run", ignored=()):
     """What determines the numbers of a run, and where they came from.
 
     Args:
         question: the folder of its runs, such as "q2".
-        args, defaults: the parsed options, and what they are if none is given.
+        args: the parsed `options.Options`.
         data: has title, bundled and fingerprint.
         kind: "run", or "comparison" of several runs.
         ignored: options that do not change what is trained, such as how a finished model is decoded.
     """
     values = {name: plain(value) for name, value in vars(args).items() if name not in ignored}
-    usual = {name: plain(value) for name, value in vars(defaults).items()}
     shown_otherwise = (*WHERE, "scale", "seed", "dataset")
-    changed = {k: v for k, v in values.items() if k not in shown_otherwise and v != usual.get(k)}
+    changed = {k: v for k, v in values.items() if k not in shown_otherwise and v != plain(args.defaults.get(k))}
     return {
         "question": question,
         "kind": kind,

@@ -431,7 +431,7 @@ def test_the_last_epoch_is_tested_as_well(trained, data_dir, capsys):
     assert end_of(screen) == ["Best", "Final", "For", "written"]
     assert f"Final Test sentence BLEU, greedy: {result['test']['greedy']['sentence_bleu']['value']:.4f}" in screen
     args = script.parse_args(["-caption", "any", "-run", str(folder), "-runs_dir", str(trained)])
-    task, model, _ = script.experiment.restore(script.Captioning, args, script.parse_args([]))
+    task, model, _ = script.experiment.restore(script.Captioning, args)
     task.data = encoders.encode(captions.load("ucm", "real", data_dir), task.encoder)
     task.regions = {split: task.as_read(part) for split, part in task.data.regions.items()}
     model.load_state_dict(files.read_state(folder / "last.pt")["model"])
@@ -485,7 +485,7 @@ def test_a_batch_of_captions_and_one_of_images_have_the_same_loss(trained, data_
     data = encoders.encode(captions.load("ucm", "real", data_dir), encoder)
     losses, sizes = [], []
     for batch_of in ("captions", "images"):
-        task = script.Captioning(recipe, recipe, data).with_options(batch_of=batch_of)
+        task = script.Captioning(recipe, data).with_options(batch_of=batch_of)
         torch.manual_seed(0)
         model, batches = task.build().eval(), task.batches("cpu")
         losses.append(

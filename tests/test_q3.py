@@ -60,7 +60,7 @@ def folder_of(runs_dir, use_attn):
 def load_translator(folder, *options_):
     """The translator of a run with its best weights."""
     args = script.parse_args([*TINY, *options_])
-    translator = script.Translation(args, None, None, settings=runs.read_checkpoint(folder / "best.pt"))
+    translator = script.Translation(args, None, settings=runs.read_checkpoint(folder / "best.pt"))
     model = translator.build()
     runs.load_weights(model, folder / "best.pt")
     return translator, model.eval()
@@ -310,7 +310,7 @@ def test_an_option_that_is_given_with_its_default_is_given(trained, tmp_path):
 
     def name_of_latest(*arguments):
         args = script.parse_args(["-runs_dir", str(tmp_path), "--translate", "hola", *arguments])
-        return experiment.latest(script.Translation, args, script.parse_args([])).folder.name
+        return experiment.latest(script.Translation, args).folder.name
 
     assert name_of_latest() == "3"
     assert name_of_latest("-seed", "42") == "3" and name_of_latest("-seed", "42", "-hidden_size", "8") == "1"
@@ -650,7 +650,7 @@ def test_one_batch_can_be_memorised():
     pairs = [("go on .", "sigue ."), ("i see .", "ya veo ."), ("no .", "no .")]
     args = script.parse_args(["--use_attn", "--hidden_size", "32", "--dropout", "0", "--batch_size", "3"])
     data = translation.SentencePairs("", False, {"train": pairs}, "")
-    translator = script.Translation(args, args, data)
+    translator = script.Translation(args, data)
     model = translator.build()
     (batch,) = translator.batches("cpu").epoch(torch.Generator())
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
