@@ -86,7 +86,7 @@ def main(argv=None):
             run.finish(**experiment.describe(task, model, history))
         if run.result["test"] is None and not args.skip_test:
             run.finish(**task.test(model, run))  # the test set, once
-        comparisons.search(task, model, run)  # with a beam, or with samples
+        experiment.test_searches(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
 
 
@@ -154,12 +154,12 @@ class Recognition(experiment.SequenceExperiment):
 
     def transcribe(self, model, rows, **search):
         """`decode_mels` for the clips of these rows; the spectrograms of one batch at a time are in memory."""
-        rows, device = torch.tensor(rows, dtype=torch.int64), next(model.parameters()).device
-
-        def decode(places):
-            return self.decode_mels(model, self.data.batch(rows[places], device), **search)
-
-        return decoding.in_batches(self.data.n_frames[rows].tolist(), EVAL_BATCH_SIZE, decode, device, N_BYTES, search)
+        found, rows = {}, torch.tensor(rows, dtype=torch.int64)
+        n_frames, device = self.data.n_frames[rows].tolist(), next(model.parameters()).device
+        for places in decoding.batches(n_frames, EVAL_BATCH_SIZE, device, N_BYTES, search):
+            batch = self.data.batch(rows[places], device)
+            found.update(zip(places, self.decode_mels(model, batch, **search), strict=True))
+        return [found[i] for i in range(len(rows))]
 
     @torch.no_grad()
     def decode_mels(self, model, batch, **search):
@@ -191,7 +191,7 @@ class Recognition(experiment.SequenceExperiment):
         nearest = baselines.nearest_spectra(data.clips("train"), (frames for frames, _ in data.clips("test")))
         written, alphas = zip(*self.transcribe(model, data.rows[speech.PART].tolist(), return_weights=True))
         return {
-            "test": experiment.searched(greedy=self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")}),
+            "test": {"greedy": self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")}} | experiment.NOT_MADE,
             "examples": experiment.write_predictions(run.folder, ids, refs, hyps),
             "baselines": {"nearest mean spectrum": self.score_of(nearest, "test")},
             "unrelated": self.test_scores(refs[1:] + refs[:1]),  # the answer to each clip is another clip's text
@@ -220,9 +220,9 @@ class Recognition(experiment.SequenceExperiment):
 def transcribe(args):
     """Print the text of each sound file, by the best weights of the run that the options mean."""
     task, model, _ = experiment.restore(Recognition, args)
-    are_several = len(args.transcribe) > 1 or args.transcribe[0].is_dir()
+    search, are_several = experiment.search_to_use(args), len(args.transcribe) > 1 or args.transcribe[0].is_dir()
     for name, samples in sources.open_files(args.transcribe, speech.SOUND_SUFFIXES, speech.read_sound):
-        ((hyp, _),) = task.decode_mels(model, speech.pad_mels([speech.log_mel(samples)]), **options.search_of(args))
+        ((hyp, _),) = task.decode_mels(model, speech.pad_mels([speech.log_mel(samples)]), **search)
         print(f"{name}: {hyp}" if are_several else hyp, flush=True)
 
 

@@ -81,7 +81,7 @@ def main(argv=None):
         if run.result["test"] is None and not args.skip_test:
             last = experiment.test_last_epoch(task, run)  # which the course tests: a note
             run.finish(**task.test(model, run.folder), last_epoch=last)  # the test set, once
-        if texts := comparisons.search(task, model, run):  # with a beam, or with samples
+        if texts := experiment.test_searches(task, model, run):  # with a beam, or with samples
             captions.write_generated(run.folder, args.use_attention, data, texts)
         experiment.report(task, run)
 
@@ -180,7 +180,7 @@ class Captioning(experiment.SequenceExperiment):
         greedy = self.test_scores(hyps) | self.search_differences(hyps, {})
         result = metrics.bleus_by_name("baselines", refs, {name: [lists] for name, lists in self.others([]).items()})
         result["leave_one_out"] = metrics.leave_one_out_bleu(refs)
-        return result | {"test": experiment.searched(greedy=greedy), "examples": examples}
+        return result | {"test": {"greedy": greedy} | experiment.NOT_MADE, "examples": examples}
 
     def draw_caption(self, model, name, image, folder, title, **search):
         """Draw an image beside its caption and, with attention, the weights of each word; returns both (`looked`)."""
@@ -212,8 +212,9 @@ def caption(args):
     mode = "bundled" if found.bundled else "real"
     images = list(captions.open_images(args.caption, found.options["dataset"], mode, args.data_dir))
     task, model, folder = experiment.restore(Captioning, args)
+    title, search = utils.data_title(task.data), experiment.search_to_use(args)
     for name, image in images:
-        hyp, _ = task.draw_caption(model, name, image, folder, utils.data_title(task.data), **options.search_of(args))
+        hyp, _ = task.draw_caption(model, name, image, folder, title, **search)
         print(f"{name}: {hyp}", flush=True)
         drawn = sorted(path.name for path in folder.glob(f"*_{Path(name).stem}.pdf"))
         options.note(f"drawn beside the weights: {', '.join(drawn)}")

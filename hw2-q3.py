@@ -70,7 +70,7 @@ def main(argv=None):
             run.finish(**experiment.describe(task, model, history))
         if run.result["test"] is None and not args.skip_test:
             run.finish(**task.test(model, run))  # the test set, once
-        comparisons.search(task, model, run)  # with a beam, or with samples
+        experiment.test_searches(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
 
 
@@ -133,14 +133,12 @@ class Translation(experiment.SequenceExperiment):
     def translate(self, model, sentences, **search):
         """Translations of normalised sentences, in their order; an empty one stays empty."""
         batch_size = SAMPLING_BATCH_SIZE if search.get("n_samples") else EVAL_BATCH_SIZE
-
-        def decode(rows):
+        hyps, lengths, device = [""] * len(sentences), list(map(len, sentences)), next(model.parameters()).device
+        for rows in decoding.batches(lengths, batch_size, device, N_BYTES, search):
             found = self.search(model, [sentences[i] for i in rows], **search)
-            return [self.tgt_vocab.decode(symbols) for symbols in found.symbols.tolist()]
-
-        device = next(model.parameters()).device
-        hyps = decoding.in_batches(list(map(len, sentences)), batch_size, decode, device, N_BYTES, search)
-        return [hyp or "" for hyp in hyps]
+            for i, symbols in zip(rows, found.symbols.tolist(), strict=True):
+                hyps[i] = self.tgt_vocab.decode(symbols)
+        return hyps
 
     @torch.no_grad()
     def search(self, model, sentences, **search):
@@ -167,7 +165,7 @@ class Translation(experiment.SequenceExperiment):
         points = metrics.by_length(list(map(len, sentences)), metrics.error_rates(hyps, refs), MIN_SENTENCES)
         nearest = baselines.nearest_sentences(self.data.pairs["train"], sentences)
         return {
-            "test": experiment.searched(greedy=self.test_scores(hyps)),
+            "test": {"greedy": self.test_scores(hyps)} | experiment.NOT_MADE,
             "examples": experiment.write_predictions(run.folder, sentences, refs, hyps),
             "baselines": {"nearest sentence": self.score_of(nearest, "test")},
             "by_length": [{"length": length} | point for length, point in points.items()],
@@ -217,7 +215,7 @@ def translate(args):
         raise options.UserError("-draw needs attention, which this network has not; take or train one with --use_attn")
     for number, line in enumerate(text.read_lines(args.translate), start=1):
         sentence, path = text.normalize(line), folder / f"translated_{number}.pdf"
-        print(*task.translate(model, [sentence], **options.search_of(args)), flush=True)
+        print(*task.translate(model, [sentence], **experiment.search_to_use(args)), flush=True)
         if args.draw and sentence:
             task.draw_attention(path, model, sentence, f"{utils.data_title(task.data)}\n")
             options.note(f"drawn: {options.typed(path)}")

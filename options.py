@@ -427,7 +427,7 @@ LENGTH_PENALTY = 0.0  # for translation none of 0.25, 0.5 and 1 was better on va
 
 
 def add_search_options(parser):
-    """How a network that writes texts is decoded beside greedily; `searches` reads these."""
+    """How a network that writes texts is decoded beside greedily; `experiment.searches_to_test` reads these."""
     parser.group("search")
     parser.add_option("beam_size", type=positive_int, default=1, help="also test a beam search (default: no)")
     help = f"log p / length^this scores a beam; of several the best on validation (default: {LENGTH_PENALTY})"
@@ -441,22 +441,6 @@ def add_use_option(parser, name, metavar, help, **kwargs):
     parser.add_option(name, nargs="+", metavar=metavar, help=help, **kwargs)
     help = "a run's folder or its name (default: the newest run with the options that are given)"
     parser.add_option("run", type=path, metavar="FOLDER", help=help)
-
-
-def searches(args):
-    """The searches that the options ask for beside the greedy one: a dict from name to the settings to choose from."""
-    found = {}
-    if args.beam_size > 1:
-        found["beam"] = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
-    if args.n_samples is not None:
-        found["mbr"] = [{"n_samples": args.n_samples, "seed": args.seed}]
-    return found
-
-
-def search_of(args):
-    """The arguments of `decoding.search` that the options ask for where one search is wanted."""
-    search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0]}
-    return search | {"n_samples": args.n_samples, "seed": args.seed[0]}
 
 
 def add_run_options(parser):
