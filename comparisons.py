@@ -77,7 +77,7 @@ def compare(experiment):
         for name, ylabel in labels.items():
             curves = {label: [line[name] for line in history] for label, history in histories.items()}
             utils.plot_curves(folder / f"{name}.pdf", curves, ylabel, title)
-        run.finish(**result)
+        run.add(**result)
     report(experiment, result)
     print(f"written to {options.typed(folder)}")
     return result
@@ -174,11 +174,11 @@ def report(experiment, result):
         shown = entry["error"] or f"validation {name} {entry[result['score']]['value']:.4f}"
         shown += f", test {entry['test']['value']:.4f}" if entry["test"] else ""
         print(f"{label}: {shown}{bundled}")
-    for kind, score in [("validation", value) for value in result["values"]] + [("test", result["test"])]:
+    for split, score in [("validation", value) for value in result["values"]] + [("test", result["test"])]:
         if score is not None and score["n"] > 1:
             rate = f"learning rate {decimal(score['learning_rate'])}, " if "learning_rate" in score else ""
             span = f"{score['mean']:.4f} ({score['low']:.4f} to {score['high']:.4f})"
-            print(f"{rate}{kind} {name}, mean and range of {score['n']} seeds: {span}{bundled}")
+            print(f"{rate}{split} {name}, mean and range of {score['n']} seeds: {span}{bundled}")
     for label, score in result["pooled"].items():
         print(options.fold(f"{label}, {len(result['entries'])} seeds: {format_interval(score, sign='+')}{bundled}"))
     if "learning_rate" in result["over"]:

@@ -28,7 +28,7 @@ PREDICTION_COLUMNS = ("source", "reference", "prediction", "distance")
 MAX_OTHERS = 3  # runs that are named beside the one that is used
 MPS_HINT = " (-device mps trains on the GPU of this Mac)"
 N_EXAMPLES = 8  # of the test set, listed in the result
-SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
+SEARCH_TITLES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
 NOT_MADE = {"beam": None, "mbr": None}  # the test's scores of searches that are not asked for
 
 
@@ -87,7 +87,7 @@ class Experiment:
 
     def best_epoch(self, history):
         """The epoch whose weights are kept."""
-        return utils.best_epoch(history, self.score, self.maximize)["epoch"]
+        return utils.best_line(history, self.score, self.maximize)["epoch"]
 
     def pooled(self, children):
         """Scores of the tests of several seeds together, a dict from a name to a score with its interval."""
@@ -126,7 +126,7 @@ class SequenceExperiment(Experiment):
     """
 
     measure = None
-    free_options = options.SEARCH
+    free_options = options.SEARCH_OPTIONS
     loss_options = ("label_smoothing",)
 
     def refs(self, split):
@@ -145,7 +145,7 @@ class SequenceExperiment(Experiment):
         """The paired differences a - b of the scores of two lists of texts for the test set, a dict."""
         return self.measure.differences(hyps_a, hyps_b, self.refs("test"))
 
-    def search_differences(self, hyps, others):
+    def differences_from(self, hyps, others):
         """The paired differences of the texts of a search from those of others, a dict from a search to its texts."""
         measure, refs = self.measure, self.refs("test")
         differences = {
@@ -225,9 +225,9 @@ def start_from(experiment, model):
             raise UserError(f"-init: the run in {folder} has other {name}; give one that was trained on these data")
 
 
-def folder_of(kind, args, option):
+def folder_of(question_class, args, option):
     """The folder of the trained run that an option names, by its path or its mere name; raises `UserError`."""
-    named, parent = getattr(args, option), args.runs_dir / kind.question
+    named, parent = getattr(args, option), args.runs_dir / question_class.question
     folder = named if named.is_dir() else parent / named.name
     if not (folder / runs.BEST).is_file():
         raise UserError(f"-{option}: {typed(named)} is no folder of a trained run; name one of {typed(parent)}")
@@ -236,7 +236,7 @@ def folder_of(kind, args, option):
 
 def describe(experiment, model, history):
     """What the result says of a finished training."""
-    best = utils.best_epoch(history, experiment.score, experiment.maximize)
+    best = utils.best_line(history, experiment.score, experiment.maximize)
     return {
         "title": experiment.data.title,
         "bundled": experiment.data.bundled,
@@ -292,7 +292,7 @@ def test_searches(experiment, model, run):
         tried = try_on_validation(experiment, model, settings)
         setting = {option: tried[0][option] for option in settings[0]}
         hyps, seconds = timed(experiment.decode, model, "test", **setting)
-        differences = experiment.search_differences(hyps, texts)
+        differences = experiment.differences_from(hyps, texts)
         test[name] = experiment.test_scores(hyps) | tried[0] | differences | {"tried": tried, "seconds": seconds}
         texts[name] = hyps
     others = {name: hyps for name, hyps in texts.items() if name != "greedy"}
@@ -300,7 +300,7 @@ def test_searches(experiment, model, run):
         example | {name: hyps[example["row"]] for name, hyps in others.items()}
         for example in run.result.get("examples", [])
     ]
-    run.finish(test=test, examples=examples)
+    run.add(test=test, examples=examples)
     return texts
 
 
@@ -343,7 +343,7 @@ def report(experiment, run):
         print(f"Best validation {experiment.score_name}: {shown}{bundled}")
     for name, scores in (result["test"] or {}).items():
         if scores is not None:
-            search = SEARCH_NAMES.get(name, name).format(**scores)
+            search = SEARCH_TITLES.get(name, name).format(**scores)
             shown = f"{format_interval(scores[experiment.judged])}{baseline}{bundled}"
             print(f"Final Test {experiment.score_name}, {search}: {shown}")
             baseline = ""
@@ -355,45 +355,47 @@ def report(experiment, run):
         print(f"written to {typed(run.folder)}")
 
 
-def restore(kind, args):
+def restore(question_class, args):
     """The trained run that the options mean, to use its weights again: experiment, network and folder.
 
     Says on stderr which run it is, and names the others of the question. Raises `UserError` if there is no such run.
     """
-    found = latest(kind, args)
+    found = latest(question_class, args)
     options.note(f"weights of {typed(found.folder / runs.BEST)}")
-    others = [run.folder.name for run in runs.find(args.runs_dir, kind.question) if run.folder != found.folder]
+    there = runs.find(args.runs_dir, question_class.question)
+    others = [run.folder.name for run in there if run.folder != found.folder]
     for name in others[:MAX_OTHERS] if args.run is None else []:
         options.note(f"or with --run {name}")
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
     trained = argparse.Namespace(**args.defaults | found.options)
-    experiment = kind(trained, found, settings=state)
+    experiment = question_class(trained, found, settings=state)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, experiment.max_threads)
     model = experiment.build().to(device)
     runs.load_weights(model, found.folder / runs.BEST)
     return experiment, model, found.folder
 
 
-def latest(kind, args):
+def latest(question_class, args):
     """The run that `-run` names, or the latest whose options are those that were given; a `runs.Found`.
 
     An option that was not given may be anything. Raises `UserError` if there is no such run.
     """
+    question = question_class.question
     if args.run is not None:
-        found = runs.Found(folder_of(kind, args, "run"))
-        if found.config["question"] != kind.question:
-            raise UserError(f"-run: {found.folder} is a run of {found.config['question']}, not of {kind.question}")
+        found = runs.Found(folder_of(question_class, args, "run"))
+        if found.config["question"] != question:
+            raise UserError(f"-run: {found.folder} is a run of {found.config['question']}, not of {question}")
         return found
-    ignored = (*runs.WHERE, *kind.free_options, *options.USES)
+    ignored = (*runs.WHERE, *question_class.free_options, *options.USES)
     given = {k: runs.plain(v) for k, v in vars(args).items() if k in args.given and k not in ignored}
     given = {k: v for k, v in given.items() if v != "auto"}  # which may be anything as well
-    kinds = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
-    for run in runs.find(args.runs_dir, kind.question):
+    bundled = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
+    for run in runs.find(args.runs_dir, question):
         trained = args.defaults | run.options  # an option that an earlier version had not counts as its default
         is_meant = all(runs.plain(trained[name]) == value for name, value in given.items())
-        if is_meant and run.bundled in kinds and args.run_name in (None, run.folder.name):
+        if is_meant and run.bundled in bundled and args.run_name in (None, run.folder.name):
             return run
     given |= {"runs_dir": args.runs_dir} if "runs_dir" in args.given else {}
-    command = " ".join([f"python hw2-{kind.question}.py", *map(str, command_line(argparse.Namespace(**given)))])
+    command = " ".join([f"python hw2-{question}.py", *map(str, command_line(argparse.Namespace(**given)))])
     what = "no trained run with these options" if given else "no trained run"
-    raise UserError(f"{what} is in {typed(args.runs_dir / kind.question)}; train one: {command}")
+    raise UserError(f"{what} is in {typed(args.runs_dir / question)}; train one: {command}")

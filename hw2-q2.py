@@ -87,12 +87,12 @@ def main(argv=None):
             return None
         if history is not None:
             dead = convolutions.dead_units(model, task.data.X["train"])
-            run.finish(**experiment.describe(task, model, history), **dead)
+            run.add(**experiment.describe(task, model, history), **dead)
         if run.result.get("layers") != task.layers:  # nothing is drawn yet, or other layers are asked for
             task.draw(model, run.result["history"], run.folder)
-            run.finish(layers=task.layers)
+            run.add(layers=task.layers)
         if run.result["test"] is None and not args.skip_test:
-            run.finish(**task.test(model, run.folder))  # the test set, once
+            run.add(**task.test(model, run.folder))  # the test set, once
         experiment.report(task, run)
 
 

@@ -83,9 +83,9 @@ def main(argv=None):
             return None
         if history is not None:
             task.draw(history, run.folder)
-            run.finish(**experiment.describe(task, model, history))
+            run.add(**experiment.describe(task, model, history))
         if run.result["test"] is None and not args.skip_test:
-            run.finish(**task.test(model, run))  # the test set, once
+            run.add(**task.test(model, run))  # the test set, once
         experiment.test_searches(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
 

@@ -77,10 +77,10 @@ def main(argv=None):
             return None
         if history is not None:
             task.draw(history, run.folder)
-            run.finish(**experiment.describe(task, model, history) | task.evaluate(model))
+            run.add(**experiment.describe(task, model, history) | task.evaluate(model))
         if run.result["test"] is None and not args.skip_test:
             last = experiment.test_last_epoch(task, run)  # which the course tests: a note
-            run.finish(**task.test(model, run.folder), last_epoch=last)  # the test set, once
+            run.add(**task.test(model, run.folder), last_epoch=last)  # the test set, once
         if texts := experiment.test_searches(task, model, run):  # with a beam, or with samples
             captions.write_generated(run.folder, args.use_attention, data, texts)
         experiment.report(task, run)
@@ -144,18 +144,18 @@ class Captioning(experiment.SequenceExperiment):
 
     def decode(self, model, split, **search):
         batches = self.regions[split].split(EVAL_BATCH_SIZE)
-        found = [self.search(model, batch, **search).symbols.tolist() for batch in batches]
+        found = [self.decode_batch(model, batch, **search).symbols.tolist() for batch in batches]
         return [self.vocab.decode(symbols) for of_batch in found for symbols in of_batch]
 
     @torch.no_grad()
-    def search(self, model, regions, **search):
+    def decode_batch(self, model, regions, **search):
         """The `decoding.Decoded` words of a batch of images."""
         model.eval()
         regions = regions.to(next(model.parameters()).device, torch.float32)
         max_steps = torch.full((len(regions),), MAX_WORDS, device=regions.device)
         return decoding.search(model.step, *model.start(regions), max_steps=max_steps, **search, **text.SYMBOLS)
 
-    def search_differences(self, hyps, others):
+    def differences_from(self, hyps, others):
         others = {name: [texts] for name, texts in others.items()} | self.others([self])
         found = {name: ([hyps], lists) for name, lists in others.items()}
         return metrics.bleus_by_name("differences", self.refs("test"), found)
@@ -177,7 +177,7 @@ class Captioning(experiment.SequenceExperiment):
             example = {"image": name, "row": i, "src": name, "hyp": hyps[i], "ref": refs[i][0], "refs": refs[i]}
             examples.append(example | {"looked": looked})
         captions.write_generated(folder, self.args.use_attention, self.data, {"greedy": hyps})
-        greedy = self.test_scores(hyps) | self.search_differences(hyps, {})
+        greedy = self.test_scores(hyps) | self.differences_from(hyps, {})
         result = metrics.bleus_by_name("baselines", refs, {name: [lists] for name, lists in self.others([]).items()})
         result["leave_one_out"] = metrics.leave_one_out_bleu(refs)
         return result | {"test": {"greedy": greedy} | experiment.NOT_MADE, "examples": examples}
@@ -185,7 +185,7 @@ class Captioning(experiment.SequenceExperiment):
     def draw_caption(self, model, name, image, folder, title, **search):
         """Draw an image beside its caption and, with attention, the weights of each word; returns both (`looked`)."""
         regions = self.as_read(self.encoder.regions([image]).half())  # as in the cache
-        found = self.search(model, regions, return_weights=True, **search)
+        found = self.decode_batch(model, regions, return_weights=True, **search)
         hyp = self.vocab.decode(found.symbols[0].tolist())
         utils.plot_captioned(folder, name, image, hyp.split(), found.weights, title)
         return hyp, found.looked()

@@ -67,9 +67,9 @@ def main(argv=None):
             return None
         if history is not None:
             task.draw(history, run.folder)
-            run.finish(**experiment.describe(task, model, history))
+            run.add(**experiment.describe(task, model, history))
         if run.result["test"] is None and not args.skip_test:
-            run.finish(**task.test(model, run))  # the test set, once
+            run.add(**task.test(model, run))  # the test set, once
         experiment.test_searches(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
 
@@ -79,7 +79,7 @@ class Translation(experiment.SequenceExperiment):
 
     question = "q3"
     score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
-    free_options = (*options.SEARCH, "draw")
+    free_options = (*options.SEARCH_OPTIONS, "draw")
     is_recordable = True
 
     def __init__(self, args, data, settings=None):
@@ -135,13 +135,13 @@ class Translation(experiment.SequenceExperiment):
         batch_size = SAMPLING_BATCH_SIZE if search.get("n_samples") else EVAL_BATCH_SIZE
         hyps, lengths, device = [""] * len(sentences), list(map(len, sentences)), next(model.parameters()).device
         for rows in decoding.batches(lengths, batch_size, device, N_BYTES, search):
-            found = self.search(model, [sentences[i] for i in rows], **search)
+            found = self.decode_batch(model, [sentences[i] for i in rows], **search)
             for i, symbols in zip(rows, found.symbols.tolist(), strict=True):
                 hyps[i] = self.tgt_vocab.decode(symbols)
         return hyps
 
     @torch.no_grad()
-    def search(self, model, sentences, **search):
+    def decode_batch(self, model, sentences, **search):
         """The `decoding.Decoded` symbols of a batch of sentences."""
         model.eval()
         device = next(model.parameters()).device
@@ -196,7 +196,7 @@ class Translation(experiment.SequenceExperiment):
 
         Returns the weights (n_rows, src_len).
         """
-        found = self.search(model, [sentence], return_weights=True)
+        found = self.decode_batch(model, [sentence], return_weights=True)
         hyp = self.tgt_vocab.decode(found.symbols[0].tolist())
         labels = [*hyp, "</s>"][: MAX_GROWTH * len(sentence) + MAX_EXTRA]
         alpha = found.weights[0, : len(labels)].cpu()

@@ -422,7 +422,7 @@ def add_training_options(parser, **defaults):
     parser.group(STATEMENT)
 
 
-SEARCH = ("beam_size", "length_penalty", "n_samples")  # options that do not change the training
+SEARCH_OPTIONS = ("beam_size", "length_penalty", "n_samples")  # options that do not change the training
 LENGTH_PENALTY = 0.0  # for translation none of 0.25, 0.5 and 1 was better on validation, over five seeds
 
 

@@ -225,7 +225,7 @@ class Run:
 
     Attributes:
         is_new: there is no checkpoint of this run yet; the folder may hold another run's files.
-        result: what `finish` wrote, or None if the run is not finished.
+        result: what `add` has written, or None if the run is not finished.
     """
 
     def __init__(self, folder, config, resume=None):
@@ -281,7 +281,7 @@ class Run:
         if there != lines.encode():
             files.write_bytes(self.folder / HISTORY, lines.encode())
 
-    def finish(self, **result):
+    def add(self, **result):
         """Add these scores to the result and write it; from the first call on the run counts as finished."""
         self.result = (self.result or {}) | result
         files.write_json(self.folder / CONFIG, self.config)

@@ -271,7 +271,7 @@ def optimization():
 def make_run(folder):
     trained, run = optimization(), runs.Run(folder / RUN, CONFIG)
     run.save_epoch(utils.checkpoint(trained, torch.Generator(), HISTORY), {"weights": trained.model.state_dict()})
-    run.finish(**RESULT)
+    run.add(**RESULT)
     files.write_table(folder / RUN / "table.txt", TABLE, [("a b", "c", "d"), ("e", "f", "g é")])
     images.write_predictions(folder / RUN / "predictions.npz", torch.arange(5), torch.ones(5))
     rows = [{"image": f"{i}.png", "greedy": "a boat", "references": ["a boat", "two boats"]} for i in range(3)]
@@ -281,8 +281,8 @@ def make_run(folder):
 def resume(folder):
     with runs.open_run(folder / RUN, CONFIG, "must") as run:
         trained = optimization()
-        history = utils.restore(run.checkpoint(), trained, torch.Generator())
-        utils.best_epoch([*history, *HISTORY], "val_acc")  # as after the next epoch
+        history = utils.resume_from(run.checkpoint(), trained, torch.Generator())
+        utils.best_line([*history, *HISTORY], "val_acc")  # as after the next epoch
         trained.step()
 
 

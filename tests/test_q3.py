@@ -661,7 +661,7 @@ def test_one_batch_can_be_memorised():
         optimizer.step()
     assert n_chars == sum(len(english) + 1 for english, _ in pairs)
     assert translator.decode(model, "train") == [english for english, _ in pairs]
-    found = translator.search(model, ["ya veo ."], return_weights=True)
+    found = translator.decode_batch(model, ["ya veo ."], return_weights=True)
     torch.testing.assert_close(found.weights[0].sum(dim=1), torch.ones(len("i see .") + 1))
 
     tgt_in, tgt_out = batch[2][:, :-1], batch[2][:, 1:]
