@@ -37,9 +37,8 @@ class Experiment:
 
     Attributes:
         question: the folder of its runs; base_name: what the name of a run's folder begins with.
-        score: the validation score that chooses the best epoch, and among compared values; `score_name` on screen.
-        judged: the name of the same score among those of the test.
-        yardsticks: what the result calls the scores without training in the judged score.
+        score: the validation score that chooses the best epoch, and among compared values: val_ and its name among the
+            scores of the test; `score_name` on screen.
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
         max_threads: most CPU threads to use; it depends on the work alone (benchmarks/bench_threads.py).
@@ -57,8 +56,7 @@ class Experiment:
         test_score(result) -> the one score of the test by which runs are compared, with its interval
     """
 
-    question, base_name, score, score_name, judged = None, None, None, None, None
-    yardsticks = "baselines"
+    question, base_name, score, score_name = None, None, None, None
     maximize, max_threads, is_recordable = True, 1, False
     free_options, quick = (), ()
 
@@ -79,7 +77,7 @@ class Experiment:
 
     def best_baseline(self, result):
         """The best score without training, as the end of a line; empty if there is none."""
-        scores = {k: v["value"] if isinstance(v, dict) else v for k, v in result.get(self.yardsticks, {}).items()}
+        scores = {k: v["value"] if isinstance(v, dict) else v for k, v in result.get("baselines", {}).items()}
         if not scores:
             return ""
         best = (max if self.maximize else min)(scores, key=scores.get)
@@ -158,12 +156,8 @@ class SequenceExperiment(Experiment):
         """The mean loss of a split's symbols, without what training adds to it."""
         return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
 
-    @property
-    def judged(self):
-        return self.measure.name
-
     def test_score(self, result):
-        return result["test"]["greedy"][self.judged]
+        return result["test"]["greedy"][self.measure.name]
 
     def loss_weights(self):
         """The `loss_options` and their values, by the names that a figure shows."""
@@ -344,7 +338,7 @@ def report(experiment, run):
     for name, scores in (result["test"] or {}).items():
         if scores is not None:
             search = SEARCH_TITLES.get(name, name).format(**scores)
-            shown = f"{format_interval(scores[experiment.judged])}{baseline}{bundled}"
+            shown = f"{format_interval(scores[experiment.score.removeprefix('val_')])}{baseline}{bundled}"
             print(f"Final Test {experiment.score_name}, {search}: {shown}")
             baseline = ""
     for example in result.get("examples", [])[:1]:

@@ -116,7 +116,7 @@ def rates_to_try(task):
 class Classification(experiment.Experiment):
     """Images to classes: the network, its loss, its validation and its test."""
 
-    question, score, score_name, judged = "q2", "val_acc", "accuracy", "acc"
+    question, score, score_name = "q2", "val_acc", "accuracy"
     free_options = ("conv_1_name", "conv_2_name")
     is_recordable = True
 

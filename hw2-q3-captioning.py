@@ -91,7 +91,7 @@ class Captioning(experiment.SequenceExperiment):
 
     # The course's score chooses the epoch, as the published results are in it.
     question, score, score_name = "q3-captioning", "val_sentence_bleu", "sentence BLEU"
-    measure, yardsticks, quick = metrics.CAPTIONING, "sentence_bleu_baselines", tuple(QUICK)
+    measure, quick = metrics.CAPTIONING, tuple(QUICK)
 
     def __init__(self, args, data, settings=None):
         super().__init__(args, data)
@@ -179,7 +179,7 @@ class Captioning(experiment.SequenceExperiment):
         captions.write_generated(folder, self.args.use_attention, self.data, {"greedy": hyps})
         greedy = self.test_scores(hyps) | self.differences_from(hyps, {})
         result = metrics.bleus_by_name("baselines", refs, {name: [lists] for name, lists in self.others([]).items()})
-        result["leave_one_out"] = metrics.leave_one_out_bleu(refs)
+        result["bleu4_leave_one_out"] = metrics.leave_one_out_bleu(refs)
         return result | {"test": {"greedy": greedy} | experiment.NOT_MADE, "examples": examples}
 
     def draw_caption(self, model, name, image, folder, title, **search):

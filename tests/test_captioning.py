@@ -325,7 +325,7 @@ def test_the_interval_holds_the_value_and_a_difference_of_the_same_captions_is_z
     assert two["value"] == pytest.approx(difference["value"] / 2)
     assert two["low"] == pytest.approx(difference["low"] / 2)
     against = metrics.bleus_by_name("differences", refs, {"bad": ([good], [bad]), "good": ([good], [good])})
-    key = {"bleu4": "differences", "sentence_bleu": "sentence_bleu_differences"}[name]
+    key = {"bleu4": "bleu4_differences", "sentence_bleu": "differences"}[name]
     assert against[key] == {"bad": difference, "good": same}
 
 
@@ -414,7 +414,7 @@ def test_a_run_leaves_its_figures_and_every_caption(trained, data_dir, use_atten
     assert greedy["sentence_bleu"]["value"] == pytest.approx(
         metrics.Bleu([r["greedy"] for r in content["captions"]], refs).mean_of_sentences()
     )
-    for prefix in ("", "sentence_bleu_"):
+    for prefix in ("", "bleu4_"):
         assert ("the decoder without attention" in greedy[f"{prefix}differences"]) == use_attention
         assert set(result[f"{prefix}baselines"]) == {"most frequent caption", "nearest image"}
     best = max(result["history"], key=lambda line: line["val_sentence_bleu"])
@@ -464,7 +464,7 @@ def test_seeds_are_compared_and_pooled(trained, data_dir, tmp_path):
     child = made[0].with_options(learning_rate=0.0004, seed=42)
     pooled = child.pooled([child, child])
     greedy = files.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]
-    for score, key in (("bleu4", "differences"), ("sentence_bleu", "sentence_bleu_differences")):
+    for score, key in (("bleu4", "bleu4_differences"), ("sentence_bleu", "differences")):
         title = metrics.BLEU_TITLES[score]
         assert pooled[f"{title}, mean"]["value"] == pytest.approx(greedy[score]["value"])
         for name, figure in greedy[key].items():
