@@ -7,6 +7,7 @@ A script describes its question as an `Experiment`; its `main` calls the steps i
 import argparse
 import copy
 import os
+import sys
 import time
 from contextlib import contextmanager
 
@@ -175,39 +176,47 @@ def open_run(experiment):
 
 
 def train(experiment, model, run):
-    """Fit the model, which ends with its best weights.
+    """Fit the model, which ends with its best weights. Of several processes rank 0 alone returns; the others end here.
 
     Returns the history, or None for a run that was finished before.
     """
-    args, data = experiment.args, experiment.data
+    history = None
     if parallel.broadcast(run.result is not None):
         run.load_best(model)
-        return None
-    n_params = models.get_number_trainable_params(model)
-    if parallel.is_main():
-        device = f"{run.device}{MPS_HINT}" if run.device.type == "cpu" and "mps" in utils.accelerators() else run.device
-        options.say(options.fold(f"{utils.data_title(data)}: {n_params:,} trainable parameters, {device}"))
-        if recipe := experiment.quick_recipe():
-            options.say("quick recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.items()))
-        if not experiment.facts()["n_examples"]["val"]:
-            options.warn("without validation examples the last epoch is kept")
-    if run.is_new and args.init is not None:
-        start_from(experiment, model)
-    history = utils.fit(
-        model,
-        experiment.batches(run.device),
-        experiment.batch_loss,
-        experiment.evaluate,
-        run,
-        args,
-        score=experiment.score,
-        maximize=experiment.maximize,
-        settings=experiment.settings(),
-        is_recordable=experiment.is_recordable,
-    )
-    if parallel.is_main():
-        options.say("drawing the figures" + (", testing" * (not args.skip_test)))
+    else:
+        print_heading(experiment, model, run.device)
+        if run.is_new and experiment.args.init is not None:
+            start_from(experiment, model)
+        history = utils.fit(
+            model,
+            experiment.batches(run.device),
+            experiment.batch_loss,
+            experiment.evaluate,
+            run,
+            experiment.args,
+            score=experiment.score,
+            maximize=experiment.maximize,
+            settings=experiment.settings(),
+            is_recordable=experiment.is_recordable,
+        )
+    if not parallel.is_main():
+        sys.exit()
+    if history is not None:
+        options.say("drawing the figures" + (", testing" * (not experiment.args.skip_test)))
     return history
+
+
+def print_heading(experiment, model, device):
+    """Rank 0 prints which network is trained on what data."""
+    if not parallel.is_main():
+        return
+    n_params = models.get_number_trainable_params(model)
+    device = f"{device}{MPS_HINT}" if device.type == "cpu" and "mps" in utils.accelerators() else device
+    options.say(options.fold(f"{utils.data_title(experiment.data)}: {n_params:,} trainable parameters, {device}"))
+    if recipe := experiment.quick_recipe():
+        options.say("quick recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.items()))
+    if not experiment.facts()["n_examples"]["val"]:
+        options.warn("without validation examples the last epoch is kept")
 
 
 def start_from(experiment, model):

@@ -65,7 +65,6 @@ import convolutions
 import experiment
 import metrics
 import models
-import parallel
 import utils
 from data import images, photos, sources
 
@@ -83,8 +82,6 @@ def main(argv=None):
     with experiment.open_run(task) as run:
         model = task.build().to(run.device, memory_format=torch.channels_last)  # 1.15 times as fast
         history = experiment.train(task, model, run)  # None if the run was finished before
-        if not parallel.is_main():  # rank 0 does the rest
-            return None
         if history is not None:
             dead = convolutions.dead_units(model, task.data.X["train"])
             run.add(**experiment.describe(task, model, history), **dead)

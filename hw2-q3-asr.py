@@ -61,7 +61,6 @@ import losses
 import metrics
 import models
 import onednn
-import parallel
 import utils
 from data import sources, speech
 from data.speech import PADDING_IDX, SEARCH_SYMBOLS
@@ -79,8 +78,6 @@ def main(argv=None):
     with experiment.open_run(task) as run:
         model = task.build().to(run.device)
         history = experiment.train(task, model, run)  # None if the run was finished before
-        if not parallel.is_main():  # rank 0 does the rest
-            return None
         if history is not None:
             task.draw(history, run.folder)
             run.add(**experiment.describe(task, model, history))

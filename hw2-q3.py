@@ -45,7 +45,6 @@ import decoding
 import experiment
 import metrics
 import models
-import parallel
 import utils
 from data import text, translation
 from data.text import PAD_IDX, SYMBOLS
@@ -63,8 +62,6 @@ def main(argv=None):
     with experiment.open_run(task) as run:
         model = task.build().to(run.device)
         history = experiment.train(task, model, run)  # None if the run was finished before
-        if not parallel.is_main():  # rank 0 does the rest
-            return None
         if history is not None:
             task.draw(history, run.folder)
             run.add(**experiment.describe(task, model, history))
