@@ -394,8 +394,7 @@ def latest(question_class, args):
     given = {k: v for k, v in given.items() if v != "auto"}  # which may be anything as well
     bundled = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
     for run in runs.find(args.runs_dir, question):
-        trained = args.defaults | run.options  # an option that an earlier version had not counts as its default
-        is_meant = all(runs.plain(trained[name]) == value for name, value in given.items())
+        is_meant = all(run.options.get(name) == value for name, value in given.items())
         if is_meant and run.bundled in bundled and args.run_name in (None, run.folder.name):
             return run
     given |= {"runs_dir": args.runs_dir} if "runs_dir" in args.given else {}

@@ -75,15 +75,10 @@ def n_cpus():
 
 
 def differences(config, other):
-    """The names of the options, and "data" or "kind", in which two configs differ in what decides about the numbers.
-
-    An option that one of them lacks, since an earlier version wrote it, counts as its default.
-    """
+    """The names of the options, and "data" or "kind", in which two configs differ in what decides about the numbers."""
     options, others = config["options"], other["options"]
-    names = {name for name in options.keys() & others.keys() if options[name] != others[name]}
-    for lacking, has in ((options, other), (others, config)):
-        names |= {name for name in has["changed"] if name not in lacking}
-    names = sorted(name for name in names if name not in WHERE)
+    names = sorted(name for name in options.keys() | others.keys() if options.get(name) != others.get(name))
+    names = [name for name in names if name not in WHERE]
     data = config["data"]["fingerprint"] != other["data"]["fingerprint"]
     return names + ["kind"] * (config["kind"] != other["kind"]) + ["data"] * data
 

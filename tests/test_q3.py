@@ -426,7 +426,7 @@ def test_a_damaged_checkpoint_is_named(trained, tmp_path):
     ],
 )
 def test_translate_refuses_a_config_that_makes_no_such_network(trained, tmp_path, name, value, said):
-    """None: the option is missing, as in a config of an earlier version, and counts as its default."""
+    """None: the option is missing."""
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     path = folder_of(tmp_path, True) / "config.json"
     config = json.loads(path.read_text())
