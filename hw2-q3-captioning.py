@@ -1,8 +1,8 @@
 """Question 3 of 2021-22: captions of aerial images.
 
-$ python hw2-q3-captioning.py                                      # 3.1a, with the course's settings
-$ python hw2-q3-captioning.py --use_attention                      # 3.1b, with additive attention
-$ python hw2-q3-captioning.py --use_attention --caption 219.tif 540.tif 357.tif  # 3.1c, with the weights of 3.1b
+$ python hw2-q3-captioning.py                  # 3.1a, with the course's settings
+$ python hw2-q3-captioning.py --use_attention  # 3.1b, with additive attention
+$ python hw2-q3-captioning.py --use_attention --caption 219.tif 540.tif 357.tif  # 3.1c, by 3.1b
 """
 
 from pathlib import Path
