@@ -339,11 +339,10 @@ def write_predictions(folder, sources, refs, hyps):
 def report(experiment, run):
     """Print what a finished run has reached, and where it lies; with `-verbose` every score of the result."""
     result = run.result
-    score, baseline = result.get(experiment.score), experiment.best_baseline(result)
+    score, best, baseline = result.get(experiment.score), result["best_epoch"], experiment.best_baseline(result)
     bundled = " (bundled)" if result["bundled"] else ""
     if score is not None:
-        shown = f"{format_interval(score)} in epoch {result['best_epoch']}"
-        print(f"Best validation {experiment.score_name}: {shown}{bundled}")
+        print(f"Best validation {experiment.score_name}: {format_interval(score)} in epoch {best}{bundled}")
     for name, scores in (result["test"] or {}).items():
         if scores is not None:
             search = SEARCH_TITLES.get(name, name).format(**scores)
@@ -364,7 +363,7 @@ def restore(question_class, args):
     Says on stderr which run it is, and names the others of the question. Raises `UserError` if there is no such run.
     """
     found = latest(question_class, args)
-    options.note(f"weights of {typed(found.folder / runs.BEST)}")
+    options.note(f"weights of {typed(found.folder)}")
     there = runs.find(args.runs_dir, question_class.question)
     others = [run.folder.name for run in there if run.folder != found.folder]
     for name in others[:MAX_OTHERS] if args.run is None else []:

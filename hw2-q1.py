@@ -92,8 +92,7 @@ def print_row(*cells):
     rest = options.screen_width() - QUESTION - 2 * NUMBERS - HOLDS - 4 * GAP
     widths = QUESTION, max(NUMBERS, rest), NUMBERS, NUMBERS, HOLDS
     for parts in zip_longest(*map(textwrap.wrap, cells, widths), fillvalue=""):
-        line = (" " * GAP).join(f"{part:<{width}}" for part, width in zip(parts, widths, strict=True))
-        print(line.rstrip(), flush=True)
+        options.say((" " * GAP).join(f"{part:<{width}}" for part, width in zip(parts, widths, strict=True)).rstrip())
 
 
 def format_number(x):

@@ -239,7 +239,7 @@ def claim_network_parameters(seed, cnn=cnn_parameters, dense=dense_parameters):
         wrong_dense += get_number_trainable_params(dense_net) != dense(*size)
     rows = [
         Claim("1.1c", f"sizes, of {len(sizes)}, where the CNN's count is wrong", 0, wrong_cnn),
-        Claim("1.1c", f"sizes, of {len(sizes)}, where the dense network's is", 0, wrong_dense),
+        Claim("1.1c", f"sizes, of {len(sizes)}, where the dense network's is wrong", 0, wrong_dense),
     ]
     examples = [_parameter_example(*size) for size in EXAMPLE_SIZES]
     curve = [_parameter_example(side, side, CURVE_FILTER, CURVE_FILTER) for side in CURVE_SIDES]

@@ -6,6 +6,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from options import progress
 from theory import costs
 from theory.attention import softmax_attention
 from theory.checks import Claim, agreement, largest_difference, new_generator, randn
@@ -201,7 +202,7 @@ def time_linear_attention(seed):
     moments would be one of the machine's moods.
     """
     seconds = {"linear": [], "quadratic": [], "linear_with_features": [], "softmax": []}
-    for L in costs.TIMED_LENGTHS:
+    for L in progress(costs.TIMED_LENGTHS, "timed lengths"):
         Q, K, V = costs.random_heads(seed, L, costs.HEAD_SIZE)
         phi_q, phi_k = monomial_features(Q), monomial_features(K)
         for name, function, args in (
