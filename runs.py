@@ -272,7 +272,7 @@ class Run:
         lines = "".join(json.dumps(line) + "\n" for line in history)
         there = None
         with suppress(OSError):  # it is missing, or it cannot be read and writing says so
-            there = files.read_bytes(self.folder / HISTORY)
+            there = (self.folder / HISTORY).read_bytes()
         if there != lines.encode():
             files.write_bytes(self.folder / HISTORY, lines.encode())
 

@@ -22,7 +22,6 @@ def read(path):
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # the error says it
     try:
-        files.require_regular(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of large images
             # Pillow reads many more formats, and one of them by starting another program (EPS by Ghostscript).

@@ -137,7 +137,7 @@ def prepare(reader, root, seed, number, folder):
     content, kind, change = path.read_bytes(), rng.random(), damaged_bytes
     if kind < 0.03:
         path.unlink()
-        rng.choice((path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"), path.touch, bool))()
+        rng.choice((path.mkdir, path.touch, bool))()
         return folder
     if kind < 0.6:
         of_suffix = {".json": damaged_json, ".txt": damaged_text, ".csv": damaged_text}

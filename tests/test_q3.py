@@ -597,7 +597,7 @@ def test_the_real_course_files_are_the_courses_own():
     assert translation.load("real").title == translation.COURSE_TITLE
 
 
-def test_a_runs_folder_names_the_set_and_a_run_from_before_the_option_is_found(both_sets, tmp_path, capsys):
+def test_a_runs_folder_names_the_set(both_sets, tmp_path, capsys):
     run = [str(arg) for arg in (*TINY, "-data_dir", both_sets, "-runs_dir", tmp_path / "runs")]
     script.main([*run, "-dataset", "tatoeba", "-n_epochs", "1"])
     script.main(run)
@@ -607,12 +607,6 @@ def test_a_runs_folder_names_the_set_and_a_run_from_before_the_option_is_found(b
     for dataset, folder in {"auto": newest, "course": newest, "tatoeba": older}.items():
         script.main([*run[-2:], "-dataset", dataset, "--translate", "hola"])
         assert f"weights of {options.typed(folder)}" in capsys.readouterr().err
-    config = files.read_json(newest / "config.json")
-    assert config["options"].pop("dataset") == "course"
-    files.write_json(newest / "config.json", config)
-    script.main([*run, "-resume"])
-    stdout = capsys.readouterr().out
-    assert "Best validation" in stdout and "Epoch" not in stdout
 
 
 def test_the_pairs_say_which_file_they_are_from(data_dir, tmp_path):
