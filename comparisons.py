@@ -1,4 +1,4 @@
-"""Comparisons of several learning rates, seeds, searches of a trained network, or of two networks of a question.
+"""Comparisons of several learning rates or seeds, or of two networks of a question.
 
 Several learning rates or seeds are runs of the same script, side by side as processes. Learning rates are compared on
 validation, and only the best one is tested.
@@ -77,7 +77,7 @@ def compare(experiment):
         for name, ylabel in labels.items():
             curves = {label: [line[name] for line in history] for label, history in histories.items()}
             utils.plot_curves(folder / f"{name}.pdf", curves, ylabel, title)
-        run.finish(**result)
+        run.add(**result)
     report(experiment, result)
     print(f"written to {options.typed(folder)}")
     return result
@@ -174,11 +174,11 @@ def report(experiment, result):
         shown = entry["error"] or f"validation {name} {entry[result['score']]['value']:.4f}"
         shown += f", test {entry['test']['value']:.4f}" if entry["test"] else ""
         print(f"{label}: {shown}{bundled}")
-    for kind, score in [("validation", value) for value in result["values"]] + [("test", result["test"])]:
+    for split, score in [("validation", value) for value in result["values"]] + [("test", result["test"])]:
         if score is not None and score["n"] > 1:
             rate = f"learning rate {decimal(score['learning_rate'])}, " if "learning_rate" in score else ""
             span = f"{score['mean']:.4f} ({score['low']:.4f} to {score['high']:.4f})"
-            print(f"{rate}{kind} {name}, mean and range of {score['n']} seeds: {span}{bundled}")
+            print(f"{rate}{split} {name}, mean and range of {score['n']} seeds: {span}{bundled}")
     for label, score in result["pooled"].items():
         print(options.fold(f"{label}, {len(result['entries'])} seeds: {format_interval(score, sign='+')}{bundled}"))
     if "learning_rate" in result["over"]:
@@ -308,49 +308,3 @@ def minus_counterpart(experiment, sources, hyps, **changes):
         raise UserError(f"{other.folder / PREDICTIONS} lacks sentences of the test set; {files.RETRAIN}")
     differences = experiment.differences([theirs[source] for source in sources], hyps)
     return {"run": other.folder.name, **changes, **differences}
-
-
-def search(experiment, model, run):
-    """Test the searches that the options ask for with the weights of this run; validation chooses their settings.
-
-    Returns the texts of all searches for the test set, a dict; empty if none is asked for, or the test is left out.
-    """
-    if not options.searches(experiment.args) or run.result["test"] is None:
-        return {}
-    greedy, seconds = timed(experiment.decode, model, "test")
-    test, texts = dict(run.result["test"]), {"greedy": greedy}
-    test["greedy"] = test["greedy"] | {"seconds": seconds}
-    for name, candidates in options.searches(experiment.args).items():
-        tried = try_searches(experiment, model, candidates)
-        setting = {option: tried[0][option] for option in candidates[0]}
-        hyps, seconds = timed(experiment.decode, model, "test", **setting)
-        differences = experiment.search_differences(hyps, texts)
-        test[name] = experiment.test_scores(hyps) | tried[0] | differences | {"tried": tried, "seconds": seconds}
-        texts[name] = hyps
-    searched = {name: hyps for name, hyps in texts.items() if name != "greedy"}
-    examples = [
-        example | {name: hyps[example["row"]] for name, hyps in searched.items()}
-        for example in run.result.get("examples", [])
-    ]
-    run.finish(test=test, examples=examples)
-    return texts
-
-
-def timed(function, *args, **kwargs):
-    """What a function returns, and its seconds."""
-    start = time.perf_counter()
-    return function(*args, **kwargs), time.perf_counter() - start
-
-
-def try_searches(experiment, model, candidates):
-    """Some settings of a search, each with its score on validation, the best first; the score is None without any."""
-    tried = []
-    for setting in candidates:
-        score = experiment.score_of(experiment.decode(model, "val", **setting), "val")
-        tried.append(setting | {experiment.score: score})
-        if score is not None:
-            shown = ", ".join(f"{option} {value:g}" for option, value in setting.items())
-            options.say(f"{shown}: validation {experiment.score_name} {format_interval(score)}")
-    if tried[0][experiment.score] is not None:
-        tried.sort(key=lambda entry: entry[experiment.score]["value"], reverse=experiment.maximize)
-    return tried

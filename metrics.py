@@ -428,12 +428,12 @@ def mean_bleus(refs, ours, others=()):
 
 
 def bleus_by_name(key, refs, found):
-    """What a result says of named captions: under `key` the BLEU-4, under sentence_bleu_`key` the course's score.
+    """What a result says of named captions: under `key` the course's score, under bleu4_`key` the BLEU-4.
 
     found: for each name the arguments `ours` and `others` of `mean_bleus`.
     """
     scores = {name: mean_bleus(refs, *sides) for name, sides in found.items()}
-    keys = {"bleu4": key, "sentence_bleu": f"sentence_bleu_{key}"}
+    keys = {"sentence_bleu": key, "bleu4": f"bleu4_{key}"}
     return {keys[bleu]: {name: scores[name][bleu] for name in found} for bleu in BLEUS}
 
 

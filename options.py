@@ -66,9 +66,14 @@ def rank():
 
 
 class Options(argparse.Namespace):
-    """Parsed options; beside them `given`, the names of those on the command line, and `what` the script does."""
+    """Parsed options, with `given`, the names of those on the command line, `defaults`, and `what` the script does."""
 
-    __slots__ = ("given", "what")
+    __slots__ = ("given", "defaults", "what")
+
+    def fill(self, **defaults):
+        """Set the defaults that depend on other options, and with them the options that are not given."""
+        self.defaults |= defaults
+        vars(self).update({name: value for name, value in defaults.items() if name not in self.given})
 
 
 def screen_width():
@@ -108,6 +113,7 @@ class Parser(argparse.ArgumentParser):
         values, default = super().parse_args(args, namespace or Options()), object()
         again = super().parse_args(args, argparse.Namespace(**dict.fromkeys(vars(values), default)))
         values.given = {name for name, value in vars(again).items() if value is not default}
+        values.defaults = {name: self.get_default(name) for name in vars(values)}
         values.what = " ".join(re.split(r"[.;]\s", f"{self.description} ")[0].split())
         uses = {*USES} & vars(values).keys()
         if "run" in values.given and uses and not values.given & uses:
@@ -417,12 +423,12 @@ def add_training_options(parser, **defaults):
     parser.group(STATEMENT)
 
 
-SEARCH = ("beam_size", "length_penalty", "n_samples")  # options that do not change the training
+SEARCH_OPTIONS = ("beam_size", "length_penalty", "n_samples")  # options that do not change the training
 LENGTH_PENALTY = 0.0  # for translation none of 0.25, 0.5 and 1 was better on validation, over five seeds
 
 
 def add_search_options(parser):
-    """How a network that writes texts is decoded beside greedily; `searches` reads these."""
+    """How a network that writes texts is decoded beside greedily; `experiment.searches_to_test` reads these."""
     parser.group("search")
     parser.add_option("beam_size", type=positive_int, default=1, help="also test a beam search (default: no)")
     help = f"log p / length^this scores a beam; of several the best on validation (default: {LENGTH_PENALTY})"
@@ -436,22 +442,6 @@ def add_use_option(parser, name, metavar, help, **kwargs):
     parser.add_option(name, nargs="+", metavar=metavar, help=help, **kwargs)
     help = "a run's folder or its name (default: the newest run with the options that are given)"
     parser.add_option("run", type=path, metavar="FOLDER", help=help)
-
-
-def searches(args):
-    """The searches that the options ask for beside the greedy one: a dict from name to the settings to choose from."""
-    found = {}
-    if args.beam_size > 1:
-        found["beam"] = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
-    if args.n_samples is not None:
-        found["mbr"] = [{"n_samples": args.n_samples, "seed": args.seed}]
-    return found
-
-
-def search_of(args):
-    """The arguments of `decoding.search` that the options ask for where one search is wanted."""
-    search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0]}
-    return search | {"n_samples": args.n_samples, "seed": args.seed[0]}
 
 
 def add_run_options(parser):
@@ -479,8 +469,5 @@ def parse_training(parser, argv, n_epochs, epochs, **quick):
     add_data_options(parser)
     add_run_options(parser)
     args = parser.parse_args(argv)
-    changes = quick | {"epochs": epochs} if args.scale == "quick" else {"epochs": n_epochs}
-    for name, value in changes.items():
-        if name not in args.given:
-            setattr(args, name, value)
+    args.fill(**quick | {"epochs": epochs} if args.scale == "quick" else {"epochs": n_epochs})
     return args

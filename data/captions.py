@@ -130,7 +130,7 @@ def read_json(path):
     without words.
     """
     try:
-        content = json.loads(files.read_bytes(path))
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from None
     except (ValueError, RecursionError) as error:
@@ -284,7 +284,6 @@ def mean_regions(regions):
 def _digest_of(path):
     """SHA-256 of a file; None if it is not there or may not be read."""
     try:
-        files.require_regular(path)
         return download.file_hash(path)
     except OSError:
         return None

@@ -16,7 +16,6 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import files
 from data import sources, text
 from data.text import EOS_IDX, EVAL_MAX_LENGTH, SOS_IDX, at_equal_distances, normalize, pad, shorter_than
 from options import DATA_DIR, UserError, warn
@@ -49,7 +48,7 @@ def read_pairs(path):
     """
     path = Path(path)
     try:
-        content = files.read_bytes(path)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run {DOWNLOAD_COMMAND}, or put the course's file there") from None
     except OSError as error:

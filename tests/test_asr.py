@@ -132,7 +132,7 @@ def test_the_predictions_file_holds_every_test_clip_the_worst_last(trained, spok
 def load_recogniser(folder, spoken, *options_):
     """The recogniser of a run with its best weights and its data."""
     args = script.parse_args([*TINY, *options_])
-    recogniser = script.Recognition(args, args, speech.load("real", spoken))
+    recogniser = script.Recognition(args, speech.load("real", spoken))
     model = recogniser.build()
     runs.load_weights(model, folder / "best.pt")
     return recogniser, model.eval()

@@ -337,7 +337,7 @@ def test_the_interval_holds_the_value_and_a_difference_of_the_same_captions_is_z
     assert two["value"] == pytest.approx(difference["value"] / 2)
     assert two["low"] == pytest.approx(difference["low"] / 2)
     against = metrics.bleus_by_name("differences", refs, {"bad": ([good], [bad]), "good": ([good], [good])})
-    key = {"bleu4": "differences", "sentence_bleu": "sentence_bleu_differences"}[name]
+    key = {"bleu4": "bleu4_differences", "sentence_bleu": "differences"}[name]
     assert against[key] == {"bad": difference, "good": same}
 
 
@@ -426,7 +426,7 @@ def test_a_run_leaves_its_figures_and_every_caption(trained, data_dir, use_atten
     assert greedy["sentence_bleu"]["value"] == pytest.approx(
         metrics.Bleu([r["greedy"] for r in content["captions"]], refs).mean_of_sentences()
     )
-    for prefix in ("", "sentence_bleu_"):
+    for prefix in ("", "bleu4_"):
         assert ("the decoder without attention" in greedy[f"{prefix}differences"]) == use_attention
         assert set(result[f"{prefix}baselines"]) == {"most frequent caption", "nearest image"}
     best = max(result["history"], key=lambda line: line["val_sentence_bleu"])
@@ -443,7 +443,7 @@ def test_the_last_epoch_is_tested_as_well(trained, data_dir, capsys):
     assert end_of(screen) == ["Best", "Final", "For", "written"]
     assert f"Final Test sentence BLEU, greedy: {result['test']['greedy']['sentence_bleu']['value']:.4f}" in screen
     args = script.parse_args(["-caption", "any", "-run", str(folder), "-runs_dir", str(trained)])
-    task, model, _ = script.experiment.restore(script.Captioning, args, script.parse_args([]))
+    task, model, _ = script.experiment.restore(script.Captioning, args)
     task.data = encoders.encode(captions.load("ucm", "real", data_dir), task.encoder)
     task.regions = {split: task.as_read(part) for split, part in task.data.regions.items()}
     model.load_state_dict(files.read_state(folder / "last.pt")["model"])
@@ -476,7 +476,7 @@ def test_seeds_are_compared_and_pooled(trained, data_dir, tmp_path):
     child = made[0].with_options(learning_rate=0.0004, seed=42)
     pooled = child.pooled([child, child])
     greedy = files.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]
-    for score, key in (("bleu4", "differences"), ("sentence_bleu", "sentence_bleu_differences")):
+    for score, key in (("bleu4", "bleu4_differences"), ("sentence_bleu", "differences")):
         title = metrics.BLEU_TITLES[score]
         assert pooled[f"{title}, mean"]["value"] == pytest.approx(greedy[score]["value"])
         for name, figure in greedy[key].items():
@@ -497,7 +497,7 @@ def test_a_batch_of_captions_and_one_of_images_have_the_same_loss(trained, data_
     data = encoders.encode(captions.load("ucm", "real", data_dir), encoder)
     losses, sizes = [], []
     for batch_of in ("captions", "images"):
-        task = script.Captioning(recipe, recipe, data).with_options(batch_of=batch_of)
+        task = script.Captioning(recipe, data).with_options(batch_of=batch_of)
         torch.manual_seed(0)
         model, batches = task.build().eval(), task.batches("cpu")
         losses.append(

@@ -67,7 +67,7 @@ def train(
         args = recipe(lr, n_epochs, schedule=schedule, ema_decay=ema_decay, max_grad_norm=1.0, **more)
         batches = utils.Batches(len(X), 4, gather(X, y))
         history = utils.fit(model, batches, batch_loss, evaluate, run, args, score="val_loss", maximize=False)
-        run.finish(done=True, **dict.fromkeys(runs.RESULT_KEYS))
+        run.add(done=True, **dict.fromkeys(runs.RESULT_KEYS))
     return history, model.state_dict()
 
 
@@ -197,7 +197,7 @@ def test_training_does_not_import_the_compiler():
 
 def test_the_best_weights_are_those_of_the_best_epoch(tmp_path):
     history, weights = train(tmp_path / "run", 6, lr=0.5, schedule="constant")
-    best = utils.best_epoch(history, "val_loss", maximize=False)["epoch"]
+    best = utils.best_line(history, "val_loss", maximize=False)["epoch"]
     assert best < 6, "choose a learning rate whose last epoch is not the best"
     _, weights_then = train(tmp_path / "shorter", best, lr=0.5, schedule="constant")
     assert all(torch.equal(weights[name], weights_then[name]) for name in weights)
@@ -227,8 +227,8 @@ def test_a_step_is_that_of_the_mean_over_the_terms():
 
 def test_of_equal_epochs_the_first_is_the_best():
     history = [{"epoch": epoch, "val": score} for epoch, score in enumerate([3.0, 1.0, 2.0, 1.0, 3.0], start=1)]
-    assert utils.best_epoch(history, "val", maximize=False)["epoch"] == 2
-    assert utils.best_epoch(history, "val", maximize=True)["epoch"] == 1
+    assert utils.best_line(history, "val", maximize=False)["epoch"] == 2
+    assert utils.best_line(history, "val", maximize=True)["epoch"] == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was(tmp_path):

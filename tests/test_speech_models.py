@@ -345,7 +345,7 @@ def linear(n_in, n_out):
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_parameters_are_counted_by_hand_at_the_default_sizes(decoder, skeleton):
     args = script.parse_args(["--decoder", decoder, *(["--skeleton_blocks", "--n_layers", "2"] if skeleton else [])])
-    model = script.Recognition(args, args, None).build()
+    model = script.Recognition(args, None).build()
     d, layer_norm = 200, 2 * 200
     attention = 4 * linear(d, d) + layer_norm * (1 if skeleton else 2)
     feed_forward = linear(d, 2 * d) + linear(2 * d, d) + layer_norm * (1 if skeleton else 2)
@@ -402,7 +402,7 @@ def make_recogniser(decoder, *options_):
     args = script.parse_args(
         ["--decoder", decoder, "--hidden_size", "16", "--n_layers", "1", "--batch_size", "4", *options_]
     )
-    recogniser = script.Recognition(args, args, make_clips())
+    recogniser = script.Recognition(args, make_clips())
     return recogniser, recogniser.build()
 
 
