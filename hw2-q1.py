@@ -3,9 +3,9 @@
 $ python hw2-q1.py                      # all three editions
 $ python hw2-q1.py --edition 2022-23    # one of them
 
-Prints a row for each claim: what the derivation says, what was measured, whether it holds. Writes
-result.json and the figures to report/runs/q1/<edition>/. Exit code 1 if a claim does not hold.
-Derivations and claims are in theory/.
+Prints the formulas that answer each part, and below them a row for each claim: what they say, what
+was measured, whether it holds. Writes result.json and the figures to report/runs/q1/<edition>/. Exit
+code 1 if a claim does not hold. The formulas are in theory/, their derivations in report/hw2-*.typ.
 """
 
 import textwrap
@@ -57,10 +57,14 @@ def check_edition(year, seed, folder):
     start = time.perf_counter()
     print(f"{year}, Question 1")
     print_row("", "claim", "expected", "measured", "holds")
-    claims, values = [], {}
+    claims, values, part = [], {}, None
     for check in theory.CLAIMS[year]:
         new_claims, new_values = check(seed)
         for claim in new_claims:
+            if claim.id != part:
+                part = claim.id
+                for answer in theory.answers(year, part):
+                    print(options.fold(f"{part:<{QUESTION + GAP}}{answer}", " " * (QUESTION + GAP)), flush=True)
             numbers = format_expected(claim), format_number(claim.measured)
             print_row(claim.id, claim.claim, *numbers, "yes" if claim.holds else "NO")
         claims += new_claims

@@ -12,17 +12,17 @@ from theory.convolution import convolve
 
 
 def attention_matrix(W_Q, W_K):
-    """A = W_Q W_K^T, since Q K^T = X W_Q W_K^T X^T (2021-22, 1.3a)."""
+    """A = W_Q W_K^T, of rank at most d, since Q K^T = X W_Q W_K^T X^T (2021-22, 1.3a)."""
     return W_Q @ W_K.T
 
 
 def transform_head(W_Q, W_K, B):
-    """Another head with the same probabilities, since (W_Q B) (W_K B^-T)^T = W_Q B B^-1 W_K^T (2021-22, 1.3b)."""
+    """(W_Q B) (W_K B^-T)^T = W_Q B B^-1 W_K^T = A: another head with the same probabilities (2021-22, 1.3b)."""
     return W_Q @ B, W_K @ torch.linalg.inv(B).T
 
 
 def head_dimension(n, d):
-    """Directions in which A = W_Q W_K^T can move: the 2 n d weights of a head, less the d^2 of B (2021-22, 1.3b)."""
+    """2 n d - d^2 directions in which A can move: the weights of a head, less those of B (2021-22, 1.3b)."""
     return 2 * n * d - d**2
 
 
@@ -43,7 +43,7 @@ def softmax_attention(queries, keys, values):
 
 
 def softmax_multiplications(L, D):
-    """L^2 D for Q K^T and as many for P V (2023-24, 1.1)."""
+    """O(L^2 D): L^2 D multiplications for Q K^T, as many for P V, and P holds L^2 numbers (2023-24, 1.1)."""
     return 2 * L**2 * D
 
 

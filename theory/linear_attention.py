@@ -13,7 +13,7 @@ from theory.feature_maps import N_TERMS, monomial_dimension, monomial_features, 
 
 
 def kernel_attention(phi_q, phi_k, values, linear=True):
-    """Z ~ D^-1 Phi(Q) Phi(K)^T V with D = Diag(Phi(Q) Phi(K)^T 1), in either order of the products (1.3, 1.4).
+    """Z ~ D^-1 Phi(Q) Phi(K)^T V with D = Diag(Phi(Q) Phi(K)^T 1), in either order of the products (1.3).
 
     A column of ones beside V gives the diagonal of D by the products that give the numerators. The linear order
     Phi(Q) (Phi(K)^T [V 1]) passes through M x (D + 1) numbers; the other, (Phi(Q) Phi(K)^T) [V 1], through L x L.
@@ -29,29 +29,27 @@ def kernel_attention(phi_q, phi_k, values, linear=True):
 
 
 def linear_multiplications(L, M, D):
-    """L M (D + 1) for Phi(K)^T [V 1], and as many for Phi(Q) times that (1.4)."""
+    """O(L M D) for Phi(Q) (Phi(K)^T [V 1]): L M (D + 1) multiplications in each product (1.4)."""
     return 2 * L * M * (D + 1)
 
 
 def quadratic_multiplications(L, M, D):
-    """L^2 M for Phi(Q) Phi(K)^T and L^2 (D + 1) for that times [V 1] (1.4)."""
+    """O(L^2 (M + D)) for (Phi(Q) Phi(K)^T) [V 1]: L^2 M multiplications, then L^2 (D + 1) (1.4)."""
     return L**2 * (M + D + 1)
 
 
 def orders_crossing(M, D):
-    """The L at which both orders of the products cost the same (1.4)."""
+    """L = 2 M (D + 1) / (M + D + 1), where both orders of the products cost the same."""
     return 2 * M * (D + 1) / (M + D + 1)
 
 
 def softmax_crossing(M, D):
-    """The L at which the linear order costs as much as the exact attention: about M (1.4)."""
+    """L = M (D + 1) / D, about M, where the linear order costs as much as the exact attention."""
     return M * (D + 1) / D
 
 
 def approximation_bound(largest_score, n_terms, values):
-    """How far kernel attention can be from the exact one (1.4).
-
-        2 e / (1 - e) max|V|  with  e = T^K / K! exp(T),  T = max|q.k|
+    """2 e / (1 - e) max|V|, e = T^K / K! exp(T), T = max|q.k|: the most that it differs from exact attention.
 
     e bounds the relative error of every weight exp(q.k), by `feature_maps.remainder_bound`. With weights p (1 + delta),
     |delta| <= e, an output moves by |sum p (delta - mean delta) v| / (1 + mean delta). From e = 1 on nothing is said.
