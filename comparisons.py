@@ -304,6 +304,8 @@ def minus_counterpart(experiment, sources, hyps, **changes):
         return None
     table = files.read_table(other.folder / PREDICTIONS, PREDICTION_COLUMNS)
     theirs = {row["source"]: row["prediction"] for row in table}
+    if not theirs.keys() >= set(sources):
+        raise UserError(f"{other.folder / PREDICTIONS} lacks sentences of the test set; {files.RETRAIN}")
     differences = experiment.differences([theirs[source] for source in sources], hyps)
     return {"run": other.folder.name, **changes, **differences}
 

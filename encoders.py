@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import files
-from data import captions, sources
+from data import captions, photos, sources
 from data.fetch import download
 from options import UserError, fold, note, progress, say
 
@@ -243,7 +243,8 @@ def encode(data, encoder, device="cpu"):
     """
     names = data.filenames
     images = [data.digests[name] for name in names]
-    key = sources.key_of(encoder.digest, encoder.side, images, Path(__file__), Path(captions.__file__))
+    code = [Path(module) for module in (__file__, captions.__file__, photos.__file__)]
+    key = sources.key_of(encoder.digest, encoder.side, images, *code)
     batch_size = max(1, BATCH_PIXELS // encoder.side**2)
 
     def make():

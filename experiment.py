@@ -276,11 +276,10 @@ def write_predictions(folder, sources, refs, hyps):
 def report(experiment, run):
     """Print what a finished run has reached, and where it lies; with `-verbose` every score of the result."""
     result = run.result
-    score, baseline = result.get(experiment.score), experiment.best_baseline(result)
+    score, best, baseline = result.get(experiment.score), result["best_epoch"], experiment.best_baseline(result)
     bundled = " (bundled)" if result["bundled"] else ""
     if score is not None:
-        shown = f"{format_interval(score)} in epoch {result['best_epoch']}"
-        print(f"Best validation {experiment.score_name}: {shown}{bundled}")
+        print(f"Best validation {experiment.score_name}: {format_interval(score)} in epoch {best}{bundled}")
     for name, scores in (result["test"] or {}).items():
         if scores is not None:
             search = SEARCH_NAMES.get(name, name).format(**scores)
@@ -301,7 +300,7 @@ def restore(kind, args, defaults):
     Says on stderr which run it is, and names the others of the question. Raises `UserError` if there is no such run.
     """
     found = latest(kind, args, defaults)
-    options.note(f"weights of {typed(found.folder / runs.BEST)}")
+    options.note(f"weights of {typed(found.folder)}")
     others = [run.folder.name for run in runs.find(args.runs_dir, kind.question) if run.folder != found.folder]
     for name in others[:MAX_OTHERS] if args.run is None else []:
         options.note(f"or with --run {name}")

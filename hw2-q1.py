@@ -3,9 +3,9 @@
 $ python hw2-q1.py                      # all three editions
 $ python hw2-q1.py --edition 2022-23    # one of them
 
-Prints the formulas that answer each part, and below them a row for each claim: what they say, what
-was measured, whether it holds. Writes result.json and the figures to report/runs/q1/<edition>/. Exit
-code 1 if a claim does not hold. The formulas are in theory/, their derivations in report/hw2-*.typ.
+Prints the formulas that answer a part, then a row for each claim: what they say, what was measured,
+whether it holds. Writes result.json and the figures to report/runs/q1/<edition>/. Exit code 1 if a
+claim does not hold. The formulas and claims are in theory/, derivations in report/hw2-EDITION.typ.
 """
 
 import textwrap
@@ -57,14 +57,13 @@ def check_edition(year, seed, folder):
     start = time.perf_counter()
     print(f"{year}, Question 1")
     print_row("", "claim", "expected", "measured", "holds")
-    claims, values, part = [], {}, None
+    claims, values = [], {}
     for check in theory.CLAIMS[year]:
         new_claims, new_values = check(seed)
+        for part in {claim.id for claim in new_claims} - {claim.id for claim in claims}:
+            for answer in theory.answers(year, part):
+                print(options.fold(f"{part:<{QUESTION + GAP}}{answer}", " " * (QUESTION + GAP)), flush=True)
         for claim in new_claims:
-            if claim.id != part:
-                part = claim.id
-                for answer in theory.answers(year, part):
-                    print(options.fold(f"{part:<{QUESTION + GAP}}{answer}", " " * (QUESTION + GAP)), flush=True)
             numbers = format_expected(claim), format_number(claim.measured)
             print_row(claim.id, claim.claim, *numbers, "yes" if claim.holds else "NO")
         claims += new_claims
@@ -96,8 +95,7 @@ def print_row(*cells):
     rest = options.screen_width() - QUESTION - 2 * NUMBERS - HOLDS - 4 * GAP
     widths = QUESTION, max(NUMBERS, rest), NUMBERS, NUMBERS, HOLDS
     for parts in zip_longest(*map(textwrap.wrap, cells, widths), fillvalue=""):
-        line = (" " * GAP).join(f"{part:<{width}}" for part, width in zip(parts, widths, strict=True))
-        print(line.rstrip(), flush=True)
+        options.say((" " * GAP).join(f"{part:<{width}}" for part, width in zip(parts, widths, strict=True)).rstrip())
 
 
 def format_number(x):

@@ -144,7 +144,7 @@ class Captioning(experiment.SequenceExperiment):
         return {f"val_{name}": score for name, score in scores.items()}
 
     def decode(self, model, split, **search):
-        batches = self.regions[split].split(EVAL_BATCH_SIZE)
+        batches = options.progress(self.regions[split].split(EVAL_BATCH_SIZE), "decoding")
         found = [self.search(model, batch, **search).symbols.tolist() for batch in batches]
         return [self.vocab.decode(symbols) for of_batch in found for symbols in of_batch]
 
@@ -196,11 +196,13 @@ class Captioning(experiment.SequenceExperiment):
         others = baselines.captions(self.refs("train"), self.data.regions)
         plain = [comparisons.counterpart(task, use_attention=False) for task in tasks if self.args.use_attention]
         if plain and all(plain):
-            others["the decoder without attention"] = [captions.read_generated(run.folder, False) for run in plain]
+            n = len(self.data["test"])
+            others["the decoder without attention"] = [captions.read_generated(run.folder, False, n) for run in plain]
         return others
 
     def pooled(self, children):
-        ours = [captions.read_generated(child.folder(), self.args.use_attention) for child in children]
+        given = self.args.use_attention, len(self.data["test"])
+        ours = [captions.read_generated(child.folder(), *given) for child in children]
         found = {f"minus {name}, paired": (ours, lists) for name, lists in self.others(children).items()}
         scores = metrics.bleus_by_name("pooled", self.refs("test"), {"mean": [ours]} | found)
         titles = zip(metrics.BLEU_TITLES.values(), scores.values(), strict=True)

@@ -25,6 +25,7 @@ RUNS_DIR = ROOT / "report" / "runs"
 DEFAULT_SEED = 42
 MAX_SEED = 2**64 - 1  # what torch takes
 MAX_COUNT = 2**31 - 1
+MAX_THREADS = 1024
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 ONCE_MORE = 0.01  # seconds after which an interrupt that Python has lost is repeated
@@ -463,7 +464,7 @@ def add_run_options(parser):
     help = "auto (the default) takes a CUDA GPU if there is one"
     parser.add_option("device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help=help)
     help = "CPU threads (default: 1; up to 4 for speech in batches of 32 or more)"
-    parser.add_option("threads", type=positive_int, help=help)
+    parser.add_option("threads", type=whole(1, MAX_THREADS), help=help)
     parser.add_option("runs_dir", type=path, default=RUNS_DIR, metavar="DIR", help="results (default: report/runs)")
     help = "name of the run's folder (default: made from the options)"
     parser.add_option("run_name", type=run_name, metavar="NAME", help=help)

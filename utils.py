@@ -42,7 +42,7 @@ def configure_torch(seed, device, threads=None, max_threads=1):
     Raises `UserError` for a device that is not there.
     """
     torch.set_num_threads(threads or min(torch.get_num_threads(), max_threads))
-    torch.manual_seed(seed + RANK_SEEDS * parallel.rank())  # the dropout of two processes differs
+    torch.manual_seed((seed + RANK_SEEDS * parallel.rank()) % 2**64)  # the dropout of two processes differs
     available = [*accelerators(), "cpu"]
     if device == "auto":
         device = "cuda" if "cuda" in available else "cpu"

@@ -14,11 +14,11 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
 def read(path):
-    """The pixels of an image file as a uint8 array (height, width, 3). Grey, RGBA and 16-bit images are converted.
+    """The pixels of an image file as a uint8 array (height, width, 3), as a viewer shows them on white.
 
     Raises `UserError` for a file that is missing, damaged or no image.
     """
-    from PIL import Image  # not needed where the features are cached
+    from PIL import Image, ImageOps  # not needed where the features are cached
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # the error says it
     try:
@@ -30,6 +30,9 @@ def read(path):
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"it has {image.width}x{image.height} pixels")
                 image.load()
+                image = ImageOps.exif_transpose(image)  # a phone notes how it was held
+                if image.has_transparency_data:
+                    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
                 return _to_rgb(image)
     except FileNotFoundError:
         raise UserError(f"there is no image {path}; name one that is there") from None

@@ -28,7 +28,7 @@ from data import sources
 from data.bundled.speech import MARKER
 from data.fetch.ljspeech import FOLDER_NAME, METADATA, N_CLIPS, TITLE, WAVS
 from data.text import at_equal_distances
-from options import DATA_DIR, ROOT, UserError, progress, warn
+from options import DATA_DIR, ROOT, UserError, note, progress, warn
 
 DOWNLOAD_COMMAND = "python download_ljspeech.py"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -140,6 +140,8 @@ def read_sound(path):
             samples = file.read(dtype="float32", always_2d=True)
             if len(samples) < file.frames or _is_cut(path):
                 raise ValueError("it is cut short")
+            if not np.isfinite(samples).all():
+                raise ValueError("it has samples that are not finite")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; name a WAV or FLAC file that is there") from None
     # soundfile raises a TypeError for a name that ends in .raw, since it has to be told the format of such files.
@@ -265,13 +267,15 @@ def bundled_folder():
     code = [*sorted(BUNDLED.glob("translation*.py")), BUNDLED / "speech.py"]
     folder = sources.CACHE_DIR / f"bundled-speech-{sources.key_of(*code)}" / FOLDER_NAME
     if not folder.exists():
-        print("speaking the bundled clips, once", file=sys.stderr)
+        note("speaking the bundled clips, once")
         command = [sys.executable, "-m", "data.bundled.speech", "-output_dir", folder.parent]
-        # Its lines of progress go on to stderr; of its own stderr only the error counts.
-        process = subprocess.run(command, cwd=ROOT, stdout=sys.__stderr__, stderr=subprocess.PIPE, text=True)
+        # Its lines of progress go on to our stderr, which may be a notebook's; of its own stderr only the error counts.
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            for line in process.stdout:
+                note(line.rstrip())
+            said = process.stderr.read().strip().splitlines() or ["it was killed"]
         if process.returncode != 0 and not folder.exists():  # else another process was faster
-            said = process.stderr.strip().splitlines() or ["it was killed"]
-            raise UserError(said[-1].partition("error: ")[2] or said[-1])
+            raise UserError(said[-1].rpartition("error: ")[2])
     return folder
 
 

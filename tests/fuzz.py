@@ -377,7 +377,7 @@ READERS = [
     Reader("run folder", make_run, "q3/a/[cr]*.json", find_runs),
     Reader("table", make_run, "q3/a/table.txt", each(lambda p: files.read_table(p, TABLE), "q3/a/table.txt")),
     Reader("npz predictions", make_run, "q3/a/*.npz", each(lambda p: images.read_correct(p, 5), "q3/a/*.npz")),
-    Reader("JSON captions", make_run, "q3/a/caps*", lambda f: captions.read_generated(f / RUN, True)),
+    Reader("JSON captions", make_run, "q3/a/caps*", lambda f: captions.read_generated(f / RUN, True, 1)),
     Reader("npz images", make_images, "*.npz", each(lambda p: images.load(str(p)), "*.npz")),
     Reader("IDX images", make_idx, "*", each(read_idx, "*")),
     Reader("JSON dataset.json", make_captions, "set/*.json", read_captions),

@@ -239,7 +239,7 @@ def test_a_run_starts_from_the_weights_of_another(trained, run_here, spoken, tmp
 
     sound = spoken / FOLDER_NAME / WAVS / "ES000-0059.wav"
     process = run_here(SCRIPT, "-runs_dir", runs_dir, "--init", before.name, "--transcribe", sound)
-    assert process.returncode == 0 and str(folder) in process.stderr
+    assert process.returncode == 0 and f"/{folder.name}\n" in process.stderr
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

@@ -271,6 +271,18 @@ def test_bleu_by_hand():
     assert metrics.Bleu(refs, [refs]).score() == pytest.approx(1)
 
 
+def test_the_interval_of_the_mean_sentence_bleu_has_the_width_of_a_mean():
+    """1.96 standard errors to both sides, since the mean of 60 values is about normal."""
+    rng = np.random.default_rng(1)
+    words = np.array("a b c".split())
+    hyps, refs = (words[rng.integers(3, size=(60, 12))] for _ in range(2))
+    bleu = metrics.Bleu([" ".join(row) for row in hyps], [[" ".join(row)] for row in refs])
+    found = metrics.paired_bleu([bleu], name="sentence_bleu")
+    half = 1.96 * np.std(bleu.sentences) / np.sqrt(60)
+    assert found["value"] == pytest.approx(np.mean(bleu.sentences)) and half > 0
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(half, rel=0.15)
+
+
 WORDS = st.lists(st.sampled_from("abcd"), max_size=7)
 
 

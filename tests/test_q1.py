@@ -306,8 +306,8 @@ def test_one_edition_from_the_command_line(tmp_path):
     for answer, claim in (
         ("1.1a  H' = H - M + 1, W' = W - N + 1: ", "1.1a  sizes, of 729"),
         ("1.1b  M[(a - 1) W' + b, (p - 1) W + q] = kernel[p - a + 1, q - b + 1] inside the filter", "1.1b  M x'"),
-        ("1.1c  MN + 3 floor(H'/2) floor(W'/2): ", "1.1c  wrong counts of the CNN"),
-        ("1.1c  (HW + 3) floor(H'/2) floor(W'/2): ", "1.1c  wrong counts of the CNN"),
+        ("1.1c  MN + 3 floor(H'/2) floor(W'/2): ", "1.1c  sizes, of 441"),
+        ("1.1c  (HW + 3) floor(H'/2) floor(W'/2): ", "1.1c  sizes, of 441"),
         ("1.2   P = softmax(x' x'^T), Z = P x': ", "1.2   P against"),
     ):
         assert shown.count(answer) == 1 and shown.index(answer) < shown.find(claim), (answer, shown)

@@ -132,6 +132,21 @@ def test_rates_and_seeds_together_take_the_rate_with_the_best_mean_and_test_each
     assert read_result(tmp_path, base + "1e-05-seed=1")["test"] is None
 
 
+def test_the_best_rate_has_the_best_mean_and_not_the_best_run():
+    shown = iter((0.1, 0.9, 0.6, 0.6))
+    entries = [
+        {"learning_rate": rate, "seed": seed, "error": None, "test": None, "val_acc": {"value": next(shown)}}
+        for rate in (0.1, 0.01)
+        for seed in (1, 2)
+    ]
+    args = SimpleNamespace(learning_rate=[0.1, 0.01], seed=[1, 2])
+    data = SimpleNamespace(title="images", bundled=True)
+    task = SimpleNamespace(args=args, score="val_acc", maximize=True, question="q2", data=data, facts=dict)
+    assert comparisons.summarise(task, {}, entries)["best"]["learning_rate"] == 0.01
+    task.maximize = False
+    assert comparisons.summarise(task, {}, entries)["best"]["learning_rate"] == 0.1
+
+
 def test_a_named_comparison_tests_the_run_that_it_made(q2, tmp_path):
     process = q2(
         "-dataset", "octmnist", "-learning_rate", "0.1", "0.00001", "-epochs", "1", "-run_name", "octmnist-my-best"
@@ -446,7 +461,17 @@ def test_a_convolution_commutes_with_shifts_and_not_with_quarter_turns(no_maxpoo
 def test_edge_filters_are_told_from_others_with_their_direction():
     columns = torch.tensor([[-1.0, 0.0, 1.0]]).expand(3, 3)
     corner = torch.tensor([[-1.0, -1.0, 0.0], [-1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
-    kernels = [columns, -columns, columns.T, -columns.T, torch.ones(3, 3), torch.eye(3), corner, -corner.flip(0)]
+    kernels = [
+        columns,
+        -columns,
+        columns.T,
+        -columns.T,
+        torch.ones(3, 3),
+        torch.eye(3),
+        corner,
+        -corner.flip(0),
+        0 * columns,
+    ]
     assert [(edge["filter"], edge["direction"]) for edge in edge_filters(torch.stack(kernels).unsqueeze(1))] == [
         (1, "from left to right"),
         (2, "from right to left"),
@@ -493,6 +518,14 @@ def test_dead_units_are_those_that_no_image_wakes(network):
 def test_the_balance_of_a_filter_tells_sums_from_differences():
     weight = torch.tensor([[[[1.0, 2.0], [3.0, 0.5]]], [[[1.0, -1.0], [2.0, -2.0]]], [[[-1.0, -3.0], [0.0, 1.0]]]])
     assert convolutions.balances(weight) == pytest.approx([1, 0, -3 / 5])
+    assert convolutions.balances(0 * weight) == [0, 0, 0]
+
+
+def test_a_convolution_of_zeros_commutes_with_everything():
+    conv = torch.nn.Conv2d(1, 2, 3, bias=False)
+    torch.nn.init.zeros_(conv.weight)
+    X = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8)
+    assert equivariance(conv, X) == {"shift": 0, "rotation": 0}
 
 
 def test_a_name_may_reach_into_a_sequential():

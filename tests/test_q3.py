@@ -1,5 +1,6 @@
 """hw2-q3.py as its users run it: the handout's command lines at tiny size, resuming, translating, wrong input."""
 
+import io
 import json
 import os
 import re
@@ -118,6 +119,17 @@ def test_the_counterpart_is_compared_by_sentence_and_by_half(trained, data_dir):
     assert len(short) >= len(long) > 0
     for name, part in (("err_rate", list(gaps.values())), ("short", short), ("long", long)):
         assert other[name]["value"] == pytest.approx(sum(part) / len(part)), name
+
+
+def test_predictions_that_lost_a_sentence_are_named(trained, data_dir, tmp_path):
+    runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
+    path = folder_of(runs_dir, False) / "test_predictions.txt"
+    path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:-1]) + "\n", encoding="utf-8")
+    changed = folder_of(runs_dir, True)
+    result = files.read_json(changed / "result.json")
+    files.write_json(changed / "result.json", result | {"test": None})
+    common = ("-data_dir", data_dir, "-runs_dir", runs_dir)
+    assert "test_predictions.txt lacks sentences" in user_error("--use_attn", *TINY, *common, "-resume")
 
 
 def predictions(folder):
@@ -289,6 +301,11 @@ def test_a_text_file_that_is_not_there_is_not_a_sentence(name, trained):
 @pytest.mark.parametrize("sentence", ["hola.", "hola mundo.si", "¿dónde...", "3.5", ""])
 def test_a_sentence_is_not_taken_for_a_file(sentence):
     assert list(text.read_lines([sentence])) == [sentence]
+
+
+def test_the_standard_input_is_read_once_and_stays_open(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("hola .\nsí .\n".encode())))
+    assert list(text.read_lines(["-", "-"])) == ["hola .", "sí ."]
 
 
 def test_translate_looks_only_at_runs_of_the_scale_and_the_data_that_are_asked_for(trained):
@@ -589,7 +606,7 @@ def test_a_runs_folder_names_the_set_and_a_run_from_before_the_option_is_found(b
     capsys.readouterr()
     for dataset, folder in {"auto": newest, "course": newest, "tatoeba": older}.items():
         script.main([*run[-2:], "-dataset", dataset, "--translate", "hola"])
-        assert f"weights of {folder}" in capsys.readouterr().err
+        assert f"weights of {options.typed(folder)}" in capsys.readouterr().err
     config = files.read_json(newest / "config.json")
     assert config["options"].pop("dataset") == "course"
     files.write_json(newest / "config.json", config)
@@ -694,10 +711,10 @@ def test_translate_takes_the_newest_run_of_either_network_and_names_the_other(tr
         os.utime(times[not newest], (1e9, 1e9))
         process = run_here("hw2-q3.py", "-runs_dir", runs_dir, "--translate", "hola")
         other = times[not newest].parent
-        assert process.stderr == f"weights of {times[newest].parent / 'best.pt'}\nor with --run {other.name}\n"
+        assert process.stderr == f"weights of {options.typed(times[newest].parent)}\nor with --run {other.name}\n"
         assert len(process.stdout.splitlines()) == 1
         named = run_here("hw2-q3.py", "-runs_dir", runs_dir, "-run", other.name, "--translate", "hola")
-        assert named.stderr == f"weights of {other / 'best.pt'}\n"
+        assert named.stderr == f"weights of {options.typed(other)}\n"
 
 
 def test_a_run_of_another_question_is_refused(trained, tmp_path):

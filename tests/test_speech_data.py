@@ -389,6 +389,15 @@ def test_a_name_that_means_a_format_without_a_header(tmp_path):
         speech.read_sound(tmp_path / "a.raw")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_finite_are_an_error_of_the_clip(value, tmp_path):
+    samples = tone(440)
+    samples[100] = value
+    soundfile.write(tmp_path / "a.wav", samples, RATE, "FLOAT")
+    with one_line_error("a.wav", "not finite"):
+        speech.read_sound(tmp_path / "a.wav")
+
+
 def test_a_cut_flac_and_a_stream_of_unknown_length(tmp_path):
     path = tmp_path / "x.flac"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, RATE), RATE, "PCM_16")
@@ -546,12 +555,13 @@ def test_whoever_waits_for_the_bundled_clips_sees_how_many_are_spoken(tmp_path, 
     assert capsys.readouterr().out == "2 of 5 clips are spoken\n4 of 5 clips are spoken\n"
 
 
-def test_the_lines_of_the_process_that_speaks_are_passed_on(tmp_path, monkeypatch, capfd):
-    run = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: run([*command, "-n_clips", "3"], **kwargs))
+def test_the_lines_of_the_process_that_speaks_are_passed_on(tmp_path, monkeypatch, capsys):
+    """Also where stderr is no file, as in a notebook."""
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **kwargs: popen([*command, "-n_clips", "3"], **kwargs))
     monkeypatch.setattr(sources, "CACHE_DIR", tmp_path)
     assert (speech.bundled_folder() / METADATA).is_file()
-    assert "3 clips, " in capfd.readouterr().err
+    assert "3 clips, " in capsys.readouterr().err
 
 
 def test_the_bundled_clips_are_speech_that_can_be_read(spoken):
@@ -594,14 +604,15 @@ def test_another_metadata_file_that_is_damaged_is_one_line(content, words, tmp_p
 
 
 def test_another_process_may_be_the_first_to_speak_the_bundled_clips(monkeypatch):
-    there = []
+    there, popen = [], subprocess.Popen
+    code = "import sys; print('warning: slow', file=sys.stderr); sys.exit('speech.py: error: it is there; go on')"
 
     def too_late(command, **kwargs):
         if there:
             (command[-1] / FOLDER_NAME).mkdir(parents=True)
-        return subprocess.CompletedProcess(command, 2, None, "warning: slow\nspeech.py: error: it is there; go on\n")
+        return popen([sys.executable, "-c", code], **kwargs)
 
-    monkeypatch.setattr(subprocess, "run", too_late)
+    monkeypatch.setattr(subprocess, "Popen", too_late)
     with one_line_error("it is there; go on"):
         speech.bundled_folder()
     there.append(True)

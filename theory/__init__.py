@@ -1,10 +1,8 @@
-"""The formulas of Question 1 and the claims that check them; what leads to them is in report/hw2-EDITION.typ.
-
-A claim takes its formulas as default arguments for the tests' sake, which put wrong ones in their place.
-"""
+"""The formulas of Question 1 and the claims that check them, by subject; report/hw2-EDITION.typ derives them."""
 
 from theory import attention, convolution, feature_maps, linear_attention
 
+# A claim has its formulas as default arguments for the tests alone, which put wrong ones in their place.
 CLAIMS = {  # by edition, in the order of its questions
     "2021-22": (
         convolution.claim_cnn_parameters,
@@ -37,8 +35,8 @@ CLAIMS = {  # by edition, in the order of its questions
 
 
 def answers(year, part):
-    """The formulas that answer a part, of those that the edition's claims check: the docstrings that name the part."""
+    """The formulas that answer a part: the first paragraphs of the docstrings that name it, of what is checked."""
     formulas = [formula for check in CLAIMS[year] for formula in check.__defaults__ or () if callable(formula)]
-    openings = [" ".join((formula.__doc__ or "").partition("\n\n")[0].split()) for formula in formulas]
-    found = [opening.rpartition(" (") for opening in dict.fromkeys(openings)]
+    docstrings = dict.fromkeys(formula.__doc__ for formula in formulas if formula.__doc__)
+    found = [" ".join(docstring.partition("\n\n")[0].split()).rpartition(" (") for docstring in docstrings]
     return [answer for answer, _, parts in found if part in parts]

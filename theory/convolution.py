@@ -32,8 +32,7 @@ def convolution_matrix(kernel, H, W):
     """M[(a - 1) W' + b, (p - 1) W + q] = kernel[p - a + 1, q - b + 1] inside the filter, else 0, for
     the place (a, b) in the output and the pixel (p, q), both from 1 (2022-23, 1.1b).
 
-    Then vec(conv(kernel, x)) = M vec(x), vec row by row. Inside is 0 <= p - a < M and 0 <= q - b < N. As in deep
-    learning the filter is not flipped.
+    Inside is 0 <= p - a < M and 0 <= q - b < N. Then vec(conv(kernel, x)) = M vec(x), vec row by row, not flipped.
     With vec column by column, (a - 1) W' + b becomes (b - 1) H' + a and (p - 1) W + q becomes (q - 1) H + p.
 
     Shapes:
@@ -144,7 +143,6 @@ def claim_weight_sharing(seed, inputs_seen=CHANNELS * KERNEL_SIDE**2):
     ]
     n_connections = int(connected.sum())
     values = {
-        "inputs_seen": int(seen.max()),
         "dense_weights": columns.numel(),
         "dense_connections": n_connections,
         "dense_sparsity": 1 - n_connections / columns.numel(),
@@ -238,8 +236,8 @@ def claim_network_parameters(seed, cnn=cnn_parameters, dense=dense_parameters):
         wrong_cnn += get_number_trainable_params(cnn_net) != cnn(*size)
         wrong_dense += get_number_trainable_params(dense_net) != dense(*size)
     rows = [
-        Claim("1.1c", f"wrong counts of the CNN, in {len(sizes)} sizes", 0, wrong_cnn),
-        Claim("1.1c", f"wrong counts of the dense network, in {len(sizes)} sizes", 0, wrong_dense),
+        Claim("1.1c", f"sizes, of {len(sizes)}, where the CNN's count is wrong", 0, wrong_cnn),
+        Claim("1.1c", f"sizes, of {len(sizes)}, where the dense network's is wrong", 0, wrong_dense),
     ]
     examples = [_parameter_example(*size) for size in EXAMPLE_SIZES]
     curve = [_parameter_example(side, side, CURVE_FILTER, CURVE_FILTER) for side in CURVE_SIDES]

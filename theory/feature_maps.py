@@ -25,9 +25,8 @@ def remainder_bound(t, n_terms=N_TERMS):
 
 
 def tensor_features(x, n_terms=N_TERMS):
-    """phi(x) = [1, x, vec(x x^T) / sqrt(2!), ...]: all products of up to K - 1 coordinates (1.2).
-
-    With it phi(q).phi(k) = series(q.k).
+    """phi(x) = [1, x, vec(x x^T) / sqrt(2!), ...], all products of up to K - 1 coordinates: phi(q).phi(k) is the sum of
+    the first K terms of exp(q.k) (1.2).
 
     Shapes:
         x: (L, D)

@@ -6,6 +6,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from options import progress
 from theory import costs
 from theory.attention import softmax_attention
 from theory.checks import Claim, agreement, largest_difference, new_generator, randn
@@ -145,25 +146,22 @@ def claim_order_of_products(
         for count in (linear, quadratic)
     )
     n_linear, n_quadratic = ([_count(length, order)[0] for length in costs.COUNTED_LENGTHS] for order in (True, False))
+    expected_exponents = [costs.doubling_exponent(counts) for counts in (expected_linear, expected_quadratic)]
+    exponents = [costs.doubling_exponent(counts) for counts in (n_linear, n_quadratic)]
     at = f"L = {L}, M = {N_FEATURES}, D = {costs.HEAD_SIZE}"
     rows = [
         agreement("1.4", "both orders of the products", difference),
         Claim("1.4", f"multiplications of the linear order, {at}", expected_linear[-1], n_linear[-1]),
         Claim("1.4", "multiplications of the other order", expected_quadratic[-1], n_quadratic[-1]),
-        Claim(
-            "1.4",
-            "exponents of L in them",
-            [costs.doubling_exponent(expected_linear), costs.doubling_exponent(expected_quadratic)],
-            [costs.doubling_exponent(n_linear), costs.doubling_exponent(n_quadratic)],
-        ),
+        Claim("1.4", "exponents of L in them", expected_exponents, exponents),
         Claim("1.4", "numbers in the linear order's largest tensor", memory(L, N_FEATURES), _count(L, linear=True)[1]),
     ]
     values = {
         "n_features": N_FEATURES,
         "linear_multiplications": n_linear,
         "quadratic_multiplications": n_quadratic,
-        "linear_counted_exponent": costs.doubling_exponent(n_linear),
-        "quadratic_counted_exponent": costs.doubling_exponent(n_quadratic),
+        "linear_counted_exponent": exponents[0],
+        "quadratic_counted_exponent": exponents[1],
         "linear_memory_gib": _count(L, linear=True)[1] * costs.FLOAT_BYTES / costs.GIB,
         "quadratic_memory_gib": _count(L, linear=False)[1] * costs.FLOAT_BYTES / costs.GIB,
     }
@@ -199,7 +197,7 @@ def time_linear_attention(seed):
     moments would be one of the machine's moods.
     """
     seconds = {"linear": [], "quadratic": [], "linear_with_features": [], "softmax": []}
-    for L in costs.TIMED_LENGTHS:
+    for L in progress(costs.TIMED_LENGTHS, "timed lengths"):
         Q, K, V = costs.random_heads(seed, L, costs.HEAD_SIZE)
         phi_q, phi_k = monomial_features(Q), monomial_features(K)
         for name, function, args in (

@@ -67,7 +67,7 @@ def workspace(data_dir):
         with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
             yield Path(folder)
     except OSError as error:
-        advice = "free some space there or name another folder with -data_dir DIR"
+        advice = "free some space there or name another folder"
         raise UserError(f"cannot write in {data_dir} ({files.reason_of(error)}); {advice}") from error
 
 
