@@ -29,6 +29,8 @@ MPS_HINT = " (-device mps trains on the GPU of this Mac)"
 N_EXAMPLES = 8  # of the test set, listed in the result
 SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
 
+TEST_SETS = {"official": "test set", "course_529": "the course's 529 images"}
+
 
 def searched(**scores):
     """The scores of each search on the test set, as the result has them: None for a search that was not made."""
@@ -47,6 +49,7 @@ class Experiment:
         free_options: options that do not change what is trained.
         max_threads: most CPU threads to use; it depends on the work alone (benchmarks/bench_threads.py).
         quick: the options in which quick scale has a recipe of its own.
+        answers: lines about what else the statement asks for, as formats of the result of a tested run.
         is_recordable: whether `batch_loss` asks the host for nothing, so that a CUDA graph can hold the step.
         args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint. Where a trained network is used again, by the `settings` that were
@@ -63,7 +66,7 @@ class Experiment:
     question, base_name, score, score_name, judged = None, None, None, None, None
     yardsticks = "baselines"
     maximize, max_threads, is_recordable = True, 1, False
-    free_options, quick = (), ()
+    free_options, quick, answers = (), (), ()
 
     def __init__(self, args, defaults, data, settings=None):
         self.args, self.defaults, self.data = args, defaults, data
@@ -282,10 +285,12 @@ def report(experiment, run):
         print(f"Best validation {experiment.score_name}: {format_interval(score)} in epoch {best}{bundled}")
     for name, scores in (result["test"] or {}).items():
         if scores is not None:
-            search = SEARCH_NAMES.get(name, name).format(**scores)
+            search = (SEARCH_NAMES | TEST_SETS)[name].format(**scores)
             shown = f"{format_interval(scores[experiment.judged])}{baseline}{bundled}"
             print(f"Final Test {experiment.score_name}, {search}: {shown}")
             baseline = ""
+    for line in experiment.answers if result["test"] else ():
+        print(options.fold(f"{line.format(**result)}{bundled}"))
     for example in result.get("examples", [])[:1]:
         print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
     if experiment.args.verbose:
