@@ -94,7 +94,7 @@ EDITIONS = {
         epochs=15,
         learning_rates=(0.001, 0.01, 0.1),
         answers=(
-            "2.1 Equivariance error: {equivariance[shift]:.0e} (shift), {equivariance[rotation]:.2f} (quarter turn)",
+            "2.1 Equivariance error: shift {equivariance[shift]:.1g}, 90° turn {equivariance[rotation]:.2f}{bundled}",
             "2.2 train_loss.pdf, val_acc.pdf",
             "2.3 filters_1.pdf, filters_2.pdf",
         ),

@@ -49,7 +49,7 @@ class Experiment:
         free_options: options that do not change what is trained.
         max_threads: most CPU threads to use; it depends on the work alone (benchmarks/bench_threads.py).
         quick: the options in which quick scale has a recipe of its own.
-        answers: lines about what else the statement asks for, as formats of the result of a tested run.
+        answers: what else the statement asks for, as formats of lines: of a tested run's result, and {bundled}, a note.
         is_recordable: whether `batch_loss` asks the host for nothing, so that a CUDA graph can hold the step.
         args, defaults: the parsed options, and what they are if none is given.
         data: has title, bundled and fingerprint. Where a trained network is used again, by the `settings` that were
@@ -290,7 +290,7 @@ def report(experiment, run):
             print(f"Final Test {experiment.score_name}, {search}: {shown}")
             baseline = ""
     for line in experiment.answers if result["test"] else ():
-        print(options.fold(f"{line.format(**result)}{bundled}"))
+        print(options.fold(line.format(**result | {"bundled": bundled})))
     for example in result.get("examples", [])[:1]:
         print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
     if experiment.args.verbose:
