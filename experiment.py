@@ -31,6 +31,7 @@ MPS_HINT = " (-device mps trains on the GPU of this Mac)"
 N_EXAMPLES = 8  # of the test set, listed in the result
 SEARCH_TITLES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
 NOT_MADE = {"beam": None, "mbr": None}  # the test's scores of searches that are not asked for
+TEST_SETS = {"official": "test set", "course_529": "the course's 529 images"}
 
 
 class Experiment:
@@ -44,6 +45,7 @@ class Experiment:
         free_options: options that do not change what is trained.
         max_threads: most CPU threads to use; it depends on the work alone (benchmarks/bench_threads.py).
         quick: the options in which quick scale has a recipe of its own.
+        answers: what else the statement asks for, as formats of lines: of a tested run's result, and {bundled}, a note.
         is_recordable: whether `batch_loss` asks the host for nothing, so that a CUDA graph can hold the step.
         args: the parsed `options.Options`.
         data: has title, bundled and fingerprint. Where a trained network is used again, by the `settings` that were
@@ -59,7 +61,7 @@ class Experiment:
 
     question, base_name, score, score_name = None, None, None, None
     maximize, max_threads, is_recordable = True, 1, False
-    free_options, quick = (), ()
+    free_options, quick, answers = (), (), ()
 
     def __init__(self, args, data, settings=None):
         self.args, self.data = args, data
@@ -345,10 +347,12 @@ def report(experiment, run):
         print(f"Best validation {experiment.score_name}: {format_interval(score)} in epoch {best}{bundled}")
     for name, scores in (result["test"] or {}).items():
         if scores is not None:
-            search = SEARCH_TITLES.get(name, name).format(**scores)
+            search = (SEARCH_TITLES | TEST_SETS)[name].format(**scores)
             shown = f"{format_interval(scores[experiment.score.removeprefix('val_')])}{baseline}{bundled}"
             print(f"Final Test {experiment.score_name}, {search}: {shown}")
             baseline = ""
+    for line in experiment.answers if result["test"] else ():
+        print(options.fold(line.format(**result | {"bundled": bundled})))
     for example in result.get("examples", [])[:1]:
         print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
     if experiment.args.verbose:

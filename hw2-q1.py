@@ -3,9 +3,9 @@
 $ python hw2-q1.py                      # all three editions
 $ python hw2-q1.py --edition 2022-23    # one of them
 
-Prints a row for each claim: what the derivation says, what was measured, whether it holds. Writes
-result.json and the figures to report/runs/q1/<edition>/. Exit code 1 if a claim does not hold.
-Derivations and claims are in theory/.
+Prints the formulas that answer a part, then a row for each claim: what they say, what was measured,
+whether it holds. Writes result.json and the figures to report/runs/q1/<edition>/. Exit code 1 if a
+claim does not hold. The formulas and claims are in theory/, derivations in report/hw2-EDITION.typ.
 """
 
 import textwrap
@@ -60,6 +60,9 @@ def check_edition(year, seed, folder):
     claims, values = [], {}
     for check in theory.CLAIMS[year]:
         new_claims, new_values = check(seed)
+        for part in {claim.id for claim in new_claims} - {claim.id for claim in claims}:
+            for answer in theory.answers(year, part):
+                print(options.fold(f"{part:<{QUESTION + GAP}}{answer}", " " * (QUESTION + GAP)), flush=True)
         for claim in new_claims:
             numbers = format_expected(claim), format_number(claim.measured)
             print_row(claim.id, claim.claim, *numbers, "yes" if claim.holds else "NO")

@@ -114,8 +114,8 @@ class Classification(experiment.Experiment):
     """Images to classes: the network, its loss, its validation and its test."""
 
     question, score, score_name = "q2", "val_acc", "accuracy"
-    free_options = ("conv_1_name", "conv_2_name")
-    is_recordable = True
+    free_options, is_recordable = ("conv_1_name", "conv_2_name"), True
+    answers = property(lambda self: EDITIONS[self.args.edition].answers if self.args.network == "cnn" else ())
 
     def __init__(self, args, data, settings=None):
         super().__init__(args, data)

@@ -90,10 +90,10 @@ def main(argv=None):
 class Recognition(experiment.SequenceExperiment):
     """Sound to letters: the network, its loss, its validation and its test."""
 
-    question, base_name = "q3-asr", "ljspeech"
+    question, base_name, quick = "q3-asr", "ljspeech", ("epochs", *QUICK)
     score, score_name, maximize, measure = "val_cer", "CER", False, metrics.TRANSCRIPTION
     loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
-    quick = ("epochs", *QUICK)
+    answers = ("Test loss {test[greedy][loss]:.4f}, " + metrics.SIMILARITY_LINE + "{bundled}",)
     max_threads = property(lambda self: N_THREADS if self.args.batch_size >= LARGE_BATCH else 1)
     is_recordable = property(lambda self: not self.args.ctc_weight)  # the CTC loss is computed on the CPU
 

@@ -241,6 +241,9 @@ def spearman(values):
 
 
 SIMILARITIES = ("jaccard", "cosine", "damerau_levenshtein")  # 2023-24, Question 3.4
+SIMILARITY_LINE = ", ".join(
+    f"{name.title().replace('_', '-')} {{test[greedy][{name}][value]:.4f}}" for name in SIMILARITIES
+)
 
 
 def similarities(hyps, refs):

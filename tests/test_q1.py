@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -301,6 +302,15 @@ def test_one_edition_from_the_command_line(tmp_path):
     done = run_script("-edition", "2022-23", "--runs_dir", tmp_path, "-seed", 7)
     assert done.returncode == 0, done.stderr
     assert "11 of 11 claims hold" in done.stdout
+    shown = re.sub(r"\n {6}", " ", done.stdout)
+    for answer, claim in (
+        ("1.1a  H' = H - M + 1, W' = W - N + 1: ", "1.1a  sizes, of 729"),
+        ("1.1b  M[(a - 1) W' + b, (p - 1) W + q] = kernel[p - a + 1, q - b + 1] inside the filter", "1.1b  M x'"),
+        ("1.1c  MN + 3 floor(H'/2) floor(W'/2): ", "1.1c  sizes, of 441"),
+        ("1.1c  (HW + 3) floor(H'/2) floor(W'/2): ", "1.1c  sizes, of 441"),
+        ("1.2   P = softmax(x' x'^T), Z = P x': ", "1.2   P against"),
+    ):
+        assert shown.count(answer) == 1 and shown.index(answer) < shown.find(claim), (answer, shown)
     folder = tmp_path / "q1" / "2022-23"
     assert [path.name for path in (tmp_path / "q1").iterdir()] == ["2022-23"]
 
@@ -340,6 +350,16 @@ def test_all_editions_with_their_figures(q1, tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert shown.count("claims hold") == 3
     assert max(len(line) for line in shown.splitlines() if "written to" not in line) <= 100
+
+
+def test_every_part_has_its_answer_from_the_docstring_of_a_formula_under_test():
+    for year, checks in theory.CLAIMS.items():
+        for part in {claim.id for check in checks if check in CLAIMS for claim in check(0)[0]}:
+            answers = theory.answers(year, part)
+            assert 1 <= len(answers) <= 3 and len(set(answers)) == len(answers), (year, part)
+            assert not any("202" in answer or "\n" in answer for answer in answers)  # the reference is left out
+    assert theory.answers("2023-24", "1.3")[0].startswith("Z ~ D^-1 Phi(Q) Phi(K)^T V with D = Diag(")
+    assert theory.answers("2021-22", "1.1")[0] == theory.answers("2021-22", "1.2")[0]  # one formula of both
 
 
 def test_a_row_of_the_table_is_shown_whole_on_lines_that_fit_the_screen(q1, monkeypatch, capsys):

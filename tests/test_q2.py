@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ import runs
 import utils
 from convolutions import edge_filters, equivariance
 from data import images
-from editions import DATASETS
+from editions import DATASETS, EDITIONS
 from models import CNN, MLP
 from options import BESIDE_OTHERS, COMPARED, Interrupted
 
@@ -72,7 +73,7 @@ def test_one_rate(q2, tmp_path):
     process = q2("-learning_rate", "0.0005")
     assert process.returncode == 0, process.stderr
     assert "420,906 trainable parameters" in process.stdout
-    assert "Epoch 2/2  train loss" in process.stdout and "Final Test accuracy, official: 0." in process.stdout
+    assert "Epoch 2/2  train loss" in process.stdout and "Final Test accuracy, test set: 0." in process.stdout
     name = "kuzushiji_mnist-epochs=2-learning_rate=0.0005"
     for figure in FIGURES:
         assert (tmp_path / "q2" / name / figure).read_bytes().startswith(b"%PDF"), figure
@@ -89,7 +90,44 @@ def test_one_rate(q2, tmp_path):
     assert in_place["acc"] == result["test"]["official"]["acc"] and in_place["kept"]["value"] == 1
     assert all(point["kept"]["n"] == round(in_place["acc"]["value"] * SIZES["test"]) for point in moved)
     again = q2("--learning_rate", "0.0005", "-resume")  # finished: shown, not trained
-    assert "Epoch" not in again.stdout and "Final Test accuracy, official: 0." in again.stdout
+    assert "Epoch" not in again.stdout and "Final Test accuracy, test set: 0." in again.stdout
+
+
+CURVES = "train_loss.pdf, val_acc.pdf"
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_a_run_ends_with_the_answers_to_what_its_statement_asks_for_in_six_lines(q2, tmp_path, monkeypatch, edition):
+    monkeypatch.setattr(images, "COURSE_OCTMNIST_COUNTS", (2, 1, 1, 2))  # of the 30 test images
+    process = q2("-edition", edition, "-learning_rate", "0.01", "-epochs", 1, "-run_name", "mine")
+    assert process.returncode == 0, process.stderr
+    result = read_result(tmp_path, "mine")
+    shift, turn = (result["equivariance"][name] for name in ("shift", "rotation"))
+    answers = {
+        "2021-22": [
+            f"2.1 Equivariance error: shift {shift:.1g}, 90° turn {turn:.2f}", f"2.2 {CURVES}",
+            "2.3 filters_1.pdf, filters_2.pdf",
+        ],
+        "2022-23": [
+            "2.1 Trainable parameters: 420,906", f"2.4 {CURVES}", "2.5 activation_maps.pdf, original_example.pdf",
+        ],
+        "2023-24": [f"2.1, 2.2 {CURVES}", "2.3 Trainable parameters: 224,892"],
+    }[edition]  # fmt: skip
+    best, *lines, written = process.stdout.splitlines()[-6:]
+    assert best.startswith("Best validation accuracy: ") and written.startswith("written to ")
+    tests = {"test set": "official"} | ({"the course's 529 images": "course_529"} if edition == "2023-24" else {})
+    for line, (shown, name) in zip(lines, tests.items()):
+        assert line.startswith(f"Final Test accuracy, {shown}: {result['test'][name]['acc']['value']:.4f}")
+    assert lines[len(tests) :] == answers
+    for name in re.findall(r"\w+\.pdf", " ".join(answers)):
+        assert (tmp_path / "q2" / "mine" / name).is_file()
+
+
+def test_a_run_without_test_or_convolutions_shows_none_of_the_answers(q2):
+    for more in (["-skip_test"], ["-network", "mlp"]):
+        process = q2("-edition", "2021-22", "-learning_rate", "0.01", "-epochs", 1, *more)
+        assert process.returncode == 0 and "Best validation" in process.stdout, process.stderr
+        assert re.search(r"^2\.\d", process.stdout, re.MULTILINE) is None, more
 
 
 def test_rates_are_compared_on_validation_and_the_test_set_is_seen_for_the_best_only(q2, tmp_path):
@@ -583,10 +621,11 @@ def test_a_photo_is_read_as_a_square_light_on_black(tmp_path):
     assert X[0, 0, 13:15, 12:16].min() > 200 and X[0, 0, 0].max() == 0 and X[0, 0, :, 0].max() < 60
 
 
-def test_the_end_of_a_run_is_four_lines_and_a_mac_is_told_of_its_gpu(q2, monkeypatch):
+def test_the_end_of_a_run_is_six_lines_and_a_mac_is_told_of_its_gpu(q2, monkeypatch):
     monkeypatch.setattr(utils, "accelerators", lambda: {"mps": SimpleNamespace(get_rng_state=torch.get_rng_state)})
     process = q2("-learning_rate", "0.1", "-epochs", "1", "-device", "cpu", "-skip_test")
     assert "cpu (-device mps trains on the GPU of this Mac)" in " ".join(process.stdout.split())
     assert end_of(process.stdout) == ["Best", "written"]
     tested = q2("-learning_rate", "0.1", "-epochs", "1", "-device", "cpu", "-resume")
-    assert end_of(tested.stdout) == ["Best", "Final", "written"] and ", nearest centroid 1.0000" in tested.stdout
+    assert end_of(tested.stdout) == ["Best", "Final", "2.1", "2.4", "2.5", "written"]
+    assert ", nearest centroid 1.0000" in tested.stdout
