@@ -199,7 +199,7 @@ def train(experiment, model, run):
             score=experiment.score,
             maximize=experiment.maximize,
             settings=experiment.settings(),
-            is_recordable=experiment.is_recordable,
+            is_recordable=experiment.is_recordable and not vars(experiment.args).get("models"),
         )
     if not parallel.is_main():
         sys.exit()
@@ -353,6 +353,10 @@ def report(experiment, run):
             baseline = ""
     for line in experiment.answers if result["test"] else ():
         print(options.fold(line.format(**result | {"bundled": bundled})))
+    if vars(experiment.args).get("models"):
+        ours = [run for run in experiment.with_options(models=None).finished() if run.result["test"]]
+        shown = f"{format_interval(experiment.test_score(ours[0].result))}{bundled}" if ours else "not trained yet"
+        print(f"Final Test {experiment.score_name} of this project's own network (without -models): {shown}")
     for example in result.get("examples", [])[:1]:
         print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
     if experiment.args.verbose:
@@ -373,7 +377,7 @@ def restore(question_class, args):
     for name in others[:MAX_OTHERS] if args.run is None else []:
         options.note(f"or with --run {name}")
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
-    trained = argparse.Namespace(**args.defaults | found.options)
+    trained = argparse.Namespace(**args.defaults | found.options | {"models": vars(args).get("models")})
     experiment = question_class(trained, found, settings=state)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, experiment.max_threads)
     model = experiment.build().to(device)
@@ -391,16 +395,18 @@ def latest(question_class, args):
         found = runs.Found(folder_of(question_class, args, "run"))
         if found.config["question"] != question:
             raise UserError(f"-run: {found.folder} is a run of {found.config['question']}, not of {question}")
+        if found.options.get("models") != runs.plain(vars(args).get("models")):
+            raise UserError(f"-run: {found.folder} has other classes; give their file, unchanged, or leave out -models")
         return found
     ignored = (*runs.WHERE, *question_class.free_options, *options.USES)
-    given = {k: runs.plain(v) for k, v in vars(args).items() if k in args.given and k not in ignored}
+    given = {k: runs.plain(v) for k, v in vars(args).items() if k in {*args.given, "models"} and k not in ignored}
     given = {k: v for k, v in given.items() if v != "auto"}  # which may be anything as well
     bundled = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
     for run in runs.find(args.runs_dir, question):
         is_meant = all(run.options.get(name) == value for name, value in given.items())
         if is_meant and run.bundled in bundled and args.run_name in (None, run.folder.name):
             return run
-    given |= {"runs_dir": args.runs_dir} if "runs_dir" in args.given else {}
+    given |= {name: vars(args)[name] for name in ("runs_dir", "models") if name in args.given}
     command = " ".join([f"python hw2-{question}.py", *map(str, command_line(argparse.Namespace(**given)))])
-    what = "no trained run with these options" if given else "no trained run"
+    what = "no trained run with these options" if any(given.values()) else "no trained run"
     raise UserError(f"{what} is in {typed(args.runs_dir / question)}; train one: {command}")

@@ -28,6 +28,8 @@ def parse_args(argv=None):
     parser.add_option("hidden_size", type=options.even_int, default=128, help="default: %(default)s")
     help = "training sentences are shorter (default: 20)"
     parser.add_option("max_length", type=options.positive_int, default=20, help=help)
+    parser.group(options.TRAINING)
+    parser.add_option("models", type=options.python_file, metavar="FILE", help="train your own classes, of this file")
     options.add_search_options(parser)
     options.add_use_option(parser, "translate", "TEXT", "sentences, text files, or - for the standard input")
     parser.add_option("draw", action="store_true", help="with --translate: draw the attention to each sentence")
@@ -44,7 +46,7 @@ import comparisons
 import decoding
 import experiment
 import metrics
-import models
+import student
 import utils
 from data import text, translation
 from data.text import PAD_IDX, SYMBOLS
@@ -95,7 +97,7 @@ class Translation(experiment.SequenceExperiment):
         return {"use_attn": self.args.use_attn, "n_examples": sizes}
 
     def build(self):
-        args = self.args
+        args, models = self.args, student.networks(self.args.models)
         encoder = models.Encoder(len(self.src_vocab), args.hidden_size, PAD_IDX, args.dropout)
         attn = models.Attention(args.hidden_size) if args.use_attn else None
         decoder = models.Decoder(args.hidden_size, len(self.tgt_vocab), attn, PAD_IDX, args.dropout)
@@ -166,7 +168,7 @@ class Translation(experiment.SequenceExperiment):
             "examples": experiment.write_predictions(run.folder, sentences, refs, hyps),
             "baselines": {"nearest sentence": self.score_of(nearest, "test")},
             "by_length": [{"length": length} | point for length, point in points.items()],
-            "attention": self.draw_examples(model, hyps, run.folder) if self.args.use_attn else [],
+            "attention": self.draw_maps(model, hyps, run.folder) if self.args.use_attn and not self.args.models else [],
             "other": comparisons.minus_counterpart(self, sentences, hyps, use_attn=not self.args.use_attn),
         }
 
@@ -176,7 +178,7 @@ class Translation(experiment.SequenceExperiment):
         gaps = metrics.error_rates(hyps_a, refs) - metrics.error_rates(hyps_b, refs)
         return {"err_rate": metrics.mean(gaps)} | metrics.halves(list(map(len, sentences)), gaps)
 
-    def draw_examples(self, model, hyps, folder):
+    def draw_maps(self, model, hyps, folder):
         """Draw the attention to long sentences that are translated rightly and wrongly, in turn; returns the drawn."""
         refs, sentences = zip(*self.data.pairs["test"])
         chosen = metrics.longest_right_and_wrong(sentences, hyps, refs, MAX_LETTERS)[:N_HEAT_MAPS]
@@ -208,8 +210,8 @@ class Translation(experiment.SequenceExperiment):
 def translate(args):
     """Print the translation of each sentence, by the best weights of the run that the options mean; perhaps draw it."""
     task, model, folder = experiment.restore(Translation, args)
-    if args.draw and not task.args.use_attn:
-        raise options.UserError("-draw needs attention, which this network has not; take or train one with --use_attn")
+    if args.draw and (args.models or not task.args.use_attn):
+        raise options.UserError("-draw needs attention weights, which this network has not; train one with --use_attn")
     for number, line in enumerate(text.read_lines(args.translate), start=1):
         sentence, path = text.normalize(line), folder / f"translated_{number}.pdf"
         print(*task.translate(model, [sentence], **experiment.search_to_use(args)), flush=True)

@@ -197,12 +197,12 @@ def run_script(main):
         sys.stdout.flush()
         sys.exit(code)
     except UserError as error:
-        sys.exit(_error_line(error, USER_ERROR))
+        sys.exit(error_line(error, USER_ERROR))
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         advice = "try smaller values of the options, for instance -batch_size, -hidden_size, -beam_size or -n_samples"
-        sys.exit(_error_line(f"there is not enough memory for this; {advice}", USER_ERROR))
+        sys.exit(error_line(f"there is not enough memory for this; {advice}", USER_ERROR))
     except KeyboardInterrupt as error:
         what, code = ("terminated", TERMINATED) if _is_terminated else ("interrupted", INTERRUPTED)
         print("; ".join([what, *map(str, error.args)]), file=sys.stderr)
@@ -255,7 +255,7 @@ def _missing_line(names):
     python = Path(".venv") / ("Scripts" if os.name == "nt" else "bin") / "python"
     advice = f"run {python} {sys.argv[0]}, or install " if (ROOT / python).exists() else "install "
     advice += "what is missing with python -m pip install -r requirements.txt"
-    return _error_line(f"this Python has no {names}; {advice}", USER_ERROR)
+    return error_line(f"this Python has no {names}; {advice}", USER_ERROR)
 
 
 def _on_import_error(kind, error, traceback):
@@ -266,7 +266,7 @@ def _on_import_error(kind, error, traceback):
         sys.exit(_missing_line(error.name))
 
 
-def _error_line(message, code):
+def error_line(message, code):
     """Print the one line of an error; returns the exit code."""
     script = f"{Path(sys.argv[0]).name}: " + (f"rank {rank()}: " if rank() > 0 else "")
     print(f"{script}error: {message}", file=sys.stderr)
@@ -299,6 +299,7 @@ positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or above")
 seed = _number(int, lambda n: 0 <= n <= MAX_SEED, "a whole number from 0 to below 2^64")
 probability = _number(float, lambda p: 0 <= p < 1, "a number from 0 to below 1")
+python_file = _number(lambda text: path(text), lambda p: p.suffix == ".py" and p.is_file(), "a .py file that exists")
 
 
 def path(text):

@@ -61,7 +61,7 @@ class TensorPairs(Dataset):
 
 def make_model(task):
     torch.manual_seed(SEED)
-    return task.build()
+    return task.build().to(memory_format=torch.contiguous_format)
 
 
 def order():

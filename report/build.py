@@ -268,7 +268,7 @@ def other_runs(finished, question, found):
     shown = {run["path"] for listed in found.values() for run in (listed, *listed["children"])}
     others = []
     for run in finished:
-        is_asked = str(run.folder) in shown or not run.changed or "shuffle_pixels" in run.changed
+        is_asked = str(run.folder) in shown or not run.changed or {"shuffle_pixels", "models"} & run.changed.keys()
         if is_asked or run.options["seed"] != options.DEFAULT_SEED or not run.result.get("test"):
             continue
         changes = [name if value is True else f"{name} {value}" for name, value in run.changed.items()]

@@ -71,7 +71,9 @@ def test_the_readme_opens_with_one_wide_picture():
 @pytest.mark.parametrize(
     ("script", "arguments"), sorted({command for path in DOCUMENTS for command in commands(read(path))})
 )
-def test_the_documents_commands_parse(script, arguments, tmp_path):
+def test_the_documents_commands_parse(script, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_models.py").touch()
     load_script(script).parse_args(
         [str(tmp_path) if word == "DIR" else word for word in arguments]
     )  # DIR: a folder of the user
