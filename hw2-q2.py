@@ -115,7 +115,8 @@ class Classification(experiment.Experiment):
 
     question, score, score_name = "q2", "val_acc", "accuracy"
     free_options, is_recordable = ("conv_1_name", "conv_2_name"), True
-    answers = property(lambda self: EDITIONS[self.args.edition].answers if self.args.network == "cnn" and not self.args.models else ())
+    is_ours = property(lambda self: self.args.network == "cnn" and not self.args.models)  # the network of the question
+    answers = property(lambda self: EDITIONS[self.args.edition].answers if self.is_ours else ())
 
     def __init__(self, args, data, settings=None):
         super().__init__(args, data)
@@ -193,7 +194,7 @@ class Classification(experiment.Experiment):
             "baselines": images.baselines(data),
             "shifted_acc": [{"pixels": n} | metrics.kept(hits[0], hits[n]) for n in SHIFTS],
         }
-        if self.args.network == "cnn" and not self.args.models:
+        if self.is_ours:
             result |= convolutions.examine(model, data.X["test"])
         if self.args.no_maxpool:
             result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)
