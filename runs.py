@@ -58,7 +58,7 @@ def plain(value):
     """The value of an option as a config has it: a path as text, code as name and hash, one in a list by itself."""
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
     if isinstance(value, Path) and value.suffix == ".py":
-        return f"{value.name}-{hashlib.sha256(files.read_bytes(value)).hexdigest()[:8]}"
+        return f"{value.name}-{hashlib.sha256(value.read_bytes()).hexdigest()[:8]}"
     return str(value) if isinstance(value, Path) else value
 
 
