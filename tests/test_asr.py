@@ -275,7 +275,7 @@ def test_a_flac_of_another_rate_is_transcribed_almost_alike(trained, run_here, s
     [
         ("no.wav", ["no.wav", "missing"]), ("folder.wav", ["folder.wav", "holds no file"]),
         ("text.wav", ["cannot be read as sound"]), ("empty.wav", ["cannot be read as sound"]),
-        ("short.wav", ["0.01 s"]), ("long.wav", ["600.00 s"]), ("rate.wav", ["96000"]),
+        ("short.wav", ["0.01 s"]), ("long.wav", ["600.00 s"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_transcribed_is_one_line(name, words, trained, spoken, run_here, tmp_path):
@@ -285,7 +285,6 @@ def test_what_cannot_be_transcribed_is_one_line(name, words, trained, spoken, ru
     (tmp_path / "text.wav").write_text("no sound\n" * 500)
     soundfile.write(tmp_path / "short.wav", silence[:220], 22_050)
     soundfile.write(tmp_path / "long.wav", np.tile(silence, 600), 22_050, "PCM_U8")
-    soundfile.write(tmp_path / "rate.wav", silence, 96_000)
     good = next((spoken / FOLDER_NAME / WAVS).iterdir())
     process = run_here(SCRIPT, "-runs_dir", trained[0], "--transcribe", good, tmp_path / name)
     assert process.returncode == 2 and process.stdout.count("\n") == 1
