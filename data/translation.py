@@ -221,8 +221,8 @@ def gatherer(src, tgt, src_lengths, tgt_lengths):
         src, tgt: padded tensors on the device (n_pairs, max_len).
         src_lengths, tgt_lengths: of their rows (n_pairs), on the CPU.
 
-    The batch is src (batch_size, max_src_len), src_lengths (batch_size) on the CPU or None where all sources have one
-    length, tgt (batch_size, max_tgt_len).
+    The batch is src (batch_size, max_src_len), src_lengths (batch_size) on the CPU, tgt (batch_size, max_tgt_len).
+    src_lengths is None where all sources have one length, so that `graphs` can record the step: nothing is on the CPU.
     """
 
     def gather(rows):
