@@ -34,6 +34,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_captioning.py
 	$(BIN)/python benchmarks/bench_start.py
 	$(BIN)/python benchmarks/bench_scaling.py
+	$(BIN)/python benchmarks/bench_threads.py
 
 # On a machine with a CUDA GPU: the same bits twice, resuming, the losses of the CPU, and how fast.
 gpu: $(READY)

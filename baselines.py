@@ -29,8 +29,8 @@ def nearest_sentences(pairs, sentences):
 def nearest_spectra(clips, spectrograms):
     """The texts of spectrograms: each frame takes the letter with the nearest mean spectrum, repeats collapsed.
 
-    The mean spectrum of a letter is that of all frames which are its own if the letters of each training text are
-    spread evenly over the frames of its clip.
+    The letters of each training text are spread evenly over the frames of its clip. The mean spectrum of a letter is
+    that of the frames which fall to it so.
 
     Args:
         clips: the training clips, pairs of a spectrogram, an array (n_frames, n_mels), and its text.

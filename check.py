@@ -21,14 +21,11 @@ import time
 from pathlib import Path
 
 from checks import report
+from checks.loading import CallError
 
 EDITIONS = ("2021-22", "2022-23", "2023-24")
 CLASS_SECONDS, PROCESS_SECONDS, MEMORY = 10, 90, 2 * 2**30  # limits; the memory comes on top of torch's own
 SKIPPED_FOLDERS = {"__pycache__", ".ipynb_checkpoints", ".git", ".venv", "venv", "__MACOSX"}
-
-
-class UserError(Exception):
-    """A mistake in the call, told in one line."""
 
 
 def make_parser():
@@ -48,13 +45,13 @@ def submissions(paths, for_class):
     copies = {}
     for path in paths:
         if not path.exists():
-            raise UserError(f"{path} does not exist; give the file or folder with your code")
+            raise CallError(f"{path} does not exist; give the file or folder with your code")
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             name = file.relative_to(path if path.is_dir() else path.parent)
             if file.is_file() and file.suffix in (".py", ".ipynb") and not SKIPPED_FOLDERS & set(name.parts):
                 copies[name] = file
     if not copies:
-        raise UserError(f"{paths[0]} holds neither a .py file nor an .ipynb notebook; give the one with your code")
+        raise CallError(f"{paths[0]} holds neither a .py file nor an .ipynb notebook; give the one with your code")
     folders = {name.parts[0]: {} for name in copies if len(name.parts) > 1}
     if len(paths) > 1 or any(len(name.parts) == 1 for name in copies) or (len(folders) == 1 and not for_class):
         return {paths[0].resolve().name: copies}
@@ -82,7 +79,7 @@ def check_submission(copies, args):
         except subprocess.TimeoutExpired:
             ending = f"stopped after {PROCESS_SECONDS} s; is there a loop that does not end?"
         if not answers.exists():  # it is there before any of the student's code runs
-            raise UserError("torch cannot be imported; install torch 2.2 or later first: pip install torch")
+            raise CallError("torch cannot be imported; install torch 2.2 or later first: pip install torch")
         return report.Submission([json.loads(line) for line in answers.read_text("utf-8").splitlines()], ending)
 
 
@@ -101,13 +98,13 @@ def main(argv=None):
             if len(found) > 1:
                 print(f"\n== {name}")
             elif checked[name].error:
-                raise UserError(checked[name].error)
+                raise CallError(checked[name].error)
             print(checked[name].text(args.hint, time.monotonic() - begin), flush=True)
         if args.csv:
             args.csv.write_text(report.csv_text(checked), encoding="utf-8")
         if args.json:
             args.json.write_text(report.gradescope_text(checked, args.hint), encoding="utf-8")
-    except (UserError, OSError) as error:
+    except (CallError, OSError) as error:
         parser.error(str(error))  # ends with exit code 2
     return int(not all(submission.is_right for submission in checked.values()))
 

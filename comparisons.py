@@ -1,4 +1,4 @@
-"""Comparisons of several learning rates, seeds, searches of a trained network, or of two networks of a question.
+"""Comparisons of several learning rates or seeds, or of two networks of a question.
 
 Several learning rates or seeds are runs of the same script, side by side as processes. Learning rates are compared on
 validation, and only the best one is tested.
@@ -67,7 +67,7 @@ def compare(experiment):
     commands = [{label: [sys.executable, sys.argv[0], *command_line(run.args)]} for label, run in children.items()]
     jobs = max(1, runs.n_cpus() // (args.threads or experiment.max_threads))
     jobs = 1 if options.BESIDE_OTHERS in os.environ else jobs
-    print(f"{len(commands)} runs, {min(jobs, len(commands))} at a time", flush=True)
+    options.say(f"{len(commands)} runs, {min(jobs, len(commands))} at a time")
     errors = run_side_by_side(commands, jobs, {options.COMPARED: "1"})
     entries, histories = collect(experiment, children, errors)
     result = summarise(experiment, children, entries)
@@ -77,7 +77,7 @@ def compare(experiment):
         for name, ylabel in labels.items():
             curves = {label: [line[name] for line in history] for label, history in histories.items()}
             utils.plot_curves(folder / f"{name}.pdf", curves, ylabel, title)
-        run.finish(**result)
+        run.add(**result)
     report(experiment, result)
     print(f"written to {options.typed(folder)}")
     return result
@@ -87,11 +87,11 @@ def best_rate(experiment):
     """The learning rate that is best for an experiment; its rates are compared if that is still to be done."""
     found = experiment.finished("comparison")
     if not found:
-        print("the learning rates of the plain network are compared first", flush=True)
+        options.say("the learning rates of the plain network are compared first")
         compare(experiment)
         found = experiment.finished("comparison")
     rate = files.read_json(found[0].folder / runs.RESULT, "best", "learning_rate", of=float)
-    print(options.fold(f"learning rate {rate:g}, the best of the comparison in {found[0].folder.name}"), flush=True)
+    options.say(options.fold(f"learning rate {rate:g}, the best of the comparison in {found[0].folder.name}"))
     return rate
 
 
@@ -174,11 +174,11 @@ def report(experiment, result):
         shown = entry["error"] or f"validation {name} {entry[result['score']]['value']:.4f}"
         shown += f", test {entry['test']['value']:.4f}" if entry["test"] else ""
         print(f"{label}: {shown}{bundled}")
-    for kind, score in [("validation", value) for value in result["values"]] + [("test", result["test"])]:
+    for split, score in [("validation", value) for value in result["values"]] + [("test", result["test"])]:
         if score is not None and score["n"] > 1:
             rate = f"learning rate {decimal(score['learning_rate'])}, " if "learning_rate" in score else ""
             span = f"{score['mean']:.4f} ({score['low']:.4f} to {score['high']:.4f})"
-            print(f"{rate}{kind} {name}, mean and range of {score['n']} seeds: {span}{bundled}")
+            print(f"{rate}{split} {name}, mean and range of {score['n']} seeds: {span}{bundled}")
     for label, score in result["pooled"].items():
         print(options.fold(f"{label}, {len(result['entries'])} seeds: {format_interval(score, sign='+')}{bundled}"))
     if "learning_rate" in result["over"]:
@@ -245,13 +245,16 @@ def run_side_by_side(chains, jobs, environment):
 
 
 def print_lines(lines, n_processes):
-    """Print the lines of a queue until each process has put None there; on a terminal also how many, and the time."""
+    """Print the lines of a queue until each process has put None there; in between say how many have, and the time."""
+    start = time.perf_counter()
     with tqdm(total=n_processes, bar_format="{n} of {total} done, {elapsed}", disable=not sys.stderr.isatty()) as bar:
         while n_processes:
             try:
-                line = lines.get(timeout=1)
+                line = lines.get(timeout=options.PATIENCE if bar.disable else 1)
             except queue.Empty:
                 bar.refresh()
+                if bar.disable:
+                    options.say(f"{bar.total - n_processes} of {bar.total} done, {time.perf_counter() - start:.0f} s")
                 continue
             if line is None:
                 n_processes -= 1
@@ -301,51 +304,7 @@ def minus_counterpart(experiment, sources, hyps, **changes):
         return None
     table = files.read_table(other.folder / PREDICTIONS, PREDICTION_COLUMNS)
     theirs = {row["source"]: row["prediction"] for row in table}
+    if not theirs.keys() >= set(sources):
+        raise UserError(f"{other.folder / PREDICTIONS} lacks sentences of the test set; {files.RETRAIN}")
     differences = experiment.differences([theirs[source] for source in sources], hyps)
     return {"run": other.folder.name, **changes, **differences}
-
-
-def search(experiment, model, run):
-    """Test the searches that the options ask for with the weights of this run; validation chooses their settings.
-
-    Returns the texts of all searches for the test set, a dict; empty if none is asked for, or the test is left out.
-    """
-    if not options.searches(experiment.args) or run.result["test"] is None:
-        return {}
-    greedy, seconds = timed(experiment.decode, model, "test")
-    test, texts = dict(run.result["test"]), {"greedy": greedy}
-    test["greedy"] = test["greedy"] | {"seconds": seconds}
-    for name, candidates in options.searches(experiment.args).items():
-        tried = try_searches(experiment, model, candidates)
-        setting = {option: tried[0][option] for option in candidates[0]}
-        hyps, seconds = timed(experiment.decode, model, "test", **setting)
-        differences = experiment.search_differences(hyps, texts)
-        test[name] = experiment.test_scores(hyps) | tried[0] | differences | {"tried": tried, "seconds": seconds}
-        texts[name] = hyps
-    searched = {name: hyps for name, hyps in texts.items() if name != "greedy"}
-    examples = [
-        example | {name: hyps[example["row"]] for name, hyps in searched.items()}
-        for example in run.result.get("examples", [])
-    ]
-    run.finish(test=test, examples=examples)
-    return texts
-
-
-def timed(function, *args, **kwargs):
-    """What a function returns, and its seconds."""
-    start = time.perf_counter()
-    return function(*args, **kwargs), time.perf_counter() - start
-
-
-def try_searches(experiment, model, candidates):
-    """Some settings of a search, each with its score on validation, the best first; the score is None without any."""
-    tried = []
-    for setting in candidates:
-        score = experiment.score_of(experiment.decode(model, "val", **setting), "val")
-        tried.append(setting | {experiment.score: score})
-        if score is not None:
-            shown = ", ".join(f"{option} {value:g}" for option, value in setting.items())
-            print(f"{shown}: validation {experiment.score_name} {format_interval(score)}", flush=True)
-    if tried[0][experiment.score] is not None:
-        tried.sort(key=lambda entry: entry[experiment.score]["value"], reverse=experiment.maximize)
-    return tried

@@ -5,6 +5,8 @@ import torch
 from data.images import to_pixels
 from options import UserError
 
+TINY = 1e-30  # below any sum of weights that are not all 0
+
 
 def find(model, name):
     """The convolution called `name`, as Python writes it: `conv1`, or `convblock1[0]` inside an `nn.Sequential`."""
@@ -31,7 +33,7 @@ def equivariance(conv, X, n_examples=100):
     result, maps = {}, conv(x)
     for name, (transform_image, transform_maps) in transforms.items():
         difference = (conv(transform_image(x)) - transform_maps(maps))[..., border:-border, border:-border]
-        result[name] = (difference.abs().max() / maps.abs().max()).item()
+        result[name] = (difference.abs().max() / maps.abs().max().clamp(min=TINY)).item()
     return result
 
 
@@ -55,7 +57,7 @@ def edge_filters(weight, share=0.5):
         down, across = (torch.arange(n) - (n - 1) / 2 for n in kernel.shape)
         differences = (kernel.sum(dim=1) @ down.sign()).item(), (kernel.sum(dim=0) @ across.sign()).item()
         largest = max(map(abs, differences))
-        if largest >= share * kernel.abs().sum():
+        if largest >= share * kernel.abs().sum() > 0:
             pairs = zip(differences, (("top", "bottom"), ("left", "right")))
             sides = [pair if value > 0 else pair[::-1] for value, pair in pairs if abs(value) > largest / 2]
             start, end = (" ".join(names) for names in zip(*sides))
@@ -79,7 +81,7 @@ def balances(weight):
 
     weight: (n_filters, 1, height, width). Returns a list.
     """
-    return (weight.sum(dim=(1, 2, 3)) / weight.abs().sum(dim=(1, 2, 3))).tolist()
+    return (weight.sum(dim=(1, 2, 3)) / weight.abs().sum(dim=(1, 2, 3)).clamp(min=TINY)).tolist()
 
 
 @torch.no_grad()

@@ -264,13 +264,12 @@ def search(step, state, memory, beam_size=1, length_penalty=0.0, n_samples=None,
     return select(samples, (torch.arange(len(chosen), device=chosen.device), chosen))
 
 
-def in_batches(lengths, batch_size, decode, device=None, n_bytes=None, search=None):
-    """Decode inputs in batches of like length; returns the results in the order of the inputs.
+def batches(lengths, batch_size, device=None, n_bytes=None, search=None):
+    """Yield the inputs in batches of like length, each as a list of their indices; inputs of length 0 are left out.
 
     Args:
-        lengths: of the inputs; inputs of length 0 are left out, and their results are None.
+        lengths: of the inputs.
         batch_size: inputs of a batch; on a CUDA `device` more if its memory allows.
-        decode: `decode(rows)` of a list of indices gives a list with a result for each.
         n_bytes: of memory that decoding takes for a place of one hypothesis.
         search: options of `search`, which say how many hypotheses an input has.
     """
@@ -278,10 +277,6 @@ def in_batches(lengths, batch_size, decode, device=None, n_bytes=None, search=No
         n_hyps = search.get("n_samples") or search.get("beam_size", 1)
         memory = GPU_SHARE * torch.cuda.get_device_properties(device).total_memory
         batch_size = max(batch_size, int(memory / (n_bytes * n_hyps * max(lengths, default=1))))
-    results = [None] * len(lengths)
     order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: lengths[i])
     for start in progress(range(0, len(order), batch_size), "decoding"):
-        rows = order[start : start + batch_size]
-        for i, result in zip(rows, decode(rows), strict=True):
-            results[i] = result
-    return results
+        yield order[start : start + batch_size]

@@ -21,6 +21,7 @@ class Edition:
         fc_sizes: output features of the two hidden affine layers.
         dropout, optimizer, epochs: the handout's values (in 2021-22 the dropout probability is left to the student).
         learning_rates: the values that the handout asks to compare, in its order.
+        answers: lines for what else it asks of the network, as formats of a run's result; figures are in its folder.
     """
 
     year: str
@@ -35,6 +36,7 @@ class Edition:
     optimizer: str
     epochs: int
     learning_rates: tuple[float, ...]
+    answers: tuple[str, ...]
 
     @property
     def n_classes(self):
@@ -55,6 +57,11 @@ EDITIONS = {
         optimizer="adam",
         epochs=20,
         learning_rates=(0.00001, 0.0005, 0.01),
+        answers=(
+            "2.1 Trainable parameters: {n_params:,}",
+            "2.4 train_loss.pdf, val_acc.pdf",
+            "2.5 activation_maps.pdf, original_example.pdf",
+        ),
     ),
     "2023-24": Edition(
         year="2023-24",
@@ -69,6 +76,7 @@ EDITIONS = {
         optimizer="sgd",
         epochs=15,
         learning_rates=(0.1, 0.01, 0.001),
+        answers=("2.1, 2.2 train_loss.pdf, val_acc.pdf", "2.3 Trainable parameters: {n_params:,}"),
     ),
     "2021-22": Edition(
         year="2021-22",
@@ -85,6 +93,11 @@ EDITIONS = {
         optimizer="sgd",
         epochs=15,
         learning_rates=(0.001, 0.01, 0.1),
+        answers=(
+            "2.1 Equivariance error: shift {equivariance[shift]:.1g}, 90° turn {equivariance[rotation]:.2f}{bundled}",
+            "2.2 train_loss.pdf, val_acc.pdf",
+            "2.3 filters_1.pdf, filters_2.pdf",
+        ),
     ),
 }  # fmt: skip
 

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import files
-from data import captions, sources
+from data import captions, photos, sources
 from data.fetch import download
-from options import UserError, fold, note, progress
+from options import UserError, fold, note, progress, say
 
 SIDE = 224  # pixels of the images that the networks were trained on
 BATCH_PIXELS = 32 * SIDE**2  # of the images that are encoded together
@@ -145,7 +145,7 @@ def choose(name):
         resnet18_file()
     except UserError as error:
         name, why = "efficientnet_lite0", f" ({error})"
-    print(fold(f"encoder: {TITLES[name]}{why}"), flush=True)
+    say(fold(f"encoder: {TITLES[name]}{why}"))
     return name
 
 
@@ -243,12 +243,13 @@ def encode(data, encoder, device="cpu"):
     """
     names = data.filenames
     images = [data.digests[name] for name in names]
-    key = sources.key_of(encoder.digest, encoder.side, images, Path(__file__), Path(captions.__file__))
+    code = [Path(module) for module in (__file__, captions.__file__, photos.__file__)]
+    key = sources.key_of(encoder.digest, encoder.side, images, *code)
     batch_size = max(1, BATCH_PIXELS // encoder.side**2)
 
     def make():
         shown = f"{len(names):,} images of {encoder.side} x {encoder.side} pixels ({encoder.title})"
-        print(f"features of {shown}, once for these images", flush=True)
+        say(f"features of {shown}, once for these images")
         batches = [names[first : first + batch_size] for first in range(0, len(names), batch_size)]
         regions = [
             encoder.regions([data.open_image(name) for name in batch], device).half()

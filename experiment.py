@@ -1,12 +1,14 @@
 """What the training scripts share beside the training loop: a question with its data, the steps around `fit`.
 
 A script describes its question as an `Experiment`; its `main` calls the steps in their order: `open_run`, `train`,
-`describe`, `report`. `restore` brings a trained network back.
+`describe`, `test_searches`, `report`. `restore` brings a trained network back.
 """
 
 import argparse
 import copy
 import os
+import sys
+import time
 from contextlib import contextmanager
 
 import torch
@@ -27,12 +29,9 @@ PREDICTION_COLUMNS = ("source", "reference", "prediction", "distance")
 MAX_OTHERS = 3  # runs that are named beside the one that is used
 MPS_HINT = " (-device mps trains on the GPU of this Mac)"
 N_EXAMPLES = 8  # of the test set, listed in the result
-SEARCH_NAMES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
-
-
-def searched(**scores):
-    """The scores of each search on the test set, as the result has them: None for a search that was not made."""
-    return dict.fromkeys(SEARCH_NAMES) | scores
+SEARCH_TITLES = {"greedy": "greedy", "beam": "beam of {beam_size}", "mbr": "minimum risk of {n_samples} samples"}
+NOT_MADE = {"beam": None, "mbr": None}  # the test's scores of searches that are not asked for
+TEST_SETS = {"official": "test set", "course_529": "the course's 529 images"}
 
 
 class Experiment:
@@ -40,15 +39,15 @@ class Experiment:
 
     Attributes:
         question: the folder of its runs; base_name: what the name of a run's folder begins with.
-        score: the validation score that chooses the best epoch, and among compared values; `score_name` on screen.
-        judged: the name of the same score among those of the test.
-        yardsticks: what the result calls the scores without training in the judged score.
+        score: the validation score that chooses the best epoch, and among compared values: val_ and its name among the
+            scores of the test; `score_name` on screen.
         maximize: whether a higher score is better.
         free_options: options that do not change what is trained.
-        max_threads: most CPU threads to use; more are not faster.
-        quick: the options, beside the epochs, in which quick scale has a recipe of its own.
+        max_threads: most CPU threads to use; it depends on the work alone (benchmarks/bench_threads.py).
+        quick: the options in which quick scale has a recipe of its own.
+        answers: what else the statement asks for, as formats of lines: of a tested run's result, and {bundled}, a note.
         is_recordable: whether `batch_loss` asks the host for nothing, so that a CUDA graph can hold the step.
-        args, defaults: the parsed options, and what they are if none is given.
+        args: the parsed `options.Options`.
         data: has title, bundled and fingerprint. Where a trained network is used again, by the `settings` that were
             kept with its weights, it is the `runs.Found`.
 
@@ -60,13 +59,12 @@ class Experiment:
         test_score(result) -> the one score of the test by which runs are compared, with its interval
     """
 
-    question, base_name, score, score_name, judged = None, None, None, None, None
-    yardsticks = "baselines"
+    question, base_name, score, score_name = None, None, None, None
     maximize, max_threads, is_recordable = True, 1, False
-    free_options, quick = (), ()
+    free_options, quick, answers = (), (), ()
 
-    def __init__(self, args, defaults, data, settings=None):
-        self.args, self.defaults, self.data = args, defaults, data
+    def __init__(self, args, data, settings=None):
+        self.args, self.data = args, data
 
     def settings(self):
         """Plain values that the weights are useless without, such as the vocabulary; kept with them in `best.pt`."""
@@ -82,7 +80,7 @@ class Experiment:
 
     def best_baseline(self, result):
         """The best score without training, as the end of a line; empty if there is none."""
-        scores = {k: v["value"] if isinstance(v, dict) else v for k, v in result.get(self.yardsticks, {}).items()}
+        scores = {k: v["value"] if isinstance(v, dict) else v for k, v in result.get("baselines", {}).items()}
         if not scores:
             return ""
         best = (max if self.maximize else min)(scores, key=scores.get)
@@ -90,7 +88,7 @@ class Experiment:
 
     def best_epoch(self, history):
         """The epoch whose weights are kept."""
-        return utils.best_epoch(history, self.score, self.maximize)["epoch"]
+        return utils.best_line(history, self.score, self.maximize)["epoch"]
 
     def pooled(self, children):
         """Scores of the tests of several seeds together, a dict from a name to a score with its interval."""
@@ -98,7 +96,7 @@ class Experiment:
 
     def config(self, kind="run"):
         ignored = (*self.free_options, *options.USES, "run")
-        return runs.make_config(self.question, self.args, self.defaults, self.data, kind, ignored)
+        return runs.make_config(self.question, self.args, self.data, kind, ignored)
 
     def folder(self, kind="run"):
         return runs.folder_of(self.config(kind), self.args.runs_dir, self.base_name, self.args.run_name)
@@ -112,7 +110,8 @@ class Experiment:
     def with_options(self, **changes):
         """The same experiment with some options changed."""
         other = copy.copy(self)
-        other.args = argparse.Namespace(**vars(self.args) | changes)
+        other.args = copy.copy(self.args)
+        vars(other.args).update(changes)
         return other
 
 
@@ -128,7 +127,7 @@ class SequenceExperiment(Experiment):
     """
 
     measure = None
-    free_options = options.SEARCH
+    free_options = options.SEARCH_OPTIONS
     loss_options = ("label_smoothing",)
 
     def refs(self, split):
@@ -147,7 +146,7 @@ class SequenceExperiment(Experiment):
         """The paired differences a - b of the scores of two lists of texts for the test set, a dict."""
         return self.measure.differences(hyps_a, hyps_b, self.refs("test"))
 
-    def search_differences(self, hyps, others):
+    def differences_from(self, hyps, others):
         """The paired differences of the texts of a search from those of others, a dict from a search to its texts."""
         measure, refs = self.measure, self.refs("test")
         differences = {
@@ -160,12 +159,8 @@ class SequenceExperiment(Experiment):
         """The mean loss of a split's symbols, without what training adds to it."""
         return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
 
-    @property
-    def judged(self):
-        return self.measure.name
-
     def test_score(self, result):
-        return result["test"]["greedy"][self.judged]
+        return result["test"]["greedy"][self.measure.name]
 
     def loss_weights(self):
         """The `loss_options` and their values, by the names that a figure shows."""
@@ -183,40 +178,47 @@ def open_run(experiment):
 
 
 def train(experiment, model, run):
-    """Fit the model, which ends with its best weights.
+    """Fit the model, which ends with its best weights. Of several processes rank 0 alone returns; the others end here.
 
     Returns the history, or None for a run that was finished before.
     """
-    args, data = experiment.args, experiment.data
+    history = None
     if parallel.broadcast(run.result is not None):
         run.load_best(model)
-        return None
-    n_params = models.get_number_trainable_params(model)
-    if parallel.is_main():
-        device = f"{run.device}{MPS_HINT}" if run.device.type == "cpu" and "mps" in utils.accelerators() else run.device
-        print(options.fold(f"{utils.data_title(data)}: {n_params:,} trainable parameters, {device}"), flush=True)
-        if experiment.quick_recipe():
-            shown = [f"{name} {value}" for name, value in experiment.quick_recipe().items()]
-            print(f"quick recipe: {', '.join(shown)}", flush=True)
-        if not experiment.facts()["n_examples"]["val"]:
-            options.warn("without validation examples the last epoch is kept")
-    if run.is_new and args.init is not None:
-        start_from(experiment, model)
-    history = utils.fit(
-        model,
-        experiment.batches(run.device),
-        experiment.batch_loss,
-        experiment.evaluate,
-        run,
-        args,
-        score=experiment.score,
-        maximize=experiment.maximize,
-        settings=experiment.settings(),
-        is_recordable=experiment.is_recordable and not vars(args).get("models"),
-    )
-    if parallel.is_main():
-        print("drawing the figures" + (", testing" * (not args.skip_test)), flush=True)
+    else:
+        print_heading(experiment, model, run.device)
+        if run.is_new and experiment.args.init is not None:
+            start_from(experiment, model)
+        history = utils.fit(
+            model,
+            experiment.batches(run.device),
+            experiment.batch_loss,
+            experiment.evaluate,
+            run,
+            experiment.args,
+            score=experiment.score,
+            maximize=experiment.maximize,
+            settings=experiment.settings(),
+            is_recordable=experiment.is_recordable and not vars(experiment.args).get("models"),
+        )
+    if not parallel.is_main():
+        sys.exit()
+    if history is not None:
+        options.say("drawing the figures" + (", testing" * (not experiment.args.skip_test)))
     return history
+
+
+def print_heading(experiment, model, device):
+    """Rank 0 prints which network is trained on what data."""
+    if not parallel.is_main():
+        return
+    n_params = models.get_number_trainable_params(model)
+    device = f"{device}{MPS_HINT}" if device.type == "cpu" and "mps" in utils.accelerators() else device
+    options.say(options.fold(f"{utils.data_title(experiment.data)}: {n_params:,} trainable parameters, {device}"))
+    if recipe := experiment.quick_recipe():
+        options.say("quick recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.items()))
+    if not experiment.facts()["n_examples"]["val"]:
+        options.warn("without validation examples the last epoch is kept")
 
 
 def start_from(experiment, model):
@@ -228,9 +230,9 @@ def start_from(experiment, model):
             raise UserError(f"-init: the run in {folder} has other {name}; give one that was trained on these data")
 
 
-def folder_of(kind, args, option):
+def folder_of(question_class, args, option):
     """The folder of the trained run that an option names, by its path or its mere name; raises `UserError`."""
-    named, parent = getattr(args, option), args.runs_dir / kind.question
+    named, parent = getattr(args, option), args.runs_dir / question_class.question
     folder = named if named.is_dir() else parent / named.name
     if not (folder / runs.BEST).is_file():
         raise UserError(f"-{option}: {typed(named)} is no folder of a trained run; name one of {typed(parent)}")
@@ -239,7 +241,7 @@ def folder_of(kind, args, option):
 
 def describe(experiment, model, history):
     """What the result says of a finished training."""
-    best = utils.best_epoch(history, experiment.score, experiment.maximize)
+    best = utils.best_line(history, experiment.score, experiment.maximize)
     return {
         "title": experiment.data.title,
         "bundled": experiment.data.bundled,
@@ -259,10 +261,72 @@ def describe(experiment, model, history):
 
 
 def test_last_epoch(experiment, run):
-    """The scores on the test set of the last epoch's weights, which are no average of those of many steps."""
+    """The scores on the test set of the last epoch's weights, without `-ema_decay`'s average."""
     model = experiment.build().to(run.device)
     model.load_state_dict(run.checkpoint()["model"])
     return experiment.test_scores(experiment.decode(model, "test"))
+
+
+def searches_to_test(args):
+    """The searches that the options ask for beside the greedy one: a dict from name to the settings to choose from."""
+    found = {}
+    if args.beam_size > 1:
+        found["beam"] = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
+    if args.n_samples is not None:
+        found["mbr"] = [{"n_samples": args.n_samples, "seed": args.seed}]
+    return found
+
+
+def search_to_use(args):
+    """The arguments of `decoding.search` that the options ask for where one search is wanted."""
+    search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0]}
+    return search | {"n_samples": args.n_samples, "seed": args.seed[0]}
+
+
+def test_searches(experiment, model, run):
+    """Test the searches that the options ask for with the weights of this run; validation chooses their settings.
+
+    Returns the texts of all searches for the test set, a dict; empty if none is asked for, or the test is left out.
+    """
+    if not searches_to_test(experiment.args) or run.result["test"] is None:
+        return {}
+    greedy, seconds = timed(experiment.decode, model, "test")
+    test, texts = dict(run.result["test"]), {"greedy": greedy}
+    test["greedy"] = test["greedy"] | {"seconds": seconds}
+    for name, settings in searches_to_test(experiment.args).items():
+        tried = try_on_validation(experiment, model, settings)
+        setting = {option: tried[0][option] for option in settings[0]}
+        hyps, seconds = timed(experiment.decode, model, "test", **setting)
+        differences = experiment.differences_from(hyps, texts)
+        test[name] = experiment.test_scores(hyps) | tried[0] | differences | {"tried": tried, "seconds": seconds}
+        texts[name] = hyps
+    others = {name: hyps for name, hyps in texts.items() if name != "greedy"}
+    examples = [
+        example | {name: hyps[example["row"]] for name, hyps in others.items()}
+        for example in run.result.get("examples", [])
+    ]
+    run.add(test=test, examples=examples)
+    return texts
+
+
+def timed(function, *args, **kwargs):
+    """What a function returns, and its seconds."""
+    start = time.perf_counter()
+    return function(*args, **kwargs), time.perf_counter() - start
+
+
+def try_on_validation(experiment, model, settings):
+    """Some settings of a search, each with its score on validation, the best first; the score is None without any."""
+    tried = []
+    for setting in settings:
+        score = experiment.score_of(experiment.decode(model, "val", **setting), "val")
+        tried.append(setting | {experiment.score: score})
+        if score is not None:
+            shown = ", ".join(f"{option} {value:g}" for option, value in setting.items())
+            options.say(f"{shown}: validation {experiment.score_name} {format_interval(score)}")
+    if tried[0][experiment.score] is not None:
+        tried.sort(key=lambda entry: entry[experiment.score]["value"], reverse=experiment.maximize)
+    return tried
 
 
 def write_predictions(folder, sources, refs, hyps):
@@ -277,17 +341,18 @@ def write_predictions(folder, sources, refs, hyps):
 def report(experiment, run):
     """Print what a finished run has reached, and where it lies; with `-verbose` every score of the result."""
     result = run.result
-    score, baseline = result.get(experiment.score), experiment.best_baseline(result)
+    score, best, baseline = result.get(experiment.score), result["best_epoch"], experiment.best_baseline(result)
     bundled = " (bundled)" if result["bundled"] else ""
     if score is not None:
-        shown = f"{format_interval(score)} in epoch {result['best_epoch']}"
-        print(f"Best validation {experiment.score_name}: {shown}{bundled}")
+        print(f"Best validation {experiment.score_name}: {format_interval(score)} in epoch {best}{bundled}")
     for name, scores in (result["test"] or {}).items():
         if scores is not None:
-            search = SEARCH_NAMES.get(name, name).format(**scores)
-            shown = f"{format_interval(scores[experiment.judged])}{baseline}{bundled}"
+            search = (SEARCH_TITLES | TEST_SETS)[name].format(**scores)
+            shown = f"{format_interval(scores[experiment.score.removeprefix('val_')])}{baseline}{bundled}"
             print(f"Final Test {experiment.score_name}, {search}: {shown}")
             baseline = ""
+    for line in experiment.answers if result["test"] else ():
+        print(options.fold(line.format(**result | {"bundled": bundled})))
     if vars(experiment.args).get("models"):
         ours = [run for run in experiment.with_options(models=None).finished() if run.result["test"]]
         shown = f"{format_interval(experiment.test_score(ours[0].result))}{bundled}" if ours else "not trained yet"
@@ -300,48 +365,48 @@ def report(experiment, run):
         print(f"written to {typed(run.folder)}")
 
 
-def restore(kind, args, defaults):
+def restore(question_class, args):
     """The trained run that the options mean, to use its weights again: experiment, network and folder.
 
     Says on stderr which run it is, and names the others of the question. Raises `UserError` if there is no such run.
     """
-    found = latest(kind, args, defaults)
-    known = [] if args.run else runs.find(args.runs_dir, kind.question)
-    options.note(f"weights of {typed(found.folder / runs.BEST)}")
-    others = [run.folder.name for run in known if run.folder != found.folder]
-    for name in others[:MAX_OTHERS]:
+    found = latest(question_class, args)
+    options.note(f"weights of {typed(found.folder)}")
+    there = runs.find(args.runs_dir, question_class.question)
+    others = [run.folder.name for run in there if run.folder != found.folder]
+    for name in others[:MAX_OTHERS] if args.run is None else []:
         options.note(f"or with --run {name}")
-    device = utils.configure_torch(args.seed[0], args.device, args.threads, kind.max_threads)
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
-    trained = argparse.Namespace(**vars(defaults) | found.options | {"models": vars(args).get("models")})
-    experiment = kind(trained, None, found, settings=state)
+    trained = argparse.Namespace(**args.defaults | found.options | {"models": vars(args).get("models")})
+    experiment = question_class(trained, found, settings=state)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, experiment.max_threads)
     model = experiment.build().to(device)
     runs.load_weights(model, found.folder / runs.BEST)
     return experiment, model, found.folder
 
 
-def latest(kind, args, defaults):
+def latest(question_class, args):
     """The run that `-run` names, or the latest whose options are those that were given; a `runs.Found`.
 
     An option that was not given may be anything. Raises `UserError` if there is no such run.
     """
+    question = question_class.question
     if args.run is not None:
-        found = runs.Found(folder_of(kind, args, "run"))
-        if found.config["question"] != kind.question:
-            raise UserError(f"-run: {found.folder} is a run of {found.config['question']}, not of {kind.question}")
+        found = runs.Found(folder_of(question_class, args, "run"))
+        if found.config["question"] != question:
+            raise UserError(f"-run: {found.folder} is a run of {found.config['question']}, not of {question}")
         if found.options.get("models") != runs.plain(vars(args).get("models")):
             raise UserError(f"-run: {found.folder} has other classes; give their file, unchanged, or leave out -models")
         return found
-    ignored = (*runs.WHERE, *kind.free_options, *options.USES)
+    ignored = (*runs.WHERE, *question_class.free_options, *options.USES)
     given = {k: runs.plain(v) for k, v in vars(args).items() if k in {*args.given, "models"} and k not in ignored}
     given = {k: v for k, v in given.items() if v != "auto"}  # which may be anything as well
-    kinds = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
-    for run in runs.find(args.runs_dir, kind.question):
-        trained = vars(defaults) | run.options  # an option that an earlier version had not counts as its default
-        is_meant = all(runs.plain(trained[name]) == value for name, value in given.items())
-        if is_meant and run.bundled in kinds and args.run_name in (None, run.folder.name):
+    bundled = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]
+    for run in runs.find(args.runs_dir, question):
+        is_meant = all(run.options.get(name) == value for name, value in given.items())
+        if is_meant and run.bundled in bundled and args.run_name in (None, run.folder.name):
             return run
     given |= {name: vars(args)[name] for name in ("runs_dir", "models") if name in args.given}
-    command = " ".join([f"python hw2-{kind.question}.py", *map(str, command_line(argparse.Namespace(**given)))])
+    command = " ".join([f"python hw2-{question}.py", *map(str, command_line(argparse.Namespace(**given)))])
     what = "no trained run with these options" if any(given.values()) else "no trained run"
-    raise UserError(f"{what} is in {typed(args.runs_dir / kind.question)}; train one: {command}")
+    raise UserError(f"{what} is in {typed(args.runs_dir / question)}; train one: {command}")

@@ -5,12 +5,10 @@ file, and an archive that would fill the memory is refused by its declared size.
 numpy and torch are imported where they are used, so that scripts without them need not wait.
 """
 
-import errno
 import io
 import json
 import lzma
 import os
-import stat
 import struct
 import tarfile
 import tokenize
@@ -102,25 +100,13 @@ def write_state(path, state):
     write_bytes(path, content.getbuffer())
 
 
-def require_regular(path):
-    """Raise `OSError` unless `path` is a plain file, or a link to one: a pipe never ends, and a device neither."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "Not a regular file", str(path))
-
-
-def read_bytes(path):
-    """The content of a plain file; raises `OSError`."""
-    require_regular(path)
-    return Path(path).read_bytes()
-
-
 def read_json(path, *keys, of=object):
     """The value of a JSON file that a run wrote, or the one inside it that `keys` lead to.
 
     Raises `UserError` if the file is no JSON, has no such value, or if the value is not of the type `of`.
     """
     try:
-        value = json.loads(read_bytes(path).decode("utf-8"))
+        value = json.loads(Path(path).read_bytes().decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({reason_of(error)}); {RETRAIN}") from error
     try:
@@ -136,7 +122,7 @@ def read_json(path, *keys, of=object):
 def read_table(path, header):
     """The rows that `write_table` wrote, a dict from column to text each; raises `UserError` for another file."""
     try:
-        first, *lines = read_bytes(path).decode("utf-8").replace("\r\n", "\n").split("\n")[:-1]
+        first, *lines = Path(path).read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")[:-1]
         rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines]
         if first.split("\t") != list(header):
             raise ValueError("it has other columns")
@@ -159,7 +145,6 @@ def read_arrays(path):
     """
     import numpy as np
 
-    require_regular(path)
     with zipfile.ZipFile(path) as archive:
         check_zip(archive, os.path.getsize(path))
     with np.load(path, allow_pickle=False) as npz:
@@ -176,7 +161,6 @@ def read_state(path, map_location="cpu"):
     """
     import torch
 
-    require_regular(path)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             check_zip(archive, os.path.getsize(path))

@@ -3,20 +3,21 @@
 $ python hw2-q1.py                      # all three editions
 $ python hw2-q1.py --edition 2022-23    # one of them
 
-Prints a line for each claim: what the derivation says, what was measured, whether it holds. Writes
-result.json and the figures to report/runs/q1/<edition>/. Exit code 1 if a claim does not hold.
-Derivations and claims are in theory/.
+Prints the formulas that answer a part, then a row for each claim: what they say, what was measured,
+whether it holds. Writes result.json and the figures to report/runs/q1/<edition>/. Exit code 1 if a
+claim does not hold. The formulas and claims are in theory/, derivations in report/hw2-EDITION.typ.
 """
 
 import textwrap
 import time
 from dataclasses import asdict
+from itertools import zip_longest
 
 import options
 from editions import EDITIONS
 
 YEARS = sorted(EDITIONS)
-COLUMNS = (5, 66, 20, 20, 5)  # widths of question, claim, expected, measured, holds
+QUESTION, NUMBERS, HOLDS, GAP = 4, 17, 5, 2  # widths of columns of the table; the claims have the rest of a line
 
 
 def parse_args(argv=None):
@@ -59,8 +60,12 @@ def check_edition(year, seed, folder):
     claims, values = [], {}
     for check in theory.CLAIMS[year]:
         new_claims, new_values = check(seed)
+        for part in {claim.id for claim in new_claims} - {claim.id for claim in claims}:
+            for answer in theory.answers(year, part):
+                print(options.fold(f"{part:<{QUESTION + GAP}}{answer}", " " * (QUESTION + GAP)), flush=True)
         for claim in new_claims:
-            print_claim(claim)
+            numbers = format_expected(claim), format_number(claim.measured)
+            print_row(claim.id, claim.claim, *numbers, "yes" if claim.holds else "NO")
         claims += new_claims
         values |= new_values
 
@@ -85,17 +90,12 @@ def check_edition(year, seed, folder):
     return n_holding == len(claims)
 
 
-def print_claim(claim):
-    """Its line of the table, where long lists are cut; a claim that does not hold is shown in full below it."""
-    expected, measured = format_expected(claim), format_number(claim.measured)
-    print_row(claim.id, claim.claim, expected, measured, "yes" if claim.holds else "NO")
-    if not claim.holds:
-        print(f"       expected {expected}\n       measured {measured}")
-
-
 def print_row(*cells):
-    cut = [textwrap.shorten(cell, width, placeholder="...") for cell, width in zip(cells, COLUMNS, strict=True)]
-    print("  ".join(f"{cell:<{width}}" for cell, width in zip(cut, COLUMNS, strict=True)).rstrip(), flush=True)
+    """A row of the table, with as many lines as its longest cell has."""
+    rest = options.screen_width() - QUESTION - 2 * NUMBERS - HOLDS - 4 * GAP
+    widths = QUESTION, max(NUMBERS, rest), NUMBERS, NUMBERS, HOLDS
+    for parts in zip_longest(*map(textwrap.wrap, cells, widths), fillvalue=""):
+        options.say((" " * GAP).join(f"{part:<{width}}" for part, width in zip(parts, widths, strict=True)).rstrip())
 
 
 def format_number(x):

@@ -46,12 +46,11 @@ def parse_args(argv=None):
     if args.network == "mlp" and (args.no_maxpool or args.models):
         parser.error("-no_maxpool and -models go with -network cnn only")
     edition = find(args.edition or (args.dataset if args.dataset in DATASETS else DEFAULT_EDITION))
-    args.edition, args.dataset = edition.year, args.dataset or edition.dataset
-    if args.scale == "quick" and args.epochs is None:
-        args.epochs = QUICK_EPOCHS
-    for name in RECIPE:
-        if getattr(args, name) is None:
-            setattr(args, name, getattr(edition, name))
+    args.edition = args.defaults["edition"] = edition.year
+    args.dataset = args.dataset or edition.dataset
+    args.fill(**{name: getattr(edition, name) for name in RECIPE})
+    if args.scale == "quick":
+        args.fill(epochs=QUICK_EPOCHS)
     return args
 
 
@@ -65,7 +64,6 @@ import comparisons
 import convolutions
 import experiment
 import metrics
-import parallel
 import student
 import utils
 from data import images, photos, sources
@@ -84,24 +82,21 @@ def main(argv=None):
     with experiment.open_run(task) as run:
         model = task.build().to(run.device)
         history = experiment.train(task, model, run)  # None if the run was finished before
-        if not parallel.is_main():  # rank 0 does the rest
-            return None
         if history is not None:
             dead = {} if args.models else convolutions.dead_units(model, task.data.X["train"])
-            run.finish(**experiment.describe(task, model, history), **dead)
+            run.add(**experiment.describe(task, model, history), **dead)
         if run.result.get("layers") != task.layers:  # nothing is drawn yet, or other layers are asked for
             task.draw(model, run.result["history"], run.folder)
-            run.finish(layers=task.layers)
+            run.add(layers=task.layers)
         if run.result["test"] is None and not args.skip_test:
-            run.finish(**task.test(model, run.folder))  # the test set, once
+            run.add(**task.test(model, run.folder))  # the test set, once
         experiment.report(task, run)
 
 
 def load(args):
     """The question with these options and its images."""
     data = images.load(args.dataset, args.data, args.data_dir, args.edition, args.scale == "quick", args.shuffle_pixels)
-    defaults = parse_args(["-dataset", args.dataset, "-edition", args.edition, "-scale", args.scale])
-    return Classification(args, defaults, data)
+    return Classification(args, data)
 
 
 def rates_to_try(task):
@@ -111,19 +106,20 @@ def rates_to_try(task):
         return {"learning_rate": rates}
     changes = {"learning_rate": rates, "seed": [options.DEFAULT_SEED], "run_name": None, "skip_test": True}
     best = comparisons.best_rate(load(task.with_options(**PLAIN, **changes, resume="auto").args))
-    # An interrupt may have come before the variant's own run was begun.
+    # "auto", since an interrupt may have come before the variant's own run was begun
     return {"learning_rate": [best], "resume": task.args.resume and "auto"}
 
 
 class Classification(experiment.Experiment):
     """Images to classes: the network, its loss, its validation and its test."""
 
-    question, score, score_name, judged = "q2", "val_acc", "accuracy", "acc"
-    free_options = ("conv_1_name", "conv_2_name")
-    is_recordable, max_threads = True, 1  # a batch of 8 small images is slower on several
+    question, score, score_name = "q2", "val_acc", "accuracy"
+    free_options, is_recordable = ("conv_1_name", "conv_2_name"), True
+    is_ours = property(lambda self: self.args.network == "cnn" and not self.args.models)  # the network of the question
+    answers = property(lambda self: EDITIONS[self.args.edition].answers if self.is_ours else ())
 
-    def __init__(self, args, defaults, data, settings=None):
-        super().__init__(args, defaults, data)
+    def __init__(self, args, data, settings=None):
+        super().__init__(args, data)
         self.class_names = data.class_names if settings is None else settings["class_names"]
 
     @property
@@ -198,7 +194,7 @@ class Classification(experiment.Experiment):
             "baselines": images.baselines(data),
             "shifted_acc": [{"pixels": n} | metrics.kept(hits[0], hits[n]) for n in SHIFTS],
         }
-        if self.args.network == "cnn" and not self.args.models:
+        if self.is_ours:
             result |= convolutions.examine(model, data.X["test"])
         if self.args.no_maxpool:
             result["pooled"] = comparisons.mcnemar(self, y == y_hat, no_maxpool=False)
@@ -211,7 +207,7 @@ class Classification(experiment.Experiment):
 
 def classify(args):
     """Print the most probable classes of each image, by the best weights of the run that the options mean."""
-    task, model, _ = experiment.restore(Classification, args, parse_args([]))
+    task, model, _ = experiment.restore(Classification, args)
     for name, X in sources.open_files(args.classify, photos.SUFFIXES, images.read_photo):
         X = images.reorder(X, images.random_order()) if task.args.shuffle_pixels else X
         probs, classes = predict(model, X)[0].exp().topk(min(N_GUESSES, len(task.class_names)))

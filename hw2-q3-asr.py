@@ -13,6 +13,7 @@ import options
 N_EPOCHS, QUICK_EPOCHS = 15, 4
 QUICK = {"batch_size": 8, "guided_attention": 1.0, "ctc_weight": 0.3}  # chosen on validation
 EVAL_BATCH_SIZE, N_BYTES = 64, 12_000  # clips of a batch; bytes that decoding takes for a frame
+LARGE_BATCH, N_THREADS = 32, 4  # batches of so many clips are faster on up to so many threads
 FRAME_NOISE = 40  # frames; the clips are sorted by length plus such noise, so that the batches change
 LETTERS_A_SECOND, MORE_LETTERS = 30, 10  # longest text: LETTERS_A_SECOND * seconds + MORE_LETTERS letters
 LETTERS_DRAWN = 30  # the attention is drawn for test clips with texts of at most so many letters
@@ -60,7 +61,6 @@ import losses
 import metrics
 import models
 import onednn
-import parallel
 import utils
 from data import sources, speech
 from data.speech import PADDING_IDX, SEARCH_SYMBOLS
@@ -72,30 +72,29 @@ def main(argv=None):
         return transcribe(args)
     onednn.use_where_precise()  # 1.4 to 1.6 times as fast on an AMD EPYC
     data = speech.load(args.data, args.data_dir, args.split, args.scale == "quick")
-    task = comparisons.single(Recognition(args, parse_args(["-scale", args.scale]), data))
+    task = comparisons.single(Recognition(args, data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None
     with experiment.open_run(task) as run:
         model = task.build().to(run.device)
         history = experiment.train(task, model, run)  # None if the run was finished before
-        if not parallel.is_main():  # rank 0 does the rest
-            return None
         if history is not None:
             task.draw(history, run.folder)
-            run.finish(**experiment.describe(task, model, history))
+            run.add(**experiment.describe(task, model, history))
         if run.result["test"] is None and not args.skip_test:
-            run.finish(**task.test(model, run))  # the test set, once
-        comparisons.search(task, model, run)  # with a beam, or with samples
+            run.add(**task.test(model, run))  # the test set, once
+        experiment.test_searches(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
 
 
 class Recognition(experiment.SequenceExperiment):
     """Sound to letters: the network, its loss, its validation and its test."""
 
-    question, base_name = "q3-asr", "ljspeech"
+    question, base_name, quick = "q3-asr", "ljspeech", ("epochs", *QUICK)
     score, score_name, maximize, measure = "val_cer", "CER", False, metrics.TRANSCRIPTION
     loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
-    max_threads, quick = 4, ("epochs", *QUICK)
+    answers = ("Test loss {test[greedy][loss]:.4f}, " + metrics.SIMILARITY_LINE + "{bundled}",)
+    max_threads = property(lambda self: N_THREADS if self.args.batch_size >= LARGE_BATCH else 1)
     is_recordable = property(lambda self: not self.args.ctc_weight)  # the CTC loss is computed on the CPU
 
     def facts(self):
@@ -152,12 +151,12 @@ class Recognition(experiment.SequenceExperiment):
 
     def transcribe(self, model, rows, **search):
         """`decode_mels` for the clips of these rows; the spectrograms of one batch at a time are in memory."""
-        rows, device = torch.tensor(rows, dtype=torch.int64), next(model.parameters()).device
-
-        def decode(places):
-            return self.decode_mels(model, self.data.batch(rows[places], device), **search)
-
-        return decoding.in_batches(self.data.n_frames[rows].tolist(), EVAL_BATCH_SIZE, decode, device, N_BYTES, search)
+        found, rows = {}, torch.tensor(rows, dtype=torch.int64)
+        n_frames, device = self.data.n_frames[rows].tolist(), next(model.parameters()).device
+        for places in decoding.batches(n_frames, EVAL_BATCH_SIZE, device, N_BYTES, search):
+            batch = self.data.batch(rows[places], device)
+            found.update(zip(places, self.decode_mels(model, batch, **search), strict=True))
+        return [found[i] for i in range(len(rows))]
 
     @torch.no_grad()
     def decode_mels(self, model, batch, **search):
@@ -189,7 +188,7 @@ class Recognition(experiment.SequenceExperiment):
         nearest = baselines.nearest_spectra(data.clips("train"), (frames for frames, _ in data.clips("test")))
         written, alphas = zip(*self.transcribe(model, data.rows[speech.PART].tolist(), return_weights=True))
         return {
-            "test": experiment.searched(greedy=self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")}),
+            "test": {"greedy": self.test_scores(hyps) | {"loss": self.mean_loss(model, "test")}} | experiment.NOT_MADE,
             "examples": experiment.write_predictions(run.folder, ids, refs, hyps),
             "baselines": {"nearest mean spectrum": self.score_of(nearest, "test")},
             "unrelated": self.test_scores(refs[1:] + refs[:1]),  # the answer to each clip is another clip's text
@@ -217,10 +216,10 @@ class Recognition(experiment.SequenceExperiment):
 
 def transcribe(args):
     """Print the text of each sound file, by the best weights of the run that the options mean."""
-    task, model, _ = experiment.restore(Recognition, args, parse_args([]))
-    are_several = len(args.transcribe) > 1 or args.transcribe[0].is_dir()
+    task, model, _ = experiment.restore(Recognition, args)
+    search, are_several = experiment.search_to_use(args), len(args.transcribe) > 1 or args.transcribe[0].is_dir()
     for name, samples in sources.open_files(args.transcribe, speech.SOUND_SUFFIXES, speech.read_sound):
-        ((hyp, _),) = task.decode_mels(model, speech.pad_mels([speech.log_mel(samples)]), **options.search_of(args))
+        ((hyp, _),) = task.decode_mels(model, speech.pad_mels([speech.log_mel(samples)]), **search)
         print(f"{name}: {hyp}" if are_several else hyp, flush=True)
 
 

@@ -1,8 +1,8 @@
 """Question 3 of 2021-22: captions of aerial images.
 
-$ python hw2-q3-captioning.py                                    # 3.1a, with the course's settings
-$ python hw2-q3-captioning.py --use_attention                    # 3.1b, with additive attention
-$ python hw2-q3-captioning.py --caption 219.tif 540.tif 357.tif  # 3.1c, with the last weights
+$ python hw2-q3-captioning.py                  # 3.1a, with the course's settings
+$ python hw2-q3-captioning.py --use_attention  # 3.1b, with additive attention
+$ python hw2-q3-captioning.py --use_attention --caption 219.tif 540.tif 357.tif  # 3.1c, after 3.1b
 """
 
 from pathlib import Path
@@ -36,7 +36,7 @@ def parse_args(argv=None):
     options.add_search_options(parser)
     options.add_use_option(parser, "caption", "IMAGE", "images of the set by name, image files, or folders")
     args = options.parse_training(parser, argv, N_EPOCHS, **QUICK)
-    args.image_size = args.image_size or IMAGE_SIZES.get(args.dataset, 224)
+    args.fill(image_size=args.defaults["image_size"] or IMAGE_SIZES.get(args.dataset, 224))
     return args
 
 
@@ -53,8 +53,6 @@ import experiment
 import metrics
 import models
 import onednn
-import parallel
-import runs
 import utils
 from data import captions, text
 
@@ -65,25 +63,22 @@ def main(argv=None):
         return caption(args)
     onednn.use_where_precise()  # 1.4 times as fast on an AMD EPYC
     data = captions.load(args.dataset, args.data, args.data_dir, quick=args.scale == "quick")
-    args.encoder = encoders.choose(args.encoder)
-    device = utils.configure_torch(args.seed[0], args.device, args.threads, max_threads=runs.n_cpus())
+    args.encoder = args.defaults["encoder"] = encoders.choose(args.encoder)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads)
     data = encoders.encode(data, encoders.Encoder(args.encoder, side=args.image_size), device)
-    defaults = parse_args(["-dataset", args.dataset, "-encoder", args.encoder, "-scale", args.scale])
-    task = comparisons.single(Captioning(args, defaults, data))
+    task = comparisons.single(Captioning(args, data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None
     with experiment.open_run(task) as run:
         model = task.build().to(run.device)
         history = experiment.train(task, model, run)  # None if the run was finished before
-        if not parallel.is_main():  # rank 0 does the rest
-            return None
         if history is not None:
             task.draw(history, run.folder)
-            run.finish(**experiment.describe(task, model, history) | task.evaluate(model))
+            run.add(**experiment.describe(task, model, history) | task.evaluate(model))
         if run.result["test"] is None and not args.skip_test:
             last = experiment.test_last_epoch(task, run)  # which the course tests: a note
-            run.finish(**task.test(model, run.folder), last_epoch=last)  # the test set, once
-        if texts := comparisons.search(task, model, run):  # with a beam, or with samples
+            run.add(**task.test(model, run.folder), last_epoch=last)  # the test set, once
+        if texts := experiment.test_searches(task, model, run):  # with a beam, or with samples
             captions.write_generated(run.folder, args.use_attention, data, texts)
         experiment.report(task, run)
 
@@ -93,11 +88,11 @@ class Captioning(experiment.SequenceExperiment):
 
     # The course's score chooses the epoch, as the published results are in it.
     question, score, score_name = "q3-captioning", "val_sentence_bleu", "sentence BLEU"
-    measure, yardsticks = metrics.CAPTIONING, "sentence_bleu_baselines"
-    max_threads = 2  # more threads are not faster at this batch size
+    answers = ("Test BLEU-4, all captions together: {test[greedy][bleu4][value]:.4f}{bundled}",)
+    measure, quick = metrics.CAPTIONING, tuple(QUICK)
 
-    def __init__(self, args, defaults, data, settings=None):
-        super().__init__(args, defaults, data)
+    def __init__(self, args, data, settings=None):
+        super().__init__(args, data)
         self.encoder = encoders.Encoder(args.encoder, settings and settings["encoder_digest"], args.image_size)
         self.base_name = f"{Path(args.dataset).name}-{args.encoder}"
         if settings is None:
@@ -146,19 +141,19 @@ class Captioning(experiment.SequenceExperiment):
         return {f"val_{name}": score for name, score in scores.items()}
 
     def decode(self, model, split, **search):
-        batches = self.regions[split].split(EVAL_BATCH_SIZE)
-        found = [self.search(model, batch, **search).symbols.tolist() for batch in batches]
+        batches = options.progress(self.regions[split].split(EVAL_BATCH_SIZE), "decoding")
+        found = [self.decode_batch(model, batch, **search).symbols.tolist() for batch in batches]
         return [self.vocab.decode(symbols) for of_batch in found for symbols in of_batch]
 
     @torch.no_grad()
-    def search(self, model, regions, **search):
+    def decode_batch(self, model, regions, **search):
         """The `decoding.Decoded` words of a batch of images."""
         model.eval()
         regions = regions.to(next(model.parameters()).device, torch.float32)
         max_steps = torch.full((len(regions),), MAX_WORDS, device=regions.device)
         return decoding.search(model.step, *model.start(regions), max_steps=max_steps, **search, **text.SYMBOLS)
 
-    def search_differences(self, hyps, others):
+    def differences_from(self, hyps, others):
         others = {name: [texts] for name, texts in others.items()} | self.others([self])
         found = {name: ([hyps], lists) for name, lists in others.items()}
         return metrics.bleus_by_name("differences", self.refs("test"), found)
@@ -180,15 +175,15 @@ class Captioning(experiment.SequenceExperiment):
             example = {"image": name, "row": i, "src": name, "hyp": hyps[i], "ref": refs[i][0], "refs": refs[i]}
             examples.append(example | {"looked": looked})
         captions.write_generated(folder, self.args.use_attention, self.data, {"greedy": hyps})
-        greedy = self.test_scores(hyps) | self.search_differences(hyps, {})
+        greedy = self.test_scores(hyps) | self.differences_from(hyps, {})
         result = metrics.bleus_by_name("baselines", refs, {name: [lists] for name, lists in self.others([]).items()})
-        result["leave_one_out"] = metrics.leave_one_out_bleu(refs)
-        return result | {"test": experiment.searched(greedy=greedy), "examples": examples}
+        result["bleu4_leave_one_out"] = metrics.leave_one_out_bleu(refs)
+        return result | {"test": {"greedy": greedy} | experiment.NOT_MADE, "examples": examples}
 
     def draw_caption(self, model, name, image, folder, title, **search):
         """Draw an image beside its caption and, with attention, the weights of each word; returns both (`looked`)."""
         regions = self.as_read(self.encoder.regions([image]).half())  # as in the cache
-        found = self.search(model, regions, return_weights=True, **search)
+        found = self.decode_batch(model, regions, return_weights=True, **search)
         hyp = self.vocab.decode(found.symbols[0].tolist())
         utils.plot_captioned(folder, name, image, hyp.split(), found.weights, title)
         return hyp, found.looked()
@@ -198,11 +193,13 @@ class Captioning(experiment.SequenceExperiment):
         others = baselines.captions(self.refs("train"), self.data.regions)
         plain = [comparisons.counterpart(task, use_attention=False) for task in tasks if self.args.use_attention]
         if plain and all(plain):
-            others["the decoder without attention"] = [captions.read_generated(run.folder, False) for run in plain]
+            n = len(self.data["test"])
+            others["the decoder without attention"] = [captions.read_generated(run.folder, False, n) for run in plain]
         return others
 
     def pooled(self, children):
-        ours = [captions.read_generated(child.folder(), self.args.use_attention) for child in children]
+        given = self.args.use_attention, len(self.data["test"])
+        ours = [captions.read_generated(child.folder(), *given) for child in children]
         found = {f"minus {name}, paired": (ours, lists) for name, lists in self.others(children).items()}
         scores = metrics.bleus_by_name("pooled", self.refs("test"), {"mean": [ours]} | found)
         titles = zip(metrics.BLEU_TITLES.values(), scores.values(), strict=True)
@@ -211,12 +208,13 @@ class Captioning(experiment.SequenceExperiment):
 
 def caption(args):
     """Print the caption of each image and draw it, by the best weights of the run that the options mean."""
-    found = experiment.latest(Captioning, args, parse_args([]))
+    found = experiment.latest(Captioning, args)
     mode = "bundled" if found.bundled else "real"
     images = list(captions.open_images(args.caption, found.options["dataset"], mode, args.data_dir))
-    task, model, folder = experiment.restore(Captioning, args, parse_args([]))
+    task, model, folder = experiment.restore(Captioning, args)
+    title, search = utils.data_title(task.data), experiment.search_to_use(args)
     for name, image in images:
-        hyp, _ = task.draw_caption(model, name, image, folder, utils.data_title(task.data), **options.search_of(args))
+        hyp, _ = task.draw_caption(model, name, image, folder, title, **search)
         print(f"{name}: {hyp}", flush=True)
         drawn = sorted(path.name for path in folder.glob(f"*_{Path(name).stem}.pdf"))
         options.note(f"drawn beside the weights: {', '.join(drawn)}")

@@ -46,7 +46,6 @@ import comparisons
 import decoding
 import experiment
 import metrics
-import parallel
 import student
 import utils
 from data import text, translation
@@ -59,20 +58,18 @@ def main(argv=None):
         return translate(args)
     data = translation.load(args.data, args.data_dir, args.max_length, args.scale == "quick", args.dataset)
     args.dataset = data.dataset
-    task = comparisons.single(Translation(args, parse_args(["-scale", args.scale]), data))
+    task = comparisons.single(Translation(args, data))
     if task is None:  # several learning rates or seeds, which are compared and tested
         return None
     with experiment.open_run(task) as run:
         model = task.build().to(run.device)
         history = experiment.train(task, model, run)  # None if the run was finished before
-        if not parallel.is_main():  # rank 0 does the rest
-            return None
         if history is not None:
             task.draw(history, run.folder)
-            run.finish(**experiment.describe(task, model, history))
+            run.add(**experiment.describe(task, model, history))
         if run.result["test"] is None and not args.skip_test:
-            run.finish(**task.test(model, run))  # the test set, once
-        comparisons.search(task, model, run)  # with a beam, or with samples
+            run.add(**task.test(model, run))  # the test set, once
+        experiment.test_searches(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
 
 
@@ -81,12 +78,11 @@ class Translation(experiment.SequenceExperiment):
 
     question = "q3"
     score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
-    free_options = (*options.SEARCH, "draw")
+    free_options = (*options.SEARCH_OPTIONS, "draw")
     is_recordable = True
-    max_threads = 4  # more are not faster at this batch size
 
-    def __init__(self, args, defaults, data, settings=None):
-        super().__init__(args, defaults, data)
+    def __init__(self, args, data, settings=None):
+        super().__init__(args, data)
         self.base_name = args.dataset
         if settings is None:  # the training sentences alone decide
             english, spanish = zip(*data.pairs["train"])
@@ -136,17 +132,15 @@ class Translation(experiment.SequenceExperiment):
     def translate(self, model, sentences, **search):
         """Translations of normalised sentences, in their order; an empty one stays empty."""
         batch_size = SAMPLING_BATCH_SIZE if search.get("n_samples") else EVAL_BATCH_SIZE
-
-        def decode(rows):
-            found = self.search(model, [sentences[i] for i in rows], **search)
-            return [self.tgt_vocab.decode(symbols) for symbols in found.symbols.tolist()]
-
-        device = next(model.parameters()).device
-        hyps = decoding.in_batches(list(map(len, sentences)), batch_size, decode, device, N_BYTES, search)
-        return [hyp or "" for hyp in hyps]
+        hyps, lengths, device = [""] * len(sentences), list(map(len, sentences)), next(model.parameters()).device
+        for rows in decoding.batches(lengths, batch_size, device, N_BYTES, search):
+            found = self.decode_batch(model, [sentences[i] for i in rows], **search)
+            for i, symbols in zip(rows, found.symbols.tolist(), strict=True):
+                hyps[i] = self.tgt_vocab.decode(symbols)
+        return hyps
 
     @torch.no_grad()
-    def search(self, model, sentences, **search):
+    def decode_batch(self, model, sentences, **search):
         """The `decoding.Decoded` symbols of a batch of sentences."""
         model.eval()
         device = next(model.parameters()).device
@@ -170,7 +164,7 @@ class Translation(experiment.SequenceExperiment):
         points = metrics.by_length(list(map(len, sentences)), metrics.error_rates(hyps, refs), MIN_SENTENCES)
         nearest = baselines.nearest_sentences(self.data.pairs["train"], sentences)
         return {
-            "test": experiment.searched(greedy=self.test_scores(hyps)),
+            "test": {"greedy": self.test_scores(hyps)} | experiment.NOT_MADE,
             "examples": experiment.write_predictions(run.folder, sentences, refs, hyps),
             "baselines": {"nearest sentence": self.score_of(nearest, "test")},
             "by_length": [{"length": length} | point for length, point in points.items()],
@@ -201,7 +195,7 @@ class Translation(experiment.SequenceExperiment):
 
         Returns the weights (n_rows, src_len).
         """
-        found = self.search(model, [sentence], return_weights=True)
+        found = self.decode_batch(model, [sentence], return_weights=True)
         hyp = self.tgt_vocab.decode(found.symbols[0].tolist())
         labels = [*hyp, "</s>"][: MAX_GROWTH * len(sentence) + MAX_EXTRA]
         alpha = found.weights[0, : len(labels)].cpu()
@@ -215,12 +209,12 @@ class Translation(experiment.SequenceExperiment):
 
 def translate(args):
     """Print the translation of each sentence, by the best weights of the run that the options mean; perhaps draw it."""
-    task, model, folder = experiment.restore(Translation, args, parse_args([]))
+    task, model, folder = experiment.restore(Translation, args)
     if args.draw and (args.models or not task.args.use_attn):
         raise options.UserError("-draw needs attention weights, which this network has not; train one with --use_attn")
     for number, line in enumerate(text.read_lines(args.translate), start=1):
         sentence, path = text.normalize(line), folder / f"translated_{number}.pdf"
-        print(*task.translate(model, [sentence], **options.search_of(args)), flush=True)
+        print(*task.translate(model, [sentence], **experiment.search_to_use(args)), flush=True)
         if args.draw and sentence:
             task.draw_attention(path, model, sentence, f"{utils.data_title(task.data)}\n")
             options.note(f"drawn: {options.typed(path)}")

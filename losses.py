@@ -27,8 +27,8 @@ def guided_attention_loss(alpha, n_symbols, n_positions, width=0.2):
 
     A_nt is the weight of position t = 1 .. T at symbol n = 1 .. N, the mean over the heads, and g is `width`. The paper
     takes the mean over n and t. Here the weights of a symbol add up to 1, so that with the sum over t each symbol
-    counts from 0 to 1, however long its clip is. The sum over n is divided by the number of symbols where that of
-    `utils.sequence_loss` is.
+    counts from 0 to 1, however long its clip is. `utils.train_step` divides the sum over n by the number of symbols, as
+    it does with the cross-entropy.
 
     Shapes:
         alpha: (batch_size, n_heads, max_symbols, max_positions), 0 at the padding of the sound

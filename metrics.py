@@ -241,6 +241,9 @@ def spearman(values):
 
 
 SIMILARITIES = ("jaccard", "cosine", "damerau_levenshtein")  # 2023-24, Question 3.4
+SIMILARITY_LINE = ", ".join(
+    f"{name.title().replace('_', '-')} {{test[greedy][{name}][value]:.4f}}" for name in SIMILARITIES
+)
 
 
 def similarities(hyps, refs):
@@ -428,12 +431,12 @@ def mean_bleus(refs, ours, others=()):
 
 
 def bleus_by_name(key, refs, found):
-    """What a result says of named captions: under `key` the BLEU-4, under sentence_bleu_`key` the course's score.
+    """What a result says of named captions: under `key` the course's score, under bleu4_`key` the BLEU-4.
 
     found: for each name the arguments `ours` and `others` of `mean_bleus`.
     """
     scores = {name: mean_bleus(refs, *sides) for name, sides in found.items()}
-    keys = {"bleu4": key, "sentence_bleu": f"sentence_bleu_{key}"}
+    keys = {"sentence_bleu": key, "bleu4": f"bleu4_{key}"}
     return {keys[bleu]: {name: scores[name][bleu] for name in found} for bleu in BLEUS}
 
 

@@ -126,8 +126,10 @@ class Attention(nn.Module):
         query: (batch_size, max_tgt_len, hidden_size)
         encoder_outputs: (batch_size, max_src_len, hidden_size)
         src_lengths: (batch_size), each at least 1; None where no sentence is padded
-        returns attn_out (batch_size, max_tgt_len, hidden_size); with `need_weights` the pair of attn_out and
-            alpha (batch_size, max_tgt_len, max_src_len)
+        returns attn_out (batch_size, max_tgt_len, hidden_size)
+
+    Attributes:
+        alpha: (batch_size, max_tgt_len, max_src_len), the weights p of the last call, for the figures.
     """
 
     def __init__(self, hidden_size):
@@ -135,15 +137,15 @@ class Attention(nn.Module):
         self.linear_in = nn.Linear(hidden_size, hidden_size, bias=False)
         self.linear_out = nn.Linear(2 * hidden_size, hidden_size)
 
-    def forward(self, query, encoder_outputs, src_lengths, need_weights=False):
+    def forward(self, query, encoder_outputs, src_lengths):
         scores = self.linear_in(query) @ encoder_outputs.transpose(1, 2)  # (2): (batch_size, max_tgt_len, max_src_len)
         if src_lengths is not None:
             mask = sequence_mask(src_lengths, encoder_outputs.shape[1]).to(query.device)  # (batch_size, max_src_len)
             scores = scores.masked_fill(~mask.unsqueeze(1), float("-inf"))
         alpha = scores.softmax(dim=-1)  # (1)
         context = alpha @ encoder_outputs  # (3): (batch_size, max_tgt_len, hidden_size)
-        attn_out = torch.tanh(self.linear_out(torch.cat([query, context], dim=-1)))  # (4)
-        return (attn_out, alpha) if need_weights else attn_out
+        self.alpha = alpha.detach()
+        return torch.tanh(self.linear_out(torch.cat([query, context], dim=-1)))  # (4)
 
 
 class Encoder(nn.Module):
@@ -202,10 +204,11 @@ class Decoder(nn.Module):
         dropout: probability that a value of the embeddings or of the outputs is dropped in training.
 
     Shapes:
-        tgt: (batch_size, max_tgt_len); each symbol is read to predict the next one
+        tgt: (batch_size, max_tgt_len); each symbol is read to predict the next one. In decoding (n_hyps, 1), with the
+            hypotheses of a sentence side by side.
         dec_state: h and c, each (1, batch_size, hidden_size), or the encoder's final_hidden
         encoder_outputs: (batch_size, max_src_len, hidden_size)
-        src_lengths: (batch_size)
+        src_lengths: (batch_size), or None
         returns outputs (batch_size, max_tgt_len, hidden_size), dec_state
     """
 
@@ -223,7 +226,9 @@ class Decoder(nn.Module):
         emb = self.dropout(self.embedding(tgt))  # (batch_size, max_tgt_len, hidden_size)
         outputs, dec_state = self.lstm(emb, dec_state)
         if self.attn is not None:
-            outputs = self.attn(outputs, encoder_outputs, src_lengths)
+            # In decoding the attention reads the hypotheses of a sentence as its target steps: they share its source.
+            query = outputs.reshape(len(encoder_outputs), -1, self.hidden_size)
+            outputs = self.attn(query, encoder_outputs, src_lengths).reshape(outputs.shape)
         return self.dropout(outputs), dec_state
 
 
@@ -233,7 +238,8 @@ class Seq2Seq(nn.Module):
         logits_t = generator(out_t) = E out_t + b
 
     The output layer shares its weight E with the decoder's embedding. `forward` reads a given target (teacher forcing);
-    `decoding` calls `start` and `step`.
+    `decoding` calls `start` and `step`. `dec_hidden` is read and returned for the skeleton's evaluation, which hands
+    over one symbol at a time.
 
     Shapes:
         src: (batch_size, max_src_len)
@@ -264,10 +270,11 @@ class Seq2Seq(nn.Module):
         """The state and the memory that decoding starts from: h and c, and what the attention reads of the source."""
         enc_output, final_hidden = self.encoder(src, src_lengths)
         h, c = reshape_state(final_hidden)
-        return (h.squeeze(0), c.squeeze(0)), (enc_output, src_lengths.to(enc_output.device))
+        src_lengths = None if src_lengths is None else src_lengths.to(enc_output.device)
+        return (h.squeeze(0), c.squeeze(0)), (enc_output, src_lengths)
 
     def step(self, tokens, state, memory):
-        """One step of `forward` without dropout, for every hypothesis of each source sentence.
+        """One step of `forward`, for every hypothesis of each source sentence.
 
         Shapes:
             tokens: (n_hyps), the last symbols; the hypotheses of a sentence stand side by side
@@ -276,18 +283,11 @@ class Seq2Seq(nn.Module):
             returns log_probs of the next symbol (n_hyps, tgt_vocab_size), the new state, and the attention weights
                 (n_hyps, max_src_len), or None without attention
         """
-        h, c = state
-        enc_output, src_lengths = memory
-        decoder, alpha = self.decoder, None
-        emb = decoder.embedding(tokens).unsqueeze(1)  # (n_hyps, 1, hidden_size)
-        output, (h, c) = decoder.lstm(emb, (h.unsqueeze(0), c.unsqueeze(0)))
-        if decoder.attn is not None:
-            # The attention treats the hypotheses of a sentence as its target steps, since they share its source.
-            query = output.view(len(enc_output), -1, decoder.hidden_size)
-            output, alpha = decoder.attn(query, enc_output, src_lengths, need_weights=True)
-            alpha = alpha.flatten(0, 1)  # (n_hyps, max_src_len)
-        logits = self.generator(output).view(len(tokens), -1)  # (n_hyps, tgt_vocab_size)
-        return logits.log_softmax(dim=-1), (h.squeeze(0), c.squeeze(0)), alpha
+        dec_state = tuple(part.unsqueeze(0) for part in state)
+        output, (h, c) = self.decoder(tokens.unsqueeze(1), dec_state, *memory)  # (n_hyps, 1, hidden_size)
+        log_probs = self.generator(output).squeeze(1).log_softmax(dim=-1)
+        alpha = None if self.decoder.attn is None else self.decoder.attn.alpha.flatten(0, 1)
+        return log_probs, (h.squeeze(0), c.squeeze(0)), alpha
 
 
 class MultiHeadAttention(nn.Module):
@@ -301,7 +301,7 @@ class MultiHeadAttention(nn.Module):
 
     Shapes:
         query: (batch_size, n_queries, hidden_size)
-        source: (batch_size, n_source, hidden_size)
+        source: (batch_size, n_source, hidden_size), or its keys and values where `project` has made them before
         mask: True at what may be attended to, (batch_size, 1, n_source) or (n_queries, n_source); None means all
         returns (batch_size, n_queries, hidden_size), and alpha, the weights softmax(Q K^T / sqrt(d_k)) of each head
             (batch_size, n_heads, n_queries, n_source), or None without `need_weights`
@@ -318,15 +318,7 @@ class MultiHeadAttention(nn.Module):
         self.out = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, query, source, mask=None, need_weights=False):
-        keys, values = self.project(source)
-        return self.attend(query, keys, values, mask, need_weights)
-
-    def project(self, source):
-        """The keys and values of all heads, each (batch_size, n_heads, n_source, d_k)."""
-        return self.split_heads(self.key(source)), self.split_heads(self.value(source))
-
-    def attend(self, query, keys, values, mask=None, need_weights=False):
-        """`forward` with keys and values from `project`."""
+        keys, values = source if isinstance(source, tuple) else self.project(source)
         queries = self.split_heads(self.query(query))  # (batch_size, n_heads, n_queries, d_k)
         mask = None if mask is None else mask.unsqueeze(-3)  # the same for all heads
         if need_weights or queries.device.type in FORMULA_ON:
@@ -340,6 +332,10 @@ class MultiHeadAttention(nn.Module):
             heads = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         out = self.out(heads.transpose(1, 2).flatten(2))  # heads: (batch_size, n_heads, n_queries, d_k)
         return out, alpha if need_weights else None
+
+    def project(self, source):
+        """The keys and values of all heads, each (batch_size, n_heads, n_source, d_k)."""
+        return self.split_heads(self.key(source)), self.split_heads(self.value(source))
 
     def split_heads(self, x):
         return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (batch_size, n_heads, n, d_k)
@@ -355,7 +351,7 @@ class AttentionSubBlock(nn.Module):
 
     Shapes:
         x: (batch_size, n_queries, hidden_size)
-        z: (batch_size, n_source, hidden_size), by default LayerNorm(x)
+        z: (batch_size, n_source, hidden_size), or its keys and values; by default LayerNorm(x)
         mask, need_weights: of `MultiHeadAttention`
         returns (batch_size, n_queries, hidden_size), and alpha of `MultiHeadAttention`
     """
@@ -370,11 +366,6 @@ class AttentionSubBlock(nn.Module):
     def forward(self, x, z=None, mask=None, need_weights=False):
         normed = self.norm(x)
         context, alpha = self.attention(normed, normed if z is None else z, mask, need_weights)
-        return self.outer_norm(x + self.dropout(context)), alpha
-
-    def attend(self, x, keys, values, mask=None, need_weights=False):
-        """`forward` with keys and values that `attention.project` has made of z."""
-        context, alpha = self.attention.attend(self.norm(x), keys, values, mask, need_weights)
         return self.outer_norm(x + self.dropout(context)), alpha
 
 
@@ -453,9 +444,9 @@ class TextDecoderRecurrent(nn.Module):
         o = FeedForward(CrossAttention(x, enc_output))      (3)
         logits = W LayerNorm(o) + b                         (4, 5)
 
-    `forward` reads a whole text (teacher forcing); in decoding, `read_next` does steps 1 and 2 for one symbol.
-    The course's skeleton calls the layers `_embed`, `_rnn_norm`, `_rnn`, `_cross_att` (here `cross_attention` and
-    `feed_forward`), `_out_norm` and `_classifier`.
+    `read` does steps 1 and 2, `score` the others: for a whole text in `forward` (teacher forcing), for one symbol in
+    decoding. The course's skeleton calls the layers `_embed`, `_rnn_norm`, `_rnn`, `_cross_att` (here
+    `cross_attention` and `feed_forward`), `_out_norm` and `_classifier`.
 
     Shapes:
         tgt: (batch_size, max_tgt_len); each symbol is read to predict the next one
@@ -478,12 +469,8 @@ class TextDecoderRecurrent(nn.Module):
 
     def forward(self, tgt, enc_output, n_positions, need_weights=False):
         mask = sequence_mask(n_positions, enc_output.shape[1]).to(enc_output.device).unsqueeze(1)
-        emb = self.embedding(tgt)  # (1): (batch_size, max_tgt_len, hidden_size)
-        x, _ = self.lstm(self.dropout(self.emb_norm(emb)))  # (2)
-        x, alpha = self.cross_attention(x, enc_output, mask, need_weights)  # (3), first sub-block
-        x = self.feed_forward(x)  # (3), second sub-block
-        x = self.norm(x)  # (4)
-        logits = self.classifier(x)  # (5): (batch_size, max_tgt_len, vocab_size)
+        x, _ = self.read(tgt, self.start(enc_output))
+        logits, alpha = self.score(x, enc_output, mask, need_weights)
         return (logits, alpha) if need_weights else logits
 
     def start(self, enc_output):
@@ -491,11 +478,19 @@ class TextDecoderRecurrent(nn.Module):
         zeros = enc_output.new_zeros(len(enc_output), self.lstm.hidden_size)
         return zeros, zeros
 
-    def read_next(self, tokens, state):
-        """Steps 1 and 2 for one symbol of each hypothesis (n_hyps): x (n_hyps, 1, hidden_size), and the new state."""
+    def read(self, tgt, state):
+        """x (batch_size, max_tgt_len, hidden_size), and the new state."""
         h, c = (part.unsqueeze(0) for part in state)
-        x, (h, c) = self.lstm(self.emb_norm(self.embedding(tokens)).unsqueeze(1), (h, c))
+        emb = self.embedding(tgt)  # (1): (batch_size, max_tgt_len, hidden_size)
+        x, (h, c) = self.lstm(self.dropout(self.emb_norm(emb)), (h, c))  # (2)
         return x, (h.squeeze(0), c.squeeze(0))
+
+    def score(self, x, enc_output, mask, need_weights=False):
+        """The logits, and the weights or None; enc_output may be its keys and values, as in `AttentionSubBlock`."""
+        x, alpha = self.cross_attention(x, enc_output, mask, need_weights)  # (3), first sub-block
+        x = self.feed_forward(x)  # (3), second sub-block
+        x = self.norm(x)  # (4)
+        return self.classifier(x), alpha  # (5): (batch_size, max_tgt_len, vocab_size)
 
 
 class TextDecoderTransformer(nn.Module):
@@ -505,9 +500,9 @@ class TextDecoderTransformer(nn.Module):
         o = FeedForward(CrossAttention(x, enc_output))      (4)
         logits = W LayerNorm(o) + b                         (5, 6)
 
-    P are learned positions; a text has at most `max_text_length` symbols. In decoding, `read_next` does steps 1 to 3
-    for one symbol. The course's skeleton calls the layers `_embed`, `_pos_embed`, `_att`, `_cross_att` (here
-    `cross_attention` and `feed_forward`), `_out_norm` and `_classifier`. Shapes are those of `TextDecoderRecurrent`.
+    P are learned positions; a text has at most `max_text_length` symbols. `read` does steps 1 to 3, `score` the others.
+    The course's skeleton calls the layers `_embed`, `_pos_embed`, `_att`, `_cross_att` (here `cross_attention` and
+    `feed_forward`), `_out_norm` and `_classifier`. Shapes are those of `TextDecoderRecurrent`.
     """
 
     def __init__(self, vocab_size, hidden_size, n_heads, max_text_length, dropout=0.0, skeleton=False):
@@ -523,16 +518,9 @@ class TextDecoderTransformer(nn.Module):
         self.classifier = nn.Linear(hidden_size, vocab_size)
 
     def forward(self, tgt, enc_output, n_positions, need_weights=False):
-        n = tgt.shape[1]
-        causal_mask = torch.ones(n, n, dtype=torch.bool, device=tgt.device).tril()  # row t is True up to column t
         mask = sequence_mask(n_positions, enc_output.shape[1]).to(enc_output.device).unsqueeze(1)
-        emb = self.embedding(tgt)  # (1): (batch_size, max_tgt_len, hidden_size)
-        x = self.dropout(emb + self.positions[:n])  # (2)
-        x, _ = self.self_attention(x, mask=causal_mask)  # (3)
-        x, alpha = self.cross_attention(x, enc_output, mask, need_weights)  # (4), first sub-block
-        x = self.feed_forward(x)  # (4), second sub-block
-        x = self.norm(x)  # (5)
-        logits = self.classifier(x)  # (6): (batch_size, max_tgt_len, vocab_size)
+        x, _ = self.read(tgt)
+        logits, alpha = self.score(x, enc_output, mask, need_weights)
         return (logits, alpha) if need_weights else logits
 
     def start(self, enc_output):
@@ -541,17 +529,29 @@ class TextDecoderTransformer(nn.Module):
         empty = enc_output.new_zeros(len(enc_output), n_heads, 0, enc_output.shape[2] // n_heads)
         return empty, empty
 
-    def read_next(self, tokens, state):
-        """Steps 1 to 3 for one symbol of each hypothesis (n_hyps): x (n_hyps, 1, hidden_size), and the new state.
+    def read(self, tgt, state=None):
+        """x (batch_size, max_tgt_len, hidden_size) of a whole text, or of its next symbol; and the new state.
 
         The state has the keys and values of all symbols that were read, so that none is computed again.
         """
-        n_read = state[0].shape[2]
-        x = (self.embedding(tokens) + self.positions[n_read]).unsqueeze(1)
-        new = self.self_attention.attention.project(self.self_attention.norm(x))
-        keys, values = (torch.cat([old, part], dim=2) for old, part in zip(state, new))
-        x, _ = self.self_attention.attend(x, keys, values)
-        return x, (keys, values)
+        n_read, n = 0 if state is None else state[0].shape[2], tgt.shape[1]
+        emb = self.embedding(tgt)  # (1): (batch_size, max_tgt_len, hidden_size)
+        x = self.dropout(emb + self.positions[n_read : n_read + n])  # (2)
+        causal_mask = None  # one symbol sees all that were read
+        if state is None:
+            causal_mask = torch.ones(n, n, dtype=torch.bool, device=tgt.device).tril()  # row t is True up to column t
+        else:
+            new = self.self_attention.attention.project(self.self_attention.norm(x))
+            state = tuple(torch.cat([old, part], dim=2) for old, part in zip(state, new))
+        x, _ = self.self_attention(x, state, causal_mask)  # (3)
+        return x, state
+
+    def score(self, x, enc_output, mask, need_weights=False):
+        """The logits, and the weights or None; enc_output may be its keys and values, as in `AttentionSubBlock`."""
+        x, alpha = self.cross_attention(x, enc_output, mask, need_weights)  # (4), first sub-block
+        x = self.feed_forward(x)  # (4), second sub-block
+        x = self.norm(x)  # (5)
+        return self.classifier(x), alpha  # (6): (batch_size, max_tgt_len, vocab_size)
 
 
 class SpeechToText(nn.Module):
@@ -594,7 +594,7 @@ class SpeechToText(nn.Module):
         return self.decoder.start(enc_output), (keys.contiguous(), values.contiguous(), mask)
 
     def step(self, tokens, state, memory):
-        """One step of the decoder without dropout, for every hypothesis of each clip.
+        """One step of `forward`, for every hypothesis of each clip.
 
         Shapes:
             tokens: (n_hyps), the last symbols; the hypotheses of a clip stand side by side
@@ -604,12 +604,10 @@ class SpeechToText(nn.Module):
                 head (n_hyps, n_heads, max_positions)
         """
         keys, values, mask = memory
-        decoder = self.decoder
-        x, state = decoder.read_next(tokens, state)  # (n_hyps, 1, hidden_size)
+        x, state = self.decoder.read(tokens.unsqueeze(1), state)  # (n_hyps, 1, hidden_size)
         x = x.view(len(keys), -1, x.shape[2])  # the hypotheses of a clip are the queries of its memory
-        x, alpha = decoder.cross_attention.attend(x, keys, values, mask, need_weights=True)
-        logits = decoder.classifier(decoder.norm(decoder.feed_forward(x))).flatten(0, 1)
-        return logits.log_softmax(dim=-1), state, alpha.transpose(1, 2).flatten(0, 1)
+        logits, alpha = self.decoder.score(x, (keys, values), mask, need_weights=True)
+        return logits.flatten(0, 1).log_softmax(dim=-1), state, alpha.transpose(1, 2).flatten(0, 1)
 
 
 class AdditiveAttention(nn.Module):
@@ -664,7 +662,8 @@ class CaptionDecoder(nn.Module):
         encoder_dim: number of channels of the encoder's map.
         dropout_rate: probability that a value of the state is dropped before the output layer in training.
         standardize: read s_i standardised by channel, with the statistics that `set_statistics` takes from training
-            images, since the channels of a pretrained encoder differ widely in scale.
+            images, since the channels of a pretrained encoder differ widely in scale. Without attention they are those
+            of the mean regions, which are all that this decoder reads.
         context_dim: number of features that `decode_step` reads beside the word.
 
     Shapes:

@@ -5,15 +5,18 @@ Standard library only, so that `--help` and a wrong option answer at once: the s
 
 import _thread
 import argparse
+import functools
 import importlib.util
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -22,6 +25,7 @@ RUNS_DIR = ROOT / "report" / "runs"
 DEFAULT_SEED = 42
 MAX_SEED = 2**64 - 1  # what torch takes
 MAX_COUNT = 2**31 - 1
+MAX_THREADS = 1024
 MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 ONCE_MORE = 0.01  # seconds after which an interrupt that Python has lost is repeated
@@ -30,6 +34,7 @@ SEVERAL = ("learning_rate", "seed")  # options that take several values, to be c
 USES = ("translate", "transcribe", "caption", "classify")  # options that use a trained network again
 COMPARED = "HW2_COMPARED"  # set in the environment of a run that is one of a comparison, which speaks for it
 BESIDE_OTHERS = "HW2_BESIDE_OTHERS"  # set where others run at the same time: a script starts one process at a time then
+PATIENCE = 4  # seconds without a line, after which `progress` prints one
 SCREEN_WIDTH, HELP_COLUMN = 100, 30  # most characters of a line, and where the explanations of the help begin
 # Groups of the help.
 STATEMENT, TRAINING = "from the statements", "training, beyond the statements"
@@ -61,21 +66,19 @@ def rank():
 
 
 class Options(argparse.Namespace):
-    """Parsed options; beside them `given`, the names of those on the command line, and `what` the script does."""
+    """Parsed options, with `given`, the names of those on the command line, `defaults`, and `what` the script does."""
 
-    __slots__ = ("given", "what")
+    __slots__ = ("given", "defaults", "what")
+
+    def fill(self, **defaults):
+        """Set the defaults that depend on other options, and with them the options that are not given."""
+        self.defaults |= defaults
+        vars(self).update({name: value for name, value in defaults.items() if name not in self.given})
 
 
 def screen_width():
     """The most characters of a line: what the terminal or COLUMNS in the environment says, at most `SCREEN_WIDTH`."""
     return min(shutil.get_terminal_size((SCREEN_WIDTH, 0)).columns, SCREEN_WIDTH)
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """The description as it is written, and lines that fit the screen."""
-
-    def __init__(self, prog):
-        super().__init__(prog, max_help_position=HELP_COLUMN, width=screen_width() - 2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,7 +92,9 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description, script=None, first_option=None):
         usage = script and f"python {script} {f'[{first_option}] ' if first_option else ''}[options]"
-        super().__init__(script, usage, description, formatter_class=HelpFormatter, allow_abbrev=False)
+        widths = {"max_help_position": HELP_COLUMN, "width": screen_width() - 2}
+        formatter = functools.partial(argparse.RawDescriptionHelpFormatter, **widths)  # the docstring as it is written
+        super().__init__(script, usage, description, formatter_class=formatter, allow_abbrev=False)
         self.group_added_to = self
         if script:
             self.group(STATEMENT)
@@ -105,16 +110,14 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         """The options as an `Options`."""
-        values = super().parse_args(args, namespace or Options())
-        defaults = {action: action.default for action in self._actions}
-        for action in self._actions:  # what a parser without defaults finds was given
-            action.default = argparse.SUPPRESS
-        values.given = set(vars(super().parse_args(args)))
-        for action, default in defaults.items():
-            action.default = default
+        values, default = super().parse_args(args, namespace or Options()), object()
+        again = super().parse_args(args, argparse.Namespace(**dict.fromkeys(vars(values), default)))
+        values.given = {name for name, value in vars(again).items() if value is not default}
+        values.defaults = {name: self.get_default(name) for name in vars(values)}
         values.what = " ".join(re.split(r"[.;]\s", f"{self.description} ")[0].split())
-        if "run" in values.given and {*USES} & vars(values).keys() and not values.given & {*USES}:
-            self.error("-run names a trained network to use again, for instance with -" + " or -".join(USES))
+        uses = {*USES} & vars(values).keys()
+        if "run" in values.given and uses and not values.given & uses:
+            self.error(f"-run names a trained network to use again, with -{uses.pop()}")
         return values
 
     def parse_known_args(self, args=None, namespace=None):
@@ -159,8 +162,7 @@ def before_imports(parse_args, *late):
     args = parse_args()
     _prepare_streams()
     announce(args)
-    missing = [name for name in late if not is_installed(name)]
-    if missing:
+    if missing := [name for name in late if importlib.util.find_spec(name) is None]:
         sys.exit(_missing_line(", ".join(missing)))
     sys.excepthook = _on_import_error
     # OpenMP's threads spin while they wait for each other. Beside other programs that makes a step ten times slower.
@@ -174,18 +176,9 @@ def announce(args):
     """Print what the script does, with which data and options, before the seconds that torch takes to be imported."""
     if rank() > 0 or COMPARED in os.environ:
         return
-    given = {name: value for name, value in vars(args).items() if name in args.given and name != "data"}
-    parts = [args.what, f"data {args.data}" if "data" in args else ""]
-    parts.append(" ".join(map(str, command_line(argparse.Namespace(**given)))))
-    line = fold("; ".join(filter(None, parts)))
-    print(line, file=sys.stderr if args.given & {*USES} else sys.stdout, flush=True)  # stdout is for the answers
-
-
-def is_installed(name):
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # of an import hook
-        return False
+    data = f"data {args.data}" if "data" in vars(args).keys() - args.given else ""
+    line = fold("; ".join(filter(None, [args.what, data, shlex.join(sys.argv[1:])])))
+    say(line, sys.stderr if args.given & {*USES} else None)  # stdout is for the answers
 
 
 def run_script(main):
@@ -267,7 +260,7 @@ def _missing_line(names):
 
 def _on_import_error(kind, error, traceback):
     """Takes the place of `sys.excepthook`: a missing package is one line and exit code 2."""
-    if not issubclass(kind, ModuleNotFoundError) or is_installed(error.name.partition(".")[0]):
+    if not issubclass(kind, ModuleNotFoundError) or importlib.util.find_spec(error.name.partition(".")[0]):
         sys.__excepthook__(kind, error, traceback)
     else:
         sys.exit(_missing_line(error.name))
@@ -343,13 +336,14 @@ def fold(message, indent="  "):
 
 
 def typed(path):
-    """A path as it is typed in the working folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    """A path as it is typed in the working folder, from there or whole, whichever is shorter."""
+    typed = Path(os.path.relpath(path)) if path.drive == Path.cwd().drive else path
+    return min(path, typed, key=lambda path: len(str(path)))
 
 
 def note(message):
     """Print one line to stderr beside the answers, which go to stdout."""
-    print(printable(message), file=sys.stderr, flush=True)
+    say(printable(message), sys.stderr)
 
 
 def warn(message):
@@ -358,11 +352,29 @@ def warn(message):
         print(f"warning: {printable(message)}", file=sys.stderr)
 
 
+_said = 0.0  # when `say` was called last
+
+
+def say(line, stream=None):
+    """Print a line at once, to stdout unless a stream is given."""
+    global _said
+    _said = time.monotonic()
+    print(line, file=stream, flush=True)
+
+
 def progress(steps, what, n_steps=None):
-    """The same steps, on a terminal with a bar that comes after a second and goes away at the end."""
+    """The same steps, on a terminal with a bar that comes after a second and goes away at the end.
+
+    Elsewhere, as in a pipe or a notebook, a line says how many are done when none was printed for some seconds. A run
+    beside others is silent: whoever started it speaks for it.
+    """
     from tqdm import tqdm  # not in the standard library
 
-    return tqdm(steps, what, n_steps, leave=False, delay=1, disable=not sys.stderr.isatty())
+    bar = tqdm(steps, what, n_steps, leave=False, delay=1, disable=not sys.stderr.isatty())
+    for n_done, step in enumerate(bar):
+        if bar.disable and time.monotonic() - _said > PATIENCE and not {COMPARED, BESIDE_OTHERS} & os.environ.keys():
+            say(f"{what}: {n_done} of {bar.total}")
+        yield step
 
 
 def add_data_options(parser):
@@ -389,11 +401,9 @@ def add_training_options(parser, **defaults):
 
     def add(*names, help, default=None, **kwargs):
         default = defaults.get(names[0], default)
-        shown = default[0] if isinstance(default, list) and len(default) == 1 else default
-        shown = (
-            "" if shown is None else f" (default: {shown:g})" if isinstance(shown, float) else f" (default: {shown})"
-        )
-        parser.add_option(*names, default=default, help=help + shown, **kwargs)
+        shown = default[0] if isinstance(default, list) else default
+        help += "" if shown is None else f" (default: {shown})"
+        parser.add_option(*names, default=default, help=help, **kwargs)
 
     add("epochs", "n_epochs", type=positive_int, help="passes over the training set")
     add("batch_size", type=positive_int, help="training examples of one step")
@@ -404,9 +414,7 @@ def add_training_options(parser, **defaults):
     add("l2_decay", type=non_negative_float, default=0.0, help="weight decay")
     parser.group(TRAINING)
     add("schedule", choices=["constant", "cosine", "linear"], default="constant", help="of the learning rate")
-    add(
-        "warmup", type=probability, default=0.0, help="of a linear schedule: share of the steps in which the rate rises"
-    )
+    add("warmup", type=probability, default=0.0, help="of a linear schedule: share of its steps with a rising rate")
     add("max_grad_norm", type=positive_float, help="clip the gradient to this norm")
     add("clip_value", type=non_negative_float, default=0.0, help="clip each element of the gradient to +- this; 0: no")
     add("ema_decay", type=probability, default=0.0, help="evaluate the exponential moving average of the weights")
@@ -416,12 +424,12 @@ def add_training_options(parser, **defaults):
     parser.group(STATEMENT)
 
 
-SEARCH = ("beam_size", "length_penalty", "n_samples")  # options that do not change the training
+SEARCH_OPTIONS = ("beam_size", "length_penalty", "n_samples")  # options that do not change the training
 LENGTH_PENALTY = 0.0  # for translation none of 0.25, 0.5 and 1 was better on validation, over five seeds
 
 
 def add_search_options(parser):
-    """How a network that writes texts is decoded beside greedily; `searches` reads these."""
+    """How a network that writes texts is decoded beside greedily; `experiment.searches_to_test` reads these."""
     parser.group("search")
     parser.add_option("beam_size", type=positive_int, default=1, help="also test a beam search (default: no)")
     help = f"log p / length^this scores a beam; of several the best on validation (default: {LENGTH_PENALTY})"
@@ -437,33 +445,17 @@ def add_use_option(parser, name, metavar, help, **kwargs):
     parser.add_option("run", type=path, metavar="FOLDER", help=help)
 
 
-def searches(args):
-    """The searches that the options ask for beside the greedy one: a dict from name to the settings to choose from."""
-    found = {}
-    if args.beam_size > 1:
-        found["beam"] = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
-    if args.n_samples is not None:
-        found["mbr"] = [{"n_samples": args.n_samples, "seed": args.seed}]
-    return found
-
-
-def search_of(args):
-    """The arguments of `decoding.search` that the options ask for where one search is wanted."""
-    search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0]}
-    return search | {"n_samples": args.n_samples, "seed": args.seed[0]}
-
-
 def add_run_options(parser):
     """Where and how to run; `runs.open_run` and `utils.configure_torch` read these."""
     parser.group("runs")
-    help = "full: the handout's own setting (default); quick: fewer epochs and examples, for a first look"
+    help = "full: the handout's own setting (default); quick: for a first look"
     parser.add_option("scale", choices=["quick", "full"], default="full", help=help)
     help = f"one, or several to compare (default: {DEFAULT_SEED})"
     parser.add_option("seed", type=seed, nargs="+", default=[DEFAULT_SEED], help=help)
     help = "auto (the default) takes a CUDA GPU if there is one"
     parser.add_option("device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help=help)
-    help = "CPU threads (default: chosen by the size of the work)"
-    parser.add_option("threads", type=positive_int, help=help)
+    help = "CPU threads (default: 1; up to 4 for speech in batches of 32 or more)"
+    parser.add_option("threads", type=whole(1, MAX_THREADS), help=help)
     parser.add_option("runs_dir", type=path, default=RUNS_DIR, metavar="DIR", help="results (default: report/runs)")
     help = "name of the run's folder (default: made from the options)"
     parser.add_option("run_name", type=run_name, metavar="NAME", help=help)
@@ -478,8 +470,5 @@ def parse_training(parser, argv, n_epochs, epochs, **quick):
     add_data_options(parser)
     add_run_options(parser)
     args = parser.parse_args(argv)
-    changes = quick | {"epochs": epochs} if args.scale == "quick" else {"epochs": n_epochs}
-    for name, value in changes.items():
-        if name not in args.given:
-            setattr(args, name, value)
+    args.fill(**quick | {"epochs": epochs} if args.scale == "quick" else {"epochs": n_epochs})
     return args

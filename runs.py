@@ -25,20 +25,19 @@ WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "dev
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
 
 
-def make_config(question, args, defaults, data, kind="run", ignored=()):
+def make_config(question, args, data, kind="run", ignored=()):
     """What determines the numbers of a run, and where they came from.
 
     Args:
         question: the folder of its runs, such as "q2".
-        args, defaults: the parsed options, and what they are if none is given.
+        args: the parsed `options.Options`.
         data: has title, bundled and fingerprint.
         kind: "run", or "comparison" of several runs.
         ignored: options that do not change what is trained, such as how a finished model is decoded.
     """
     values = {name: plain(value) for name, value in vars(args).items() if name not in ignored}
-    usual = {name: plain(value) for name, value in vars(defaults).items()}
     shown_otherwise = (*WHERE, "scale", "seed", "dataset")
-    changed = {k: v for k, v in values.items() if k not in shown_otherwise and v != usual.get(k)}
+    changed = {k: v for k, v in values.items() if k not in shown_otherwise and v != plain(args.defaults.get(k))}
     return {
         "question": question,
         "kind": kind,
@@ -59,7 +58,7 @@ def plain(value):
     """The value of an option as a config has it: a path as text, code as name and hash, one in a list by itself."""
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
     if isinstance(value, Path) and value.suffix == ".py" and value.is_file():
-        return f"{value.name}-{hashlib.sha256(files.read_bytes(value)).hexdigest()[:8]}"
+        return f"{value.name}-{hashlib.sha256(value.read_bytes()).hexdigest()[:8]}"
     return str(value) if isinstance(value, Path) else value
 
 
@@ -78,15 +77,10 @@ def n_cpus():
 
 
 def differences(config, other):
-    """The names of the options, and "data" or "kind", in which two configs differ in what decides about the numbers.
-
-    An option that one of them lacks, since an earlier version wrote it, counts as its default.
-    """
+    """The names of the options, and "data" or "kind", in which two configs differ in what decides about the numbers."""
     options, others = config["options"], other["options"]
-    names = {name for name in options.keys() & others.keys() if options[name] != others[name]}
-    for lacking, has in ((options, other), (others, config)):
-        names |= {name for name in has["changed"] if name not in lacking}
-    names = sorted(name for name in names if name not in WHERE)
+    names = sorted(name for name in options.keys() | others.keys() if options.get(name) != others.get(name))
+    names = [name for name in names if name not in WHERE]
     data = config["data"]["fingerprint"] != other["data"]["fingerprint"]
     return names + ["kind"] * (config["kind"] != other["kind"]) + ["data"] * data
 
@@ -228,7 +222,7 @@ class Run:
 
     Attributes:
         is_new: there is no checkpoint of this run yet; the folder may hold another run's files.
-        result: what `finish` wrote, or None if the run is not finished.
+        result: what `add` has written, or None if the run is not finished.
     """
 
     def __init__(self, folder, config, resume=None):
@@ -280,11 +274,11 @@ class Run:
         lines = "".join(json.dumps(line) + "\n" for line in history)
         there = None
         with suppress(OSError):  # it is missing, or it cannot be read and writing says so
-            there = files.read_bytes(self.folder / HISTORY)
+            there = (self.folder / HISTORY).read_bytes()
         if there != lines.encode():
             files.write_bytes(self.folder / HISTORY, lines.encode())
 
-    def finish(self, **result):
+    def add(self, **result):
         """Add these scores to the result and write it; from the first call on the run counts as finished."""
         self.result = (self.result or {}) | result
         files.write_json(self.folder / CONFIG, self.config)

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import graphs
 import parallel
-from options import UserError, progress, world_size
+from options import UserError, progress, say, world_size
 from plots import (
     data_title,
     plot_activation_maps,
@@ -42,7 +42,7 @@ def configure_torch(seed, device, threads=None, max_threads=1):
     Raises `UserError` for a device that is not there.
     """
     torch.set_num_threads(threads or min(torch.get_num_threads(), max_threads))
-    torch.manual_seed(seed + RANK_SEEDS * parallel.rank())  # the dropout of two processes differs
+    torch.manual_seed((seed + RANK_SEEDS * parallel.rank()) % 2**64)  # the dropout of two processes differs
     available = [*accelerators(), "cpu"]
     if device == "auto":
         device = "cuda" if "cuda" in available else "cpu"
@@ -211,7 +211,7 @@ def fit(
     """
     optimization = Optimization(model, args, args.epochs * len(batches), is_recordable)
     order = torch.Generator().manual_seed(args.seed)
-    history = restore(parallel.broadcast(run.checkpoint()), optimization, order)
+    history = resume_from(parallel.broadcast(run.checkpoint()), optimization, order)
     parallel.synchronize(model)
     while len(history) < args.epochs:
         start, epoch = time.perf_counter(), len(history) + 1
@@ -221,12 +221,12 @@ def fit(
         line |= parallel.broadcast(numbers(evaluate(optimization.evaluated), epoch) if parallel.is_main() else None)
         history.append(line | {"seconds": time.perf_counter() - start})
         state = checkpoint(optimization, order, history)
-        is_best = best_epoch(history, score, maximize)["epoch"] == epoch
+        is_best = best_line(history, score, maximize)["epoch"] == epoch
         if parallel.is_main():
             best = {"weights": optimization.evaluated.state_dict(), **(settings or {})} if is_best else None
             run.save_epoch(state, best)
             shown = None if vars(args).get("verbose") else ("train_loss", "val_loss", score)
-            print(epoch_line(history[-1], args.epochs, shown), flush=True)
+            say(epoch_line(history[-1], args.epochs, shown))
     run.load_best(model)
     model.eval()
     return history
@@ -299,7 +299,7 @@ def epoch_line(line, n_epochs, shown=None):
     return f"Epoch {line['epoch']}/{n_epochs}  {scores}  ({line['seconds']:.1f}s)"
 
 
-def best_epoch(history, score, maximize=True):
+def best_line(history, score, maximize=True):
     """The line of `history` with the best score, the earliest of equals; the last line if nothing was validated."""
     validated = [line for line in history if score in line]
     if not validated:
@@ -320,7 +320,7 @@ def checkpoint(optimization, order, history):
     return state | {"random": parallel.gather(random), "order": order.get_state(), "history": history}
 
 
-def restore(state, optimization, order):
+def resume_from(state, optimization, order):
     """Put a `checkpoint` back where it came from; returns its history, a new list for a run that starts (None)."""
     if state is None:
         return []

@@ -237,7 +237,7 @@ def main():
     torch.set_num_threads(args.threads)
     data = speech.load("real", args.data_dir) if args.data_dir else speech.load("bundled")
     recipe = script.parse_args(["--decoder", args.decoder, "--batch_size", str(args.batch_size), *RECIPE])
-    task = comparisons.single(script.Recognition(recipe, recipe, data))
+    task = comparisons.single(script.Recognition(recipe, data))
     print(f"{utils.data_title(data)}, {args.decoder} decoder, {args.threads} threads")
     if args.only in (None, "share"):
         bench_share(task, args.repeats)

@@ -189,7 +189,7 @@ def main():
     print(f"{utils.data_title(data)}, {args.threads} threads")
     for flags in ([], ["--use_attention"]):
         recipe = script.parse_args([*RECIPE, *flags])
-        task = comparisons.single(script.Captioning(recipe, recipe, data))
+        task = comparisons.single(script.Captioning(recipe, data))
         name = "with attention" if flags else "without attention"
         bench_epoch(task, name, args.repeats)
         bench_decoding(task, name, args.repeats)

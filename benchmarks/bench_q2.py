@@ -113,7 +113,7 @@ def make_task(n_steps):
     data = images.load("kuzushiji_mnist", "bundled")
     n = n_steps * args.batch_size
     data = replace(data, X=data.X | {"train": data.X["train"][:n]}, y=data.y | {"train": data.y["train"][:n]})
-    return comparisons.single(script.Classification(args, args, data))
+    return comparisons.single(script.Classification(args, data))
 
 
 def main():

@@ -231,7 +231,7 @@ def main():
     if args.steps is not None:
         n = args.steps * recipe.batch_size
         data = replace(data, pairs={split: pairs[:n] for split, pairs in data.pairs.items()})
-    task = comparisons.single(script.Translation(recipe, recipe, data))
+    task = comparisons.single(script.Translation(recipe, data))
     print(f"{utils.data_title(data)}, {args.threads} threads")
     if args.only in (None, "share"):
         bench_share(task, args.repeats)

@@ -79,10 +79,10 @@ def make_task(question, recipe):
     if question == "q3":
         script = load_script("hw2-q3.py")
         args = script.parse_args(["--use_attn", *recipe])
-        return comparisons.single(script.Translation(args, args, translation.load("bundled")))
+        return comparisons.single(script.Translation(args, translation.load("bundled")))
     script = load_script("hw2-q3-asr.py")
     args = script.parse_args(["--decoder", "transformer", *recipe])
-    return comparisons.single(script.Recognition(args, args, speech.load("bundled")))
+    return comparisons.single(script.Recognition(args, speech.load("bundled")))
 
 
 def run_job(question, batch_size, n_steps, n_processes, threads):

@@ -141,19 +141,19 @@ def task_of(work, args, *more, clips=None):
     if work == "q2":
         script = load_script("hw2-q2.py")
         options_ = script.parse_args(["-learning_rate", "0.0005", *more])
-        return comparisons.single(script.Classification(options_, options_, images.load("kuzushiji_mnist", "bundled")))
+        return comparisons.single(script.Classification(options_, images.load("kuzushiji_mnist", "bundled")))
     if work == "q3":
         script = load_script("hw2-q3.py")
         options_ = script.parse_args(["--use_attn", *more])
         data = translation.load("real", args.data_dir) if args.data_dir else translation.load("bundled")
-        return comparisons.single(script.Translation(options_, options_, data))
+        return comparisons.single(script.Translation(options_, data))
     script = load_script("hw2-q3-asr.py")
     script.LETTERS_A_SECOND, script.MORE_LETTERS = (
         LETTERS_A_SECOND,
         0,
     )  # no text ends by itself after so little training
     options_ = script.parse_args(["--decoder", "transformer", *more])
-    return comparisons.single(script.Recognition(options_, options_, clips))
+    return comparisons.single(script.Recognition(options_, clips))
 
 
 def clips_of_noise(n_clips=N_CLIPS):

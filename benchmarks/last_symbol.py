@@ -46,7 +46,7 @@ script = load_script("hw2-q3.py")
 def load_run(folder):
     """The translator of a run and its best weights."""
     args = argparse.Namespace(**vars(script.parse_args([])) | runs.Found(folder).options)
-    translator = script.Translation(args, None, None, settings=runs.read_checkpoint(folder / runs.BEST))
+    translator = script.Translation(args, None, settings=runs.read_checkpoint(folder / runs.BEST))
     model = translator.build()
     runs.load_weights(model, folder / runs.BEST)
     return translator, model.eval()

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,9 @@ from checks.probe import Failure, Question, needed, numbers, randomize
 SIDE, BATCH_SIZE = 28, 3  # pixels; images of the check
 POOL = "max_pool2d 2x2 stride 2"
 LAYERS = ["conv2d"] * 2 + ["linear"] * 3
-CONV = ("conv-channels", "conv-kernel", "conv-stride", "conv-padding", "pooling")  # a mistake for each of its sizes
-# Number of the question, probability of dropout if it is given, number of parameters, and the sizes: those of CONV for
-# each of the two convolutions, and the outputs of the three affine layers.
+CONV = ("conv-channels", "conv-kernel", "conv-stride", "conv-padding")  # a mistake for each of its sizes
+# Number of the question, probability of dropout if it is given, number of parameters, and the sizes: those of CONV and
+# the pooling for each of the two convolutions, and the outputs of the three affine layers.
 NETWORKS = {
     "2021-22": ("2.2", None, 769_930, (16, 3, 1, 1, POOL, 32, 3, 1, 0, POOL, 600, 120, 10)),
     "2022-23": ("2.4", 0.3, 420_906, (8, 5, 1, 2, POOL, 16, 3, 1, 0, POOL, 600, 120, 10)),
@@ -32,20 +33,17 @@ def single(value):
     return value[0] if isinstance(value, tuple | list) and len(set(value)) == 1 else value
 
 
-def border(call):
-    """The cells that F.pad has put around the image that a convolution reads."""
-    return max(0, (call.args[0].shape[-1] - SIDE) // 2)
-
-
 def layer_sizes(call, pools):
-    """[(mistake if it differs, size)] of a layer that forward calls, with the pooling behind it."""
+    """[(mistake if it differs, size, call)] of a layer that forward calls, with the pooling behind it."""
     if call.name == "linear":
-        return [("affine-size", call.result.shape[-1])]
-    given = call.arguments("input", "weight", "bias", "stride", "padding", stride=1, padding=0)
-    kernel, padding = single(tuple(given["weight"].shape[2:])), single(given["padding"])
-    padding = {"same": (kernel - 1) // 2, "valid": 0}.get(padding, padding)
+        return [("affine-size", call.result.shape[-1], call)]
+    given = call.arguments("input", "weight", "bias", "stride", stride=1)
+    (n_channels, _, *kernel), stride = given["weight"].shape, single(given["stride"])
+    # from the sizes of the maps, since it may be a number, "same", or a call of F.pad
+    padding = math.ceil(((call.result.shape[-1] - 1) * stride + kernel[-1] - min(call.args[0].shape[-1], SIDE)) / 2)
+    sizes = [(key, size, call) for key, size in zip(CONV, (n_channels, single(kernel), stride, padding))]
     pooling = " and ".join(map(pool_shape, pools)) or "no pooling"
-    return list(zip(CONV, (len(given["weight"]), kernel, single(given["stride"]), padding + border(call), pooling)))
+    return [*sizes, ("pooling", pooling, pools[0] if pools else call._replace(layer=None))]
 
 
 def pool_shape(call):
@@ -103,10 +101,8 @@ class CNN(Question):
         self.n_off = abs(n_parameters - n_right)
         says = self.read_layers(sizes)
         self.calls.clear()
-        self.says = " · ".join([*says, f"{n_parameters:,} parameters", "forward"])
-        if self.n_off and not self.found:
-            note = f"{n_parameters:,} parameters; the statement's network has {n_right:,}"
-            self.notes = [f"{note}: is there a layer that forward does not use, or one without bias?"]
+        count = f"{n_parameters:,} parameters" + f" (the statement's network has {n_right:,})" * (self.n_off > 0)
+        self.says = " · ".join([*says, count, "forward"])
 
     def student(self, x):
         self.inputs = (x,)
@@ -116,24 +112,26 @@ class CNN(Question):
         """Compare the layers that forward calls with the statement's; returns what the convolutions are."""
         kinds = [call.name for call, _ in self.chain]
         if kinds != LAYERS:
-            modules = [layer for layer in self.module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-            known = {id(parameter) for layer in modules for parameter in layer.parameters()}
-            if not (self.found or known.issuperset(map(id, self.module.parameters()))):
+            layers = [layer for layer in self.module.modules() if not isinstance(layer, nn.Conv2d | nn.Linear)]
+            if not self.found and any(layer._parameters for layer in layers):
                 raise Failure("it has parameters outside nn.Conv2d and nn.Linear", status="not recognised")
             numbers = f"{kinds.count('conv2d')} convolutions and {kinds.count('linear')} affine layers"
-            self.name_mistake("layer-number", ["conv2d", "linear"], f"{numbers}; the statement has 2 and 3")
+            where = self.chain[-1][0].where if self.chain else ""
+            self.name_mistake("layer-number", where, f"{numbers}; the statement has 2 and 3")
             raise Failure("there are no numbers that can be compared")
-        self.border = border(self.chain[0][0])
-        found = [(call, *size) for call, pools in self.chain for size in layer_sizes(call, pools)]
-        for (call, key, size), right in zip(found, sizes):
+        first = self.chain[0][0]
+        self.border = max(0, (first.args[0].shape[-1] - SIDE) // 2)  # the cells that F.pad has put around the image
+        found = [size for call, pools in self.chain for size in layer_sizes(call, pools)]
+        for (key, size, call), right in zip(found, sizes):
             if size != right:
-                self.name_mistake(key, call.where, f"{size}; the statement has {right}")
+                where = self.made.get(call.layer, call.where)
+                self.name_mistake(key, where, f"{size}; the statement has {right}")
         if self.keywords and {"conv-stride", "pooling"} <= self.found.keys():
-            self.found = {}
-            self.name_mistake("no-maxpool-ignored", ["max_pool2d"])
+            where, self.found = self.found["pooling"]["where"], {}
+            self.name_mistake("no-maxpool-ignored", where)
         if self.edition != "2021-22" and not isinstance(getattr(self.module, "conv1", None), nn.Module):
-            self.name_mistake("conv1-name", ["conv2d"])
-        convs = [[size for _, _, size in found[n : n + 4]] for n in (0, len(CONV))]
+            self.name_mistake("conv1-name", self.made.get(first.layer, first.where))
+        convs = [[size for _, size, _ in found[n : n + len(CONV)]] for n in (0, len(CONV) + 1)]
         return [f"{c}@{k}x{k}" + f" stride {s}" * (s > 1) + f" padding {p}" * (p > 0) for c, k, s, p in convs]
 
 

@@ -11,6 +11,7 @@ from collections import namedtuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 
 GOLDEN = (5**0.5 - 1) / 2  # the fractional parts of its multiples are spread evenly, so no two factors are alike
@@ -18,10 +19,6 @@ DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d"}
 RELATIVE, ABSOLUTE = 1e-3, 1e-4  # of equality; the order of additions changes 1e-6, a mistake 1e-2
 MAX_MISTAKES = 2  # that are looked for in one class at the same time
 SEED = 42
-# What the names in a table are called where they are called in torch, if not the same.
-FUNCTIONS = {"@": ["bmm", "matmul"], nn.Linear: ["linear"], nn.LSTMCell: ["lstm_cell"]}
-FUNCTIONS |= {"drop": ["dropout"], "dropouts": ["dropout"]}
-
 LOG_PROBABILITIES = {"log_softmax": "it returns log-probabilities, with which the cross-entropy is the same"}
 
 
@@ -36,8 +33,8 @@ def marked(x):
     return x * factors.view(shape).to(x)
 
 
-class Call(namedtuple("Call", "function name where training args kwargs result")):
-    """A call of a torch function in the student's code: in which line, and whether in training."""
+class Call(namedtuple("Call", "function name layer where training args kwargs result")):
+    """A call of a torch function in the student's code: by which layer, in which line, and whether in training."""
 
     def arguments(self, *names, **defaults):
         """Its arguments by name; `names` are those that may be given by their place."""
@@ -48,6 +45,12 @@ class Call(namedtuple("Call", "function name where training args kwargs result")
         return self.function(x, *self.args[1:], **self.kwargs)
 
 
+def line_in(filenames, frames):
+    """The last of the (frame, line) that is in one of these files, as text."""
+    lines = [(frame.f_code.co_filename, line) for frame, line in frames if frame.f_code.co_filename in filenames]
+    return "{}, line {}".format(*lines[-1]) if lines else ""
+
+
 class Recorder(TorchFunctionMode):
     """Replaces dropout by `marked` and remembers every call of a torch function, with the student's line."""
 
@@ -56,13 +59,14 @@ class Recorder(TorchFunctionMode):
         self.filenames, self.training, self.calls = filenames, training, []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs, name, frame = kwargs or {}, getattr(function, "__name__", "").strip("_"), sys._getframe(1)
+        kwargs, name = kwargs or {}, getattr(function, "__name__", "").strip("_")
         args = (kwargs.pop("input"), *args) if "input" in kwargs else args
         result = self.dropout(*args, **kwargs) if name in DROPOUTS else function(*args, **kwargs)
-        while frame and frame.f_code.co_filename not in self.filenames:
-            frame = frame.f_back
-        where = f"{frame.f_code.co_filename}, line {frame.f_lineno}" if frame else ""
-        self.calls.append(Call(function, name, where, self.training, args, kwargs, result))
+        stack = list(traceback.walk_stack(sys._getframe(1))) if self.filenames else []  # of the student's code
+        where = line_in(self.filenames, stack)  # the outermost line: in `forward`, not in what that calls
+        torchs = itertools.takewhile(lambda item: item[0].f_code.co_filename not in self.filenames, stack)
+        layer = next((frame.f_locals["self"] for frame, _ in torchs if "self" in frame.f_locals), None)
+        self.calls.append(Call(function, name, layer, where, self.training, args, kwargs, result))
         return result
 
     @staticmethod
@@ -74,6 +78,7 @@ class Recorder(TorchFunctionMode):
 
 MESSAGES = {  # what is said about an exception that matches, if not its own text
     "is used, but|PermissionError": "",
+    "NotImplementedError": "not written yet",
     "EOFError": "the code asks for input, and a check has nobody to answer",
     "SystemExit": "the code calls exit(); return the result instead",
     "TooLong": "stopped at the time limit; is there a loop that does not end?",
@@ -97,15 +102,12 @@ class TooLong(BaseException):
 
 def explain(error, filenames):
     """The `Failure` that tells an exception of the student's code in one line, with the student's line."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in filenames]
-    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    where = line_in(filenames, traceback.walk_tb(error.__traceback__))  # the innermost line
     text = " ".join(str(error).split())[:300]
-    if isinstance(error, NotImplementedError):
-        return Failure("not written yet", where, "not written")
-    for kind, message in MESSAGES.items():
-        if re.search(kind, f"{type(error).__name__}: {text}"):
-            return Failure(message or text, where)
-    return Failure(f"{type(error).__name__}: {text}", where)
+    told = f"{type(error).__name__}: {text}"
+    messages = [message or text for kind, message in MESSAGES.items() if re.search(kind, told)]
+    status = "not written" if isinstance(error, NotImplementedError) else "ERROR"
+    return Failure([*messages, told][0], where, status)
 
 
 def randomize(module):
@@ -128,6 +130,16 @@ def same(actual, right):
     actual, right = actual.squeeze().float(), right.squeeze().float()
     scale = right[right.isfinite()].abs().max().item() if right.isfinite().any() else math.nan
     return torch.allclose(actual, right, rtol=RELATIVE, atol=ABSOLUTE * scale, equal_nan=True)
+
+
+def tensors(results):
+    """The tensors among these results of functions."""
+    parts = [result if isinstance(result, tuple) else (result,) for result in results]
+    return [part for part in itertools.chain(*parts) if isinstance(part, torch.Tensor)]
+
+
+def contains(tensors, value):
+    return any(same(tensor, value) for tensor in tensors)
 
 
 def needed(function):
@@ -186,7 +198,8 @@ class Question:
 
     def __init__(self, code, edition):
         self.code, self.edition, self.module = code, edition, nn.Module()
-        self.calls, self.notes, self.found, self.difference = [], [], {}, ""  # found: {key of a mistake: what to say}
+        self.calls, self.notes, self.difference = [], [], ""
+        self.found, self.made = {}, {}  # {key of a mistake: what to say}, {layer: the student's line that makes it}
 
     @classmethod
     def applies(cls, code):
@@ -215,9 +228,14 @@ class Question:
         """An instance of the student's class with random weights."""
         if self.code[name] is None:
             raise Failure(*self.code.failed.get(name, (f"there is no class {name} in these files",)))
-        made = randomize(self.call(self.code[name], *args, **kwargs))
+        with register_module_module_registration_hook(self.remember):
+            made = randomize(self.call(self.code[name], *args, **kwargs))
         self.calls.clear()  # of __init__
         return made
+
+    def remember(self, module, name, layer):
+        """Remember the student's line that gives a module this layer."""
+        self.made[layer] = line_in(self.code.filenames, traceback.walk_stack(sys._getframe(1)))
 
     def call(self, function, *args, **kwargs):
         """Call the student's code with marked dropout; an exception becomes a `Failure`."""
@@ -229,7 +247,7 @@ class Question:
             raise explain(error, self.code.filenames) from error
         self.calls += recorder.calls
         if result is None:
-            raise Failure("it returns nothing; is there a return at its end?", self.line_of(()))
+            raise Failure("it returns nothing; is there a return at its end?")
         return result
 
     def first_that_runs(self, function, *alternatives):
@@ -259,8 +277,7 @@ class Question:
         return marked(x) if self.training else x
 
     def name_mistake(self, key, where, details="", numeric=False):
-        """Remember a mistake at a line, or at a call of one of some functions; `numeric` if its numbers are found."""
-        where = where if isinstance(where, str) else self.line_of(where)
+        """Remember a mistake at a line; `numeric` if its numbers are found."""
         self.found.setdefault(key, {"key": key, "details": details, "where": where, "numeric": numeric})
 
     def check(self):
@@ -275,7 +292,7 @@ class Question:
             own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
             failure = error if isinstance(error, Failure) else own
             if not self.found:
-                status, where, self.difference = failure.status, failure.where or self.line_of(()), str(failure)
+                status, where, self.difference = failure.status, failure.where, str(failure)
         result = {name: getattr(self, name) for name in ("number", "name", "edition", "says", "notes", "difference")}
         status = "WRONG" if self.found else status
         return result | {"mistakes": list(self.found.values()), "status": status, "where": where}
@@ -295,10 +312,11 @@ class Question:
         for call in self.calls:
             p = call.arguments("x", "p", p=0.5)["p"] if call.name in DROPOUTS else 0
             if p and not call.training and call.result is not call.args[0]:
-                self.name_mistake("dropout-in-evaluation", ["dropout"])
+                self.name_mistake("dropout-in-evaluation", call.where)
                 self.modes = ("training",)  # whose other numbers are those of evaluation
             elif p and self.dropout not in (None, p):
-                self.name_mistake("dropout-probability", ["dropout"], f"{p}; the statement has {self.dropout}")
+                where = self.made.get(call.layer, call.where)
+                self.name_mistake("dropout-probability", where, f"{p}; the statement has {self.dropout}")
 
     def hypotheses(self):
         """The choices of lines from the table, those with the fewest mistakes first."""
@@ -320,7 +338,7 @@ class Question:
             if line.key in self.variants:
                 self.notes.append(self.variants[line.key])
             else:
-                self.name_mistake(line.key, self.torch_functions(line), numeric=True)
+                self.name_mistake(line.key, self.place(hypothesis, line), numeric=True)
 
     def expected(self, lines=(), modes=None):
         """What the equations compute, with these lines of the table in place of the right ones."""
@@ -334,7 +352,7 @@ class Question:
             exec(source, self.values)
             return self.values["result"]
 
-        with Recorder((), False):
+        with Recorder((), False) as self.recorder:
             return self.run(equations, modes)
 
     def agrees(self, observed, lines):
@@ -347,43 +365,43 @@ class Question:
     def describe(self, observed):
         """Where an output is furthest from the right one, and which parts of the equations occur in the code."""
         expected = self.expected()
-        wrong = [key for key in observed if not same(observed[key], expected[key])]
-        (mode, name), actual, right = wrong[0], observed[wrong[0]], expected[wrong[0]]
+        agrees = {key: same(observed[key], value) for key, value in expected.items()}
+        mode, name = first = next(key for key in agrees if not agrees[key])
+        actual, right = observed[first], expected[first]
         if actual.squeeze().shape != right.squeeze().shape:
             text = f"In {mode}, {name} has the shape {tuple(actual.shape)}, and must have {tuple(right.shape)}."
         else:
-            gaps = (actual.reshape(right.shape) - right).abs().nan_to_num(math.inf)
+            gaps = (actual.reshape(right.shape) - right).abs()
             gaps = gaps.reshape(len(right) if right.dim() else 1, -1).amax(dim=1)  # of each example
-            size = f"{gaps.max():.2g}, in {mode}, example {gaps.argmax() + 1}".replace("inf", "no number (nan)")
+            size = f"{gaps.max():.2g}, in {mode}, example {gaps.argmax() + 1}"
             text = f"The largest difference from the right {name} is {size}."
         self.expected(modes=[mode])  # leaves the parts of this mode
         found = {part: self.occurs(value) for part, value in self.values["parts"].items()}
-        found |= {part: (mode, part) not in wrong for key, part in observed if key == mode}
-        right = ", ".join(part for part in found if found[part]) or "nothing"
-        wrong = ", ".join(part for part in found if not found[part]) or "nothing"
-        return f"{text} Found in your code as it should be: {right}; not found: {wrong}."
+        found |= {part: agrees[mode, part] for key, part in agrees if key == mode}
+        lists = [", ".join(part for part in found if found[part] is right) for right in (True, False)]
+        return f"{text} Found in your code as it should be: {lists[0] or 'nothing'}; not found: {lists[1]}."
 
     def occurs(self, value):
         """Whether these numbers are a result of a call in the student's code, or of several that are its steps."""
-        results = [call.result if isinstance(call.result, tuple) else [call.result] for call in self.calls]
-        if any(same(part, value) for result in results for part in result):
+        if contains(tensors(call.result for call in self.calls), value):
             return True
         return value.dim() > 2 and value.shape[1] > 1 and all(map(self.occurs, value.split(1, dim=1)))
 
-    def torch_functions(self, line):
-        """The functions of torch that a line of the table concerns.
+    def place(self, hypothesis, line):
+        """The student's line of a mistake: the first with a result that only the right equations have, or only these.
 
-        First those that only it or only the equation has, then the equation's, then those where its result is read.
+        If there is none, then something is missing behind the last call.
         """
-        wrong, right, *later = (re.findall(r"\w+|@", code) for code in (line.code, *self.equations[line.row :]))
-        words = [word for word in right if word not in wrong] + [word for word in wrong if word not in right] + right
-        words += itertools.chain(*(read for read in later if right[0] in read))
-        kinds = [self.layers.get(word, [word])[0] for word in words]
-        return [name for kind in kinds for name in FUNCTIONS.get(kind, [kind])]
+        others = [other for other in hypothesis if other is not line]
+        for mode in self.modes:
+            calls = [call for call in self.calls if call.where and call.training == (mode == "training")]
+            wrong, right = self.results_of(hypothesis, mode), self.results_of(others, mode)
+            for call in calls:
+                if any(contains(wrong, value) != contains(right, value) for value in tensors([call.result])):
+                    return call.where
+        return calls[-1].where if calls else ""
 
-    def line_of(self, names):
-        """The student's last line that calls the first of these functions that occurs, or the line of `forward`."""
-        target = self.code[self.target]
-        code = getattr(getattr(target, "forward", target), "__code__", None)
-        lines = [call.where for name in names for call in reversed(self.calls) if call.name == name and call.where]
-        return lines[0] if lines else f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
+    def results_of(self, lines, mode):
+        """What torch returns to the equations, at each call."""
+        self.expected(lines, [mode])
+        return tensors(call.result for call in self.recorder.calls)

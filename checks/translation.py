@@ -18,9 +18,9 @@ STATE = tuple(numbers(2, len(SRC), HIDDEN // 2, seed=seed) for seed in (1, 2))  
 ENC_OUTPUT = numbers(*SRC.shape, HIDDEN, seed=3)  # not 0 at the padding, so that a missing mask shows
 QUERIES = numbers(len(SRC), 2, HIDDEN, seed=4).split(1, dim=1)  # of two target steps
 LAYERS = {"embedding": [nn.Embedding], "lstm": [nn.LSTM]}
-SWAPPED = {"directions swapped": "the backward direction's state comes first; the decoder learns either order"}
 pack = partial(pack_padded_sequence, batch_first=True, enforce_sorted=False)
 unpack = partial(pad_packed_sequence, batch_first=True)
+SWAPPED = {"directions swapped": "the backward direction's state comes first; the decoder learns either order"}
 
 
 def join(state, first=0):
@@ -58,7 +58,7 @@ class Encoder(Question):
 
     def search(self, observed):
         if not self.lstm.bidirectional:
-            self.name_mistake("encoder-one-direction", ["lstm"])
+            self.name_mistake("encoder-one-direction", self.made.get(self.lstm, ""))
         super().search(observed)
         try:
             unsorted = self.drive(self.student, order=(2, 0, 1))
@@ -107,8 +107,9 @@ class Attention(Question):
         return {"a_o": torch.stack([step.reshape(len(SRC), -1) for step in steps], dim=1)}
 
     def describe(self, observed):
-        if any(call.name == "linear" and call.result.shape[-1] == 1 for call in self.calls):
-            self.name_mistake("additive-attention", ["linear"])
+        for call in self.calls:
+            if call.name == "linear" and call.result.shape[-1] == 1:
+                self.name_mistake("additive-attention", call.where)
         return super().describe(observed)
 
     def search(self, observed):
@@ -173,7 +174,8 @@ class Decoder(Question):
         if not isinstance(result, tuple) or len(result) != 2 or not result[0].numel():
             raise Failure("forward must return outputs (batch_size, max_tgt_len, hidden_size), and dec_state")
         if not self.training and tgt.shape[1] > 1:  # with one symbol it fails
-            self.name_mistake("last-symbol-in-evaluation", ["getitem", "cat"])
+            cuts = [call.where for call in self.calls if call.name == "getitem" and call.args[0] is tgt]
+            self.name_mistake("last-symbol-in-evaluation", cuts[0] if cuts else "")
         return result[0].reshape(len(SRC), -1, HIDDEN), result[1]
 
     def attend(self, q):

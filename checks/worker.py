@@ -3,6 +3,7 @@
 It is started by `check.py` in a temporary folder that holds a copy of the student's files.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -42,9 +43,9 @@ def edition_of(code):
 
 def check_files(files, edition=None, only=None):
     """Check a student's files {name: text}: yields the plan, then a dictionary for each result."""
-    code = Code(files)
-    if not any(question.applies(code) for questions in EDITIONS.values() for question in questions):
-        names = ", ".join(dict.fromkeys(question.target for questions in EDITIONS.values() for question in questions))
+    code, every = Code(files), list(itertools.chain(*EDITIONS.values()))
+    if not any(question.applies(code) for question in every):
+        names = ", ".join(dict.fromkeys(question.target for question in every))
         raise CallError(f"none of the homework's classes was found: {names}; name the file that defines one")
     taken = edition or edition_of(code)
     found = [question for question in EDITIONS[taken] if question.applies(code)]

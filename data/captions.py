@@ -130,7 +130,7 @@ def read_json(path):
     without words.
     """
     try:
-        content = json.loads(files.read_bytes(path))
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from None
     except (ValueError, RecursionError) as error:
@@ -212,12 +212,12 @@ def write_generated(folder, use_attention, data, hyps):
     files.write_json(folder / GENERATED_NAMES[use_attention], content)
 
 
-def read_generated(folder, use_attention):
-    """The greedy captions that `write_generated` wrote, a list."""
+def read_generated(folder, use_attention, n_images):
+    """The greedy captions of so many images that `write_generated` wrote, a list."""
     path = folder / GENERATED_NAMES[use_attention]
     rows = files.read_json(path, "captions", of=list)
     hyps = [row.get("greedy") if isinstance(row, dict) else None for row in rows]
-    if not hyps or not all(isinstance(hyp, str) for hyp in hyps):
+    if len(hyps) != n_images or not all(isinstance(hyp, str) for hyp in hyps):
         raise UserError(f"{path} is not what the test wrote; {files.RETRAIN}")
     return hyps
 
@@ -284,7 +284,6 @@ def mean_regions(regions):
 def _digest_of(path):
     """SHA-256 of a file; None if it is not there or may not be read."""
     try:
-        files.require_regular(path)
         return download.file_hash(path)
     except OSError:
         return None

@@ -14,15 +14,14 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
 def read(path):
-    """The pixels of an image file as a uint8 array (height, width, 3). Grey, RGBA and 16-bit images are converted.
+    """The pixels of an image file as a uint8 array (height, width, 3), as a viewer shows them on white.
 
     Raises `UserError` for a file that is missing, damaged or no image.
     """
-    from PIL import Image  # not needed where the features are cached
+    from PIL import Image, ImageOps  # not needed where the features are cached
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # the error says it
     try:
-        files.require_regular(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of large images
             # Pillow reads many more formats, and one of them by starting another program (EPS by Ghostscript).
@@ -30,6 +29,9 @@ def read(path):
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"it has {image.width}x{image.height} pixels")
                 image.load()
+                image = ImageOps.exif_transpose(image)  # a phone notes how it was held
+                if image.has_transparency_data:
+                    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
                 return _to_rgb(image)
     except FileNotFoundError:
         raise UserError(f"there is no image {path}; name one that is there") from None
@@ -39,17 +41,10 @@ def read(path):
 
 
 def _to_rgb(image):
-    """The pixels of a Pillow image as uint8 (height, width, 3).
-
-    Satellite images often hold 10, 11 or 12 bits in 16, or floats from 0 to 1 or to 255. So white is the largest number
-    that has as many bits as the brightest pixel, at least 8 bits. For floats that do not exceed 1 white is 1.
-    """
-    if not image.mode.startswith(("I", "F")):
+    """The pixels of a Pillow image as uint8 (height, width, 3)."""
+    if image.mode == "F":
+        raise ValueError("it holds floats")
+    if not image.mode.startswith("I"):
         return np.asarray(image.convert("RGB"))
-    grey = np.array(image, dtype=np.float32)  # in place from here on: it may be large
-    np.nan_to_num(grey, copy=False, posinf=0, neginf=0)
-    brightest = grey.max(initial=0)
-    white = 1 if image.mode == "F" and brightest <= 1 else 2 ** max(8, int(brightest).bit_length()) - 1
-    grey /= white / 255
-    grey = grey.clip(0, 255, out=grey).astype(np.uint8)
+    grey = (np.asarray(image) // 257).clip(0, 255).astype(np.uint8)  # of 16 bits, which Pillow would cut off at 255
     return np.repeat(grey[:, :, None], 3, axis=2)

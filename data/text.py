@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import unicodedata
+from contextlib import nullcontext
 
 from options import UserError
 
@@ -111,7 +112,7 @@ def _lines_of(name):
     if name != "-" and not os.path.isfile(name):
         raise UserError(f"{name} is not a text file; name a file with a sentence on each line")
     try:
-        with sys.stdin.buffer if name == "-" else open(name, "rb") as file:
+        with nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     yield line.decode("utf-8-sig").rstrip("\r\n")

@@ -16,7 +16,6 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import files
 from data import sources, text
 from data.text import EOS_IDX, EVAL_MAX_LENGTH, SOS_IDX, at_equal_distances, normalize, pad, shorter_than
 from options import DATA_DIR, UserError, warn
@@ -49,7 +48,7 @@ def read_pairs(path):
     """
     path = Path(path)
     try:
-        content = files.read_bytes(path)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run {DOWNLOAD_COMMAND}, or put the course's file there") from None
     except OSError as error:
@@ -168,7 +167,7 @@ def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False
             limit = max_length if split == "train" else EVAL_MAX_LENGTH
             short = split == "train" and max_length < EVAL_MAX_LENGTH
             advice = "give a larger -max_length" if short else f"use other files, or run {DOWNLOAD_COMMAND}"
-            raise UserError(f"no {split} pair of {origin} has both sides shorter than {limit} characters; {advice}")
+            raise UserError(f"{origin}: no {split} pair has both sides shorter than {limit} characters; {advice}")
     content = fingerprint(splits)
     if quick:
         splits = {split: at_equal_distances(pairs, QUICK_SIZES[split]) for split, pairs in splits.items()}
@@ -222,8 +221,8 @@ def gatherer(src, tgt, src_lengths, tgt_lengths):
         src, tgt: padded tensors on the device (n_pairs, max_len).
         src_lengths, tgt_lengths: of their rows (n_pairs), on the CPU.
 
-    The batch is src (batch_size, max_src_len), src_lengths (batch_size) on the CPU or None where all sources have one
-    length, tgt (batch_size, max_tgt_len).
+    The batch is src (batch_size, max_src_len), src_lengths (batch_size) on the CPU, tgt (batch_size, max_tgt_len).
+    src_lengths is None where all sources have one length, so that `graphs` can record the step: nothing is on the CPU.
     """
 
     def gather(rows):

@@ -15,6 +15,7 @@ from pathlib import Path
 FOR_TESTS = "hypothesis"  # the first requirement of the tests; those before it are what the scripts need
 PIXELS_PER_INCH = 110
 CURVE_INCHES = 7.5, 2.4
+PROGRESS, PROGRESS_WIDTH = re.compile(r"[a-z\d ]+: [\d,]+ of [\d,]+"), 40  # a line of `options.progress`
 
 
 def install_what_is_missing(requirements="requirements.txt"):
@@ -61,14 +62,18 @@ def run(command):
 
 
 class Watched(io.TextIOBase):
-    """A stream that passes on what is written to it, draws the epoch lines, and keeps the folder that is named."""
+    """A stream that passes on what is written to it, draws the epoch lines, and keeps the folder that is named.
+
+    The next line takes the place of one that only says how far the work is.
+    """
 
     def __init__(self, stream):
         self.stream, self.line, self.folder = stream, "", None
         self.epochs, self.handle = [], None
 
     def write(self, text):
-        self.stream.write(text)
+        is_replaced = text == "\n" and PROGRESS.fullmatch(self.line)  # `print` writes the end of a line by itself
+        self.stream.write(" " * (PROGRESS_WIDTH - len(self.line)) + "\r" if is_replaced else text)
         *lines, self.line = (self.line + text).split("\n")
         for line in lines:
             if line.startswith("written to "):

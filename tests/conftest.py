@@ -27,6 +27,7 @@ from options import UserError
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts a job in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+options.PATIENCE = 3600  # no line of progress between the lines that a test expects, on a slow machine either
 ROOT = Path(__file__).resolve().parents[1]
 DRIPPING_SECONDS, N_PARTS = 4.0, 20  # that the dripping server takes for a file, and in which it gives it
 TIMEOUT = 0.5  # seconds that a client waits for the local server; the slow one takes longer

@@ -137,7 +137,7 @@ def prepare(reader, root, seed, number, folder):
     content, kind, change = path.read_bytes(), rng.random(), damaged_bytes
     if kind < 0.03:
         path.unlink()
-        rng.choice((path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"), path.touch, bool))()
+        rng.choice((path.mkdir, path.touch, bool))()
         return folder
     if kind < 0.6:
         of_suffix = {".json": damaged_json, ".txt": damaged_text, ".csv": damaged_text}
@@ -271,7 +271,7 @@ def optimization():
 def make_run(folder):
     trained, run = optimization(), runs.Run(folder / RUN, CONFIG)
     run.save_epoch(utils.checkpoint(trained, torch.Generator(), HISTORY), {"weights": trained.model.state_dict()})
-    run.finish(**RESULT)
+    run.add(**RESULT)
     files.write_table(folder / RUN / "table.txt", TABLE, [("a b", "c", "d"), ("e", "f", "g é")])
     images.write_predictions(folder / RUN / "predictions.npz", torch.arange(5), torch.ones(5))
     rows = [{"image": f"{i}.png", "greedy": "a boat", "references": ["a boat", "two boats"]} for i in range(3)]
@@ -281,8 +281,8 @@ def make_run(folder):
 def resume(folder):
     with runs.open_run(folder / RUN, CONFIG, "must") as run:
         trained = optimization()
-        history = utils.restore(run.checkpoint(), trained, torch.Generator())
-        utils.best_epoch([*history, *HISTORY], "val_acc")  # as after the next epoch
+        history = utils.resume_from(run.checkpoint(), trained, torch.Generator())
+        utils.best_line([*history, *HISTORY], "val_acc")  # as after the next epoch
         trained.step()
 
 
@@ -377,7 +377,7 @@ READERS = [
     Reader("run folder", make_run, "q3/a/[cr]*.json", find_runs),
     Reader("table", make_run, "q3/a/table.txt", each(lambda p: files.read_table(p, TABLE), "q3/a/table.txt")),
     Reader("npz predictions", make_run, "q3/a/*.npz", each(lambda p: images.read_correct(p, 5), "q3/a/*.npz")),
-    Reader("JSON captions", make_run, "q3/a/caps*", lambda f: captions.read_generated(f / RUN, True)),
+    Reader("JSON captions", make_run, "q3/a/caps*", lambda f: captions.read_generated(f / RUN, True, 3)),
     Reader("npz images", make_images, "*.npz", each(lambda p: images.load(str(p)), "*.npz")),
     Reader("IDX images", make_idx, "*", each(read_idx, "*")),
     Reader("JSON dataset.json", make_captions, "set/*.json", read_captions),

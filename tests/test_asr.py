@@ -91,6 +91,9 @@ def test_the_commands_leave_result_and_figures(trained, decoder):
         "seconds"
     }
     assert f"Final Test CER, greedy: {greedy['cer']['value']:.4f}" in stdout
+    jaccard, cosine, edits = (greedy[name]["value"] for name in metrics.SIMILARITIES)
+    similarities = f"Jaccard {jaccard:.4f}, Cosine {cosine:.4f}, Damerau-Levenshtein {edits:.4f}"
+    assert f"\nTest loss {greedy['loss']:.4f}, {similarities} (bundled)" in stdout
     assert f"  test greedy loss: {greedy['loss']}\n" in stdout and "(bundled" in stdout
     listened = {"cer", "shuffled_cer", "own_minus_shuffled", "seconds", "spearman", "moved"}
     assert result["train_clips"].keys() == listened and result["quick_recipe"] == {}
@@ -132,7 +135,7 @@ def test_the_predictions_file_holds_every_test_clip_the_worst_last(trained, spok
 def load_recogniser(folder, spoken, *options_):
     """The recogniser of a run with its best weights and its data."""
     args = script.parse_args([*TINY, *options_])
-    recogniser = script.Recognition(args, args, speech.load("real", spoken))
+    recogniser = script.Recognition(args, speech.load("real", spoken))
     model = recogniser.build()
     runs.load_weights(model, folder / "best.pt")
     return recogniser, model.eval()
@@ -239,7 +242,7 @@ def test_a_run_starts_from_the_weights_of_another(trained, run_here, spoken, tmp
 
     sound = spoken / FOLDER_NAME / WAVS / "ES000-0059.wav"
     process = run_here(SCRIPT, "-runs_dir", runs_dir, "--init", before.name, "--transcribe", sound)
-    assert process.returncode == 0 and str(folder) in process.stderr
+    assert process.returncode == 0 and f"/{folder.name}\n" in process.stderr
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -272,7 +275,7 @@ def test_a_flac_of_another_rate_is_transcribed_almost_alike(trained, run_here, s
     [
         ("no.wav", ["no.wav", "missing"]), ("folder.wav", ["folder.wav", "holds no file"]),
         ("text.wav", ["cannot be read as sound"]), ("empty.wav", ["cannot be read as sound"]),
-        ("short.wav", ["0.01 s"]), ("long.wav", ["600.00 s"]), ("rate.wav", ["96000"]),
+        ("short.wav", ["0.01 s"]), ("long.wav", ["600.00 s"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_transcribed_is_one_line(name, words, trained, spoken, run_here, tmp_path):
@@ -282,7 +285,6 @@ def test_what_cannot_be_transcribed_is_one_line(name, words, trained, spoken, ru
     (tmp_path / "text.wav").write_text("no sound\n" * 500)
     soundfile.write(tmp_path / "short.wav", silence[:220], 22_050)
     soundfile.write(tmp_path / "long.wav", np.tile(silence, 600), 22_050, "PCM_U8")
-    soundfile.write(tmp_path / "rate.wav", silence, 96_000)
     good = next((spoken / FOLDER_NAME / WAVS).iterdir())
     process = run_here(SCRIPT, "-runs_dir", trained[0], "--transcribe", good, tmp_path / name)
     assert process.returncode == 2 and process.stdout.count("\n") == 1

@@ -16,6 +16,7 @@ TINY = {
     "bench_q3.py": ("--steps", 1),
     "bench_scaling.py": ("--steps", 1, "--question", "q3", "--batch_size", 4),
     "bench_start.py": (),
+    "bench_threads.py": ("--busy", 1, "--only", "q2", "--threads", 1),
 }
 RATIO = re.compile(r" ratio \d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\)$", re.MULTILINE)
 

@@ -271,6 +271,18 @@ def test_bleu_by_hand():
     assert metrics.Bleu(refs, [refs]).score() == pytest.approx(1)
 
 
+def test_the_interval_of_the_mean_sentence_bleu_has_the_width_of_a_mean():
+    """1.96 standard errors to both sides, since the mean of 60 values is about normal."""
+    rng = np.random.default_rng(1)
+    words = np.array("a b c".split())
+    hyps, refs = (words[rng.integers(3, size=(60, 12))] for _ in range(2))
+    bleu = metrics.Bleu([" ".join(row) for row in hyps], [[" ".join(row)] for row in refs])
+    found = metrics.paired_bleu([bleu], name="sentence_bleu")
+    half = 1.96 * np.std(bleu.sentences) / np.sqrt(60)
+    assert found["value"] == pytest.approx(np.mean(bleu.sentences)) and half > 0
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(half, rel=0.15)
+
+
 WORDS = st.lists(st.sampled_from("abcd"), max_size=7)
 
 
@@ -325,7 +337,7 @@ def test_the_interval_holds_the_value_and_a_difference_of_the_same_captions_is_z
     assert two["value"] == pytest.approx(difference["value"] / 2)
     assert two["low"] == pytest.approx(difference["low"] / 2)
     against = metrics.bleus_by_name("differences", refs, {"bad": ([good], [bad]), "good": ([good], [good])})
-    key = {"bleu4": "differences", "sentence_bleu": "sentence_bleu_differences"}[name]
+    key = {"bleu4": "bleu4_differences", "sentence_bleu": "differences"}[name]
     assert against[key] == {"bad": difference, "good": same}
 
 
@@ -414,7 +426,7 @@ def test_a_run_leaves_its_figures_and_every_caption(trained, data_dir, use_atten
     assert greedy["sentence_bleu"]["value"] == pytest.approx(
         metrics.Bleu([r["greedy"] for r in content["captions"]], refs).mean_of_sentences()
     )
-    for prefix in ("", "sentence_bleu_"):
+    for prefix in ("", "bleu4_"):
         assert ("the decoder without attention" in greedy[f"{prefix}differences"]) == use_attention
         assert set(result[f"{prefix}baselines"]) == {"most frequent caption", "nearest image"}
     best = max(result["history"], key=lambda line: line["val_sentence_bleu"])
@@ -428,10 +440,11 @@ def test_the_last_epoch_is_tested_as_well(trained, data_dir, capsys):
     script.main([*TINY, "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(trained), "--resume"])
     screen, folder = capsys.readouterr().out, folder_of(trained, False)
     result = files.read_json(folder / "result.json")
-    assert end_of(screen) == ["Best", "Final", "For", "written"]
+    assert end_of(screen) == ["Best", "Final", "Test", "For", "written"]
+    assert f"\nTest BLEU-4, all captions together: {result['test']['greedy']['bleu4']['value']:.4f}" in screen
     assert f"Final Test sentence BLEU, greedy: {result['test']['greedy']['sentence_bleu']['value']:.4f}" in screen
     args = script.parse_args(["-caption", "any", "-run", str(folder), "-runs_dir", str(trained)])
-    task, model, _ = script.experiment.restore(script.Captioning, args, script.parse_args([]))
+    task, model, _ = script.experiment.restore(script.Captioning, args)
     task.data = encoders.encode(captions.load("ucm", "real", data_dir), task.encoder)
     task.regions = {split: task.as_read(part) for split, part in task.data.regions.items()}
     model.load_state_dict(files.read_state(folder / "last.pt")["model"])
@@ -464,7 +477,7 @@ def test_seeds_are_compared_and_pooled(trained, data_dir, tmp_path):
     child = made[0].with_options(learning_rate=0.0004, seed=42)
     pooled = child.pooled([child, child])
     greedy = files.read_json(folder_of(trained, True) / "result.json")["test"]["greedy"]
-    for score, key in (("bleu4", "differences"), ("sentence_bleu", "sentence_bleu_differences")):
+    for score, key in (("bleu4", "bleu4_differences"), ("sentence_bleu", "differences")):
         title = metrics.BLEU_TITLES[score]
         assert pooled[f"{title}, mean"]["value"] == pytest.approx(greedy[score]["value"])
         for name, figure in greedy[key].items():
@@ -485,7 +498,7 @@ def test_a_batch_of_captions_and_one_of_images_have_the_same_loss(trained, data_
     data = encoders.encode(captions.load("ucm", "real", data_dir), encoder)
     losses, sizes = [], []
     for batch_of in ("captions", "images"):
-        task = script.Captioning(recipe, recipe, data).with_options(batch_of=batch_of)
+        task = script.Captioning(recipe, data).with_options(batch_of=batch_of)
         torch.manual_seed(0)
         model, batches = task.build().eval(), task.batches("cpu")
         losses.append(

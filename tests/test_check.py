@@ -1162,6 +1162,25 @@ def test_two_mistakes_at_once_are_both_named(case):
     assert results[question][:2] == ("WRONG", keys), results[question]
 
 
+@pytest.mark.parametrize(
+    "question, solution, old, new",
+    [
+        ("CNN", CNN, "nn.MaxPool2d(2, 2)", "nn.AvgPool2d(2, 2)"),  # where the layer is made, and not where it is called
+        ("CNN", CNN, "nn.Dropout(dropout_prob)", "nn.Dropout(0.8)"),
+        ("CNN", CNN, "self.drop(F.relu(self.fc1(x)))", "F.dropout(F.relu(self.fc1(x)), 0.3)"),
+        ("Encoder", MODELS, "self.hidden_size, bidirectional=True", "hidden_size, bidirectional=False"),
+        ("Attention", MODELS, TANH, "attn_out = self.linear_out(torch.cat([query, c], dim=-1))"),
+        ("Decoder", MODELS, "tgt = tgt[:, :-1]", "tgt = tgt[:, 1:]"),
+        ("Decoder", MODELS, CUT, "        tgt = tgt[:, :-1]\n"),
+        ("TextDecoderTransformer", SPEECH, "self._att(x, self._mask)", "self._att(x)"),  # and not in the given block
+    ],
+)
+def test_a_mistake_is_shown_at_its_line(question, solution, old, new):
+    text = plant(solution, (old, new))
+    line = text[: text.index(new)].count("\n") + 1
+    assert [mistake["where"] for mistake in check_text(text)[question][2]["mistakes"]] == [f"my.py, line {line}"]
+
+
 def test_numbers_of_no_known_mistake_are_not_recognised():
     status, keys, result = check_text(
         plant(MODELS, ("c = torch.bmm(p, encoder_outputs)", "c = torch.bmm(p**2, encoder_outputs)"))

@@ -1,6 +1,7 @@
 """Comparisons: processes side by side, their errors, what ends them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from conftest import ROOT, terminate
 
 import comparisons
+import options
 from options import Interrupted
 
 
@@ -54,6 +56,14 @@ def test_a_chain_keeps_its_order_also_after_a_failure_and_runs_beside_the_others
     ]
     outcomes = comparisons.run_side_by_side(chains, 2, {})
     assert outcomes == {"a1": None, "a2": None, "b1": "it was killed", "b2": None}
+
+
+def test_while_no_process_prints_a_line_says_how_many_are_done(capsys, monkeypatch):
+    monkeypatch.setattr(options, "PATIENCE", 0.2)
+    chains = [{"a": [sys.executable, "-c", ""], "b": [sys.executable, "-c", "import time; time.sleep(2); print('x')"]}]
+    assert comparisons.run_side_by_side(chains, 1, {}) == {"a": None, "b": None}
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == "b  x" and re.fullmatch(r"1 of 2 done, \d s", lines[-1])
 
 
 def test_long_lines_are_folded(capsys, monkeypatch):

@@ -73,7 +73,7 @@ def write(folder, seed):
     config = {"options": {"seed": seed}, "changed": {}, "kind": "run", "data": {"fingerprint": ""}}
     with runs.open_run(folder, config) as run:
         run.save_epoch({"history": [{"epoch": 1, "seconds": 0.0}], "seed": seed}, {"seed": seed})
-        run.finish(seed=seed)
+        run.add(seed=seed)
 
 
 def test_a_killed_run_is_never_mixed_with_the_one_that_it_replaces(tmp_path):

@@ -42,7 +42,9 @@ def squared_error(model, batch):
     return nn.functional.mse_loss(model(X), y, reduction="sum"), len(y)
 
 
-def train(folder, n_epochs, resume=None, lr=0.1, ema_decay=0.0, stop_after=None, config=CONFIG, schedule="cosine"):
+def train(
+    folder, n_epochs, resume=None, lr=0.1, ema_decay=0.0, stop_after=None, config=CONFIG, schedule="cosine", **more
+):
     """A small regression with dropout; returns history and weights. It is interrupted `stop_after` epochs."""
     torch.manual_seed(3)
     X = torch.randn(23, 4)
@@ -62,11 +64,24 @@ def train(folder, n_epochs, resume=None, lr=0.1, ema_decay=0.0, stop_after=None,
             return {"val_loss": nn.functional.mse_loss(model(X), y).item()}
 
     with runs.open_run(folder, config, resume) as run:
-        args = recipe(lr, n_epochs, schedule=schedule, ema_decay=ema_decay, max_grad_norm=1.0)
+        args = recipe(lr, n_epochs, schedule=schedule, ema_decay=ema_decay, max_grad_norm=1.0, **more)
         batches = utils.Batches(len(X), 4, gather(X, y))
         history = utils.fit(model, batches, batch_loss, evaluate, run, args, score="val_loss", maximize=False)
-        run.finish(done=True, **dict.fromkeys(runs.RESULT_KEYS))
+        run.add(done=True, **dict.fromkeys(runs.RESULT_KEYS))
     return history, model.state_dict()
+
+
+def test_the_linear_schedule_rises_and_falls():
+    factors = [utils.linear_schedule(step, 10, 2) for step in range(11)]
+    assert factors == pytest.approx([1 / 2, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0])
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.5])
+def test_a_run_has_the_rates_of_the_linear_schedule(warmup, tmp_path):
+    history, _ = train(tmp_path / "run", 4, lr=0.1, schedule="linear", warmup=warmup)
+    n_steps = 6 * 4
+    before = [0.1 * utils.linear_schedule(6 * epoch, n_steps, round(warmup * n_steps)) for epoch in range(4)]
+    assert [line["lr"] for line in history] == pytest.approx(before) and len(set(before)) == 4
 
 
 def without_seconds(history):
@@ -182,7 +197,7 @@ def test_training_does_not_import_the_compiler():
 
 def test_the_best_weights_are_those_of_the_best_epoch(tmp_path):
     history, weights = train(tmp_path / "run", 6, lr=0.5, schedule="constant")
-    best = utils.best_epoch(history, "val_loss", maximize=False)["epoch"]
+    best = utils.best_line(history, "val_loss", maximize=False)["epoch"]
     assert best < 6, "choose a learning rate whose last epoch is not the best"
     _, weights_then = train(tmp_path / "shorter", best, lr=0.5, schedule="constant")
     assert all(torch.equal(weights[name], weights_then[name]) for name in weights)
@@ -212,8 +227,8 @@ def test_a_step_is_that_of_the_mean_over_the_terms():
 
 def test_of_equal_epochs_the_first_is_the_best():
     history = [{"epoch": epoch, "val": score} for epoch, score in enumerate([3.0, 1.0, 2.0, 1.0, 3.0], start=1)]
-    assert utils.best_epoch(history, "val", maximize=False)["epoch"] == 2
-    assert utils.best_epoch(history, "val", maximize=True)["epoch"] == 1
+    assert utils.best_line(history, "val", maximize=False)["epoch"] == 2
+    assert utils.best_line(history, "val", maximize=True)["epoch"] == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was(tmp_path):

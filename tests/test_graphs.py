@@ -43,7 +43,7 @@ def translator(device="cpu", n_steps=N_STEPS, optimizer="adam"):
     args = script.parse_args(["--use_attn", "-hidden_size", "12", "-batch_size", "8", "-optimizer", optimizer])
     args = argparse.Namespace(**vars(args) | RECIPE | {"learning_rate": 0.01})
     splits = translation.split_pairs(sentences.generate(n_pairs=300))
-    task = script.Translation(args, args, translation.SentencePairs("", True, splits, "f"))
+    task = script.Translation(args, translation.SentencePairs("", True, splits, "f"))
     torch.manual_seed(3)
     model = task.build().to(device).train()
     return utils.Optimization(model, args, n_steps, is_recordable=True), task.batch_loss, task.batches(device)
@@ -54,7 +54,7 @@ def recogniser(device="cpu", n_steps=N_STEPS, optimizer="adamw", decoder="transf
     options = ["--decoder", decoder, "--hidden_size", "16", "--batch_size", "4", "--guided_attention", "1"]
     args = script.parse_args([*options, "--dropout", "0.1", "-optimizer", optimizer])
     args = argparse.Namespace(**vars(args) | RECIPE | {"learning_rate": 0.001})
-    task = script.Recognition(args, args, make_clips())
+    task = script.Recognition(args, make_clips())
     torch.manual_seed(3)
     model = task.build().to(device).train()
     return utils.Optimization(model, args, n_steps, is_recordable=True), task.batch_loss, task.batches(device)

@@ -102,6 +102,16 @@ def test_shifts_and_mirrors_are_those_of_the_same_image():
     assert len(seen) > 1 and {k for _, _, k in seen} == {0, 1}
 
 
+def test_shifts_go_to_all_sides_and_are_all_equally_frequent():
+    torch.manual_seed(0)
+    X = torch.zeros(4000, 1, 28, 28, dtype=torch.uint8)
+    X[:, 0, 14, 14] = 255
+    distorted = images.random_distortion(shift=2)(X)[:, 0]
+    for places in ((distorted.sum(dim=2) > 0.5), (distorted.sum(dim=1) > 0.5)):
+        counts = places.sum(dim=0)[12:17]
+        assert counts.sum() == len(X) and (counts - len(X) / 5).abs().max() < 5 * math.sqrt(len(X) / 5)
+
+
 def test_a_warp_reads_each_pixel_where_a_random_matrix_maps_it():
     """Each pixel of the result is the bilinear mixture of the four around A (x, y), seen from the image's centre."""
     X = torch.randint(0, 256, (3, 1, 28, 28), generator=torch.Generator().manual_seed(1)).to(torch.uint8)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import types
+from contextlib import redirect_stdout
 
 import nbclient
 import nbformat
@@ -133,6 +134,16 @@ def test_epoch_lines_are_drawn_as_they_come_and_the_folder_is_kept(monkeypatch):
         watched.write(part)
     assert drawn == [{"train loss": 1.5, "val bleu 4": 0.25}, {"train loss": 1.25}]
     assert str(watched.folder) == "/a b" and stream.getvalue().endswith("written to /a b\n")
+
+
+def test_a_line_of_progress_makes_room_for_the_next_line():
+    stream = io.StringIO()
+    with redirect_stdout(inline.Watched(stream)):
+        for line in ("epoch 2: 30 of 94", "loss: 1 of 2", "drawing the figures", "Loss: 3 of 4"):
+            print(line)
+    assert stream.getvalue() == (
+        f"{'epoch 2: 30 of 94':<40}\r{'loss: 1 of 2':<40}\rdrawing the figures\nLoss: 3 of 4\n"
+    )
 
 
 def test_a_script_that_fails_stops_the_notebook_and_leaves_the_kernel_as_it_was(capsys):

@@ -118,12 +118,9 @@ def test_an_old_python_can_parse_what_tells_it(name):
 
 
 HIDING = """
-import sys
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {hidden}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Finder())
+from importlib.machinery import PathFinder
+find_spec = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *args: None if name.split(".")[0] in {hidden} else find_spec(name, *args)
 """
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -301,6 +302,15 @@ def test_one_edition_from_the_command_line(tmp_path):
     done = run_script("-edition", "2022-23", "--runs_dir", tmp_path, "-seed", 7)
     assert done.returncode == 0, done.stderr
     assert "11 of 11 claims hold" in done.stdout
+    shown = re.sub(r"\n {6}", " ", done.stdout)
+    for answer, claim in (
+        ("1.1a  H' = H - M + 1, W' = W - N + 1: ", "1.1a  sizes, of 729"),
+        ("1.1b  M[(a - 1) W' + b, (p - 1) W + q] = kernel[p - a + 1, q - b + 1] inside the filter", "1.1b  M x'"),
+        ("1.1c  MN + 3 floor(H'/2) floor(W'/2): ", "1.1c  sizes, of 441"),
+        ("1.1c  (HW + 3) floor(H'/2) floor(W'/2): ", "1.1c  sizes, of 441"),
+        ("1.2   P = softmax(x' x'^T), Z = P x': ", "1.2   P against"),
+    ):
+        assert shown.count(answer) == 1 and shown.index(answer) < shown.find(claim), (answer, shown)
     folder = tmp_path / "q1" / "2022-23"
     assert [path.name for path in (tmp_path / "q1").iterdir()] == ["2022-23"]
 
@@ -337,10 +347,32 @@ def test_all_editions_with_their_figures(q1, tmp_path, monkeypatch, capsys):
         assert len(result["values"]) == n_values[year]  # no two checks of an edition use one name
         assert all((tmp_path / "q1" / year / name).stat().st_size for name in result["figures"])
     assert result["values"]["crossing_length_counted"] == 63
-    assert capsys.readouterr().out.count("claims hold") == 3
+    shown = capsys.readouterr().out
+    assert shown.count("claims hold") == 3
+    assert max(len(line) for line in shown.splitlines() if "written to" not in line) <= 100
 
 
-def test_a_claim_that_fails_gives_exit_code_1_and_is_shown_in_full(q1, tmp_path, monkeypatch, capsys):
+def test_every_part_has_its_answer_from_the_docstring_of_a_formula_under_test():
+    for year, checks in theory.CLAIMS.items():
+        for part in {claim.id for check in checks if check in CLAIMS for claim in check(0)[0]}:
+            answers = theory.answers(year, part)
+            assert 1 <= len(answers) <= 3 and len(set(answers)) == len(answers), (year, part)
+            assert not any("202" in answer or "\n" in answer for answer in answers)  # the reference is left out
+    assert theory.answers("2023-24", "1.3")[0].startswith("Z ~ D^-1 Phi(Q) Phi(K)^T V with D = Diag(")
+    assert theory.answers("2021-22", "1.1")[0] == theory.answers("2021-22", "1.2")[0]  # one formula of both
+
+
+def test_a_row_of_the_table_is_shown_whole_on_lines_that_fit_the_screen(q1, monkeypatch, capsys):
+    cells = "1.2", "a claim of more words than its column is wide, " * 3, "<= 1, 22, 333, 4444, 55555, 6", "7", "NO"
+    for columns, width in {"100": 100, "80": 80, "20": 68}.items():  # the last is narrower than the numbers alone
+        monkeypatch.setenv("COLUMNS", columns)
+        q1.print_row(*cells)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= width and lines[0].endswith("  7                  NO")
+        assert sorted(" ".join(lines).split()) == sorted(" ".join(cells).split())  # no word is cut
+
+
+def test_a_claim_that_fails_gives_exit_code_1_and_says_no(q1, tmp_path, monkeypatch, capsys):
     checks = theory.CLAIMS["2022-23"]
 
     def wrong_size(seed):
@@ -348,7 +380,8 @@ def test_a_claim_that_fails_gives_exit_code_1_and_is_shown_in_full(q1, tmp_path,
 
     monkeypatch.setitem(theory.CLAIMS, "2022-23", (wrong_size, *checks[1:]))
     assert q1.main(["-edition", "2022-23", "-runs_dir", str(tmp_path)]) == 1
-    assert "10 of 11 claims hold" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "10 of 11 claims hold" in shown and shown.count("  NO\n") == 1
     result = json.loads((tmp_path / "q1" / "2022-23" / "result.json").read_text(encoding="utf-8"))
     assert [claim["id"] for claim in result["claims"] if not claim["holds"]] == ["1.1a"]
 

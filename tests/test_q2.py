@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ import runs
 import utils
 from convolutions import edge_filters, equivariance
 from data import images
-from editions import DATASETS
+from editions import DATASETS, EDITIONS
 from models import CNN, MLP
 from options import BESIDE_OTHERS, COMPARED, Interrupted
 
@@ -72,7 +73,7 @@ def test_one_rate(q2, tmp_path):
     process = q2("-learning_rate", "0.0005")
     assert process.returncode == 0, process.stderr
     assert "420,906 trainable parameters" in process.stdout
-    assert "Epoch 2/2  train loss" in process.stdout and "Final Test accuracy, official: 0." in process.stdout
+    assert "Epoch 2/2  train loss" in process.stdout and "Final Test accuracy, test set: 0." in process.stdout
     name = "kuzushiji_mnist-epochs=2-learning_rate=0.0005"
     for figure in FIGURES:
         assert (tmp_path / "q2" / name / figure).read_bytes().startswith(b"%PDF"), figure
@@ -89,7 +90,44 @@ def test_one_rate(q2, tmp_path):
     assert in_place["acc"] == result["test"]["official"]["acc"] and in_place["kept"]["value"] == 1
     assert all(point["kept"]["n"] == round(in_place["acc"]["value"] * SIZES["test"]) for point in moved)
     again = q2("--learning_rate", "0.0005", "-resume")  # finished: shown, not trained
-    assert "Epoch" not in again.stdout and "Final Test accuracy, official: 0." in again.stdout
+    assert "Epoch" not in again.stdout and "Final Test accuracy, test set: 0." in again.stdout
+
+
+CURVES = "train_loss.pdf, val_acc.pdf"
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_a_run_ends_with_the_answers_to_what_its_statement_asks_for_in_six_lines(q2, tmp_path, monkeypatch, edition):
+    monkeypatch.setattr(images, "COURSE_OCTMNIST_COUNTS", (2, 1, 1, 2))  # of the 30 test images
+    process = q2("-edition", edition, "-learning_rate", "0.01", "-epochs", 1, "-run_name", "mine")
+    assert process.returncode == 0, process.stderr
+    result = read_result(tmp_path, "mine")
+    shift, turn = (result["equivariance"][name] for name in ("shift", "rotation"))
+    answers = {
+        "2021-22": [
+            f"2.1 Equivariance error: shift {shift:.1g}, 90° turn {turn:.2f}", f"2.2 {CURVES}",
+            "2.3 filters_1.pdf, filters_2.pdf",
+        ],
+        "2022-23": [
+            "2.1 Trainable parameters: 420,906", f"2.4 {CURVES}", "2.5 activation_maps.pdf, original_example.pdf",
+        ],
+        "2023-24": [f"2.1, 2.2 {CURVES}", "2.3 Trainable parameters: 224,892"],
+    }[edition]  # fmt: skip
+    best, *lines, written = process.stdout.splitlines()[-6:]
+    assert best.startswith("Best validation accuracy: ") and written.startswith("written to ")
+    tests = {"test set": "official"} | ({"the course's 529 images": "course_529"} if edition == "2023-24" else {})
+    for line, (shown, name) in zip(lines, tests.items()):
+        assert line.startswith(f"Final Test accuracy, {shown}: {result['test'][name]['acc']['value']:.4f}")
+    assert lines[len(tests) :] == answers
+    for name in re.findall(r"\w+\.pdf", " ".join(answers)):
+        assert (tmp_path / "q2" / "mine" / name).is_file()
+
+
+def test_a_run_without_test_or_convolutions_shows_none_of_the_answers(q2):
+    for more in (["-skip_test"], ["-network", "mlp"]):
+        process = q2("-edition", "2021-22", "-learning_rate", "0.01", "-epochs", 1, *more)
+        assert process.returncode == 0 and "Best validation" in process.stdout, process.stderr
+        assert re.search(r"^2\.\d", process.stdout, re.MULTILINE) is None, more
 
 
 def test_rates_are_compared_on_validation_and_the_test_set_is_seen_for_the_best_only(q2, tmp_path):
@@ -130,6 +168,21 @@ def test_rates_and_seeds_together_take_the_rate_with_the_best_mean_and_test_each
     assert all(entry["test"] is None for entry in both["entries"])
     assert read_result(tmp_path, base + "0.1-seed=1,2")["test"]["n"] == 2
     assert read_result(tmp_path, base + "1e-05-seed=1")["test"] is None
+
+
+def test_the_best_rate_has_the_best_mean_and_not_the_best_run():
+    shown = iter((0.1, 0.9, 0.6, 0.6))
+    entries = [
+        {"learning_rate": rate, "seed": seed, "error": None, "test": None, "val_acc": {"value": next(shown)}}
+        for rate in (0.1, 0.01)
+        for seed in (1, 2)
+    ]
+    args = SimpleNamespace(learning_rate=[0.1, 0.01], seed=[1, 2])
+    data = SimpleNamespace(title="images", bundled=True)
+    task = SimpleNamespace(args=args, score="val_acc", maximize=True, question="q2", data=data, facts=dict)
+    assert comparisons.summarise(task, {}, entries)["best"]["learning_rate"] == 0.01
+    task.maximize = False
+    assert comparisons.summarise(task, {}, entries)["best"]["learning_rate"] == 0.1
 
 
 def test_a_named_comparison_tests_the_run_that_it_made(q2, tmp_path):
@@ -446,7 +499,17 @@ def test_a_convolution_commutes_with_shifts_and_not_with_quarter_turns(no_maxpoo
 def test_edge_filters_are_told_from_others_with_their_direction():
     columns = torch.tensor([[-1.0, 0.0, 1.0]]).expand(3, 3)
     corner = torch.tensor([[-1.0, -1.0, 0.0], [-1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
-    kernels = [columns, -columns, columns.T, -columns.T, torch.ones(3, 3), torch.eye(3), corner, -corner.flip(0)]
+    kernels = [
+        columns,
+        -columns,
+        columns.T,
+        -columns.T,
+        torch.ones(3, 3),
+        torch.eye(3),
+        corner,
+        -corner.flip(0),
+        0 * columns,
+    ]
     assert [(edge["filter"], edge["direction"]) for edge in edge_filters(torch.stack(kernels).unsqueeze(1))] == [
         (1, "from left to right"),
         (2, "from right to left"),
@@ -493,6 +556,14 @@ def test_dead_units_are_those_that_no_image_wakes(network):
 def test_the_balance_of_a_filter_tells_sums_from_differences():
     weight = torch.tensor([[[[1.0, 2.0], [3.0, 0.5]]], [[[1.0, -1.0], [2.0, -2.0]]], [[[-1.0, -3.0], [0.0, 1.0]]]])
     assert convolutions.balances(weight) == pytest.approx([1, 0, -3 / 5])
+    assert convolutions.balances(0 * weight) == [0, 0, 0]
+
+
+def test_a_convolution_of_zeros_commutes_with_everything():
+    conv = torch.nn.Conv2d(1, 2, 3, bias=False)
+    torch.nn.init.zeros_(conv.weight)
+    X = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8)
+    assert equivariance(conv, X) == {"shift": 0, "rotation": 0}
 
 
 def test_a_name_may_reach_into_a_sequential():
@@ -550,10 +621,11 @@ def test_a_photo_is_read_as_a_square_light_on_black(tmp_path):
     assert X[0, 0, 13:15, 12:16].min() > 200 and X[0, 0, 0].max() == 0 and X[0, 0, :, 0].max() < 60
 
 
-def test_the_end_of_a_run_is_four_lines_and_a_mac_is_told_of_its_gpu(q2, monkeypatch):
+def test_the_end_of_a_run_is_six_lines_and_a_mac_is_told_of_its_gpu(q2, monkeypatch):
     monkeypatch.setattr(utils, "accelerators", lambda: {"mps": SimpleNamespace(get_rng_state=torch.get_rng_state)})
     process = q2("-learning_rate", "0.1", "-epochs", "1", "-device", "cpu", "-skip_test")
     assert "cpu (-device mps trains on the GPU of this Mac)" in " ".join(process.stdout.split())
     assert end_of(process.stdout) == ["Best", "written"]
     tested = q2("-learning_rate", "0.1", "-epochs", "1", "-device", "cpu", "-resume")
-    assert end_of(tested.stdout) == ["Best", "Final", "written"] and ", nearest centroid 1.0000" in tested.stdout
+    assert end_of(tested.stdout) == ["Best", "Final", "2.1", "2.4", "2.5", "written"]
+    assert ", nearest centroid 1.0000" in tested.stdout

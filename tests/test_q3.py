@@ -1,5 +1,6 @@
 """hw2-q3.py as its users run it: the handout's command lines at tiny size, resuming, translating, wrong input."""
 
+import io
 import json
 import os
 import re
@@ -60,7 +61,7 @@ def folder_of(runs_dir, use_attn):
 def load_translator(folder, *options_):
     """The translator of a run with its best weights."""
     args = script.parse_args([*TINY, *options_])
-    translator = script.Translation(args, None, None, settings=runs.read_checkpoint(folder / "best.pt"))
+    translator = script.Translation(args, None, settings=runs.read_checkpoint(folder / "best.pt"))
     model = translator.build()
     runs.load_weights(model, folder / "best.pt")
     return translator, model.eval()
@@ -118,6 +119,17 @@ def test_the_counterpart_is_compared_by_sentence_and_by_half(trained, data_dir):
     assert len(short) >= len(long) > 0
     for name, part in (("err_rate", list(gaps.values())), ("short", short), ("long", long)):
         assert other[name]["value"] == pytest.approx(sum(part) / len(part)), name
+
+
+def test_predictions_that_lost_a_sentence_are_named(trained, data_dir, tmp_path):
+    runs_dir = shutil.copytree(trained[0], tmp_path / "runs")
+    path = folder_of(runs_dir, False) / "test_predictions.txt"
+    path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:-1]) + "\n", encoding="utf-8")
+    changed = folder_of(runs_dir, True)
+    result = files.read_json(changed / "result.json")
+    files.write_json(changed / "result.json", result | {"test": None})
+    common = ("-data_dir", data_dir, "-runs_dir", runs_dir)
+    assert "test_predictions.txt lacks sentences" in user_error("--use_attn", *TINY, *common, "-resume")
 
 
 def predictions(folder):
@@ -291,6 +303,11 @@ def test_a_sentence_is_not_taken_for_a_file(sentence):
     assert list(text.read_lines([sentence])) == [sentence]
 
 
+def test_the_standard_input_is_read_once_and_stays_open(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("hola .\nsí .\n".encode())))
+    assert list(text.read_lines(["-", "-"])) == ["hola .", "sí ."]
+
+
 def test_translate_looks_only_at_runs_of_the_scale_and_the_data_that_are_asked_for(trained):
     for more in (("-scale", "quick"), ("-data", "bundled")):
         assert "no trained run" in user_error("-runs_dir", trained[0], *more, "--translate", "hola")
@@ -310,7 +327,7 @@ def test_an_option_that_is_given_with_its_default_is_given(trained, tmp_path):
 
     def name_of_latest(*arguments):
         args = script.parse_args(["-runs_dir", str(tmp_path), "--translate", "hola", *arguments])
-        return experiment.latest(script.Translation, args, script.parse_args([])).folder.name
+        return experiment.latest(script.Translation, args).folder.name
 
     assert name_of_latest() == "3"
     assert name_of_latest("-seed", "42") == "3" and name_of_latest("-seed", "42", "-hidden_size", "8") == "1"
@@ -426,7 +443,7 @@ def test_a_damaged_checkpoint_is_named(trained, tmp_path):
     ],
 )
 def test_translate_refuses_a_config_that_makes_no_such_network(trained, tmp_path, name, value, said):
-    """None: the option is missing, as in a config of an earlier version, and counts as its default."""
+    """None: the option is missing."""
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     path = folder_of(tmp_path, True) / "config.json"
     config = json.loads(path.read_text())
@@ -580,7 +597,7 @@ def test_the_real_course_files_are_the_courses_own():
     assert translation.load("real").title == translation.COURSE_TITLE
 
 
-def test_a_runs_folder_names_the_set_and_a_run_from_before_the_option_is_found(both_sets, tmp_path, capsys):
+def test_a_runs_folder_names_the_set(both_sets, tmp_path, capsys):
     run = [str(arg) for arg in (*TINY, "-data_dir", both_sets, "-runs_dir", tmp_path / "runs")]
     script.main([*run, "-dataset", "tatoeba", "-n_epochs", "1"])
     script.main(run)
@@ -589,13 +606,7 @@ def test_a_runs_folder_names_the_set_and_a_run_from_before_the_option_is_found(b
     capsys.readouterr()
     for dataset, folder in {"auto": newest, "course": newest, "tatoeba": older}.items():
         script.main([*run[-2:], "-dataset", dataset, "--translate", "hola"])
-        assert f"weights of {folder}" in capsys.readouterr().err
-    config = files.read_json(newest / "config.json")
-    assert config["options"].pop("dataset") == "course"
-    files.write_json(newest / "config.json", config)
-    script.main([*run, "-resume"])
-    stdout = capsys.readouterr().out
-    assert "Best validation" in stdout and "Epoch" not in stdout
+        assert f"weights of {options.typed(folder)}" in capsys.readouterr().err
 
 
 def test_the_pairs_say_which_file_they_are_from(data_dir, tmp_path):
@@ -650,7 +661,7 @@ def test_one_batch_can_be_memorised():
     pairs = [("go on .", "sigue ."), ("i see .", "ya veo ."), ("no .", "no .")]
     args = script.parse_args(["--use_attn", "--hidden_size", "32", "--dropout", "0", "--batch_size", "3"])
     data = translation.SentencePairs("", False, {"train": pairs}, "")
-    translator = script.Translation(args, args, data)
+    translator = script.Translation(args, data)
     model = translator.build()
     (batch,) = translator.batches("cpu").epoch(torch.Generator())
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
@@ -661,7 +672,7 @@ def test_one_batch_can_be_memorised():
         optimizer.step()
     assert n_chars == sum(len(english) + 1 for english, _ in pairs)
     assert translator.decode(model, "train") == [english for english, _ in pairs]
-    found = translator.search(model, ["ya veo ."], return_weights=True)
+    found = translator.decode_batch(model, ["ya veo ."], return_weights=True)
     torch.testing.assert_close(found.weights[0].sum(dim=1), torch.ones(len("i see .") + 1))
 
     tgt_in, tgt_out = batch[2][:, :-1], batch[2][:, 1:]
@@ -694,10 +705,10 @@ def test_translate_takes_the_newest_run_of_either_network_and_names_the_other(tr
         os.utime(times[not newest], (1e9, 1e9))
         process = run_here("hw2-q3.py", "-runs_dir", runs_dir, "--translate", "hola")
         other = times[not newest].parent
-        assert process.stderr == f"weights of {times[newest].parent / 'best.pt'}\nor with --run {other.name}\n"
+        assert process.stderr == f"weights of {options.typed(times[newest].parent)}\nor with --run {other.name}\n"
         assert len(process.stdout.splitlines()) == 1
         named = run_here("hw2-q3.py", "-runs_dir", runs_dir, "-run", other.name, "--translate", "hola")
-        assert named.stderr == f"weights of {other / 'best.pt'}\n"
+        assert named.stderr == f"weights of {options.typed(other)}\n"
 
 
 def test_a_run_of_another_question_is_refused(trained, tmp_path):

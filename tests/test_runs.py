@@ -58,15 +58,14 @@ def test_resuming_with_other_options_or_data_is_refused(tmp_path):
             train(tmp_path, 2, resume="must", config=config)
 
 
-def test_an_option_that_an_old_config_lacks_counts_as_its_default(tmp_path):
+def test_an_option_that_a_config_lacks_is_none(tmp_path):
     train(tmp_path, 1)
-    newer = CONFIG | {"options": CONFIG["options"] | {"flip": False}}
-    assert runs.differences(newer, CONFIG) == runs.differences(CONFIG, newer) == []
-    changed = newer | {"options": newer["options"] | {"flip": True}, "changed": CONFIG["changed"] | {"flip": True}}
-    assert runs.differences(changed, CONFIG) == runs.differences(CONFIG, changed) == ["flip"]
-    train(tmp_path, 2, resume="must", config=newer)
+    more = [CONFIG | {"options": CONFIG["options"] | {"flip": value}} for value in (None, True)]
+    for config, expected in zip(more, ([], ["flip"])):
+        assert runs.differences(config, CONFIG) == runs.differences(CONFIG, config) == expected
+    train(tmp_path, 2, resume="must", config=more[0])
     with pytest.raises(UserError, match="other flip"):
-        train(tmp_path, 2, resume="must", config=changed)
+        train(tmp_path, 2, resume="must", config=more[1])
 
 
 def test_resuming_what_is_no_checkpoint_or_anothers(tmp_path):

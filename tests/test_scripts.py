@@ -1,5 +1,6 @@
 """What holds for every script: help at once, one line without torch and after a signal."""
 
+import io
 import re
 import signal
 import subprocess
@@ -46,8 +47,11 @@ def test_the_first_line_says_what_with_which_data_and_options(run_script):
     """It comes before torch is imported, which this Python does not find."""
     process = run_script("-S", "hw2-q3.py", "-data", "bundled", "--scale=quick", "-lr", "0.01")
     what = "Question 3 of 2022-23: character-level translation from Spanish to English"
-    assert " ".join(process.stdout.split()) == f"{what}; data bundled; --learning_rate 0.01 --scale=quick"
+    assert " ".join(process.stdout.split()) == f"{what}; -data bundled --scale=quick -lr 0.01"
     assert max(map(len, process.stdout.splitlines())) <= 100
+    process = run_script("-S", "hw2-q3.py", "--translate", "no tengo hambre.")  # stdout is for the answers
+    said = " ".join(process.stderr.split())
+    assert said.startswith(f"{what}; data auto; --translate 'no tengo hambre.' ") and process.stdout == ""
 
 
 def test_the_first_line_of_answers_stands_apart_from_them(run_script):
@@ -78,10 +82,37 @@ def test_a_long_line_is_folded_and_a_path_stays_whole():
     assert max(len(line) for line in lines if path not in line) <= 100
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("where", ["a pipe", "a terminal", options.COMPARED, options.BESIDE_OTHERS])
+def test_a_line_says_how_many_steps_are_done_when_none_was_printed_for_some_seconds(where, monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(options.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(options, "PATIENCE", 4)
+    if where == "a terminal":
+        monkeypatch.setattr(sys, "stderr", Terminal())
+    elif where != "a pipe":
+        monkeypatch.setenv(where, "1")
+    options.say("Epoch 1")
+    seen = []
+    for step in options.progress(iter(range(11)), "epoch 2", 11):
+        seen.append(step)
+        now[0] += 1.5
+        if step == 6:
+            options.say("another line")  # the patience begins anew
+    assert seen == list(range(11))
+    lines = ["Epoch 1", "epoch 2: 3 of 11", "epoch 2: 6 of 11", "another line", "epoch 2: 10 of 11"]
+    assert capsys.readouterr().out.splitlines() == (lines if where == "a pipe" else ["Epoch 1", "another line"])
+
+
 def test_a_path_is_shown_as_it_is_typed_in_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert options.typed(tmp_path / "runs" / "q3") == Path("runs/q3")
-    assert options.typed(tmp_path.parent) == tmp_path.parent
+    assert options.typed(tmp_path.parent / "runs") == Path("../runs")
+    assert options.typed(Path("/runs")) == Path("/runs")  # shorter than from here
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -34,8 +34,7 @@ def test_attention_matches_the_equations_written_as_loops():
     torch.manual_seed(0)
     attn = models.Attention(HIDDEN)
     query, keys, lengths = torch.randn(2, 3, HIDDEN), torch.randn(2, 6, HIDDEN), torch.tensor([6, 4])
-    out, alpha = attn(query, keys, lengths, need_weights=True)
-    assert torch.equal(attn(query, keys, lengths), out)
+    out, alpha = attn(query, keys, lengths), attn.alpha
     W_q, W_o, b_o = attn.linear_in.weight, attn.linear_out.weight, attn.linear_out.bias
     for b, t in itertools.product(range(2), range(3)):
         q, h = query[b, t], keys[b, : lengths[b]]
@@ -51,7 +50,8 @@ def test_attention_weights_are_a_distribution_over_the_real_symbols():
     torch.manual_seed(0)
     attn = models.Attention(HIDDEN)
     query, keys, lengths = torch.randn(2, 3, HIDDEN), torch.randn(2, 5, HIDDEN), torch.tensor([2, 5])
-    _, alpha = attn(query, keys, lengths, need_weights=True)
+    attn(query, keys, lengths)
+    alpha = attn.alpha
     torch.testing.assert_close(alpha.sum(dim=-1), torch.ones(2, 3))
     assert (alpha[0, :, 2:] == 0).all() and (alpha[0, :, :2] > 0).all() and (alpha[1] > 0).all()
 
@@ -124,6 +124,41 @@ def test_one_call_of_the_decoder_is_the_loop_over_its_steps(use_attn):
         by_hand.append(log_probs)
     torch.testing.assert_close(torch.stack(by_hand, dim=1), logits.log_softmax(dim=-1))
     torch.testing.assert_close(dec_state, last)
+
+
+PLANTS = {  # a change of a class, as its results become
+    "decoder": (models.Decoder, lambda found: (found[0].flip(-1), found[1])),
+    "attention": (models.Attention, lambda attn_out: attn_out**2),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_change_of_what_is_trained_changes_what_decodes(plant, beam_size, monkeypatch):
+    kind, change = plant
+    model = sharp_model(True, seed=0)
+    src, lengths, _ = make_batch((5, 2, 4, 5))
+    options = dict(max_steps=cut_after(6, lengths), beam_size=beam_size, forbidden=(PAD_IDX,), **SYMBOLS)
+    before = decoding.search(model.step, *model.start(src, lengths), **options)
+    forward = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, *args: change(forward(self, *args)))
+    after = decoding.search(model.step, *model.start(src, lengths), **options)
+    assert not torch.allclose(before.scores, after.scores)
+    for i, n in enumerate(lengths.tolist()):
+        symbols = strip(after.symbols[i].tolist())
+        tgt = torch.tensor([[SOS_IDX, *symbols, EOS_IDX][:7]])  # EOS only where the sentence was not cut
+        logits, _ = model(src[i : i + 1, :n], lengths[i : i + 1], tgt[:, :-1])
+        log_p = -F.cross_entropy(logits[0], tgt[0, 1:], reduction="sum")
+        torch.testing.assert_close(after.scores[i], log_p)
+
+
+@pytest.mark.parametrize("use_attn", [False, True])
+def test_sentences_of_one_length_are_decoded_with_their_lengths_or_without(use_attn):
+    model = sharp_model(use_attn, seed=1)
+    src, lengths, _ = make_batch((4, 4, 4))
+    options = dict(max_steps=cut_after(6, lengths), return_weights=True, beam_size=3, **SYMBOLS)
+    found, without = (decoding.search(model.step, *model.start(src, part), **options) for part in (lengths, None))
+    torch.testing.assert_close(without, found)
 
 
 @pytest.mark.parametrize("use_attn", [False, True])
@@ -260,8 +295,8 @@ def test_the_weights_are_those_of_a_forward_pass_over_the_returned_symbols(searc
             enc_output, dec_state = model.encoder(src[i : i + 1, :n], lengths[i : i + 1])
             read = torch.tensor([[SOS_IDX, *symbols][:6]])  # what the decoder has read, with EOS still to come
             query, _ = model.decoder.lstm(model.decoder.embedding(read), models.reshape_state(dec_state))
-            _, alpha = model.decoder.attn(query, enc_output, lengths[i : i + 1], need_weights=True)
-            torch.testing.assert_close(found.weights[i, : read.shape[1], :n], alpha[0])
+            model.decoder.attn(query, enc_output, lengths[i : i + 1])
+            torch.testing.assert_close(found.weights[i, : read.shape[1], :n], model.decoder.attn.alpha[0])
             assert (found.weights[i, read.shape[1] :] == 0).all() and (found.weights[i, :, n:] == 0).all()
             n_ended, n_cut = n_ended + (len(symbols) < 6), n_cut + (len(symbols) == 6)
         without = decoding.search(model.step, *model.start(src, lengths), **search, **options)

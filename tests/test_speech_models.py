@@ -148,7 +148,7 @@ def test_each_sub_block_is_its_formula(skeleton):
             torch.testing.assert_close(found[b], outer(attention, x[b] + context))
             torch.testing.assert_close(alpha[b], weights)
         context, weights = attention_as_loops(attention.attention, normed, z[b], 6)
-        cross, cached = attention(x, z, need_weights=True), attention.attend(x, *attention.attention.project(z))
+        cross, cached = attention(x, z, need_weights=True), attention(x, attention.attention.project(z))
         torch.testing.assert_close(cross[0][b], outer(attention, x[b] + context))
         torch.testing.assert_close(cross[1][b], weights)
         torch.testing.assert_close(cached[0][b], outer(attention, x[b] + context))
@@ -222,6 +222,30 @@ def test_each_decoder_is_its_formula(decoder, skeleton):
         x = decoder.feed_forward(x)[0]
         expected = norm(decoder.norm, x) @ decoder.classifier.weight.T + decoder.classifier.bias
         torch.testing.assert_close(logits[b], expected)
+
+
+def scaled(found):
+    """With 2 x in the place of x, the first of what a class returns."""
+    return (2 * found[0], *found[1:]) if isinstance(found, tuple) else 2 * found
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+@pytest.mark.parametrize("place", ["read", "score", "AttentionSubBlock", "MultiHeadAttention", "FeedForwardSubBlock"])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_change_of_what_is_trained_changes_what_decodes(decoder, place, beam_size, monkeypatch):
+    model = make_model(decoder)
+    mels, n_frames, _ = make_batch()
+    before = search(model, mels, n_frames, max_steps=6, beam_size=beam_size)
+    kind, name = (type(model.decoder), place) if place.islower() else (getattr(models, place), "forward")
+    original = getattr(kind, name)
+    monkeypatch.setattr(kind, name, lambda self, *args, **named: scaled(original(self, *args, **named)))
+    after = search(model, mels, n_frames, max_steps=6, beam_size=beam_size)
+    assert not torch.allclose(before.scores, after.scores)
+    for b, n in enumerate(n_frames.tolist()):
+        symbols = [symbol for symbol in after.symbols[b].tolist() if symbol != PAD]
+        tgt = torch.tensor([[START, *symbols, STOP][:7]])  # the stop symbol only where the text was not cut
+        logits = model(mels[b : b + 1, :n], n_frames[b : b + 1], tgt[:, :-1])
+        torch.testing.assert_close(after.scores[b], -F.cross_entropy(logits[0], tgt[0, 1:], reduction="sum"))
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -345,7 +369,7 @@ def linear(n_in, n_out):
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_parameters_are_counted_by_hand_at_the_default_sizes(decoder, skeleton):
     args = script.parse_args(["--decoder", decoder, *(["--skeleton_blocks", "--n_layers", "2"] if skeleton else [])])
-    model = script.Recognition(args, args, None).build()
+    model = script.Recognition(args, None).build()
     d, layer_norm = 200, 2 * 200
     attention = 4 * linear(d, d) + layer_norm * (1 if skeleton else 2)
     feed_forward = linear(d, 2 * d) + linear(2 * d, d) + layer_norm * (1 if skeleton else 2)
@@ -402,7 +426,7 @@ def make_recogniser(decoder, *options_):
     args = script.parse_args(
         ["--decoder", decoder, "--hidden_size", "16", "--n_layers", "1", "--batch_size", "4", *options_]
     )
-    recogniser = script.Recognition(args, args, make_clips())
+    recogniser = script.Recognition(args, make_clips())
     return recogniser, recogniser.build()
 
 
@@ -540,13 +564,13 @@ def test_without_the_option_no_weights_are_computed_and_the_loss_has_the_same_bi
     (batch,) = recogniser.batches("cpu").epoch(torch.Generator().manual_seed(0))
     mels, n_frames, tgt = batch
     expected, _ = utils.sequence_loss(model.train()(mels, n_frames, tgt[:, :-1]), tgt[:, 1:], speech.PADDING_IDX, 0.1)
-    attend, asked = models.MultiHeadAttention.attend, []
+    attend, asked = models.MultiHeadAttention.forward, []
 
-    def recorded(self, query, keys, values, mask=None, need_weights=False):
+    def recorded(self, query, source, mask=None, need_weights=False):
         asked.append(need_weights)
-        return attend(self, query, keys, values, mask, need_weights)
+        return attend(self, query, source, mask, need_weights)
 
-    monkeypatch.setattr(models.MultiHeadAttention, "attend", recorded)
+    monkeypatch.setattr(models.MultiHeadAttention, "forward", recorded)
     loss, _ = recogniser.batch_loss(model, batch)
     assert torch.equal(loss, expected)
     assert asked and not any(asked)

@@ -95,7 +95,7 @@ def trained_translator(data_dir, file, weights, *arguments):
     args = q3.parse_args([*TINY, "-data_dir", str(data_dir), "--use_attn", *arguments])
     args.models, args.learning_rate, args.seed = file, 0.01, 42
     data = translation.load(args.data, args.data_dir)
-    task = q3.Translation(args, None, data)
+    task = q3.Translation(args, data)
     torch.manual_seed(6)
     model = task.build()
     if weights:
@@ -247,7 +247,7 @@ def test_a_file_that_does_not_fit_ends_in_one_line(data_dir, write, tmp_path, en
     file = write(changed(TRANSLATOR, replacement))
     common = ("-data_dir", data_dir, "-runs_dir", tmp_path, *TINY, "-n_epochs", 1)
     process = end_here("hw2-q3.py", "--use_attn", "--models", file, *common)
-    assert_user_error(process, "my_models.py", f"python check.py {file}", *words)
+    assert_user_error(process, "my_models.py", f"python check.py {options.typed(file)}", *words)
 
 
 @pytest.mark.parametrize(

@@ -14,26 +14,25 @@ from theory.checks import Claim, agreement, largest_difference, new_generator, r
 
 
 def affine_parameters(n_inputs, n_outputs):
-    """For each output, a weight for each input and a bias; a kernel is one such output (2021-22, 1.1 and 1.2)."""
+    """(n_inputs + 1) n_outputs: a weight for each input and a bias; a kernel is one output (2021-22, 1.1 and 1.2)."""
     return (n_inputs + 1) * n_outputs
 
 
 def output_side(side, kernel, stride=1):
-    """The places of a kernel along one side, without padding (2021-22, 1.1)."""
+    """floor((side - kernel) / stride) + 1: the places of a kernel along one side, without padding (2021-22, 1.1)."""
     return (side - kernel) // stride + 1
 
 
 def convolution_output(H, W, M, N):
-    """H', W': the places of an M x N filter in an H x W image, stride 1, no padding (2022-23, 1.1a)."""
+    """H' = H - M + 1, W' = W - N + 1: the places of the filter, stride 1, no padding (2022-23, 1.1a)."""
     return output_side(H, M), output_side(W, N)
 
 
 def convolution_matrix(kernel, H, W):
-    """The matrix M with vec(conv(kernel, x)) = M vec(x), vec row by row (2022-23, 1.1b).
+    """M[(a - 1) W' + b, (p - 1) W + q] = kernel[p - a + 1, q - b + 1] inside the filter, else 0, for
+    the place (a, b) in the output and the pixel (p, q), both from 1 (2022-23, 1.1b).
 
-        M[(a - 1) W' + b, (p - 1) W + q] = kernel[p - a + 1, q - b + 1]  if 0 <= p - a < M and 0 <= q - b < N, else 0
-
-    (a, b) is the place in the output and (p, q) the pixel, both from 1. As in deep learning the filter is not flipped.
+    Inside is 0 <= p - a < M and 0 <= q - b < N. Then vec(conv(kernel, x)) = M vec(x), vec row by row, not flipped.
     With vec column by column, (a - 1) W' + b becomes (b - 1) H' + a and (p - 1) W + q becomes (q - 1) H + p.
 
     Shapes:
@@ -50,7 +49,7 @@ def convolution_matrix(kernel, H, W):
 
 
 def nonzero_entries(H, W, M, N):
-    """Entries of that matrix that are not 0: each of its H' W' rows holds the filter once (2022-23, 1.1b)."""
+    """H' W' M N entries of M are not 0: each of its H' W' rows holds the filter once (2022-23, 1.1b)."""
     H_out, W_out = convolution_output(H, W, M, N)
     return H_out * W_out * M * N
 
@@ -144,7 +143,6 @@ def claim_weight_sharing(seed, inputs_seen=CHANNELS * KERNEL_SIDE**2):
     ]
     n_connections = int(connected.sum())
     values = {
-        "inputs_seen": int(seen.max()),
         "dense_weights": columns.numel(),
         "dense_connections": n_connections,
         "dense_sparsity": 1 - n_connections / columns.numel(),
@@ -239,7 +237,7 @@ def claim_network_parameters(seed, cnn=cnn_parameters, dense=dense_parameters):
         wrong_dense += get_number_trainable_params(dense_net) != dense(*size)
     rows = [
         Claim("1.1c", f"sizes, of {len(sizes)}, where the CNN's count is wrong", 0, wrong_cnn),
-        Claim("1.1c", f"sizes, of {len(sizes)}, where the dense network's is", 0, wrong_dense),
+        Claim("1.1c", f"sizes, of {len(sizes)}, where the dense network's is wrong", 0, wrong_dense),
     ]
     examples = [_parameter_example(*size) for size in EXAMPLE_SIZES]
     curve = [_parameter_example(side, side, CURVE_FILTER, CURVE_FILTER) for side in CURVE_SIDES]

@@ -20,14 +20,13 @@ def series(t, n_terms=N_TERMS):
 
 
 def remainder_bound(t, n_terms=N_TERMS):
-    """Lagrange: |exp(t) - series(t)| <= |t|^K / K! max(1, exp(t)) (1.2)."""
+    """Lagrange: |exp(t) - series(t)| <= |t|^K / K! max(1, exp(t))."""
     return t.abs() ** n_terms / math.factorial(n_terms) * t.exp().clamp(min=1)
 
 
 def tensor_features(x, n_terms=N_TERMS):
-    """phi with phi(q).phi(k) = series(q.k): all products of up to K - 1 coordinates (1.2).
-
-        phi(x) = [1, x, vec(x x^T) / sqrt(2!), ...]
+    """phi(x) = [1, x, vec(x x^T) / sqrt(2!), ...], all products of up to K - 1 coordinates: phi(q).phi(k) is the sum of
+    the first K terms of exp(q.k) (1.2).
 
     Shapes:
         x: (L, D)
@@ -50,9 +49,9 @@ def _monomials(D, degree):
 
 
 def monomial_features(x, n_terms=N_TERMS):
-    """The same kernel without repeated monomials: x_i x_j stands once, with the weight of both (2023-24, 1.2).
+    """phi_alpha(x) = x^alpha / sqrt(alpha!), |alpha| < K: x_i x_j stands once, with the weight of both.
 
-        (q.k)^n / n! = sum over |alpha| = n of q^alpha k^alpha / alpha!,  so  phi_alpha(x) = x^alpha / sqrt(alpha!)
+        (q.k)^n / n! = sum over |alpha| = n of q^alpha k^alpha / alpha!
 
     Shapes:
         x: (L, D)
@@ -70,12 +69,12 @@ def monomial_features(x, n_terms=N_TERMS):
 
 
 def tensor_dimension(D, n_terms=N_TERMS):
-    """(D^K - 1) / (D - 1) for K terms, which is K for D = 1 (1.2)."""
+    """M = 1 + D + D^2 for three terms, (D^K - 1) / (D - 1) for K, which is K for D = 1 (1.2)."""
     return n_terms if D == 1 else (D**n_terms - 1) // (D - 1)
 
 
 def monomial_dimension(D, n_terms=N_TERMS):
-    """C(D + K - 1, K - 1) for K terms: the monomials of degree below K in D variables (1.2)."""
+    """M = (D + 1)(D + 2) / 2 for three terms, C(D + K - 1, K - 1) for K: monomials of degree below K (1.2)."""
     return math.comb(D + n_terms - 1, n_terms - 1)
 
 

@@ -6,6 +6,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from options import progress
 from theory import costs
 from theory.attention import softmax_attention
 from theory.checks import Claim, agreement, largest_difference, new_generator, randn
@@ -13,7 +14,7 @@ from theory.feature_maps import N_TERMS, monomial_dimension, monomial_features, 
 
 
 def kernel_attention(phi_q, phi_k, values, linear=True):
-    """Z ~ D^-1 Phi(Q) Phi(K)^T V with D = Diag(Phi(Q) Phi(K)^T 1), in either order of the products (1.3, 1.4).
+    """Z ~ D^-1 Phi(Q) Phi(K)^T V with D = Diag(Phi(Q) Phi(K)^T 1), in either order of the products (1.3).
 
     A column of ones beside V gives the diagonal of D by the products that give the numerators. The linear order
     Phi(Q) (Phi(K)^T [V 1]) passes through M x (D + 1) numbers; the other, (Phi(Q) Phi(K)^T) [V 1], through L x L.
@@ -29,29 +30,27 @@ def kernel_attention(phi_q, phi_k, values, linear=True):
 
 
 def linear_multiplications(L, M, D):
-    """L M (D + 1) for Phi(K)^T [V 1], and as many for Phi(Q) times that (1.4)."""
+    """O(L M D) for Phi(Q) (Phi(K)^T [V 1]): L M (D + 1) multiplications in each product (1.4)."""
     return 2 * L * M * (D + 1)
 
 
 def quadratic_multiplications(L, M, D):
-    """L^2 M for Phi(Q) Phi(K)^T and L^2 (D + 1) for that times [V 1] (1.4)."""
+    """O(L^2 (M + D)) for (Phi(Q) Phi(K)^T) [V 1]: L^2 M multiplications, then L^2 (D + 1) (1.4)."""
     return L**2 * (M + D + 1)
 
 
 def orders_crossing(M, D):
-    """The L at which both orders of the products cost the same (1.4)."""
+    """L = 2 M (D + 1) / (M + D + 1), where both orders of the products cost the same."""
     return 2 * M * (D + 1) / (M + D + 1)
 
 
 def softmax_crossing(M, D):
-    """The L at which the linear order costs as much as the exact attention: about M (1.4)."""
+    """L = M (D + 1) / D, about M, where the linear order costs as much as the exact attention."""
     return M * (D + 1) / D
 
 
 def approximation_bound(largest_score, n_terms, values):
-    """How far kernel attention can be from the exact one (1.4).
-
-        2 e / (1 - e) max|V|  with  e = T^K / K! exp(T),  T = max|q.k|
+    """2 e / (1 - e) max|V|, e = T^K / K! exp(T), T = max|q.k|: the most that it differs from exact attention.
 
     e bounds the relative error of every weight exp(q.k), by `feature_maps.remainder_bound`. With weights p (1 + delta),
     |delta| <= e, an output moves by |sum p (delta - mean delta) v| / (1 + mean delta). From e = 1 on nothing is said.
@@ -92,16 +91,11 @@ def claim_agreement(seed, features=monomial_features, bound=approximation_bound)
     L, D = 64, 4
     Q, K, V = randn(generator, 3, L, D)
     Q = Q / (Q @ K.T).abs().max()  # max|q.k| = 1
-    errors = {
-        n_terms: [
-            largest_difference(
-                kernel_attention(features(score * Q, n_terms), features(K, n_terms), V),
-                F.scaled_dot_product_attention(score * Q, K, V, scale=1.0),
-            )
-            for score in LARGEST_SCORES + WIDER_SCORES
-        ]
-        for n_terms in COMPARED_TERMS
-    }
+    scores, errors = LARGEST_SCORES + WIDER_SCORES, {}
+    exact = [F.scaled_dot_product_attention(score * Q, K, V, scale=1.0) for score in scores]
+    for n_terms in COMPARED_TERMS:
+        approximate = [kernel_attention(features(score * Q, n_terms), features(K, n_terms), V) for score in scores]
+        errors[n_terms] = [*map(largest_difference, approximate, exact)]
     n_small = len(LARGEST_SCORES)
     bounds = [bound(score, N_TERMS, V) for score in LARGEST_SCORES]
     orders = [costs.fitted_exponent(LARGEST_SCORES, errors[n_terms][:n_small]) for n_terms in COMPARED_TERMS]
@@ -110,14 +104,13 @@ def claim_agreement(seed, features=monomial_features, bound=approximation_bound)
         Claim("1.4", text, bounds, errors[N_TERMS][:n_small], relation="<="),
         Claim("1.4", "its order in the scores, K = 2, 3, 4", list(COMPARED_TERMS), orders, ORDER_TOLERANCE),
     ]
-    widest = F.scaled_dot_product_attention(WIDER_SCORES[-1] * Q, K, V, scale=1.0)
     values = {
-        "largest_scores": list(LARGEST_SCORES + WIDER_SCORES),
+        "largest_scores": list(scores),
         "agreement_terms": list(COMPARED_TERMS),
         "agreement_errors": list(errors.values()),
         "agreement_bounds": bounds,
         "agreement_orders": orders,
-        "largest_output": widest.abs().max().item(),
+        "largest_output": exact[-1].abs().max().item(),
     }
     return rows, values
 
@@ -142,30 +135,25 @@ def claim_order_of_products(
     phi_q, phi_k = monomial_features(Q), monomial_features(K)
     difference = largest_difference(attention(phi_q, phi_k, V, linear=True), attention(phi_q, phi_k, V, linear=False))
     L = costs.COUNTED_LENGTHS[-1]
-    expected_linear, expected_quadratic = (
-        [count(length, N_FEATURES, costs.HEAD_SIZE) for length in costs.COUNTED_LENGTHS]
-        for count in (linear, quadratic)
-    )
+    expected_linear = [linear(length, N_FEATURES, costs.HEAD_SIZE) for length in costs.COUNTED_LENGTHS]
+    expected_quadratic = [quadratic(length, N_FEATURES, costs.HEAD_SIZE) for length in costs.COUNTED_LENGTHS]
     n_linear, n_quadratic = ([_count(length, order)[0] for length in costs.COUNTED_LENGTHS] for order in (True, False))
+    expected_exponents = [costs.doubling_exponent(counts) for counts in (expected_linear, expected_quadratic)]
+    exponents = [costs.doubling_exponent(counts) for counts in (n_linear, n_quadratic)]
     at = f"L = {L}, M = {N_FEATURES}, D = {costs.HEAD_SIZE}"
     rows = [
         agreement("1.4", "both orders of the products", difference),
         Claim("1.4", f"multiplications of the linear order, {at}", expected_linear[-1], n_linear[-1]),
         Claim("1.4", "multiplications of the other order", expected_quadratic[-1], n_quadratic[-1]),
-        Claim(
-            "1.4",
-            "exponents of L in them",
-            [costs.doubling_exponent(expected_linear), costs.doubling_exponent(expected_quadratic)],
-            [costs.doubling_exponent(n_linear), costs.doubling_exponent(n_quadratic)],
-        ),
+        Claim("1.4", "exponents of L in them", expected_exponents, exponents),
         Claim("1.4", "numbers in the linear order's largest tensor", memory(L, N_FEATURES), _count(L, linear=True)[1]),
     ]
     values = {
         "n_features": N_FEATURES,
         "linear_multiplications": n_linear,
         "quadratic_multiplications": n_quadratic,
-        "linear_counted_exponent": costs.doubling_exponent(n_linear),
-        "quadratic_counted_exponent": costs.doubling_exponent(n_quadratic),
+        "linear_counted_exponent": exponents[0],
+        "quadratic_counted_exponent": exponents[1],
         "linear_memory_gib": _count(L, linear=True)[1] * costs.FLOAT_BYTES / costs.GIB,
         "quadratic_memory_gib": _count(L, linear=False)[1] * costs.FLOAT_BYTES / costs.GIB,
     }
@@ -201,7 +189,7 @@ def time_linear_attention(seed):
     moments would be one of the machine's moods.
     """
     seconds = {"linear": [], "quadratic": [], "linear_with_features": [], "softmax": []}
-    for L in costs.TIMED_LENGTHS:
+    for L in progress(costs.TIMED_LENGTHS, "timed lengths"):
         Q, K, V = costs.random_heads(seed, L, costs.HEAD_SIZE)
         phi_q, phi_k = monomial_features(Q), monomial_features(K)
         for name, function, args in (

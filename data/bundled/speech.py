@@ -85,7 +85,7 @@ def sentences(n_sentences, seed=SEED):
 def read_metadata(path):
     """The ids and the normalised texts of a metadata.csv, [(id, text)]."""
     try:
-        lines = [line.split("|") for line in path.read_text(encoding="utf-8").splitlines() if line]
+        lines = [line.split("|") for line in path.read_bytes().decode("utf-8").splitlines() if line]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}); name a metadata.csv of LJ Speech") from error
     for number, fields in enumerate(lines, start=1):

@@ -187,7 +187,6 @@ def read_idx(path, shape):
     IDX is the format of MNIST (http://yann.lecun.com/exdb/mnist): two zero bytes, the type, the number of dimensions,
     each size as a big-endian uint32, then the values. Raises `OSError` or one of `files.DAMAGED` for all else.
     """
-    files.require_regular(path)
     size = math.prod(shape)
     header = struct.pack(f">HBB{len(shape)}I", 0, IDX_UNSIGNED_BYTE, len(shape), *shape)
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:

@@ -6,7 +6,6 @@
 import os
 import shutil
 
-import files
 from data.fetch import download
 from options import UserError
 
@@ -92,7 +91,7 @@ def require_space(data_dir, n_missing=0):
 def check(folder, advice):
     """The size of all clips; raises `UserError` with this `advice` unless metadata.csv and all clips are there."""
     try:
-        n_lines = len(files.read_bytes(folder / METADATA).splitlines())
+        n_lines = len((folder / METADATA).read_bytes().splitlines())
         sizes = [path.stat().st_size for path in (folder / WAVS).iterdir() if path.suffix == ".wav"]
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}"

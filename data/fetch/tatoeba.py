@@ -60,7 +60,7 @@ def read_source(source):
         raise UserError(f"{source} is not a file that can be read; -source takes {SOURCE_HELP}")
     if source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):
         return unpack(source, origin=source)
-    content = files.read_bytes(source)
+    content = source.read_bytes()
     return content, translation.parse_pairs(content, source)
 
 
