@@ -16,6 +16,7 @@ State and memory are tensors, or tuples of them, also nested or empty. The first
 the state and n_rows in the memory. The result of a row does not depend on the rows beside it.
 """
 
+import time
 from collections import Counter
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ import torch
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from options import progress
+from metrics import format_interval
+from options import progress, say
 
 # Rows that have ended are dropped when they are at least this share of all rows: dropping them copies the memory of the
 # others, and keeping them costs computing time.
@@ -280,3 +282,65 @@ def batches(lengths, batch_size, device=None, n_bytes=None, search=None):
     order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: lengths[i])
     for start in progress(range(0, len(order), batch_size), "decoding"):
         yield order[start : start + batch_size]
+
+
+def searches_to_test(args):
+    """The searches that the options ask for beside the greedy one: a dict from name to the settings to choose from."""
+    found = {}
+    if args.beam_size > 1:
+        found["beam"] = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
+    if args.n_samples is not None:
+        found["mbr"] = [{"n_samples": args.n_samples, "seed": args.seed}]
+    return found
+
+
+def search_to_use(args):
+    """The arguments of `search` that the options ask for where one search is wanted."""
+    search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0]}
+    return search | {"n_samples": args.n_samples, "seed": args.seed[0]}
+
+
+def test_searches(experiment, model, run):
+    """Test the searches that the options ask for with the weights of this run; validation chooses their settings.
+
+    Returns the texts of all searches for the test set, a dict; empty if none is asked for, or the test is left out.
+    """
+    if not searches_to_test(experiment.args) or run.result["test"] is None:
+        return {}
+    greedy, seconds = timed(experiment.decode, model, "test")
+    test, texts = dict(run.result["test"]), {"greedy": greedy}
+    test["greedy"] = test["greedy"] | {"seconds": seconds}
+    for name, settings in searches_to_test(experiment.args).items():
+        tried = try_on_validation(experiment, model, settings)
+        setting = {option: tried[0][option] for option in settings[0]}
+        hyps, seconds = timed(experiment.decode, model, "test", **setting)
+        differences = experiment.differences_from(hyps, texts)
+        test[name] = experiment.test_scores(hyps) | tried[0] | differences | {"tried": tried, "seconds": seconds}
+        texts[name] = hyps
+    others = {name: hyps for name, hyps in texts.items() if name != "greedy"}
+    examples = [
+        example | {name: hyps[example["row"]] for name, hyps in others.items()}
+        for example in run.result.get("examples", [])
+    ]
+    run.add(test=test, examples=examples)
+    return texts
+
+
+def timed(function, *args, **kwargs):
+    """What a function returns, and its seconds."""
+    start = time.perf_counter()
+    return function(*args, **kwargs), time.perf_counter() - start
+
+
+def try_on_validation(experiment, model, settings):
+    """Some settings of a search, each with its score on validation, the best first; the score is None without any."""
+    tried = []
+    for setting in settings:
+        score = experiment.score_of(experiment.decode(model, "val", **setting), "val")
+        tried.append(setting | {experiment.score: score})
+        if score is not None:
+            shown = ", ".join(f"{option} {value:g}" for option, value in setting.items())
+            say(f"{shown}: validation {experiment.score_name} {format_interval(score)}")
+    if tried[0][experiment.score] is not None:
+        tried.sort(key=lambda entry: entry[experiment.score]["value"], reverse=experiment.maximize)
+    return tried

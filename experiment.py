@@ -1,14 +1,13 @@
 """What the training scripts share beside the training loop: a question with its data, the steps around `fit`.
 
 A script describes its question as an `Experiment`; its `main` calls the steps in their order: `open_run`, `train`,
-`describe`, `test_searches`, `report`. `restore` brings a trained network back.
+`describe`, `decoding.test_searches`, `report`. `restore` brings a trained network back.
 """
 
 import argparse
 import copy
 import os
 import sys
-import time
 from contextlib import contextmanager
 
 import torch
@@ -265,68 +264,6 @@ def test_last_epoch(experiment, run):
     model = experiment.build().to(run.device)
     model.load_state_dict(run.checkpoint()["model"])
     return experiment.test_scores(experiment.decode(model, "test"))
-
-
-def searches_to_test(args):
-    """The searches that the options ask for beside the greedy one: a dict from name to the settings to choose from."""
-    found = {}
-    if args.beam_size > 1:
-        found["beam"] = [{"beam_size": args.beam_size, "length_penalty": alpha} for alpha in args.length_penalty]
-    if args.n_samples is not None:
-        found["mbr"] = [{"n_samples": args.n_samples, "seed": args.seed}]
-    return found
-
-
-def search_to_use(args):
-    """The arguments of `decoding.search` that the options ask for where one search is wanted."""
-    search = {"beam_size": args.beam_size, "length_penalty": args.length_penalty[0]}
-    return search | {"n_samples": args.n_samples, "seed": args.seed[0]}
-
-
-def test_searches(experiment, model, run):
-    """Test the searches that the options ask for with the weights of this run; validation chooses their settings.
-
-    Returns the texts of all searches for the test set, a dict; empty if none is asked for, or the test is left out.
-    """
-    if not searches_to_test(experiment.args) or run.result["test"] is None:
-        return {}
-    greedy, seconds = timed(experiment.decode, model, "test")
-    test, texts = dict(run.result["test"]), {"greedy": greedy}
-    test["greedy"] = test["greedy"] | {"seconds": seconds}
-    for name, settings in searches_to_test(experiment.args).items():
-        tried = try_on_validation(experiment, model, settings)
-        setting = {option: tried[0][option] for option in settings[0]}
-        hyps, seconds = timed(experiment.decode, model, "test", **setting)
-        differences = experiment.differences_from(hyps, texts)
-        test[name] = experiment.test_scores(hyps) | tried[0] | differences | {"tried": tried, "seconds": seconds}
-        texts[name] = hyps
-    others = {name: hyps for name, hyps in texts.items() if name != "greedy"}
-    examples = [
-        example | {name: hyps[example["row"]] for name, hyps in others.items()}
-        for example in run.result.get("examples", [])
-    ]
-    run.add(test=test, examples=examples)
-    return texts
-
-
-def timed(function, *args, **kwargs):
-    """What a function returns, and its seconds."""
-    start = time.perf_counter()
-    return function(*args, **kwargs), time.perf_counter() - start
-
-
-def try_on_validation(experiment, model, settings):
-    """Some settings of a search, each with its score on validation, the best first; the score is None without any."""
-    tried = []
-    for setting in settings:
-        score = experiment.score_of(experiment.decode(model, "val", **setting), "val")
-        tried.append(setting | {experiment.score: score})
-        if score is not None:
-            shown = ", ".join(f"{option} {value:g}" for option, value in setting.items())
-            options.say(f"{shown}: validation {experiment.score_name} {format_interval(score)}")
-    if tried[0][experiment.score] is not None:
-        tried.sort(key=lambda entry: entry[experiment.score]["value"], reverse=experiment.maximize)
-    return tried
 
 
 def write_predictions(folder, sources, refs, hyps):

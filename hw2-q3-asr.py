@@ -83,7 +83,7 @@ def main(argv=None):
             run.add(**experiment.describe(task, model, history))
         if run.result["test"] is None and not args.skip_test:
             run.add(**task.test(model, run))  # the test set, once
-        experiment.test_searches(task, model, run)  # with a beam, or with samples
+        decoding.test_searches(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
 
 
@@ -217,7 +217,7 @@ class Recognition(experiment.SequenceExperiment):
 def transcribe(args):
     """Print the text of each sound file, by the best weights of the run that the options mean."""
     task, model, _ = experiment.restore(Recognition, args)
-    search, are_several = experiment.search_to_use(args), len(args.transcribe) > 1 or args.transcribe[0].is_dir()
+    search, are_several = decoding.search_to_use(args), len(args.transcribe) > 1 or args.transcribe[0].is_dir()
     for name, samples in sources.open_files(args.transcribe, speech.SOUND_SUFFIXES, speech.read_sound):
         ((hyp, _),) = task.decode_mels(model, speech.pad_mels([speech.log_mel(samples)]), **search)
         print(f"{name}: {hyp}" if are_several else hyp, flush=True)

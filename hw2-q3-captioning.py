@@ -78,7 +78,7 @@ def main(argv=None):
         if run.result["test"] is None and not args.skip_test:
             last = experiment.test_last_epoch(task, run)  # which the course tests: a note
             run.add(**task.test(model, run.folder), last_epoch=last)  # the test set, once
-        if texts := experiment.test_searches(task, model, run):  # with a beam, or with samples
+        if texts := decoding.test_searches(task, model, run):  # with a beam, or with samples
             captions.write_generated(run.folder, args.use_attention, data, texts)
         experiment.report(task, run)
 
@@ -212,7 +212,7 @@ def caption(args):
     mode = "bundled" if found.bundled else "real"
     images = list(captions.open_images(args.caption, found.options["dataset"], mode, args.data_dir))
     task, model, folder = experiment.restore(Captioning, args)
-    title, search = utils.data_title(task.data), experiment.search_to_use(args)
+    title, search = utils.data_title(task.data), decoding.search_to_use(args)
     for name, image in images:
         hyp, _ = task.draw_caption(model, name, image, folder, title, **search)
         print(f"{name}: {hyp}", flush=True)

@@ -69,7 +69,7 @@ def main(argv=None):
             run.add(**experiment.describe(task, model, history))
         if run.result["test"] is None and not args.skip_test:
             run.add(**task.test(model, run))  # the test set, once
-        experiment.test_searches(task, model, run)  # with a beam, or with samples
+        decoding.test_searches(task, model, run)  # with a beam, or with samples
         experiment.report(task, run)
 
 
@@ -214,7 +214,7 @@ def translate(args):
         raise options.UserError("-draw needs attention weights, which this network has not; train one with --use_attn")
     for number, line in enumerate(text.read_lines(args.translate), start=1):
         sentence, path = text.normalize(line), folder / f"translated_{number}.pdf"
-        print(*task.translate(model, [sentence], **experiment.search_to_use(args)), flush=True)
+        print(*task.translate(model, [sentence], **decoding.search_to_use(args)), flush=True)
         if args.draw and sentence:
             task.draw_attention(path, model, sentence, f"{utils.data_title(task.data)}\n")
             options.note(f"drawn: {options.typed(path)}")

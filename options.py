@@ -429,7 +429,7 @@ LENGTH_PENALTY = 0.0  # for translation none of 0.25, 0.5 and 1 was better on va
 
 
 def add_search_options(parser):
-    """How a network that writes texts is decoded beside greedily; `experiment.searches_to_test` reads these."""
+    """How a network that writes texts is decoded beside greedily; `decoding.searches_to_test` reads these."""
     parser.group("search")
     parser.add_option("beam_size", type=positive_int, default=1, help="also test a beam search (default: no)")
     help = f"log p / length^this scores a beam; of several the best on validation (default: {LENGTH_PENALTY})"
