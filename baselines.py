@@ -1,7 +1,6 @@
 """Baselines without training, to compare a model's score with."""
 
-import itertools
-from collections import Counter, defaultdict
+from collections import Counter
 
 import numpy as np
 from rapidfuzz import process
@@ -23,31 +22,6 @@ def nearest_sentences(pairs, sentences):
         batch = sentences[start : start + QUERY_BATCH_SIZE]
         distances = process.cdist(batch, spanish, scorer=Levenshtein.distance, dtype=np.uint16)
         hyps += [english[i] for i in distances.argmin(axis=1)]
-    return hyps
-
-
-def nearest_spectra(clips, spectrograms):
-    """The texts of spectrograms: each frame takes the letter with the nearest mean spectrum, repeats collapsed.
-
-    The letters of each training text are spread evenly over the frames of its clip. The mean spectrum of a letter is
-    that of the frames which fall to it so.
-
-    Args:
-        clips: the training clips, pairs of a spectrogram, an array (n_frames, n_mels), and its text.
-        spectrograms: arrays as well.
-    """
-    totals, counts = defaultdict(float), Counter()
-    for frames, text in clips:
-        for letter, part in zip(text, np.array_split(frames, len(text))):
-            totals[letter] = totals[letter] + part.sum(axis=0, dtype=np.float64)
-            counts[letter] += len(part)
-    letters = np.array([letter for letter in counts if counts[letter]])
-    means = np.array([totals[letter] / counts[letter] for letter in letters])
-    hyps = []
-    for frames in spectrograms:
-        # |x - m|^2 without |x|^2, which is the same for all letters.
-        nearest = letters[((means**2).sum(axis=1) - 2 * frames @ means.T).argmin(axis=1)]
-        hyps.append("".join(letter for letter, _ in itertools.groupby(nearest)))
     return hyps
 
 

@@ -26,7 +26,6 @@ DEFAULT_SEED = 42
 MAX_SEED = 2**64 - 1  # what torch takes
 MAX_COUNT = 2**31 - 1
 MAX_THREADS = 1024
-MAX_MESSAGE = 2000  # characters of an error or a warning
 USER_ERROR, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit codes
 ONCE_MORE = 0.01  # seconds after which an interrupt that Python has lost is repeated
 LEAST_PYTHON = (3, 11, 4)  # the first 3.11 whose tarfile has filter="data"
@@ -320,10 +319,8 @@ def run_name(text):
 
 
 def printable(message):
-    """A message on one line: what a terminal would obey is escaped, and the middle of a long one is cut."""
+    """A message on one line: what a terminal would obey is escaped."""
     text = str(message)
-    if len(text) > MAX_MESSAGE:
-        text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -102,7 +102,7 @@ def test_the_commands_leave_result_and_figures(trained, decoder):
     assert rows[right] <= rows[failed]
     assert "  train_clips shuffled_cer: " in stdout
     (baseline,) = result["baselines"].values()
-    assert baseline["value"] > 0.5 and f"nearest mean spectrum: {baseline['value']:.4f}" in stdout
+    assert baseline["value"] > 0.5 and f"the text of another clip: {baseline['value']:.4f}" in stdout
     assert sum(map(len, result["differing"])) == stdout.count("  differing ")
     assert len(result["examples"]) == 8
 

@@ -20,8 +20,6 @@ from conftest import N_SPOKEN, load_script, one_line_error
 from hypothesis import given
 from hypothesis import strategies as st
 
-import baselines
-import metrics
 from data import sources, speech
 from data.bundled import speech as bundled_speech
 from data.fetch.ljspeech import FOLDER_NAME, METADATA, WAVS
@@ -627,26 +625,3 @@ def test_what_espeak_lacks_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with one_line_error("espeakng-loader", "pip install", "real data"):
         bundled_speech.write([], tmp_path / "out")
-
-
-def test_the_nearest_mean_spectrum_by_hand():
-    low, high = [0.0, 1.0], [4.0, 0.0]
-    # "ab" over five frames: three are a's and two are b's; "a" over one frame.
-    clips = [(np.array([low, low, [3.0, 1.0], high, high]), "ab"), (np.array([[1.0, 1.0]]), "a")]
-    # The means are (1, 1) for a and (4, 0) for b. |x - a|^2 and |x - b|^2: 1 and 17; 1 and 13; 10 and 0; 10 and 0;
-    # 0 and 10. The second spectrogram is on either side of the middle (2.5, 0.5) between them.
-    sounds = [[low, [1.0, 2.0], high, high, [1.0, 1.0]], [[2.4, 0.5], [2.6, 0.5]]]
-    assert baselines.nearest_spectra(clips, map(np.array, sounds)) == ["aba", "ab"]
-
-
-def test_the_nearest_mean_spectrum_has_texts_longer_than_their_clip():
-    clips = [(np.array([[0.0], [1.0]]), "abc"), (np.array([[5.0]]), "c")]
-    assert baselines.nearest_spectra(clips, [np.array([[0.1], [0.8], [9.0]])]) == ["abc"]
-
-
-def test_the_nearest_mean_spectrum_fails_on_the_bundled_clips(spoken):
-    data = speech.load("real", spoken)
-    clips = {split: [data.mels(row).numpy() for row in data.rows[split]] for split in ("train", "test")}
-    train, refs = zip(clips["train"], data.texts["train"]), data.texts["test"]
-    hyps = baselines.nearest_spectra(train, clips["test"])
-    assert metrics.ratio(metrics.distances(hyps, refs), list(map(len, refs)))["low"] > 0.5
