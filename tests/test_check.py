@@ -1560,33 +1560,56 @@ def test_wrong_call_ends_in_one_line(run_script, arguments, words):
     assert len(output.stderr.splitlines()) == 1 and words in output.stderr
 
 
-QUERY = "        z = self.linear_in(query)\n"
+FIRST_LINES = {
+    "Encoder": "        emb = self.dropout(self.embedding(src))\n",
+    "Attention": "        z = self.linear_in(query)\n",
+    "Decoder": "        emb = self.dropout(self.embedding(tgt))\n",
+}
+# {submission: (checks that are right, {class: (line that stands before its first line, what is said about it)})}
 HOSTILE = {
-    "asks": ("input('?')", "asks for input"),
-    "downloads": ("import urllib.request; urllib.request.urlopen('http://example.org')", "uses the network"),
-    "ends": ("import os; os._exit(3)", "ended the process (exit code 3)"),
-    "exits": ("exit()", "calls exit()"),
-    "fills": ("big = torch.zeros(10**11)", "memory limit"),
-    "loops": ("while True: pass", "time limit"),
-    "needs_gpu": ("query.cuda()", "needs a GPU"),
-    "prints": ("print('x' * 10**6)", None),
-    "unwritten": ("raise NotImplementedError", "not written"),
+    "asks": (
+        0,
+        {
+            "Encoder": ("input('?')", "asks for input"),
+            "Attention": ("import urllib.request; urllib.request.urlopen('http://example.org')", "uses the network"),
+            "Decoder": ("exit()", "calls exit()"),
+        },
+    ),
+    "greedy": (
+        0,
+        {
+            "Encoder": ("big = torch.zeros(10**11)", "memory limit"),
+            "Attention": ("while True: pass", "time limit"),
+            "Decoder": ("tgt.cuda()", "needs a GPU"),
+        },
+    ),
+    "prints": (2, {"Attention": ("print('x' * 10**6)", "ok"), "Decoder": ("raise NotImplementedError", "not written")}),
+    "ends": (1, {"Attention": ("import os; os._exit(3)", "ended the process (exit code 3)")}),
 }
 
 
 def test_hostile_submissions_get_a_line_each_and_the_others_go_on(monkeypatch, capsys, tmp_path):
-    texts = {name: plant(MODELS, (QUERY, f"        {line}\n{QUERY}")) for name, (line, _) in HOSTILE.items()}
+    texts = {}
+    for name, (_, lines) in HOSTILE.items():
+        planted = [(FIRST_LINES[cls], f"        {line}\n{FIRST_LINES[cls]}") for cls, (line, _) in lines.items()]
+        texts[name] = plant(MODELS, *planted)
     folder = write(tmp_path / "class", **texts, broken="class Attention(:\n", right=plant(MODELS))
     monkeypatch.setattr(command, "CLASS_SECONDS", 1)
     table, results = tmp_path / "checks.csv", tmp_path / "results.json"
-    assert command.main(["--only", "Attention", "--csv", str(table), "--json", str(results), str(folder)]) == 1
+    assert command.main(["--csv", str(table), "--json", str(results), str(folder)]) == 1
     shown = dict(re.findall(r"^== (\w+)\n(.*?)(?=\n== |\Z)", capsys.readouterr().out, flags=re.M | re.S))
     assert shown.keys() == {*HOSTILE, "broken", "right"}
-    for name, (_, words) in HOSTILE.items():
-        assert (words or "1 of 1 right") in shown[name], shown[name]
-        assert "Traceback" not in shown[name]
     assert "models.py, line 1: invalid syntax" in shown["broken"]
-    assert "1 of 1 right" in shown["right"]
-    assert table.read_text(encoding="utf-8").splitlines()[0] == "submission,edition,right,checks,Attention,error"
-    scores = {name: result["score"] for name, result in json.loads(results.read_text(encoding="utf-8")).items()}
-    assert [name for name, score in scores.items() if score] == ["prints", "right"]
+    assert "5 of 5 right" in shown["right"]
+    names = "Encoder,Attention,Decoder,Decoder with attention,Seq2Seq"
+    assert table.read_text(encoding="utf-8").splitlines()[0] == f"submission,edition,right,checks,{names},error"
+    answers = json.loads(results.read_text(encoding="utf-8"))
+    scores = {name: n_right for name, (n_right, _) in HOSTILE.items()} | {"broken": 0, "right": 5}
+    assert {name: answer["score"] for name, answer in answers.items()} == scores
+    for name, (_, lines) in HOSTILE.items():
+        assert "Traceback" not in shown[name]
+        for cls, (_, words) in lines.items():
+            said = [
+                f"{test['name']} {test['output']}" for test in answers[name]["tests"] if f" {cls}: " in test["name"]
+            ]
+            assert len(said) == 1 and words in " ".join(said[0].split()), said
