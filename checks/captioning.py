@@ -6,7 +6,7 @@ from torch import nn
 from checks.probe import LOG_PROBABILITIES, Failure, Question, numbers
 
 ENCODER, DECODER, EMBEDDING, ATTENTION, VOCAB, DROPOUT = 5, 6, 4, 7, 11, 0.5
-REGIONS = numbers(3, 9, ENCODER)  # (batch_size, n_regions, encoder_dim)
+REGIONS = 3 * numbers(3, 9, ENCODER)  # (batch_size, n_regions, encoder_dim), such that scores of both signs occur
 STATE = numbers(3, DECODER, seed=1), numbers(3, DECODER, seed=2)  # h and c
 WORDS = torch.tensor([[1, 5, 9], [4, 8, 2]])  # of two steps
 
@@ -21,15 +21,15 @@ class Attention(Question):
     variants = {"tanh": "f is tanh, as in the lecture; the skeleton has relu, and both are right"}
     table = """
     regions, h = args
-    from_state = self.decoder_att(h).unsqueeze(1) | energy-without-state: 0
-    energy = self.encoder_att(regions) + from_state
-    f = relu(energy)                              | tanh: tanh(energy)
-                                                  | energy-activation: energy
-    e = self.full_att(f)
-    alpha = softmax(e, dim=1)                     | region-softmax-dimension with 0, 2: softmax(e, dim=$)
-                                                  | region-softmax-missing: e
-    context = (alpha * regions).sum(dim=1)        | context-mean: (alpha * regions).mean(dim=1)
-                                                  | context-unweighted: regions.mean(dim=1)
+    state = self.decoder_att(h[:, None])   | energy-without-state: 0
+    energy = self.encoder_att(regions) + state
+    f = relu(energy)                       | tanh: tanh(energy)
+                                           | energy-activation: energy
+    e = self.full_att(f)                   | activation-place with relu, tanh: $(self.full_att(energy))
+    alpha = softmax(e, dim=1)              | region-softmax-dimension with 0, 2: softmax(e, dim=$)
+                                           | region-softmax-missing: e
+    context = (alpha * regions).sum(dim=1) | context-mean: (alpha * regions).mean(dim=1)
+                                           | context-unweighted: regions.mean(dim=1)
     result, parts = context, {"e": e, "alpha": alpha}
     """
 
@@ -47,13 +47,18 @@ class Decoder(Question):
     context = self.attend(regions, h)          | attends-with-cell: self.attend(regions, c)
                                                | context-unattended: regions.mean(dim=1)
     x = torch.cat([emb, context], dim=1)       | [context; emb]: torch.cat([context, emb], dim=1)
+                                               | dropout-on-embedding: self.drop(x)
     new_h, new_c = self.decode_step(x, (h, c)) | state-ignored: self.decode_step(x)
+                                               | state-parts: self.decode_step(x, (c, h))
     output = new_h                             | scores-from-cell: new_c
+                                               | scores-from-old-state: h
     dropped = self.drop(output)                | output-dropout: output
     scores = self.fc(dropped)                  | scores-softmax: softmax(self.fc(dropped), dim=1)
+                                               | dropout-on-scores: self.drop(self.fc(output))
                                                | log_softmax: log_softmax(self.fc(dropped), dim=1)
     result = scores, new_h, new_c              | state-dropout with new_c, self.drop(new_c): scores, self.drop(new_h), $
                                                | state-not-returned: scores, h, c
+                                               | state-parts: scores, new_c, new_h
     """
 
     def drive(self, step):
@@ -75,7 +80,7 @@ class DecoderWithAttention(Decoder):
     """As the `Decoder`, where the cell reads [E w_t; context], and the context attends from h_t-1."""
 
     number, n_required, says = "3.1b", 4, f"[embedding; context from h], {Decoder.says.partition(', ')[2]}"
-    arguments = (ATTENTION, *Decoder.arguments)
+    arguments, uses = (ATTENTION, *Decoder.arguments), ("Attention",)
 
     def attend(self, regions, state):
         context = self.module.attention(regions, state)

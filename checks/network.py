@@ -78,6 +78,7 @@ class CNN(Question):
     axis = 1                           | log-softmax-dimension: 0
     result = log_softmax(x, dim=axis)  | log-softmax-missing: x
                                        | softmax-without-log: softmax(x, dim=axis)
+                                       | softmax-twice: log_softmax(softmax(x, dim=axis), dim=axis)
     """
 
     def prepare(self):
@@ -213,7 +214,7 @@ class Predict(TrainBatch):
 class Evaluate(TrainBatch):
     """The share of right labels, with the network in evaluation mode, and in training mode again for the next epoch."""
 
-    target, says, output = "evaluate", "eval(), share of right labels, train()", "accuracy"
+    target, says, output, uses = "evaluate", "eval(), share of right labels, train()", "accuracy", ("predict",)
     elsewhere = {"eval": "evaluate-in-training-mode", "train": "left-in-evaluation-mode"}
     table = """
     model, X, y, *others = args

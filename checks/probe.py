@@ -173,6 +173,7 @@ class Question:
 
     number = name = target = says = ""  # target: the student's class or function, by default the name of this class
     table, variants = "", {}
+    uses = ()  # the student's other classes or functions that it calls
     arguments = ()  # of the student's __init__ in the check
     n_required = None  # arguments of __init__ without default, where another edition has a class of the same name
     inputs, output = (), ""  # of a single call, and the name of its result
@@ -369,17 +370,20 @@ class Question:
         mode, name = first = next(key for key in agrees if not agrees[key])
         actual, right = observed[first], expected[first]
         if actual.squeeze().shape != right.squeeze().shape:
-            text = f"In {mode}, {name} has the shape {tuple(actual.shape)}, and must have {tuple(right.shape)}."
+            text = f"{name} in {mode} is {tuple(actual.shape)}, and must be {tuple(right.shape)}"
+            if actual.dim() == right.dim() == 3 and actual.shape[::2] == right.shape[::2]:
+                made = [call for call in self.calls if any(x.shape == actual.shape for x in tensors([call.result]))]
+                self.name_mistake("output-length", made[0].where if made else "", text)
         else:
             gaps = (actual.reshape(right.shape) - right).abs()
             gaps = gaps.reshape(len(right) if right.dim() else 1, -1).amax(dim=1)  # of each example
             size = f"{gaps.max():.2g}, in {mode}, example {gaps.argmax() + 1}"
-            text = f"The largest difference from the right {name} is {size}."
+            text = f"The largest difference from the right {name} is {size}"
         self.expected(modes=[mode])  # leaves the parts of this mode
         found = {part: self.occurs(value) for part, value in self.values["parts"].items()}
         found |= {part: agrees[mode, part] for key, part in agrees if key == mode}
         lists = [", ".join(part for part in found if found[part] is right) for right in (True, False)]
-        return f"{text} Found in your code as it should be: {lists[0] or 'nothing'}; not found: {lists[1]}."
+        return f"{text}. Found in your code as it should be: {lists[0] or 'nothing'}; not found: {lists[1]}."
 
     def occurs(self, value):
         """Whether these numbers are a result of a call in the student's code, or of several that are its steps."""

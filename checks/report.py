@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "check.md"
-STRANGERS_CODE = "The submissions are executed on this computer, with limits of time and memory but your rights."
 NO_MARK = "Nothing was trained: this is what can be checked, not a mark."
 INDENT, WIDTH = 6, 96
 BAD = ("WRONG", "ERROR", "not written", "not run")  # what makes the exit code 1; "not recognised" does not

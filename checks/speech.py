@@ -12,13 +12,14 @@ N_READ = 3  # symbols of the first call of the recurrent decoder; the next call 
 N_AUDIO = 6  # positions of the encoder's output
 CROSS = """
     cross = lambda x: d._cross_att(x, latent) | cross-attention-missing: lambda x: x
+                                              | cross-attention-swapped: lambda x: d._cross_att(latent, x)
                                               | second-residual: lambda x: x + d._cross_att(x, latent)
 """
 # From what the decoder d has read of the text, and what it attended to in the audio, to the logits.
 OUTPUT = """
     normed = d._out_norm(attended)  | output-norm: attended
                                     | output-norm: cross(d._out_norm(read))
-    scores = d._classifier(normed)  | logits-softmax: softmax(scores, dim=2)
+    scores = d._classifier(normed)  | logits-softmax with 2, 1: softmax(scores, dim=$)
                                     | log_softmax: log_softmax(scores, dim=2)
     logits = scores.transpose(1, 2) | logits-not-transposed: scores
                                     | logits-reshaped: scores.reshape(len(scores), scores.shape[2], -1)
@@ -38,7 +39,7 @@ class TextDecoderRecurrent(Question):
     emb = d._rnn_norm(d._embed(text)) | embedding-norm: d._embed(text)
     given = state                     | lstm-state-ignored: None
     read, new = d._rnn(emb, given)    | embedding-norm: d._rnn(d._embed(text), given); read = d._rnn_norm(read)
-    attended = cross(read)
+    attended = cross(read)            | block-order: d._rnn(cross(emb), given); attended, new = attended
     {OUTPUT}
     result = logits, new              | lstm-state-not-returned: logits, state
     """
@@ -70,14 +71,14 @@ class TextDecoderTransformer(TextDecoderRecurrent):
     text, latent = args
     d, n = self.module, text.shape[1]
     {CROSS}
-    P = d._pos_embed[:n]                          | positions with 0, d._pos_embed[1:][:n], d._pos_embed[n - 1]: $
-    x = d._embed(text) + P
-    mask = torch.full((n, n), -torch.inf).triu(1) | causal-mask: torch.zeros(n, n)
-                                                  | causal-mask: torch.full((n, n), -torch.inf).tril(-1)
-    att = lambda x: d._att(x, mask)               | self-attention-missing: lambda x: x
-                                                  | second-residual: lambda x: x + d._att(x, mask)
+    P = d._pos_embed[:n]            | positions with 0, d._pos_embed[1:][:n], d._pos_embed[n - 1]: $
+    x = d._embed(text) + P          | embedding-scaled: d._embed(text) * self.size**0.5 + P
+    hidden = torch.full((n, n), -torch.inf)
+    mask = hidden.triu(1)           | causal-mask with torch.zeros_like(hidden), hidden.triu(), hidden.tril(-1): $
+    att = lambda x: d._att(x, mask) | self-attention-missing: lambda x: x
+                                    | second-residual: lambda x: x + d._att(x, mask)
     read = att(x)
-    attended = cross(read)                        | block-order: att(cross(x))
+    attended = cross(read)          | block-order: att(cross(x))
     {OUTPUT}
     result = logits
     """

@@ -23,9 +23,19 @@ unpack = partial(pad_packed_sequence, batch_first=True)
 SWAPPED = {"directions swapped": "the backward direction's state comes first; the decoder learns either order"}
 
 
-def join(state, first=0):
-    """h and c, each (1, batch_size, hidden_size), from the two directions of the encoder, of which one comes first."""
-    return tuple(torch.cat([part[first], part[first - 1]], dim=-1)[None] if len(part) == 2 else part for part in state)
+def join(state, first=0, second=1):
+    """h and c, each (1, batch_size, hidden_size), from the two directions of the encoder; a joined state as it is."""
+    return tuple(torch.cat([part[first], part[second]], -1)[None] if len(part) == 2 else part for part in state)
+
+
+JOIN = """
+    given = join(state) | directions swapped: join(state, 1, 0)
+                        | state-one-direction with 0, 1: join(state, $, $)
+                        | state-one-direction with 0, 1: join(state[:1], $, $) + join(state[1:])
+                        | state-one-direction with 0, 1: join(state[:1]) + join(state[1:], $, $)
+                        | state-parts with 0, 1: join([state[$], state[0]] if len(state[0]) == 2 else state)
+                        | state-view: [part.view(1, -1, HIDDEN) for part in state]
+"""
 
 
 class Encoder(Question):
@@ -34,7 +44,7 @@ class Encoder(Question):
     number, n_required, says = "3.1a", 4, "dropout, BiLSTM over real characters, dropout; final state"
     arguments, dropout = (SRC_VOCAB, HIDDEN, PAD, DROPOUT), DROPOUT
     layers, variants = LAYERS, SWAPPED
-    table = """
+    table = f"""
     src, lengths = args
     emb = self.drop(self.embedding.weight[src]) | embedding-dropout: self.embedding.weight[src]
                                                 | dropout-twice: self.drop(emb)
@@ -44,24 +54,24 @@ class Encoder(Question):
     enc_output = self.drop(outputs)             | output-dropout: outputs
                                                 | dropout-twice: self.drop(enc_output)
     state = h, c                                | state-dropout with c, self.drop(c): self.drop(h), $
-    final_hidden = join(state)                  | directions swapped: join(state, first=1)
-                                                | state-view: [part.view(1, -1, HIDDEN) for part in state]
-    result = enc_output, final_hidden
+    {JOIN}
+    result = enc_output, given
     """
 
-    def drive(self, encode, order=(0, 1, 2)):
-        """What `encode` returns for the sentences in this order, sorted by length at first; put back in order."""
-        order = torch.tensor(order)
+    def drive(self, encode, order=slice(None), back=slice(None)):
+        """What `encode` returns for the sentences in this order, sorted by length at first; put `back` in order."""
         enc_output, state = encode(SRC[order], LENGTHS[order])
-        enc_output, h, c = (part[order.argsort()] for part in (enc_output, *(part[0] for part in join(state))))
-        return {"enc_output": enc_output * REAL.unsqueeze(2), "h": h, "c": c}
+        enc_output, h, c = (part[back] for part in (enc_output, *(part[0] for part in join(state))))
+        if enc_output.shape[:2] == SRC.shape:  # if not, the shape is what is wrong
+            enc_output = enc_output * REAL.unsqueeze(2)
+        return {"enc_output": enc_output, "h": h, "c": c}
 
     def search(self, observed):
         if not self.lstm.bidirectional:
             self.name_mistake("encoder-one-direction", self.made.get(self.lstm, ""))
         super().search(observed)
         try:
-            unsorted = self.drive(self.student, order=(2, 0, 1))
+            unsorted = self.drive(self.student, order=[2, 0, 1], back=[1, 2, 0])
         except Failure:
             unsorted = dict.fromkeys(("enc_output", "h", "c"))
         if not (self.found or all(same(value, observed["evaluation", part]) for part, value in unsorted.items())):
@@ -94,8 +104,10 @@ class Attention(Question):
     c = p @ h                                   | values-projected: p @ self.linear_in(h)
     first = q                                   | projected-query: z
     joined = torch.cat([first, c], dim=2)       | [c; q]: torch.cat([c, first], dim=2)
+                                                | concatenation with first, c: torch.cat([$, $], dim=2)
     w = self.linear_out(joined)                 | no bias: joined @ self.linear_out.weight.T
     a_o = tanh(w)                               | no-tanh: w
+                                                | tanh-inside: self.linear_out(tanh(joined))
                                                 | context-only: c
                                                 | attention-dropout: self.drop(a_o)
     result, parts = a_o, {"s": s, "p": p, "c": c}
@@ -132,12 +144,11 @@ class Decoder(Question):
     number, n_required, says = "3.1a", 5, "dropout, LSTM, dropout; state without dropout"
     dropout, layers, variants = DROPOUT, LAYERS, SWAPPED
     attentions = (lambda self: None,)  # what the decoder is built with
-    table = """
+    table = f"""
     tgt, state = args
     E, training, axis = self.embedding.weight, self.training, int(self.lstm.batch_first)
     read = tgt[:, :-1] if training else tgt | target-shifted: tgt[:, 1:] if training else tgt
-    given = join(state)                     | directions swapped: join(state, first=1)
-                                            | state-view: [part.view(1, -1, HIDDEN) for part in state]
+    {JOIN}
                                             | state-ignored: join(0 * part for part in state)
     state, steps = given, []
     for t, y in enumerate(read.T):
@@ -146,7 +157,7 @@ class Decoder(Question):
                                             | dropout-twice: self.drop(emb)
         state = state                       | state-not-passed: given
         q, (h, c) = self.lstm(emb.unsqueeze(axis), state)
-        q = q.squeeze(axis)
+        q = q.squeeze(axis)                 | other-query with state[0][-1], c[-1]: $
         a_o = self.attend(q)                | attention-unused: q
         out = self.drop(a_o)                | output-dropout: a_o
                                             | dropout-twice: self.drop(out)
@@ -156,7 +167,7 @@ class Decoder(Question):
                                             | state-dropout with c, self.drop(c): self.drop(state[0]), $
         steps.append((emb, q, out))
     emb, q, out = (torch.stack(part, dim=1) for part in zip(*steps))
-    parts = {"embeddings": emb, "q": q}
+    parts = dict(embeddings=emb, q=q)
     result = out, state                     | state-not-returned: out, given
     """
 
@@ -208,6 +219,7 @@ class Seq2Seq(Question):
     """logits = W_g Decoder(tgt, final_hidden, enc_output) + b, where W_g is the decoder's embedding."""
 
     number, n_required, says = "3.1", 2, "encoder, its final state, decoder, generator"
+    uses = ("Encoder", "Attention", "Decoder")
     inputs, output, modes = (SRC, LENGTHS, TGT), "logits", ("training",)
     layers = {"generator": [nn.Linear, TGT_VOCAB, HIDDEN], "embedding": [nn.Embedding, TGT_VOCAB, HIDDEN]}
     variants = LOG_PROBABILITIES | {"untied": "the generator's weight is its own, and not the decoder's embedding"}
@@ -215,6 +227,8 @@ class Seq2Seq(Question):
     src, lengths, tgt = args
     enc_output, final_hidden = self.encoder(src, lengths)
     start = final_hidden           | encoder-state-unused: tuple(0 * part for part in final_hidden)
+                                   | state-half with 0, 1: tuple(x * (n == $) for n, x in enumerate(final_hidden))
+                                   | state-parts with 0, 1: (final_hidden[$], final_hidden[0])
     outputs, state = self.decoder(tgt, start, enc_output, lengths)
     parts = {"enc_output": enc_output, "outputs": outputs}
     weight = self.embedding.weight | untied: self.generator.weight

@@ -54,8 +54,14 @@ def check_files(files, edition=None, only=None):
         names = ", ".join(dict.fromkeys(question.target for question in found))
         raise CallError(f"--only {only}: there is no such check of {taken} for these files; choose one of {names}")
     yield {"edition": taken, "guessed": edition is None, "plan": [question.name for question in questions]}
+    wrong = set()
     for question in questions:
-        yield question(code, taken).check()
+        result = question(code, taken).check()
+        waits = sorted(wrong & set(question.uses))
+        if waits and result["status"] in ("ERROR", "not written"):
+            result |= {"status": f"waits for {' and '.join(waits)}", "where": "", "difference": ""}
+        wrong |= {question.target} if result["status"] not in ("ok", "not recognised") else set()
+        yield result
 
 
 def confine(request):

@@ -112,6 +112,13 @@ PLANTED = [
         "self.pool =",
         "self.norm = nn.BatchNorm2d(8)\n        self.pool =",
     ),
+    (
+        "softmax-twice",
+        ["CNN"],
+        CNN,
+        "F.log_softmax(self.fc3(x), dim=1)",
+        "F.log_softmax(self.fc3(x).softmax(1), dim=1)",
+    ),
     # train_batch, predict, evaluate
     ("gradients-not-zeroed", ["train_batch"], CNN, "    optimizer.zero_grad()\n", ""),
     ("no-step", ["train_batch"], CNN, "    optimizer.step()\n", ""),
@@ -168,6 +175,7 @@ PLANTED = [
         "32 * 5 * 5",
     ),
     ("log-softmax-missing", ["CNN"], CNN_2021, "            nn.LogSoftmax(dim=1),\n", ""),
+    ("softmax-twice", ["CNN"], CNN_2021, "            nn.LogSoftmax(dim=1),\n", "nn.Softmax(1), nn.LogSoftmax(1),\n"),
     # 2022-23, 3.1a
     (
         "encoder-not-packed",
@@ -249,6 +257,33 @@ PLANTED = [
         "dec_state = reshape_state(dec_state)",
         "dec_state = tuple(part.reshape(1, tgt.shape[0], -1) for part in dec_state)",
     ),
+    ("state-one-direction", DECODERS, MODELS, "[h_state[:-1], h_state[1:]]", "[h_state[:-1], h_state[:-1]]"),
+    ("state-one-direction", DECODERS, MODELS, "[c_state[:-1], c_state[1:]]", "[c_state[1:], c_state[1:]]"),
+    (
+        "state-one-direction",
+        ["Encoder"],
+        MODELS,
+        "enc_output = self.dropout(enc_output)",
+        "enc_output = self.dropout(enc_output)\n"
+        "        final_hidden = tuple(torch.cat([part[:1], part[:1]], dim=2) for part in final_hidden)",
+    ),
+    ("state-parts", DECODERS, MODELS, "c_state = state[1]", "c_state = state[0]"),
+    ("state-parts", DECODERS, MODELS, "(new_h_state, new_c_state)", "(new_c_state, new_h_state)"),
+    (
+        "state-parts",
+        ["Encoder"],
+        MODELS,
+        "packed, final_hidden = self.lstm(packed)",
+        "packed, (c, h) = self.lstm(packed)\n        final_hidden = (h, c)",
+    ),
+    (
+        "output-length",
+        ["Encoder"],
+        MODELS,
+        "lengths.cpu(), batch_first=True, enforce_sorted=False)",
+        "lengths.cpu() - 1, batch_first=True, enforce_sorted=False)",
+    ),
+    ("output-length", DECODERS, MODELS, "range(emb.shape[1])", "range(max(1, emb.shape[1] - 1))"),
     (
         "state-not-passed",
         DECODERS,
@@ -348,6 +383,15 @@ PLANTED = [
         "self.linear_out(torch.cat([query, c], dim=-1))",
     ),
     ("context-only", ["Attention"], MODELS, "return attn_out", "return c"),
+    ("concatenation", ["Attention"], MODELS, "torch.cat([query, c]", "torch.cat([query, query]"),
+    ("concatenation", ["Attention"], MODELS, "torch.cat([query, c]", "torch.cat([c, c]"),
+    (
+        "tanh-inside",
+        ["Attention"],
+        MODELS,
+        "torch.tanh(self.linear_out(torch.cat([query, c], dim=-1)))",
+        "self.linear_out(torch.tanh(torch.cat([query, c], dim=-1)))",
+    ),
     (
         "additive-attention",
         ["Attention"],
@@ -368,6 +412,16 @@ PLANTED = [
     ),
     ("dropout-before-attention", DECODERS[1:], MODELS, "self.attn(output, enc", "self.attn(self.dropout(output), enc"),
     ("attention-unused", DECODERS[1:], MODELS, "output = self.attn(output", "attn_out = self.attn(output"),
+    (
+        "other-query",
+        DECODERS[1:],
+        MODELS,
+        "            output, dec_state = self.lstm(",
+        "            old = dec_state[0].transpose(0, 1)\n            output, dec_state = self.lstm(",
+        "self.attn(output, ",
+        "self.attn(old, ",
+    ),
+    ("other-query", DECODERS[1:], MODELS, "self.attn(output, ", "self.attn(dec_state[1].transpose(0, 1), "),
     (
         "attention-fed-back",
         DECODERS[1:],
@@ -390,7 +444,70 @@ PLANTED = [
         "dec_hidden = final_hidden",
         "dec_hidden = tuple(0 * part for part in final_hidden)",
     ),
+    (
+        "state-half",
+        ["Seq2Seq"],
+        MODELS,
+        "dec_hidden = final_hidden",
+        "dec_hidden = (final_hidden[0], torch.zeros_like(final_hidden[1]))",
+    ),
+    (
+        "state-half",
+        ["Seq2Seq"],
+        MODELS,
+        "dec_hidden = final_hidden",
+        "dec_hidden = (torch.zeros_like(final_hidden[0]), final_hidden[1])",
+    ),
+    (
+        "state-parts",
+        ["Seq2Seq"],
+        MODELS,
+        "dec_hidden = final_hidden",
+        "dec_hidden = (final_hidden[0], final_hidden[0])",
+    ),
     # 2023-24, Question 3
+    (
+        "cross-attention-swapped",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "x = self._cross_att(x, latent)\n        x = self._out_norm(x)\n        return",
+        "x = self._cross_att(latent, x)\n        x = self._out_norm(x)\n        return",
+    ),
+    (
+        "cross-attention-swapped",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "state)\n        x = self._cross_att(x, latent)",
+        "state)\n        x = self._cross_att(latent, x)",
+    ),
+    (
+        "block-order",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "        x, state = self._rnn(x, state)\n        x = self._cross_att(x, latent)\n",
+        "        x = self._cross_att(x, latent)\n        x, state = self._rnn(x, state)\n",
+    ),
+    (
+        "embedding-scaled",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "self._embed(x) + self",
+        "self._embed(x) * math.sqrt(self._pos_embed.shape[1]) + self",
+    ),
+    (
+        "causal-mask",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "fill_(-np.inf).triu_(1)",
+        "fill_(-np.inf).triu_(0)",
+    ),
+    (
+        "logits-softmax",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "logits = self._classifier(x).transpose(1, 2)",
+        "logits = self._classifier(x).transpose(1, 2).softmax(dim=-1)",
+    ),
     (
         "cross-attention-missing",
         ["TextDecoderTransformer"],
@@ -543,6 +660,48 @@ PLANTED = [
         "self.decode_step(embeddings)",
     ),
     (
+        "dropout-on-embedding",
+        ["DecoderWithAttention"],
+        CAPTIONING,
+        "inputs = torch.cat([embeddings, context], dim=1)",
+        "inputs = self.dropout(torch.cat([embeddings, context], dim=1))",
+    ),
+    ("dropout-on-scores", ["Decoder"], CAPTIONING, "self.fc(self.dropout(h))", "self.dropout(self.fc(h))"),
+    ("scores-from-old-state", ["Decoder"], CAPTIONING, "self.dropout(h)", "self.dropout(decoder_hidden_state)"),
+    (
+        "state-parts",
+        ["DecoderWithAttention"],
+        CAPTIONING,
+        "self.decode_step(inputs, (decoder_hidden_state, decoder_cell_state))",
+        "self.decode_step(inputs, (decoder_cell_state, decoder_hidden_state))",
+    ),
+    ("state-parts", ["DecoderWithAttention"], CAPTIONING, "return scores, new_h, new_c", "return scores, new_c, new_h"),
+    (
+        "energy-without-state",
+        ["Attention"],
+        CAPTIONING,
+        "self.relu(att1 + att2.unsqueeze(1))",
+        "self.relu(att1) + self.relu(att2).unsqueeze(1)",
+    ),
+    (
+        "activation-place",
+        ["Attention"],
+        CAPTIONING,
+        "self.relu(att1 + att2.unsqueeze(1))",
+        "att1 + att2.unsqueeze(1)",
+        "self.full_att(energy)",
+        "self.relu(self.full_att(energy))",
+    ),
+    (
+        "activation-place",
+        ["Attention"],
+        CAPTIONING,
+        "self.relu(att1 + att2.unsqueeze(1))",
+        "att1 + att2.unsqueeze(1)",
+        "self.full_att(energy)",
+        "self.full_att(energy).tanh()",
+    ),
+    (
         "attends-with-cell",
         ["DecoderWithAttention"],
         CAPTIONING,
@@ -599,7 +758,7 @@ def test_planted_mistake_is_named_exactly(case):
         if wrong:
             assert (status, keys) == ("WRONG", [key]), result
         elif name not in questions:
-            assert status == "ok", result
+            assert status in ("ok", f"waits for {questions[0]}"), result
 
 
 TANH = "attn_out = torch.tanh(self.linear_out(torch.cat([query, c], dim=-1)))"
@@ -1206,6 +1365,32 @@ def test_what_cannot_be_judged_is_not_called_wrong(texts):
     assert check_text(plant(CNN, texts[:2], *[texts[2:]] * bool(texts[2:])))["CNN"][0] == "not recognised"
 
 
+def test_output_of_another_length_is_told_by_its_shape():
+    _, _, result = check_text(plant(MODELS, ("lengths.cpu(), batch", "lengths.cpu() - 1, batch")))["Encoder"]
+    assert result["mistakes"][0]["details"] == "enc_output in training is (3, 4, 8), and must be (3, 5, 8)"
+
+
+def test_output_with_other_axes_is_not_called_wrong():
+    status, keys, _ = check_text(plant(MODELS, ("return enc_output,", "return enc_output.transpose(0, 1),")))["Encoder"]
+    assert (status, keys) == ("not recognised", [])
+
+
+@pytest.mark.parametrize(
+    "solution, question, line, unfinished",
+    [
+        (MODELS, "Seq2Seq", "z = self.linear_in(query)", "Attention"),
+        (MODELS, "Seq2Seq", "packed, final_hidden = self.lstm(packed)", "Encoder"),
+        (CAPTIONING, "DecoderWithAttention", "att1 = self.encoder_att(encoder_out)", "Attention"),
+        (CNN, "evaluate", "scores = model(X)", "predict"),
+    ],
+)
+def test_a_class_waits_for_the_one_that_it_uses(solution, question, line, unfinished):
+    results = check_text(plant(solution, (line, "raise NotImplementedError")))
+    assert results[unfinished][0] == "not written"
+    status, _, result = results[question]
+    assert (status, result["where"], result["difference"]) == (f"waits for {unfinished}", "", "")
+
+
 def test_notes_say_what_is_right_in_another_way():
     assert "the script must cut" in check_text(plant(MODELS, (CUT, "")))["Decoder"][2]["notes"][0]
     assert "[c; q]" in check_text(plant(MODELS, ("[query, c]", "[c, query]")))["Attention"][2]["notes"][0]
@@ -1331,16 +1516,19 @@ def test_command_line_shows_line_mistake_and_mend(run_script, tmp_path):
     text = plant(MODELS, ("scores = scores.masked_fill(", "scores.masked_fill("))
     path = write(tmp_path, mine=text) / "mine" / "models.py"
     line = text[: text.index("scores.masked_fill(")].count("\n") + 1
-    outputs = [run_script("check.py", "--only", "Attention", "--hint", hint, path) for hint in (0, 1, 2)]
-    assert [output.returncode for output in outputs] == [1, 1, 1], outputs[0].stderr
-    for output in outputs:
-        assert re.search(r"3\.1b +Attention +WRONG +\(1\) p = softmax\(s\)\n +models\.py, line (\d+)", output.stdout)[
-            1
-        ] == str(line)
-    assert ["masked_fill returns" in output.stdout for output in outputs] == [False, True, True]
-    assert ["Right: scores = scores.masked_fill" in output.stdout for output in outputs] == [False, False, True]
-    assert "The last 2 of 5 characters are padding" in outputs[1].stdout
-    assert "Statement 2022-23, 3.1b" in outputs[1].stdout and "docs/check.md#mask" in outputs[1].stdout
+    output = run_script("check.py", "--only", "Attention", "--hint", "2", path)
+    assert output.returncode == 1, output.stderr
+    assert output.stdout.startswith(f"The check runs this code on this computer, with your rights: {path}\n")
+    answers = [{"lacking": []}, *check_files({"models.py": text}, only="Attention")]
+    shown = [report.Submission(answers, "").text(hint, 1) for hint in (0, 1)] + [output.stdout]
+    for lines in shown:
+        assert re.search(r"3\.1b +Attention +WRONG +\(1\) p = softmax\(s\)\n +models\.py, line (\d+)", lines)[1] == str(
+            line
+        )
+    assert ["masked_fill returns" in lines for lines in shown] == [False, True, True]
+    assert ["Right: scores = scores.masked_fill" in lines for lines in shown] == [False, False, True]
+    assert "The last 2 of 5 characters are padding" in shown[1]
+    assert "Statement 2022-23, 3.1b" in shown[1] and "docs/check.md#mask" in shown[1]
     assert [file.name for file in tmp_path.rglob("*")] == ["mine", "models.py"]  # nothing is written beside it
 
 
@@ -1372,33 +1560,56 @@ def test_wrong_call_ends_in_one_line(run_script, arguments, words):
     assert len(output.stderr.splitlines()) == 1 and words in output.stderr
 
 
-QUERY = "        z = self.linear_in(query)\n"
+FIRST_LINES = {
+    "Encoder": "        emb = self.dropout(self.embedding(src))\n",
+    "Attention": "        z = self.linear_in(query)\n",
+    "Decoder": "        emb = self.dropout(self.embedding(tgt))\n",
+}
+# {submission: (checks that are right, {class: (line that stands before its first line, what is said about it)})}
 HOSTILE = {
-    "asks": ("input('?')", "asks for input"),
-    "downloads": ("import urllib.request; urllib.request.urlopen('http://example.org')", "uses the network"),
-    "ends": ("import os; os._exit(3)", "ended the process (exit code 3)"),
-    "exits": ("exit()", "calls exit()"),
-    "fills": ("big = torch.zeros(10**11)", "memory limit"),
-    "loops": ("while True: pass", "time limit"),
-    "needs_gpu": ("query.cuda()", "needs a GPU"),
-    "prints": ("print('x' * 10**6)", None),
-    "unwritten": ("raise NotImplementedError", "not written"),
+    "asks": (
+        0,
+        {
+            "Encoder": ("input('?')", "asks for input"),
+            "Attention": ("import urllib.request; urllib.request.urlopen('http://example.org')", "uses the network"),
+            "Decoder": ("exit()", "calls exit()"),
+        },
+    ),
+    "greedy": (
+        0,
+        {
+            "Encoder": ("big = torch.zeros(10**11)", "memory limit"),
+            "Attention": ("while True: pass", "time limit"),
+            "Decoder": ("tgt.cuda()", "needs a GPU"),
+        },
+    ),
+    "prints": (2, {"Attention": ("print('x' * 10**6)", "ok"), "Decoder": ("raise NotImplementedError", "not written")}),
+    "ends": (1, {"Attention": ("import os; os._exit(3)", "ended the process (exit code 3)")}),
 }
 
 
 def test_hostile_submissions_get_a_line_each_and_the_others_go_on(monkeypatch, capsys, tmp_path):
-    texts = {name: plant(MODELS, (QUERY, f"        {line}\n{QUERY}")) for name, (line, _) in HOSTILE.items()}
+    texts = {}
+    for name, (_, lines) in HOSTILE.items():
+        planted = [(FIRST_LINES[cls], f"        {line}\n{FIRST_LINES[cls]}") for cls, (line, _) in lines.items()]
+        texts[name] = plant(MODELS, *planted)
     folder = write(tmp_path / "class", **texts, broken="class Attention(:\n", right=plant(MODELS))
     monkeypatch.setattr(command, "CLASS_SECONDS", 1)
     table, results = tmp_path / "checks.csv", tmp_path / "results.json"
-    assert command.main(["--only", "Attention", "--csv", str(table), "--json", str(results), str(folder)]) == 1
+    assert command.main(["--csv", str(table), "--json", str(results), str(folder)]) == 1
     shown = dict(re.findall(r"^== (\w+)\n(.*?)(?=\n== |\Z)", capsys.readouterr().out, flags=re.M | re.S))
     assert shown.keys() == {*HOSTILE, "broken", "right"}
-    for name, (_, words) in HOSTILE.items():
-        assert (words or "1 of 1 right") in shown[name], shown[name]
-        assert "Traceback" not in shown[name]
     assert "models.py, line 1: invalid syntax" in shown["broken"]
-    assert "1 of 1 right" in shown["right"]
-    assert table.read_text(encoding="utf-8").splitlines()[0] == "submission,edition,right,checks,Attention,error"
-    scores = {name: result["score"] for name, result in json.loads(results.read_text(encoding="utf-8")).items()}
-    assert [name for name, score in scores.items() if score] == ["prints", "right"]
+    assert "5 of 5 right" in shown["right"]
+    names = "Encoder,Attention,Decoder,Decoder with attention,Seq2Seq"
+    assert table.read_text(encoding="utf-8").splitlines()[0] == f"submission,edition,right,checks,{names},error"
+    answers = json.loads(results.read_text(encoding="utf-8"))
+    scores = {name: n_right for name, (n_right, _) in HOSTILE.items()} | {"broken": 0, "right": 5}
+    assert {name: answer["score"] for name, answer in answers.items()} == scores
+    for name, (_, lines) in HOSTILE.items():
+        assert "Traceback" not in shown[name]
+        for cls, (_, words) in lines.items():
+            said = [
+                f"{test['name']} {test['output']}" for test in answers[name]["tests"] if f" {cls}: " in test["name"]
+            ]
+            assert len(said) == 1 and words in " ".join(said[0].split()), said
