@@ -539,7 +539,8 @@ def test_measures_of_the_decoders_may_disagree(write_speech, compile_text):
     write_speech(True, 0.3, decoder="transformer", other={"decoder": "recurrent"} | other)
     text = compile_text("2023-24").replace("- ", "").replace("-", "")  # where a line ends
     assert "In CER, WER and DamerauLevenshtein the interval leaves 0 out, in favour of the attention decoder." in text
-    assert "In Jaccard the interval leaves 0 out, in favour of the recurrent decoder." in text
+    assert "In Jaccard the" in text  # a page may end here
+    assert "interval leaves 0 out, in favour of the recurrent decoder." in text
     assert "In cosine the interval contains 0: a difference is not shown." in text
     del other["wer"]  # as a run of before has it
     write_speech(True, 0.3, decoder="transformer", other={"decoder": "recurrent"} | other)
