@@ -270,8 +270,8 @@ class Seq2Seq(nn.Module):
         """The state and the memory that decoding starts from: h and c, and what the attention reads of the source."""
         enc_output, final_hidden = self.encoder(src, src_lengths)
         h, c = reshape_state(final_hidden)
-        src_lengths = None if src_lengths is None else src_lengths.to(enc_output.device)
-        return (h.squeeze(0), c.squeeze(0)), (enc_output, src_lengths)
+        is_padded = src_lengths is not None and src_lengths.min() < src.shape[1]  # if not, no step needs a mask
+        return (h.squeeze(0), c.squeeze(0)), (enc_output, src_lengths.to(enc_output.device) if is_padded else None)
 
     def step(self, tokens, state, memory):
         """One step of `forward`, for every hypothesis of each source sentence.
