@@ -158,6 +158,10 @@ class Found:
     def bundled(self):
         return files.read_json(self.folder / CONFIG, "data", "bundled", of=bool)
 
+    @property
+    def title(self):
+        return self.result["title"]
+
     @cached_property
     def result(self):
         return read_result(self.folder, keys=())
