@@ -317,9 +317,8 @@ def test_searches(experiment, model, run):
         differences = experiment.differences_from(hyps, texts)
         test[name] = experiment.test_scores(hyps) | tried[0] | differences | {"tried": tried, "seconds": seconds}
         texts[name] = hyps
-    others = {name: hyps for name, hyps in texts.items() if name != "greedy"}
     examples = [
-        example | {name: hyps[example["row"]] for name, hyps in others.items()}
+        example | {name: hyps[example["row"]] for name, hyps in texts.items() if name != "greedy"}
         for example in run.result.get("examples", [])
     ]
     run.add(test=test, examples=examples)

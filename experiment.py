@@ -198,7 +198,7 @@ def train(experiment, model, run):
             score=experiment.score,
             maximize=experiment.maximize,
             settings=experiment.settings(),
-            is_recordable=experiment.is_recordable and not vars(experiment.args).get("models"),
+            is_recordable=experiment.is_recordable and not experiment.args.models,
         )
     if not parallel.is_main():
         sys.exit()
@@ -290,7 +290,7 @@ def report(experiment, run):
             baseline = ""
     for line in experiment.answers if result["test"] else ():
         print(options.fold(line.format(**result | {"bundled": bundled})))
-    if vars(experiment.args).get("models"):
+    if experiment.args.models and result["test"]:
         ours = [run for run in experiment.with_options(models=None).finished() if run.result["test"]]
         shown = f"{format_interval(experiment.test_score(ours[0].result))}{bundled}" if ours else "not trained yet"
         print(f"Final Test {experiment.score_name} of this project's own network (without -models): {shown}")
@@ -309,12 +309,12 @@ def restore(question_class, args):
     """
     found = latest(question_class, args)
     options.note(f"weights of {typed(found.folder)}")
-    there = runs.find(args.runs_dir, question_class.question)
+    there = runs.find(args.runs_dir, question_class.question, models=found.options.get("models"))
     others = [run.folder.name for run in there if run.folder != found.folder]
     for name in others[:MAX_OTHERS] if args.run is None else []:
         options.note(f"or with --run {name}")
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
-    trained = argparse.Namespace(**args.defaults | found.options | {"models": vars(args).get("models")})
+    trained = options.Options(**args.defaults | found.options | {"models": args.models})
     experiment = question_class(trained, found, settings=state)
     device = utils.configure_torch(args.seed[0], args.device, args.threads, experiment.max_threads)
     model = experiment.build().to(device)
@@ -332,8 +332,9 @@ def latest(question_class, args):
         found = runs.Found(folder_of(question_class, args, "run"))
         if found.config["question"] != question:
             raise UserError(f"-run: {found.folder} is a run of {found.config['question']}, not of {question}")
-        if found.options.get("models") != runs.plain(vars(args).get("models")):
-            raise UserError(f"-run: {found.folder} has other classes; give their file, unchanged, or leave out -models")
+        if (theirs := found.options.get("models")) != runs.plain(args.models):
+            advice = f"give {theirs}, unchanged, as -models" if theirs else "leave out -models"
+            raise UserError(f"-run: {typed(found.folder)} has other classes; {advice}")
         return found
     ignored = (*runs.WHERE, *question_class.free_options, *options.USES)
     given = {k: runs.plain(v) for k, v in vars(args).items() if k in {*args.given, "models"} and k not in ignored}

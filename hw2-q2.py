@@ -151,7 +151,7 @@ class Classification(experiment.Experiment):
         model = models.CNN(args.dropout, *others)
         for name in self.layers:
             convolutions.find(model, name)  # a wrong name is told before the training
-        return model if args.models else model.to(memory_format=torch.channels_last)  # faster; a `view` fails behind it
+        return model if args.models else model.to(memory_format=torch.channels_last)  # a student's `view` fails on it
 
     def batches(self, device, split="train"):
         X, y = self.data.X[split].to(device), self.data.y[split].to(device)

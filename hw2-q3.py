@@ -78,8 +78,7 @@ class Translation(experiment.SequenceExperiment):
 
     question = "q3"
     score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
-    free_options = (*options.SEARCH_OPTIONS, "draw")
-    is_recordable = True
+    free_options, is_recordable = (*options.SEARCH_OPTIONS, "draw"), True
 
     def __init__(self, args, data, settings=None):
         super().__init__(args, data)
@@ -211,7 +210,7 @@ def translate(args):
     """Print the translation of each sentence, by the best weights of the run that the options mean; perhaps draw it."""
     task, model, folder = experiment.restore(Translation, args)
     if args.draw and (args.models or not task.args.use_attn):
-        raise options.UserError("-draw needs attention weights, which this network has not; train one with --use_attn")
+        raise options.UserError("-draw needs this project's own network with --use_attn; train it, or leave out -draw")
     for number, line in enumerate(text.read_lines(args.translate), start=1):
         sentence, path = text.normalize(line), folder / f"translated_{number}.pdf"
         print(*task.translate(model, [sentence], **decoding.search_to_use(args)), flush=True)

@@ -368,8 +368,9 @@ def progress(steps, what, n_steps=None):
     from tqdm import tqdm  # not in the standard library
 
     bar = tqdm(steps, what, n_steps, leave=False, delay=1, disable=not sys.stderr.isatty())
+    speaks = bar.disable and not {COMPARED, BESIDE_OTHERS} & os.environ.keys()
     for n_done, step in enumerate(bar):
-        if bar.disable and time.monotonic() - _said > PATIENCE and not {COMPARED, BESIDE_OTHERS} & os.environ.keys():
+        if speaks and n_done and time.monotonic() - _said > PATIENCE:
             say(f"{what}: {n_done} of {bar.total}")
         yield step
 
@@ -445,6 +446,7 @@ def add_use_option(parser, name, metavar, help, **kwargs):
 def add_run_options(parser):
     """Where and how to run; `runs.open_run` and `utils.configure_torch` read these."""
     parser.group("runs")
+    parser.set_defaults(models=None)  # of a script without this option
     help = "full: the handout's own setting (default); quick: for a first look"
     parser.add_option("scale", choices=["quick", "full"], default="full", help=help)
     help = f"one, or several to compare (default: {DEFAULT_SEED})"

@@ -64,11 +64,10 @@ def plain(value):
 
 def cpu_name():
     """The processor as Linux names it; what Python knows of it elsewhere."""
-    try:
+    with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+        return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    return platform.processor()
 
 
 def n_cpus():

@@ -37,7 +37,7 @@ def configure_torch(seed, device, threads=None, max_threads=1):
 
     Args:
         device: "auto" takes a CUDA GPU if there is one.
-        threads: None is torch's own choice, but at most `max_threads`; more are not faster.
+        threads: None means `max_threads`, or fewer where torch has fewer.
 
     Raises `UserError` for a device that is not there.
     """

@@ -108,6 +108,14 @@ def test_a_line_says_how_many_steps_are_done_when_none_was_printed_for_some_seco
     assert capsys.readouterr().out.splitlines() == (lines if where == "a pipe" else ["Epoch 1", "another line"])
 
 
+def test_progress_that_has_not_begun_is_not_told(monkeypatch, capsys):
+    """A sentence that comes late on the standard input is one batch: its translation stands alone on stdout."""
+    monkeypatch.setattr(options, "PATIENCE", 4)
+    monkeypatch.setattr(options, "_said", options.time.monotonic() - 100)
+    assert list(options.progress(["a batch"], "decoding", 1)) == ["a batch"]
+    assert capsys.readouterr().out == ""
+
+
 def test_a_path_is_shown_as_it_is_typed_in_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert options.typed(tmp_path / "runs" / "q3") == Path("runs/q3")

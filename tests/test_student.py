@@ -212,11 +212,16 @@ def test_the_whole_command_line_trains_searches_translates_and_resumes(data_dir,
     assert result["attention"] == [] and result["test"]["greedy"]["err_rate"]["value"] > 0
 
     assert_user_error(run_here("hw2-q3.py", "--translate", "hola", *common), "no trained run")
-    assert_user_error(run_here("hw2-q3.py", "--translate", "hola", "--run", folder, *common), "has other classes")
+    assert_user_error(run_here("hw2-q3.py", "--translate", "hola", "--run", folder, *common), "give my_models.py-")
+    ours = run_here("hw2-q3.py", "--use_attn", *TINY, *common, "-skip_test")
+    theirs = run_here(*command, "-ema_decay", "0.6", "-skip_test")
+    assert ours.returncode == theirs.returncode == 0 and "Final Test" not in ours.stdout + theirs.stdout
+    said = run_here("hw2-q3.py", "--translate", "hola", *common).stderr
+    assert "my_models" not in said and "or with" not in said  # a hint would name a run of other classes
     named = ("hw2-q3.py", "--models", file, "--translate", "hola", *common)
     assert run_here(*named).returncode == run_here(*named, "--run", folder).returncode == 0
     process = run_here(*named, "-draw")
-    assert process.returncode == 2 and "-draw needs attention weights" in process.stderr
+    assert process.returncode == 2 and "this project's own network" in process.stderr
 
     write(TRANSLATOR + "# another version\n")
     for more in ([], ["--run", folder]):
