@@ -38,10 +38,10 @@ def equivariance(conv, X, n_examples=100):
 
 
 def examine(model, X):
-    """What the result says of the convolutions of a network, and of how they treat the uint8 images X."""
-    weight_1, weight_2 = model.conv1.weight, model.conv2.weight
-    found = {"equivariance": equivariance(model.conv1, X), "edges": edge_filters(weight_1)}
-    return found | {"strengths": strengths(weight_2), "balances": balances(weight_1)}
+    """What the result says of the two convolutions of a network, and of how they treat the uint8 images X."""
+    conv1, conv2 = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]  # whatever their names
+    found = {"equivariance": equivariance(conv1, X), "edges": edge_filters(conv1.weight)}
+    return found | {"strengths": strengths(conv2.weight), "balances": balances(conv1.weight)}
 
 
 def edge_filters(weight, share=0.5):

@@ -56,17 +56,93 @@ class Decoded(NamedTuple):
         return list(zip(places.tolist(), weights.tolist()))
 
 
-def select(structure, rows):
-    """The given rows of every tensor in tuples, which may be nested; None, which stands for no tensor, stays."""
-    if not isinstance(structure, tuple):
-        return None if structure is None else structure[rows]
-    parts = [select(part, rows) for part in structure]
-    return type(structure)(*parts) if isinstance(structure, Decoded) else tuple(parts)
+def search(step, state, memory, beam_size=1, length_penalty=0.0, n_samples=None, seed=0, **options):
+    """Minimum-risk decoding if `n_samples` is given, else beam search, or greedy search if `beam_size` is 1."""
+    if n_samples is None:
+        if beam_size == 1:
+            return greedy(step, state, memory, **options)
+        return beam(step, state, memory, beam_size, length_penalty, **options)
+    samples = sample(step, state, memory, n_samples, seed, **options)
+    candidates = [[tuple(i for i in hyp if i != options["pad"]) for hyp in row] for row in samples.symbols.tolist()]
+    chosen = torch.tensor([minimum_risk(row) for row in candidates], device=samples.symbols.device)
+    return select(samples, (torch.arange(len(chosen), device=chosen.device), chosen))
 
 
-def only_where(is_kept, values):
-    """`values`, and 0 where `is_kept`, which has their first dimensions, is False."""
-    return values * is_kept.view(*is_kept.shape, *[1] * (values.dim() - is_kept.dim()))
+@torch.no_grad()
+def greedy(step, state, memory, **options):
+    """Greedy search: choose the most probable symbol at each step. `options`: see `Hypotheses`."""
+    hyps = Hypotheses(step, state, memory, **options)
+    for log_probs in hyps.steps():
+        log_p, tokens = log_probs.max(dim=2)
+        hyps.extend(tokens, hyps.log_p + log_p)
+        hyps.scores[hyps.rows] = hyps.log_p
+    return select(hyps.read(), (slice(None), 0))
+
+
+@torch.no_grad()
+def beam(step, state, memory, beam_size, length_penalty, **options):
+    """Beam search: keep the `beam_size` best hypotheses of each row and return the best one.
+
+    The score of a hypothesis of n symbols, EOS included, is log p / n^length_penalty: with 0 it is the log-probability
+    and with 1 the mean over the symbols. A hypothesis that has ended keeps its place as long as its score is among the
+    best. If it loses its place, it can still be the answer. A row ends when no hypothesis that goes on can overtake the
+    best ended one. A `beam_size` of 1 is greedy search. `options`: see `Hypotheses`.
+    """
+    hyps = Hypotheses(step, state, memory, **options)
+    for log_probs in hyps.steps():
+        log_p = hyps.log_p.unsqueeze(2) + log_probs  # (n_going_on, n_places, vocab_size)
+        lengths = (hyps.lengths + ~hyps.ended).to(log_p)
+        scores = (log_p / lengths.unsqueeze(2) ** length_penalty).flatten(1)
+        scores, chosen = scores.topk(min(beam_size, scores.shape[1]), dim=1)
+        parents, tokens = chosen // log_probs.shape[2], chosen % log_probs.shape[2]
+        hyps.extend(tokens, log_p.flatten(1).gather(1, chosen), parents)
+
+        best_score, best_place = scores.masked_fill(~hyps.ended, float("-inf")).max(dim=1, keepdim=True)
+        better = (best_score > hyps.scores[hyps.rows]).squeeze(1)
+        rows = hyps.rows[better]
+        hyps.scores[rows], hyps.places[rows] = best_score[better], best_place[better]
+        hyps.last_steps[rows] = len(hyps.history) - 1
+        # The score of a hypothesis that goes on is at most this: log p only falls, and n is at most max_steps.
+        longest = hyps.max_steps[hyps.rows].unsqueeze(1).to(log_p)
+        bound = (hyps.log_p / longest**length_penalty).masked_fill(hyps.ended, float("-inf")).amax(dim=1, keepdim=True)
+        hyps.ended |= hyps.scores[hyps.rows] >= bound
+    return select(hyps.read(), (slice(None), 0))
+
+
+@torch.no_grad()
+def sample(step, state, memory, n_samples, seed, **options):
+    """Draw `n_samples` hypotheses of each row from the model, as `Decoded` with a dimension n_samples after the first.
+
+    The samples of a row are independent of each other. All rows use the same random numbers, so that the samples of a
+    row depend on the seed and not on the rows beside it. These numbers are drawn on the CPU, so that every device gets
+    the same ones. The probabilities of the symbols that are not forbidden are scaled to a sum of 1; the scores are the
+    model's own. `options`: see `Hypotheses`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    hyps = Hypotheses(step, state, memory, n_places=n_samples, **options)
+    for log_probs in hyps.steps():
+        # A uniform number u chooses the first symbol whose cumulative probability is above u.
+        cumulative = log_probs.float().exp().cumsum(dim=2)
+        u = torch.rand(n_samples, generator=generator).to(cumulative.device) * cumulative[..., -1]
+        tokens = torch.searchsorted(cumulative, u.unsqueeze(2), right=True)
+        hyps.extend(tokens.squeeze(2), hyps.log_p + log_probs.gather(2, tokens).squeeze(2))
+        hyps.scores[hyps.rows] = hyps.log_p
+    return hyps.read()
+
+
+def minimum_risk(candidates, distance=Levenshtein.distance):
+    """The index of the candidate with the minimum Bayes risk, the expected error (Kumar and Byrne, 2004, HLT-NAACL).
+
+        risk(y) = 1/n sum_j distance(y, y_j) / length(y_j)
+
+    The candidates y_1 .. y_n are strings or tuples of symbols that were sampled from the model. Each one stands for the
+    unknown reference in turn, so that the risk estimates the error rate. Ties: keep the first.
+    """
+    counts = Counter(candidates)
+    hyps = list(counts)
+    weights = [counts[ref] / max(len(ref), 1) for ref in hyps]
+    risks = process.cdist(hyps, hyps, scorer=distance) @ np.array(weights)  # times n
+    return candidates.index(hyps[int(risks.argmin())])
 
 
 class Hypotheses:
@@ -177,93 +253,17 @@ class Hypotheses:
         return Decoded(symbols.movedim(0, 2), self.scores, None if weights is None else weights.movedim(0, 2))
 
 
-@torch.no_grad()
-def greedy(step, state, memory, **options):
-    """Greedy search: choose the most probable symbol at each step. `options`: see `Hypotheses`."""
-    hyps = Hypotheses(step, state, memory, **options)
-    for log_probs in hyps.steps():
-        log_p, tokens = log_probs.max(dim=2)
-        hyps.extend(tokens, hyps.log_p + log_p)
-        hyps.scores[hyps.rows] = hyps.log_p
-    return select(hyps.read(), (slice(None), 0))
+def select(structure, rows):
+    """The given rows of every tensor in tuples, which may be nested; None, which stands for no tensor, stays."""
+    if not isinstance(structure, tuple):
+        return None if structure is None else structure[rows]
+    parts = [select(part, rows) for part in structure]
+    return type(structure)(*parts) if isinstance(structure, Decoded) else tuple(parts)
 
 
-@torch.no_grad()
-def beam(step, state, memory, beam_size, length_penalty, **options):
-    """Beam search: keep the `beam_size` best hypotheses of each row and return the best one.
-
-    The score of a hypothesis of n symbols, EOS included, is log p / n^length_penalty: with 0 it is the log-probability
-    and with 1 the mean over the symbols. A hypothesis that has ended keeps its place as long as its score is among the
-    best. If it loses its place, it can still be the answer. A row ends when no hypothesis that goes on can overtake the
-    best ended one. A `beam_size` of 1 is greedy search. `options`: see `Hypotheses`.
-    """
-    hyps = Hypotheses(step, state, memory, **options)
-    for log_probs in hyps.steps():
-        log_p = hyps.log_p.unsqueeze(2) + log_probs  # (n_going_on, n_places, vocab_size)
-        lengths = (hyps.lengths + ~hyps.ended).to(log_p)
-        scores = (log_p / lengths.unsqueeze(2) ** length_penalty).flatten(1)
-        scores, chosen = scores.topk(min(beam_size, scores.shape[1]), dim=1)
-        parents, tokens = chosen // log_probs.shape[2], chosen % log_probs.shape[2]
-        hyps.extend(tokens, log_p.flatten(1).gather(1, chosen), parents)
-
-        best_score, best_place = scores.masked_fill(~hyps.ended, float("-inf")).max(dim=1, keepdim=True)
-        better = (best_score > hyps.scores[hyps.rows]).squeeze(1)
-        rows = hyps.rows[better]
-        hyps.scores[rows], hyps.places[rows] = best_score[better], best_place[better]
-        hyps.last_steps[rows] = len(hyps.history) - 1
-        # The score of a hypothesis that goes on is at most this: log p only falls, and n is at most max_steps.
-        longest = hyps.max_steps[hyps.rows].unsqueeze(1).to(log_p)
-        bound = (hyps.log_p / longest**length_penalty).masked_fill(hyps.ended, float("-inf")).amax(dim=1, keepdim=True)
-        hyps.ended |= hyps.scores[hyps.rows] >= bound
-    return select(hyps.read(), (slice(None), 0))
-
-
-@torch.no_grad()
-def sample(step, state, memory, n_samples, seed, **options):
-    """Draw `n_samples` hypotheses of each row from the model, as `Decoded` with a dimension n_samples after the first.
-
-    The samples of a row are independent of each other. All rows use the same random numbers, so that the samples of a
-    row depend on the seed and not on the rows beside it. These numbers are drawn on the CPU, so that every device gets
-    the same ones. The probabilities of the symbols that are not forbidden are scaled to a sum of 1; the scores are the
-    model's own. `options`: see `Hypotheses`.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    hyps = Hypotheses(step, state, memory, n_places=n_samples, **options)
-    for log_probs in hyps.steps():
-        # A uniform number u chooses the first symbol whose cumulative probability is above u.
-        cumulative = log_probs.float().exp().cumsum(dim=2)
-        u = torch.rand(n_samples, generator=generator).to(cumulative.device) * cumulative[..., -1]
-        tokens = torch.searchsorted(cumulative, u.unsqueeze(2), right=True)
-        hyps.extend(tokens.squeeze(2), hyps.log_p + log_probs.gather(2, tokens).squeeze(2))
-        hyps.scores[hyps.rows] = hyps.log_p
-    return hyps.read()
-
-
-def minimum_risk(candidates, distance=Levenshtein.distance):
-    """The index of the candidate with the minimum Bayes risk, the expected error (Kumar and Byrne, 2004, HLT-NAACL).
-
-        risk(y) = 1/n sum_j distance(y, y_j) / length(y_j)
-
-    The candidates y_1 .. y_n are strings or tuples of symbols that were sampled from the model. Each one stands for the
-    unknown reference in turn, so that the risk estimates the error rate. Ties: keep the first.
-    """
-    counts = Counter(candidates)
-    hyps = list(counts)
-    weights = [counts[ref] / max(len(ref), 1) for ref in hyps]
-    risks = process.cdist(hyps, hyps, scorer=distance) @ np.array(weights)  # times n
-    return candidates.index(hyps[int(risks.argmin())])
-
-
-def search(step, state, memory, beam_size=1, length_penalty=0.0, n_samples=None, seed=0, **options):
-    """Minimum-risk decoding if `n_samples` is given, else beam search, or greedy search if `beam_size` is 1."""
-    if n_samples is None:
-        if beam_size == 1:
-            return greedy(step, state, memory, **options)
-        return beam(step, state, memory, beam_size, length_penalty, **options)
-    samples = sample(step, state, memory, n_samples, seed, **options)
-    candidates = [[tuple(i for i in hyp if i != options["pad"]) for hyp in row] for row in samples.symbols.tolist()]
-    chosen = torch.tensor([minimum_risk(row) for row in candidates], device=samples.symbols.device)
-    return select(samples, (torch.arange(len(chosen), device=chosen.device), chosen))
+def only_where(is_kept, values):
+    """`values`, and 0 where `is_kept`, which has their first dimensions, is False."""
+    return values * is_kept.view(*is_kept.shape, *[1] * (values.dim() - is_kept.dim()))
 
 
 def batches(lengths, batch_size, device=None, n_bytes=None, search=None):

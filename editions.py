@@ -104,8 +104,3 @@ EDITIONS = {
 DATASETS = {edition.dataset: edition for edition in EDITIONS.values()}
 DEFAULT_EDITION = "2022-23"
 BATCH_SIZE = 8  # in every edition
-
-
-def find(name):
-    """The `Edition` of a year, or of a data set that an edition asks for; raises `KeyError` for another name."""
-    return EDITIONS[name] if name in EDITIONS else DATASETS[name]

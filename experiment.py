@@ -1,7 +1,6 @@
 """What the training scripts share beside the training loop: a question with its data, the steps around `fit`.
 
-A script describes its question as an `Experiment`; its `main` calls the steps in their order: `open_run`, `train`,
-`describe`, `decoding.test_searches`, `report`. `restore` brings a trained network back.
+A script describes its question as an `Experiment`; its `main` calls the steps. `restore` brings a network back.
 """
 
 import argparse
@@ -313,6 +312,7 @@ def restore(question_class, args):
     others = [run.folder.name for run in there if run.folder != found.folder]
     for name in others[:MAX_OTHERS] if args.run is None else []:
         options.note(f"or with --run {name}")
+    runs.warn_of_other_networks(found.folder, found.config)
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
     trained = options.Options(**args.defaults | found.options | {"models": args.models})
     experiment = question_class(trained, found, settings=state)

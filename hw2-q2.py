@@ -12,7 +12,7 @@ $ python hw2-q2.py -classify photo.png           # with the weights of the last 
 from pathlib import Path
 
 import options
-from editions import BATCH_SIZE, DATASETS, DEFAULT_EDITION, EDITIONS, find
+from editions import BATCH_SIZE, DATASETS, DEFAULT_EDITION, EDITIONS
 
 RECIPE = ("epochs", "dropout", "optimizer")  # options whose default is the edition's
 # Variants take the best learning rate of this network, trained on the images as they are.
@@ -25,7 +25,7 @@ SHIFTS = range(5)  # pixels; the test images are also tested so far to the right
 def parse_args(argv=None):
     parser = options.Parser(__doc__, "hw2-q2.py")
     help = f"{', '.join(EDITIONS)}: network, recipe and data (default: that of -dataset, else {DEFAULT_EDITION})"
-    parser.add_option("edition", choices=[*EDITIONS, *DATASETS], metavar="YEAR", help=help)
+    parser.add_option("edition", choices=[*EDITIONS], metavar="YEAR", help=help)
     help = f"{', '.join(DATASETS)}, or the path of an .npz file (default: that of the edition)"
     parser.add_option("dataset", type=options.name_or_path(*DATASETS), help=help)
     options.add_training_options(parser, batch_size=BATCH_SIZE)  # the others have the edition's defaults
@@ -45,7 +45,7 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.network == "mlp" and (args.no_maxpool or args.models):
         parser.error("-no_maxpool and -models go with -network cnn only")
-    edition = find(args.edition or (args.dataset if args.dataset in DATASETS else DEFAULT_EDITION))
+    edition = EDITIONS[args.edition] if args.edition else DATASETS.get(args.dataset, EDITIONS[DEFAULT_EDITION])
     args.edition = args.defaults["edition"] = edition.year
     args.dataset = args.dataset or edition.dataset
     args.fill(**{name: getattr(edition, name) for name in RECIPE})
@@ -85,9 +85,9 @@ def main(argv=None):
         if history is not None:
             dead = {} if args.models else convolutions.dead_units(model, task.data.X["train"])
             run.add(**experiment.describe(task, model, history), **dead)
-        if run.result.get("layers") != task.layers:  # nothing is drawn yet, or other layers are asked for
+        if run.result.get("layers") != task.names:  # nothing is drawn yet, or other layers are asked for
             task.draw(model, run.result["history"], run.folder)
-            run.add(layers=task.layers)
+            run.add(layers=task.names)
         if run.result["test"] is None and not args.skip_test:
             run.add(**task.test(model, run.folder))  # the test set, once
         experiment.report(task, run)
@@ -121,6 +121,7 @@ class Classification(experiment.Experiment):
     def __init__(self, args, data, settings=None):
         super().__init__(args, data)
         self.class_names = data.class_names if settings is None else settings["class_names"]
+        self.names = [args.conv_1_name, args.conv_2_name]  # of the layers that are drawn
 
     @property
     def base_name(self):
@@ -129,10 +130,9 @@ class Classification(experiment.Experiment):
             return f"file_{Path(args.dataset).stem}"
         return args.dataset if args.dataset == edition.dataset else f"{args.dataset}-edition={edition.year}"
 
-    @property
-    def layers(self):
-        """The names of the layers that are drawn."""
-        return [self.args.conv_1_name, self.args.conv_2_name]
+    def layers(self, model):
+        """The layers of a network that are drawn."""
+        return [convolutions.find(model, name) for name in self.names]
 
     def facts(self):
         return {
@@ -149,8 +149,7 @@ class Classification(experiment.Experiment):
             return models.MLP(args.dropout, args.edition, n_classes)
         others = [True] * args.no_maxpool if args.models else [args.no_maxpool, args.edition, n_classes]
         model = models.CNN(args.dropout, *others)
-        for name in self.layers:
-            convolutions.find(model, name)  # a wrong name is told before the training
+        self.layers(model)  # a wrong name is told before the training
         return model if args.models else model.to(memory_format=torch.channels_last)  # a student's `view` fails on it
 
     def batches(self, device, split="train"):
@@ -175,7 +174,7 @@ class Classification(experiment.Experiment):
         utils.plot_examples(folder, X, y, self.data.class_names, title)
         if self.args.network == "mlp":
             return utils.plot_filters(folder / "filters_1.pdf", model.fc1.weight.view(-1, *X.shape[1:]), title)
-        layers = [convolutions.find(model, name) for name in self.layers]
+        layers = self.layers(model)
         example, name = images.to_pixels(X[:1]).to(layers[0].weight.device), self.data.class_names[y[0]]
         utils.plot_activation_maps(folder / "activation_maps.pdf", model, layers[0], example, f"{title}: {name}")
         for i, layer in enumerate(layers, start=1):

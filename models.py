@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-import editions
+from editions import EDITIONS
 
 IMAGE_SIDE = 28  # pixels, in every edition of Question 2
 POSITION_STD = 0.02  # standard deviation of the learned positions before training
@@ -31,7 +31,7 @@ class CNN(nn.Module):
     Args:
         dropout_prob: probability that a feature of the first affine layer is dropped in training.
         no_maxpool: use strided convolutions in place of max pooling.
-        edition: a year or data set of `editions.find`, which gives the channels, the kernel and the layer sizes.
+        edition: a year of `editions.EDITIONS`, which has the channels, the kernel and the layer sizes.
         n_classes: number of outputs; by default the edition's.
 
     Shapes:
@@ -39,10 +39,10 @@ class CNN(nn.Module):
         returns log-probabilities (batch_size, n_classes)
     """
 
-    def __init__(self, dropout_prob, no_maxpool=False, edition="kuzushiji_mnist", n_classes=None):
+    def __init__(self, dropout_prob, no_maxpool=False, edition="2022-23", n_classes=None):
         super().__init__()
-        spec = editions.find(edition)
-        channels1, channels2 = spec.channels
+        spec = EDITIONS[edition]
+        (channels1, channels2), (hidden1, hidden2) = spec.channels, spec.fc_sizes
         if no_maxpool:
             self.conv1 = nn.Conv2d(1, channels1, kernel_size=3, stride=2, padding=1)
             self.conv2 = nn.Conv2d(channels1, channels2, kernel_size=3, stride=2, padding=0)
@@ -55,9 +55,9 @@ class CNN(nn.Module):
         # conv1 is padded and keeps the side; conv2 takes 2 cells off. The pooling or the stride halves the side.
         side1 = IMAGE_SIDE // 2
         side2 = (side1 - 2) // 2
-        self.fc1 = nn.Linear(channels2 * side2 * side2, spec.fc_sizes[0])
-        self.fc2 = nn.Linear(*spec.fc_sizes)
-        self.fc3 = nn.Linear(spec.fc_sizes[1], n_classes or spec.n_classes)
+        self.fc1 = nn.Linear(channels2 * side2 * side2, hidden1)
+        self.fc2 = nn.Linear(hidden1, hidden2)
+        self.fc3 = nn.Linear(hidden2, n_classes or spec.n_classes)
         self.drop = nn.Dropout(dropout_prob)
 
     def forward(self, x):
@@ -76,16 +76,16 @@ class MLP(nn.Module):
         log p = log_softmax(fc3(relu(fc2(drop(relu(fc1(x)))))))
 
     It does not know which pixels are neighbours, so it learns equally well from pixels in any fixed order (2022-23,
-    Questions 2.1 to 2.3). It has 544,330 parameters in the edition of 2022-23, 471,000 of them in fc1, and 290,204 in
-    that of 2023-24. Arguments and shapes are those of `CNN`.
+    Questions 2.1 to 2.3). Of its 544,330 parameters in 2022-23 471,000 are in fc1. Arguments and shapes: as in `CNN`.
     """
 
-    def __init__(self, dropout_prob, edition="kuzushiji_mnist", n_classes=None):
+    def __init__(self, dropout_prob, edition="2022-23", n_classes=None):
         super().__init__()
-        spec = editions.find(edition)
-        self.fc1 = nn.Linear(IMAGE_SIDE**2, spec.fc_sizes[0])
-        self.fc2 = nn.Linear(*spec.fc_sizes)
-        self.fc3 = nn.Linear(spec.fc_sizes[1], n_classes or spec.n_classes)
+        spec = EDITIONS[edition]
+        hidden1, hidden2 = spec.fc_sizes
+        self.fc1 = nn.Linear(IMAGE_SIDE**2, hidden1)
+        self.fc2 = nn.Linear(hidden1, hidden2)
+        self.fc3 = nn.Linear(hidden2, n_classes or spec.n_classes)
         self.drop = nn.Dropout(dropout_prob)
 
     def forward(self, x):
@@ -120,7 +120,7 @@ class Attention(nn.Module):
         a_o = tanh(W_o^T [q; c])        (4)
 
     q is the decoder's state and h_i the encoder's output. W_q^T is `linear_in`; W_o^T is `linear_out`, with a bias.
-    All target steps are computed at once, since no step reads the a_o of another. p is `alpha` in the code.
+    All target steps are computed at once, since no step reads the a_o of another.
 
     Shapes:
         query: (batch_size, max_tgt_len, hidden_size)
@@ -142,9 +142,9 @@ class Attention(nn.Module):
         if src_lengths is not None:
             mask = sequence_mask(src_lengths, encoder_outputs.shape[1]).to(query.device)  # (batch_size, max_src_len)
             scores = scores.masked_fill(~mask.unsqueeze(1), float("-inf"))
-        alpha = scores.softmax(dim=-1)  # (1)
-        context = alpha @ encoder_outputs  # (3): (batch_size, max_tgt_len, hidden_size)
-        self.alpha = alpha.detach()
+        p = scores.softmax(dim=-1)  # (1)
+        context = p @ encoder_outputs  # (3): (batch_size, max_tgt_len, hidden_size)
+        self.alpha = p.detach()
         return torch.tanh(self.linear_out(torch.cat([query, context], dim=-1)))  # (4)
 
 
@@ -171,8 +171,6 @@ class Encoder(nn.Module):
 
     def __init__(self, src_vocab_size, hidden_size, padding_idx, dropout):
         super().__init__()
-        if hidden_size % 2:
-            raise ValueError(f"hidden_size must be even, got {hidden_size}")
         self.embedding = nn.Embedding(src_vocab_size, hidden_size, padding_idx=padding_idx)
         self.lstm = nn.LSTM(hidden_size, hidden_size // 2, bidirectional=True, batch_first=True)
         self.dropout = nn.Dropout(dropout)
@@ -286,8 +284,8 @@ class Seq2Seq(nn.Module):
         dec_state = tuple(part.unsqueeze(0) for part in state)
         output, (h, c) = self.decoder(tokens.unsqueeze(1), dec_state, *memory)  # (n_hyps, 1, hidden_size)
         log_probs = self.generator(output).squeeze(1).log_softmax(dim=-1)
-        alpha = None if self.decoder.attn is None else self.decoder.attn.alpha.flatten(0, 1)
-        return log_probs, (h.squeeze(0), c.squeeze(0)), alpha
+        alpha = getattr(self.decoder.attn, "alpha", None)  # an attention that keeps no weights cannot be drawn
+        return log_probs, (h.squeeze(0), c.squeeze(0)), None if alpha is None else alpha.flatten(0, 1)
 
 
 class MultiHeadAttention(nn.Module):
@@ -309,8 +307,6 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, hidden_size, n_heads):
         super().__init__()
-        if hidden_size % n_heads:
-            raise ValueError(f"hidden_size must be a multiple of n_heads, got {hidden_size} and {n_heads}")
         self.n_heads = n_heads
         self.query = nn.Linear(hidden_size, hidden_size)
         self.key = nn.Linear(hidden_size, hidden_size)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import filelock
 
 import files
-from options import DEFAULT_SEED, Interrupted, UserError, rank, typed
+from options import DEFAULT_SEED, Interrupted, UserError, rank, typed, warn
 
 CONFIG, HISTORY, RESULT = "config.json", "metrics.jsonl", "result.json"
 LAST, BEST = "last.pt", "best.pt"
@@ -22,6 +22,7 @@ LOCK, NEW = ".lock", ".new-"
 RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
 # These options do not change the result. (Data are compared by fingerprint.)
 WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads", "verbose")
+NETWORKS = Path(__file__).with_name("models.py")
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
 
 
@@ -49,6 +50,7 @@ def make_config(question, args, data, kind="run", ignored=()):
             "fingerprint": data.fingerprint,
             "origin": getattr(data, "origin", None),
         },
+        "networks": plain(NETWORKS),
         "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in ("torch", "numpy")},
         "hardware": {"cpu": cpu_name(), "n_cpus": n_cpus()},
     }
@@ -82,6 +84,12 @@ def differences(config, other):
     names = [name for name in names if name not in WHERE]
     data = config["data"]["fingerprint"] != other["data"]["fingerprint"]
     return names + ["kind"] * (config["kind"] != other["kind"]) + ["data"] * data
+
+
+def warn_of_other_networks(folder, config):
+    """Say that models.py has changed since a run was trained: its weights may now stand in other equations."""
+    if not config["options"].get("models") and config.get("networks") not in (None, plain(NETWORKS)):
+        warn(f"models.py has changed since {typed(folder)} was trained; if its equations have, train it again")
 
 
 def folder_of(config, runs_dir, base, run_name=None):
@@ -207,7 +215,7 @@ def load_weights(model, path):
     try:
         model.load_state_dict(state.pop("weights"))
     except (KeyError, RuntimeError, AttributeError, TypeError) as error:
-        advice = "give the options that it was trained with"
+        advice = "give the options that it was trained with, or train it again if models.py has changed"
         raise UserError(f"{path} holds the weights of another network; {advice}") from error
     return state
 
@@ -230,10 +238,12 @@ class Run:
         self.is_new = not (resume and is_begun)
         self.result = None
         if not self.is_new:
-            names = differences(config, read_config(folder))
-            if names:
+            theirs = read_config(folder)
+            if names := differences(config, theirs):
                 advice = "resume it with its own options, or start anew without -resume"
                 raise UserError(f"the run in {folder} was made with other {', '.join(names)}; {advice}")
+            warn_of_other_networks(folder, theirs)
+            self.config = config | {"networks": theirs.get("networks")}
             self.result = read_result(folder) if os.path.exists(folder / RESULT) else None
         elif resume == "must":
             raise UserError(f"there is no run to resume in {folder}; leave out -resume to start it")

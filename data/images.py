@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import files
 from data import photos, sources
 from data.bundled import images as bundled_images
-from editions import DATASETS, DEFAULT_EDITION, find
+from editions import DATASETS, DEFAULT_EDITION, EDITIONS
 from options import DATA_DIR, UserError, warn
 
 SPLITS = ("train", "val", "test")
@@ -78,7 +78,7 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False, shu
         name = f"bundled-{dataset}-{sources.key_of(Path(bundled_images.__file__))}"
         arrays = sources.cached_arrays(name, lambda: bundled_images.generate(dataset))
     is_named = dataset in DATASETS
-    of_edition = DATASETS[dataset] if is_named else find(edition or DEFAULT_EDITION)
+    of_edition = DATASETS[dataset] if is_named else EDITIONS[edition or DEFAULT_EDITION]
     class_names = check_labels(arrays, of_edition.class_names, path, is_named)
     fingerprint = sources.fingerprint(arrays)
     X, y = {}, {}

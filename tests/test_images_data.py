@@ -187,11 +187,11 @@ def test_a_file_of_another_size_is_told_by_its_title(tmp_path, capsys):
     assert images.title_of("fashion_mnist", arrays, tmp_path) == "Fashion-MNIST"
 
 
-@pytest.mark.parametrize("edition", [None, "2023-24", "octmnist", "2021-22"])
+@pytest.mark.parametrize("edition", [None, "2023-24", "2021-22"])
 def test_a_file_at_a_path_has_the_class_names_of_the_edition_if_it_has_as_many(edition, tmp_path):
     np.savez(tmp_path / "four.npz", **make_arrays(4))
     names = images.load(str(tmp_path / "four.npz"), edition=edition).class_names
-    expected = EDITIONS["2023-24"].class_names if edition in ("2023-24", "octmnist") else ("0", "1", "2", "3")
+    expected = EDITIONS["2023-24"].class_names if edition == "2023-24" else ("0", "1", "2", "3")
     assert names == expected
 
 

@@ -81,7 +81,7 @@ def affine(x, layer):
 @pytest.mark.parametrize("no_maxpool", [False, True])
 def test_the_forward_pass_is_the_handouts_network_written_as_loops(no_maxpool):
     torch.manual_seed(0)
-    model = CNN(0.3, no_maxpool, "octmnist").double().eval()
+    model = CNN(0.3, no_maxpool, "2023-24").double().eval()
     x = torch.rand(1, 1, 28, 28, dtype=torch.float64)
     planes = x[0].tolist()
     for conv in (model.conv1, model.conv2):

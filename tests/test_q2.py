@@ -447,7 +447,7 @@ def test_other_images_have_another_folder_and_are_not_compared(q2, data_dir, tmp
     assert q2("-dataset", "octmnist", "-learning_rate", "0.1", "-no_maxpool", data_dir=other).returncode == 0
     assert read_result(tmp_path, "octmnist-epochs=2-learning_rate=0.1-no_maxpool")["pooled"] is None
     before = read_result(tmp_path, "octmnist-epochs=2-learning_rate=0.1")
-    assert q2("-dataset", other / "octmnist.npz", "-edition", "octmnist", "-learning_rate", "0.1").returncode == 0
+    assert q2("-dataset", other / "octmnist.npz", "-edition", "2023-24", "-learning_rate", "0.1").returncode == 0
     assert read_result(tmp_path, "octmnist-epochs=2-learning_rate=0.1") == before
     assert (tmp_path / "q2" / "file_octmnist-epochs=2-learning_rate=0.1").exists()
 

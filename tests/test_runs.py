@@ -48,6 +48,21 @@ def test_a_second_writer_is_refused(tmp_path):
             pass
 
 
+def test_weights_in_a_changed_models_py_are_told(tmp_path, monkeypatch, capsys):
+    networks = tmp_path / "models.py"
+    monkeypatch.setattr(runs, "NETWORKS", networks)
+    for text, n_epochs, is_told in (("a", 1, False), ("a", 2, False), ("b", 3, True), ("b", 4, True)):
+        networks.write_text(text)
+        config = CONFIG | {"networks": runs.plain(networks)}
+        train(tmp_path / "run", n_epochs, resume="auto", config=config)
+        assert ("models.py has changed since" in capsys.readouterr().err) == is_told
+    with runs.open_run(tmp_path / "run", config, "auto") as run:
+        run.add(test=None)  # as a search does with weights of before
+    networks.write_text("a")
+    first = runs.plain(networks)
+    assert files.read_json(tmp_path / "run" / runs.CONFIG, "networks", of=str) == first != config["networks"]
+
+
 def test_resuming_with_other_options_or_data_is_refused(tmp_path):
     train(tmp_path, 1)
     for config, word in (

@@ -201,11 +201,6 @@ def test_the_output_layer_is_the_decoders_embedding():
     assert n_params == SRC_VOCAB * HIDDEN + TGT_VOCAB * (HIDDEN + 1) + lstm + attention
 
 
-def test_an_odd_hidden_size_is_refused():
-    with pytest.raises(ValueError, match="even"):
-        models.Encoder(SRC_VOCAB, 7, PAD_IDX, DROPOUT)
-
-
 @pytest.mark.parametrize("use_attn", [False, True])
 @pytest.mark.parametrize("lengths", [(3, 5, 1), (4, 4, 4)])  # packed, and the dense path
 def test_gradients_against_finite_differences(use_attn, lengths):

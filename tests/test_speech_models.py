@@ -120,11 +120,6 @@ def test_attention_is_torchs_own_layer(is_causal):
     torch.testing.assert_close(ours(query, source, our_mask, need_weights=True), (expected, weights))
 
 
-def test_heads_that_do_not_divide_the_features_are_refused():
-    with pytest.raises(ValueError, match="multiple of n_heads"):
-        models.MultiHeadAttention(8, 3)
-
-
 @pytest.mark.parametrize("skeleton", [False, True])
 def test_each_sub_block_is_its_formula(skeleton):
     torch.manual_seed(0)
