@@ -38,8 +38,8 @@ def equivariance(conv, X, n_examples=100):
 
 
 def examine(model, X):
-    """What the result says of the two convolutions of a network, and of how they treat the uint8 images X."""
-    conv1, conv2 = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]  # whatever their names
+    """What the result says of the first two convolutions of a network, and of how they treat the uint8 images X."""
+    conv1, conv2, *_ = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
     found = {"equivariance": equivariance(conv1, X), "edges": edge_filters(conv1.weight)}
     return found | {"strengths": strengths(conv2.weight), "balances": balances(conv1.weight)}
 

@@ -222,6 +222,7 @@ def print_heading(experiment, model, device):
 def start_from(experiment, model):
     """Load the best weights of the run `-init`, a folder or its name; raises `UserError` if they do not fit."""
     folder = folder_of(experiment, experiment.args, "init")
+    runs.warn_of_other_networks(folder, runs.read_config(folder))
     theirs = runs.load_weights(model, folder / runs.BEST)
     for name, value in experiment.settings().items():
         if theirs.get(name) != value:

@@ -284,8 +284,8 @@ class Seq2Seq(nn.Module):
         dec_state = tuple(part.unsqueeze(0) for part in state)
         output, (h, c) = self.decoder(tokens.unsqueeze(1), dec_state, *memory)  # (n_hyps, 1, hidden_size)
         log_probs = self.generator(output).squeeze(1).log_softmax(dim=-1)
-        alpha = getattr(self.decoder.attn, "alpha", None)  # an attention that keeps no weights cannot be drawn
-        return log_probs, (h.squeeze(0), c.squeeze(0)), None if alpha is None else alpha.flatten(0, 1)
+        alpha = None if self.decoder.attn is None else self.decoder.attn.alpha.flatten(0, 1)
+        return log_probs, (h.squeeze(0), c.squeeze(0)), alpha
 
 
 class MultiHeadAttention(nn.Module):

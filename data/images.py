@@ -80,14 +80,13 @@ def load(dataset, mode="auto", data_dir=DATA_DIR, edition=None, quick=False, shu
     is_named = dataset in DATASETS
     of_edition = DATASETS[dataset] if is_named else EDITIONS[edition or DEFAULT_EDITION]
     class_names = check_labels(arrays, of_edition.class_names, path, is_named)
-    fingerprint = sources.fingerprint(arrays)
     X, y = {}, {}
     for split in SPLITS:
         n = QUICK_SIZES[split] if quick else None
         X[split] = torch.from_numpy(arrays[f"{split}_images"][:n]).unsqueeze(1)
         y[split] = torch.from_numpy(arrays[f"{split}_labels"][:n].astype(np.int64)).reshape(-1)
     title = title_of(dataset, arrays, path) if is_named else Path(dataset).name
-    loaded = Images(title, path is None, str(dataset), class_names, X, y, fingerprint)
+    loaded = Images(title, path is None, str(dataset), class_names, X, y, sources.fingerprint(arrays))
     return with_shuffled_pixels(loaded) if shuffle_pixels else loaded
 
 

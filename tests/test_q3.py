@@ -264,6 +264,16 @@ def test_translate_keeps_the_order_and_an_empty_line_stays_empty(trained, run_sc
     assert both[:6] == [*process.stdout.split("\n")[:5], lines[0]] and len(both) == 8
 
 
+def test_translate_says_if_models_py_has_changed(trained, tmp_path, monkeypatch, capsys):
+    command = ["-runs_dir", str(trained[0]), "--translate", "hola"]
+    script.main(command)
+    (tmp_path / "models.py").write_text("")
+    monkeypatch.setattr(runs, "NETWORKS", tmp_path / "models.py")
+    assert "has changed" not in capsys.readouterr().err
+    script.main(command)
+    assert "warning: models.py has changed since" in capsys.readouterr().err
+
+
 def test_translate_takes_a_very_long_sentence(trained, capsys):
     long = "no tengo hambre. " * 600
     script.main(["--use_attn", "-runs_dir", str(trained[0]), "--translate", long])

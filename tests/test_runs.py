@@ -61,6 +61,10 @@ def test_weights_in_a_changed_models_py_are_told(tmp_path, monkeypatch, capsys):
     networks.write_text("a")
     first = runs.plain(networks)
     assert files.read_json(tmp_path / "run" / runs.CONFIG, "networks", of=str) == first != config["networks"]
+    capsys.readouterr()
+    runs.warn_of_other_networks(tmp_path, config | {"options": {"models": "my.py-01234567"}})  # it has its own classes
+    runs.warn_of_other_networks(tmp_path, CONFIG)  # of a version without this key
+    assert capsys.readouterr().err == ""
 
 
 def test_resuming_with_other_options_or_data_is_refused(tmp_path):
