@@ -85,9 +85,9 @@ def main(argv=None):
         if history is not None:
             dead = {} if args.models else convolutions.dead_units(model, task.data.X["train"])
             run.add(**experiment.describe(task, model, history), **dead)
-        if run.result.get("layers") != task.names:  # nothing is drawn yet, or other layers are asked for
+        if run.result.get("layers") != task.layer_names:  # nothing is drawn yet, or other layers are asked for
             task.draw(model, run.result["history"], run.folder)
-            run.add(layers=task.names)
+            run.add(layers=task.layer_names)
         if run.result["test"] is None and not args.skip_test:
             run.add(**task.test(model, run.folder))  # the test set, once
         experiment.report(task, run)
@@ -121,7 +121,7 @@ class Classification(experiment.Experiment):
     def __init__(self, args, data, settings=None):
         super().__init__(args, data)
         self.class_names = data.class_names if settings is None else settings["class_names"]
-        self.names = [args.conv_1_name, args.conv_2_name]  # of the layers that are drawn
+        self.layer_names = [args.conv_1_name, args.conv_2_name]  # of the layers that are drawn
 
     @property
     def base_name(self):
@@ -132,7 +132,7 @@ class Classification(experiment.Experiment):
 
     def layers(self, model):
         """The layers of a network that are drawn."""
-        return [convolutions.find(model, name) for name in self.names]
+        return [convolutions.find(model, name) for name in self.layer_names]
 
     def facts(self):
         return {
