@@ -76,7 +76,7 @@ class MLP(nn.Module):
         log p = log_softmax(fc3(relu(fc2(drop(relu(fc1(x)))))))
 
     It does not know which pixels are neighbours, so it learns equally well from pixels in any fixed order (2022-23,
-    Questions 2.1 to 2.3). Of its 544,330 parameters in 2022-23 471,000 are in fc1. Arguments and shapes: as in `CNN`.
+    Questions 2.1 to 2.3). In 2022-23 it has 544,330 parameters, 471,000 of them in fc1. Arguments, shapes: as in `CNN`.
     """
 
     def __init__(self, dropout_prob, edition="2022-23", n_classes=None):
