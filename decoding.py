@@ -64,7 +64,7 @@ def search(step, state, memory, beam_size=1, length_penalty=0.0, n_samples=None,
         return beam(step, state, memory, beam_size, length_penalty, **options)
     samples = sample(step, state, memory, n_samples, seed, **options)
     candidates = [[tuple(i for i in hyp if i != options["pad"]) for hyp in row] for row in samples.symbols.tolist()]
-    chosen = torch.tensor([minimum_risk(row) for row in candidates], device=samples.symbols.device)
+    chosen = torch.tensor([minimum_risk(row) for row in candidates]).to(samples.symbols.device)
     return select(samples, (torch.arange(len(chosen), device=chosen.device), chosen))
 
 
@@ -200,7 +200,8 @@ class Hypotheses:
         """Create the tensors whose size and type depend on the log-probabilities of the first step."""
         vocab = torch.arange(log_probs.shape[1], device=log_probs.device)
         self.bias = torch.zeros_like(log_probs[0])
-        self.bias[self.forbidden] = float("-inf")
+        for symbol in self.forbidden:
+            self.bias[symbol] = float("-inf")
         self.only_pad = torch.zeros_like(self.bias).masked_fill(vocab != self.pad, float("-inf"))
         self.scores = torch.full_like(
             self.log_p, float("-inf"), dtype=torch.promote_types(log_probs.dtype, torch.float32)
