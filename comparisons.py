@@ -32,64 +32,64 @@ CLASSES = "test_predictions.npz"  # true and predicted classes of the test image
 LABELS = {"learning_rate": "lr", "seed": "seed"}  # of the compared options, on screen and in figures
 
 
-def single(experiment):
-    """The experiment with one learning rate and one seed; where there are several, they are compared first.
+def single(task):
+    """The task with one learning rate and one seed; where there are several, they are compared first.
 
     Of several learning rates the best on validation is left. Returns None if nothing is left to do: all seeds are
     tested, or the best rate is not to be tested.
     """
-    distinct = {name: list(dict.fromkeys(getattr(experiment.args, name))) for name in SEVERAL}
-    experiment = experiment.with_options(**distinct)
-    args = experiment.args
+    distinct = {name: list(dict.fromkeys(getattr(task.args, name))) for name in SEVERAL}
+    task = task.with_options(**distinct)
+    args = task.args
     if len(args.learning_rate) > 1:
-        best = compare(experiment)["best"]["learning_rate"]
+        best = compare(task)["best"]["learning_rate"]
         if args.skip_test:
             return None
         name = args.run_name and f"{args.run_name}, {LABELS['learning_rate']} {decimal(best)}"  # as `compare` names it
-        experiment = experiment.with_options(learning_rate=[best], resume="auto", run_name=name)
+        task = task.with_options(learning_rate=[best], resume="auto", run_name=name)
     if len(args.seed) > 1:
-        compare(experiment)
+        compare(task)
         return None
-    return experiment.with_options(learning_rate=experiment.args.learning_rate[0], seed=args.seed[0])
+    return task.with_options(learning_rate=task.args.learning_rate[0], seed=args.seed[0])
 
 
-def compare(experiment):
+def compare(task):
     """Make one run of each learning rate and seed; write, draw and print the comparison, and return its result.
 
     A run that fails does not take the others down.
     """
-    args = experiment.args
+    args = task.args
     if options.world_size() > 1:
         raise UserError("several processes train one network: give one -learning_rate and one -seed")
-    if not experiment.facts()["n_examples"]["val"]:
+    if not task.facts()["n_examples"]["val"]:
         raise UserError("without validation examples nothing tells which run is better")
-    children = make_children(experiment)
+    children = make_children(task)
     commands = [{label: [sys.executable, sys.argv[0], *command_line(run.args)]} for label, run in children.items()]
-    jobs = max(1, runs.n_cpus() // (args.threads or experiment.max_threads))
+    jobs = max(1, runs.n_cpus() // (args.threads or task.max_threads))
     jobs = 1 if options.BESIDE_OTHERS in os.environ else jobs
     options.say(f"{len(commands)} runs, {min(jobs, len(commands))} at a time")
     errors = run_side_by_side(commands, jobs, {options.COMPARED: "1"})
-    entries, histories = collect(experiment, children, errors)
-    result = summarise(experiment, children, entries)
-    folder, title = experiment.folder("comparison"), utils.data_title(experiment.data)
-    with runs.open_run(folder, experiment.config("comparison"), args.resume and "auto") as run:
-        labels = {"train_loss": "Training loss", experiment.score: f"Validation {experiment.score_name}"}
+    entries, histories = collect(task, children, errors)
+    result = summarise(task, children, entries)
+    folder, title = task.folder("comparison"), utils.data_title(task.data)
+    with runs.open_run(folder, task.config("comparison"), args.resume and "auto") as run:
+        labels = {"train_loss": "Training loss", task.score: f"Validation {task.score_name}"}
         for name, ylabel in labels.items():
             curves = {label: [line[name] for line in history] for label, history in histories.items()}
             utils.plot_curves(folder / f"{name}.pdf", curves, ylabel, title)
         run.add(**result)
-    report(experiment, result)
+    report(task, result)
     print(f"written to {options.typed(folder)}")
     return result
 
 
-def best_rate(experiment):
-    """The learning rate that is best for an experiment; its rates are compared if that is still to be done."""
-    found = experiment.finished("comparison")
+def best_rate(task):
+    """The learning rate that is best for a task; its rates are compared if that is still to be done."""
+    found = task.finished("comparison")
     if not found:
         options.say("the learning rates of the plain network are compared first")
-        compare(experiment)
-        found = experiment.finished("comparison")
+        compare(task)
+        found = task.finished("comparison")
     rate = files.read_json(found[0].folder / runs.RESULT, "best", "learning_rate", of=float)
     options.say(options.fold(f"learning rate {rate:g}, the best of the comparison in {found[0].folder.name}"))
     return rate
@@ -100,22 +100,22 @@ def compared_options(args):
     return [name for name in SEVERAL if len(getattr(args, name)) > 1]
 
 
-def make_children(experiment):
-    """An experiment for each combination of the values, by label; only where seeds alone differ they are tested."""
-    args, over = experiment.args, compared_options(experiment.args)
+def make_children(task):
+    """A task for each combination of the values, by label; only where seeds alone differ they are tested."""
+    args, over = task.args, compared_options(task.args)
     skip_test, resume = over != ["seed"] or args.skip_test, args.resume and "auto"
     children = {}
     for values in itertools.product(*(getattr(args, name) for name in SEVERAL)):
         label = ", ".join(f"{LABELS[name]} {decimal(value)}" for name, value in zip(SEVERAL, values) if name in over)
         name = args.run_name and f"{args.run_name}, {label}"
         changes = dict(zip(SEVERAL, values)) | {"skip_test": skip_test, "resume": resume, "run_name": name}
-        children[label] = experiment.with_options(**changes)
+        children[label] = task.with_options(**changes)
     return children
 
 
-def collect(experiment, children, errors):
+def collect(task, children, errors):
     """What the runs have reached: an entry for each, and the histories of those that did not fail, by label."""
-    entries, histories, score = [], {}, experiment.score
+    entries, histories, score = [], {}, task.score
     for label, child in children.items():
         entry = {name: getattr(child.args, name) for name in SEVERAL} | {"run": child.folder().name}
         entry |= {"error": errors[label], score: None, "test": None}
@@ -123,35 +123,35 @@ def collect(experiment, children, errors):
             result = runs.read_result(child.folder())
             last = result["history"][-1]
             entry |= {score: result[score], "last": last[score], "last_train_loss": last["train_loss"]}
-            entry["test"] = experiment.test_score(result) if result["test"] else None
+            entry["test"] = task.test_score(result) if result["test"] else None
             histories[label] = result["history"]
         entries.append(entry)
     return entries, histories
 
 
-def summarise(experiment, children, entries):
+def summarise(task, children, entries):
     """The result of a comparison: mean and range over the seeds of each learning rate, and the best rate."""
-    over, score = compared_options(experiment.args), experiment.score
+    over, score = compared_options(task.args), task.score
     finished = [entry for entry in entries if entry["error"] is None]
     if not finished:
         raise UserError(f"no run could be made: {entries[0]['error'].split(': error: ')[-1]}")
     rates = dict.fromkeys(entry["learning_rate"] for entry in finished)
     of_rate = {rate: [entry for entry in finished if entry["learning_rate"] == rate] for rate in rates}
     values = [{"learning_rate": rate} | spread([e[score] for e in of_rate[rate]]) for rate in rates]
-    best = (max if experiment.maximize else min)(values, key=lambda value: value["mean"])
+    best = (max if task.maximize else min)(values, key=lambda value: value["mean"])
     is_tested = all(entry["test"] is not None for entry in finished)
     return {
-        "question": experiment.question,
-        "title": experiment.data.title,
-        "bundled": experiment.data.bundled,
-        **experiment.facts(),
+        "question": task.question,
+        "title": task.data.title,
+        "bundled": task.data.bundled,
+        **task.facts(),
         "over": over,
         "score": score,
         "entries": entries,
         "values": values,
         "best": of_rate[best["learning_rate"]][0],
         "test": spread([entry["test"] for entry in finished]) if is_tested else None,
-        "pooled": experiment.pooled(list(children.values())) if is_tested and len(finished) == len(entries) else {},
+        "pooled": task.pooled(list(children.values())) if is_tested and len(finished) == len(entries) else {},
     }
 
 
@@ -166,9 +166,9 @@ def spread(scores):
     return {"n": len(values), "mean": statistics.fmean(values), "low": min(values), "high": max(values)}
 
 
-def report(experiment, result):
+def report(task, result):
     """Print each run of a comparison, and what it says of the learning rates or of the seeds."""
-    name, bundled = experiment.score_name, " (bundled)" if result["bundled"] else ""
+    name, bundled = task.score_name, " (bundled)" if result["bundled"] else ""
     for entry in result["entries"]:
         label = ", ".join(f"{LABELS[option]} {decimal(entry[option])}" for option in result["over"])
         shown = entry["error"] or f"validation {name} {entry[result['score']]['value']:.4f}"
@@ -273,38 +273,38 @@ def failure_of(process, errors):
     return said[-1] if said and process.returncode > 0 else "it was killed"
 
 
-def counterpart(experiment, **changes):
+def counterpart(task, **changes):
     """The newest tested run of the same data whose options differ in these alone, a `runs.Found` or None."""
-    for run in experiment.with_options(**changes).finished():
+    for run in task.with_options(**changes).finished():
         if runs.read_result(run.folder)["test"]:
             return run
     return None
 
 
-def mcnemar(experiment, correct, **changes):
+def mcnemar(task, correct, **changes):
     """McNemar's test of the network whose options differ in these alone against this one; None if it is not tested yet.
 
     correct: one boolean for each test image, whether this network has its class right.
     """
-    other = counterpart(experiment, **changes)
+    other = counterpart(task, **changes)
     if other is None:
         return None
     theirs = images.read_correct(other.folder / CLASSES, len(correct))
-    tested = {"run": other.folder.name, "acc": experiment.test_score(other.result)}
+    tested = {"run": other.folder.name, "acc": task.test_score(other.result)}
     return metrics.mcnemar(theirs, correct) | tested
 
 
-def minus_counterpart(experiment, sources, hyps, **changes):
+def minus_counterpart(task, sources, hyps, **changes):
     """The scores of the run whose options differ in these alone minus those of this run, paired, on the test set.
 
     sources, hyps: the inputs of the test set and this run's texts. Returns None if there is no such run.
     """
-    other = counterpart(experiment, **changes)
+    other = counterpart(task, **changes)
     if other is None:
         return None
     table = files.read_table(other.folder / PREDICTIONS, PREDICTION_COLUMNS)
     theirs = {row["source"]: row["prediction"] for row in table}
     if not theirs.keys() >= set(sources):
         raise UserError(f"{other.folder / PREDICTIONS} lacks sentences of the test set; {files.RETRAIN}")
-    differences = experiment.differences([theirs[source] for source in sources], hyps)
+    differences = task.differences([theirs[source] for source in sources], hyps)
     return {"run": other.folder.name, **changes, **differences}

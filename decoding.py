@@ -301,22 +301,22 @@ def search_to_use(args):
     return search | {"n_samples": args.n_samples, "seed": args.seed[0]}
 
 
-def test_searches(experiment, model, run):
+def test_searches(task, model, run):
     """Test the searches that the options ask for with the weights of this run; validation chooses their settings.
 
     Returns the texts of all searches for the test set, a dict; empty if none is asked for, or the test is left out.
     """
-    if not searches_to_test(experiment.args) or run.result["test"] is None:
+    if not searches_to_test(task.args) or run.result["test"] is None:
         return {}
-    greedy, seconds = timed(experiment.decode, model, "test")
+    greedy, seconds = timed(task.decode, model, "test")
     test, texts = dict(run.result["test"]), {"greedy": greedy}
     test["greedy"] = test["greedy"] | {"seconds": seconds}
-    for name, settings in searches_to_test(experiment.args).items():
-        tried = try_on_validation(experiment, model, settings)
+    for name, settings in searches_to_test(task.args).items():
+        tried = try_on_validation(task, model, settings)
         setting = {option: tried[0][option] for option in settings[0]}
-        hyps, seconds = timed(experiment.decode, model, "test", **setting)
-        differences = experiment.differences_from(hyps, texts)
-        test[name] = experiment.test_scores(hyps) | tried[0] | differences | {"tried": tried, "seconds": seconds}
+        hyps, seconds = timed(task.decode, model, "test", **setting)
+        differences = task.differences_from(hyps, texts)
+        test[name] = task.test_scores(hyps) | tried[0] | differences | {"tried": tried, "seconds": seconds}
         texts[name] = hyps
     examples = [
         example | {name: hyps[example["row"]] for name, hyps in texts.items() if name != "greedy"}
@@ -332,15 +332,15 @@ def timed(function, *args, **kwargs):
     return function(*args, **kwargs), time.perf_counter() - start
 
 
-def try_on_validation(experiment, model, settings):
+def try_on_validation(task, model, settings):
     """Some settings of a search, each with its score on validation, the best first; the score is None without any."""
     tried = []
     for setting in settings:
-        score = experiment.score_of(experiment.decode(model, "val", **setting), "val")
-        tried.append(setting | {experiment.score: score})
+        score = task.score_of(task.decode(model, "val", **setting), "val")
+        tried.append(setting | {task.score: score})
         if score is not None:
             shown = ", ".join(f"{option} {value:g}" for option, value in setting.items())
-            say(f"{shown}: validation {experiment.score_name} {format_interval(score)}")
-    if tried[0][experiment.score] is not None:
-        tried.sort(key=lambda entry: entry[experiment.score]["value"], reverse=experiment.maximize)
+            say(f"{shown}: validation {task.score_name} {format_interval(score)}")
+    if tried[0][task.score] is not None:
+        tried.sort(key=lambda entry: entry[task.score]["value"], reverse=task.maximize)
     return tried

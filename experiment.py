@@ -1,6 +1,6 @@
 """What the training scripts share beside the training loop: a question with its data, the steps around `fit`.
 
-A script describes its question as an `Experiment`; its `main` calls the steps. `restore` brings a network back.
+A script describes its question as a `Task`; its `main` calls the steps. `restore` brings a network back.
 """
 
 import argparse
@@ -32,7 +32,7 @@ NOT_MADE = {"beam": None, "mbr": None}  # the test's scores of searches that are
 TEST_SETS = {"official": "test set", "course_529": "the course's 529 images"}
 
 
-class Experiment:
+class Task:
     """One question with its options and its data; a subclass says what is the question's own.
 
     Attributes:
@@ -44,7 +44,7 @@ class Experiment:
         max_threads: most CPU threads to use; it depends on the work alone (benchmarks/bench_threads.py).
         quick: the options in which quick scale has a recipe of its own.
         answers: what else the statement asks for, as formats of lines: of a tested run's result, and {bundled}, a note.
-        is_recordable: whether `batch_loss` asks the host for nothing, so that a CUDA graph can hold the step.
+        is_recordable: whether `batch_loss` asks the device for no number, so that a CUDA graph can hold the step.
         args: the parsed `options.Options`.
         data: has title, bundled and fingerprint. Where a trained network is used again, by the `settings` that were
             kept with its weights, it is the `runs.Found`.
@@ -106,14 +106,14 @@ class Experiment:
         return [run for run in found if not runs.differences(config, run.config)]
 
     def with_options(self, **changes):
-        """The same experiment with some options changed."""
+        """The same task with some options changed."""
         other = copy.copy(self)
         other.args = copy.copy(self.args)
         vars(other.args).update(changes)
         return other
 
 
-class SequenceExperiment(Experiment):
+class SequenceTask(Task):
     """A question whose network writes texts, greedily and as `options.add_search_options` asks for.
 
     Attributes:
@@ -166,16 +166,16 @@ class SequenceExperiment(Experiment):
 
 
 @contextmanager
-def open_run(experiment):
-    """The `runs.Run` of an experiment, with every generator seeded; `run.device` is where the network belongs."""
-    args = experiment.args
-    device = utils.configure_torch(args.seed, args.device, args.threads, experiment.max_threads)
-    with runs.open_run(experiment.folder(), experiment.config(), args.resume) as run:
+def open_run(task):
+    """The `runs.Run` of a task, with every generator seeded; `run.device` is where the network belongs."""
+    args = task.args
+    device = utils.configure_torch(args.seed, args.device, args.threads, task.max_threads)
+    with runs.open_run(task.folder(), task.config(), args.resume) as run:
         run.device = device
         yield run
 
 
-def train(experiment, model, run):
+def train(task, model, run):
     """Fit the model, which ends with its best weights. Of several processes rank 0 alone returns; the others end here.
 
     Returns the history, or None for a run that was finished before.
@@ -184,71 +184,60 @@ def train(experiment, model, run):
     if parallel.broadcast(run.result is not None):
         run.load_best(model)
     else:
-        print_heading(experiment, model, run.device)
-        if run.is_new and experiment.args.init is not None:
-            start_from(experiment, model)
-        history = utils.fit(
-            model,
-            experiment.batches(run.device),
-            experiment.batch_loss,
-            experiment.evaluate,
-            run,
-            experiment.args,
-            score=experiment.score,
-            maximize=experiment.maximize,
-            settings=experiment.settings(),
-            is_recordable=experiment.is_recordable and not experiment.args.models,
-        )
+        print_heading(task, model, run.device)
+        if run.is_new and task.args.init is not None:
+            start_from(task, model)
+        history = utils.fit(task, model, run)
     if not parallel.is_main():
         sys.exit()
     if history is not None:
-        options.say("drawing the figures" + (", testing" * (not experiment.args.skip_test)))
+        options.say("drawing the figures" + (", testing" * (not task.args.skip_test)))
     return history
 
 
-def print_heading(experiment, model, device):
+def print_heading(task, model, device):
     """Rank 0 prints which network is trained on what data."""
     if not parallel.is_main():
         return
     n_params = models.get_number_trainable_params(model)
     device = f"{device}{MPS_HINT}" if device.type == "cpu" and "mps" in utils.accelerators() else device
-    options.say(options.fold(f"{utils.data_title(experiment.data)}: {n_params:,} trainable parameters, {device}"))
-    if recipe := experiment.quick_recipe():
+    options.say(options.fold(f"{utils.data_title(task.data)}: {n_params:,} trainable parameters, {device}"))
+    if recipe := task.quick_recipe():
         options.say("quick recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.items()))
-    if not experiment.facts()["n_examples"]["val"]:
+    if not task.facts()["n_examples"]["val"]:
         options.warn("without validation examples the last epoch is kept")
 
 
-def start_from(experiment, model):
+def start_from(task, model):
     """Load the best weights of the run `-init`, a folder or its name; raises `UserError` if they do not fit."""
-    folder = folder_of(experiment, experiment.args, "init")
+    folder = folder_of(task, task.args, "init")
     runs.warn_of_other_networks(folder, runs.read_config(folder))
     theirs = runs.load_weights(model, folder / runs.BEST)
-    for name, value in experiment.settings().items():
+    for name, value in task.settings().items():
         if theirs.get(name) != value:
             raise UserError(f"-init: the run in {folder} has other {name}; give one that was trained on these data")
 
 
-def folder_of(question_class, args, option):
+def folder_of(task_class, args, option):
     """The folder of the trained run that an option names, by its path or its mere name; raises `UserError`."""
-    named, parent = getattr(args, option), args.runs_dir / question_class.question
+    named, parent = getattr(args, option), args.runs_dir / task_class.question
     folder = named if named.is_dir() else parent / named.name
     if not (folder / runs.BEST).is_file():
         raise UserError(f"-{option}: {typed(named)} is no folder of a trained run; name one of {typed(parent)}")
     return folder
 
 
-def describe(experiment, model, history):
+def describe(task, model, history):
     """What the result says of a finished training."""
-    best = utils.best_line(history, experiment.score, experiment.maximize)
+    best = utils.best_line(history, task.score, task.maximize)
     return {
-        "title": experiment.data.title,
-        "bundled": experiment.data.bundled,
-        **experiment.facts(),
-        "quick_recipe": experiment.quick_recipe(),
+        "title": task.data.title,
+        "bundled": task.data.bundled,
+        **task.facts(),
+        "quick_recipe": task.quick_recipe(),
         "best_epoch": best["epoch"],
         "train_loss": best["train_loss"],
-        experiment.score: experiment.evaluate(model).get(experiment.score),
+        task.score: task.evaluate(model).get(task.score),
         "history": history,
         "seconds": sum(line["seconds"] for line in history),
         "threads": torch.get_num_threads(),
@@ -259,11 +248,11 @@ def describe(experiment, model, history):
     }
 
 
-def test_last_epoch(experiment, run):
+def test_last_epoch(task, run):
     """The scores on the test set of the last epoch's weights, without `-ema_decay`'s average."""
-    model = experiment.build().to(run.device)
+    model = task.build().to(run.device)
     model.load_state_dict(run.checkpoint()["model"])
-    return experiment.test_scores(experiment.decode(model, "test"))
+    return task.test_scores(task.decode(model, "test"))
 
 
 def write_predictions(folder, sources, refs, hyps):
@@ -275,69 +264,69 @@ def write_predictions(folder, sources, refs, hyps):
     return [{"row": i, "src": source, "ref": ref, "hyp": hyp} for i, (source, ref, hyp, _) in examples]
 
 
-def report(experiment, run):
+def report(task, run):
     """Print what a finished run has reached, and where it lies; with `-verbose` every score of the result."""
     result = run.result
-    score, best, baseline = result.get(experiment.score), result["best_epoch"], experiment.best_baseline(result)
+    score, best, baseline = result.get(task.score), result["best_epoch"], task.best_baseline(result)
     bundled = " (bundled)" if result["bundled"] else ""
     if score is not None:
-        print(f"Best validation {experiment.score_name}: {format_interval(score)} in epoch {best}{bundled}")
+        print(f"Best validation {task.score_name}: {format_interval(score)} in epoch {best}{bundled}")
     for name, scores in (result["test"] or {}).items():
         if scores is not None:
             search = (SEARCH_TITLES | TEST_SETS)[name].format(**scores)
-            shown = f"{format_interval(scores[experiment.score.removeprefix('val_')])}{baseline}{bundled}"
-            print(f"Final Test {experiment.score_name}, {search}: {shown}")
+            shown = f"{format_interval(scores[task.score.removeprefix('val_')])}{baseline}{bundled}"
+            print(f"Final Test {task.score_name}, {search}: {shown}")
             baseline = ""
-    for line in experiment.answers if result["test"] else ():
+    for line in task.answers if result["test"] else ():
         print(options.fold(line.format(**result | {"bundled": bundled})))
-    if experiment.args.models and result["test"]:
-        ours = [run for run in experiment.with_options(models=None).finished() if run.result["test"]]
-        shown = f"{format_interval(experiment.test_score(ours[0].result))}{bundled}" if ours else "not trained yet"
-        print(f"Final Test {experiment.score_name} of this project's own network (without -models): {shown}")
+    if task.args.models and result["test"]:
+        ours = [run for run in task.with_options(models=None).finished() if run.result["test"]]
+        shown = f"{format_interval(task.test_score(ours[0].result))}{bundled}" if ours else "not trained yet"
+        print(f"Final Test {task.score_name} of this project's own network (without -models): {shown}")
     for example in result.get("examples", [])[:1]:
         print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
-    if experiment.args.verbose:
+    if task.args.verbose:
         print(*metrics.score_lines({name: value for name, value in result.items() if name != "history"}), sep="\n")
     if options.COMPARED not in os.environ:  # else the comparison says where it lies itself
         print(f"written to {typed(run.folder)}")
 
 
-def restore(question_class, args):
-    """The trained run that the options mean, to use its weights again: experiment, network and folder.
+def restore(task_class, args):
+    """The trained run that the options mean, to use its weights again: task, network and folder.
 
     Says on stderr which run it is, and names the others of the question. Raises `UserError` if there is no such run.
     """
-    found = latest(question_class, args)
+    found = latest(task_class, args)
     options.note(f"weights of {typed(found.folder)}")
-    there = runs.find(args.runs_dir, question_class.question, models=found.options.get("models"))
+    there = runs.find(args.runs_dir, task_class.question, models=found.options.get("models"))
     others = [run.folder.name for run in there if run.folder != found.folder]
     for name in others[:MAX_OTHERS] if args.run is None else []:
         options.note(f"or with --run {name}")
     runs.warn_of_other_networks(found.folder, found.config)
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
     trained = options.Options(**args.defaults | found.options | {"models": args.models})
-    experiment = question_class(trained, found, settings=state)
-    device = utils.configure_torch(args.seed[0], args.device, args.threads, experiment.max_threads)
-    model = experiment.build().to(device)
+    task = task_class(trained, found, settings=state)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, task.max_threads)
+    model = task.build().to(device)
     runs.load_weights(model, found.folder / runs.BEST)
-    return experiment, model, found.folder
+    return task, model, found.folder
 
 
-def latest(question_class, args):
+def latest(task_class, args):
     """The run that `-run` names, or the latest whose options are those that were given; a `runs.Found`.
 
     An option that was not given may be anything. Raises `UserError` if there is no such run.
     """
-    question = question_class.question
+    question = task_class.question
     if args.run is not None:
-        found = runs.Found(folder_of(question_class, args, "run"))
+        found = runs.Found(folder_of(task_class, args, "run"))
         if found.config["question"] != question:
             raise UserError(f"-run: {found.folder} is a run of {found.config['question']}, not of {question}")
         if (theirs := found.options.get("models")) != runs.plain(args.models):
             advice = f"give {theirs}, unchanged, as -models" if theirs else "leave out -models"
             raise UserError(f"-run: {typed(found.folder)} has other classes; {advice}")
         return found
-    ignored = (*runs.WHERE, *question_class.free_options, *options.USES)
+    ignored = (*runs.WHERE, *task_class.free_options, *options.USES)
     given = {k: runs.plain(v) for k, v in vars(args).items() if k in {*args.given, "models"} and k not in ignored}
     given = {k: v for k, v in given.items() if v != "auto"}  # which may be anything as well
     bundled = {"auto": (True, False), "real": (False,), "bundled": (True,)}[args.data]

@@ -86,7 +86,7 @@ def main(argv=None):
         experiment.report(task, run)
 
 
-class Recognition(experiment.SequenceExperiment):
+class Recognition(experiment.SequenceTask):
     """Sound to letters: the network, its loss, its validation and its test."""
 
     question, base_name, quick = "q3-asr", "ljspeech", ("epochs", *QUICK)

@@ -83,7 +83,7 @@ def main(argv=None):
         experiment.report(task, run)
 
 
-class Captioning(experiment.SequenceExperiment):
+class Captioning(experiment.SequenceTask):
     """Images to captions: the decoder, its loss, its validation and its test."""
 
     # The course's score chooses the epoch, as the published results are in it.

@@ -73,12 +73,13 @@ def main(argv=None):
         experiment.report(task, run)
 
 
-class Translation(experiment.SequenceExperiment):
+class Translation(experiment.SequenceTask):
     """Spanish sentences to English ones: the network, its loss, its validation and its test."""
 
     question = "q3"
     score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
-    free_options, is_recordable = (*options.SEARCH_OPTIONS, "draw"), True
+    free_options = (*options.SEARCH_OPTIONS, "draw")
+    is_recordable = property(lambda self: not self.args.models)  # another's step may ask the host
 
     def __init__(self, args, data, settings=None):
         super().__init__(args, data)

@@ -112,7 +112,7 @@ class Optimization:
         model: whose parameters are trained.
         args: of `options.add_training_options`.
         n_steps: of the whole training, for the schedule.
-        is_recordable: whether the loss asks the host for nothing, so that a CUDA graph can hold the step.
+        is_recordable: whether the loss asks the device for no number, so that a CUDA graph can hold the step.
     """
 
     def __init__(self, model, args, n_steps, is_recordable=False):
@@ -186,46 +186,41 @@ def without_compiler(optimizer_class):
     return type(optimizer_class.__name__, (optimizer_class,), methods)
 
 
-def fit(
-    model, batches, batch_loss, evaluate, run, args, *,
-    score, maximize=True, settings=None, is_recordable=False,
-):  # fmt: skip
-    """Train a model, keep its best and its last checkpoint in `run`, and leave it with the best weights.
+def fit(task, model, run):
+    """Train the model of a task, keep its best and its last checkpoint in a run, and leave it with the best weights.
 
     A run that has a checkpoint goes on from it and ends with the same numbers, bit for bit, as if it had never stopped.
-    Of several processes all train, and rank 0 alone evaluates, writes and prints.
+    Of several processes all train, and rank 0 alone evaluates, writes and prints. The epoch with the best validation
+    score of the name `task.score` is kept; ties: the first.
 
     Args:
-        batches: a `Batches`.
-        batch_loss: `batch_loss(model, batch)` -> the sum of the losses of a batch's terms, and the number of terms.
-        evaluate: `evaluate(model)` -> a dict of validation scores, numbers or those of `metrics` with an interval.
+        task: an `experiment.Task`; its `args`, `batches`, `batch_loss`, `evaluate`, `score`, `maximize`, `settings` and
+            `is_recordable` are read.
+        model: on the device where it is trained.
         run: a `runs.Run`.
-        args: the options; epochs, seed, and those that `Optimization` reads.
-        score: the validation score that says which epoch is best.
-        maximize: whether a higher score is better; ties: keep the first.
-        settings: a dict of plain values that the weights are useless without; the checkpoint keeps them together.
-        is_recordable: of `Optimization`.
 
     Returns the history: a dict an epoch with epoch, lr, train_loss, seconds and the validation scores.
     Raises `UserError` as soon as the loss is seen not to be finite; the checkpoints of the epochs before stay.
     """
-    optimization = Optimization(model, args, args.epochs * len(batches), is_recordable)
+    args, batches = task.args, task.batches(next(model.parameters()).device)
+    optimization = Optimization(model, args, args.epochs * len(batches), task.is_recordable)
     order = torch.Generator().manual_seed(args.seed)
     history = resume_from(parallel.broadcast(run.checkpoint()), optimization, order)
     parallel.synchronize(model)
     while len(history) < args.epochs:
         start, epoch = time.perf_counter(), len(history) + 1
         line = {"epoch": epoch, "lr": optimization.learning_rate}
-        line["train_loss"] = train_epoch(optimization, batches, batch_loss, order, epoch)
+        line["train_loss"] = train_epoch(optimization, batches, task.batch_loss, order, epoch)
         model.eval()
-        line |= parallel.broadcast(numbers(evaluate(optimization.evaluated), epoch) if parallel.is_main() else None)
+        scores = numbers(task.evaluate(optimization.evaluated), epoch) if parallel.is_main() else None
+        line |= parallel.broadcast(scores)
         history.append(line | {"seconds": time.perf_counter() - start})
         state = checkpoint(optimization, order, history)
-        is_best = best_line(history, score, maximize)["epoch"] == epoch
+        is_best = best_line(history, task.score, task.maximize)["epoch"] == epoch
         if parallel.is_main():
-            best = {"weights": optimization.evaluated.state_dict(), **(settings or {})} if is_best else None
+            best = {"weights": optimization.evaluated.state_dict(), **task.settings()} if is_best else None
             run.save_epoch(state, best)
-            shown = None if vars(args).get("verbose") else ("train_loss", "val_loss", score)
+            shown = None if vars(args).get("verbose") else ("train_loss", "val_loss", task.score)
             say(epoch_line(history[-1], args.epochs, shown))
     run.load_best(model)
     model.eval()

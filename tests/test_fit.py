@@ -42,6 +42,12 @@ def squared_error(model, batch):
     return nn.functional.mse_loss(model(X), y, reduction="sum"), len(y)
 
 
+def task_of(args, batches, batch_loss, evaluate, score="val_loss"):
+    """What `fit` reads of a task whose score is better when it is lower."""
+    parts = {"batches": lambda device: batches, "batch_loss": batch_loss, "evaluate": evaluate, "settings": dict}
+    return argparse.Namespace(args=args, score=score, maximize=False, is_recordable=False, **parts)
+
+
 def train(
     folder, n_epochs, resume=None, lr=0.1, ema_decay=0.0, stop_after=None, config=CONFIG, schedule="cosine", **more
 ):
@@ -66,7 +72,7 @@ def train(
     with runs.open_run(folder, config, resume) as run:
         args = recipe(lr, n_epochs, schedule=schedule, ema_decay=ema_decay, max_grad_norm=1.0, **more)
         batches = utils.Batches(len(X), 4, gather(X, y))
-        history = utils.fit(model, batches, batch_loss, evaluate, run, args, score="val_loss", maximize=False)
+        history = utils.fit(task_of(args, batches, batch_loss, evaluate), model, run)
         run.add(done=True, **dict.fromkeys(runs.RESULT_KEYS))
     return history, model.state_dict()
 
@@ -210,7 +216,8 @@ def test_training_loss_is_the_mean_over_examples_of_that_epoch(tmp_path):
     batches = utils.Batches(len(X), 3, gather(X, y))  # the last batch has one example: weights matter
     args = recipe(lr=1e-30, n_epochs=2, optimizer="sgd")
     with runs.open_run(tmp_path, CONFIG) as run:
-        history = utils.fit(model, batches, squared_error, lambda model: {"val": 0.0}, run, args, score="val")
+        task = task_of(args, batches, squared_error, lambda model: {"val": 0.0}, "val")
+        history = utils.fit(task, model, run)
     assert [line["train_loss"] for line in history] == pytest.approx([13.0, 13.0])  # mean of 0, 1, 4, 9, 16, 25, 36
 
 
@@ -306,7 +313,7 @@ def test_a_network_that_gives_nan_at_once_is_told_to_look_at_its_softmax_and_not
         return (model(batch[0]) * float("nan")).sum(), len(batch[0])
 
     with runs.open_run(tmp_path, CONFIG) as run, pytest.raises(UserError, match="softmax.*mask.*check.py") as caught:
-        utils.fit(nn.Linear(2, 1), batches, loss, lambda model: {}, run, recipe(), score="val")
+        utils.fit(task_of(recipe(), batches, loss, lambda model: {}), nn.Linear(2, 1), run)
     assert "learning_rate" not in str(caught.value)
 
 
