@@ -191,7 +191,7 @@ def train(task, model, run):
     if not parallel.is_main():
         sys.exit()
     if history is not None:
-        options.say("drawing the figures" + (", testing" * (not task.args.skip_test)))
+        options.say("drawing the figures" if task.args.skip_test else "drawing the figures, testing")
     return history
 
 

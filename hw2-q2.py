@@ -148,10 +148,13 @@ class Classification(experiment.Task):
         args, n_classes, models = self.args, len(self.class_names), student.networks(self.args.models)
         if args.network == "mlp":
             return models.MLP(args.dropout, args.edition, n_classes)
-        others = [True] * args.no_maxpool if args.models else [args.no_maxpool, args.edition, n_classes]
-        model = models.CNN(args.dropout, *others)
+        if args.models:  # a student's class knows its own sizes, and perhaps no other network
+            model = models.CNN(args.dropout, True) if args.no_maxpool else models.CNN(args.dropout)
+        else:
+            model = models.CNN(args.dropout, args.no_maxpool, args.edition, n_classes)
+            model = model.to(memory_format=torch.channels_last)  # faster, but a student's `view` would fail on it
         self.layers(model)  # a wrong name is told before the training
-        return model if args.models else model.to(memory_format=torch.channels_last)  # a student's `view` fails on it
+        return model
 
     def batches(self, device, split="train"):
         X, y = self.data.X[split].to(device), self.data.y[split].to(device)

@@ -469,5 +469,8 @@ def parse_training(parser, argv, n_epochs, epochs, **quick):
     add_data_options(parser)
     add_run_options(parser)
     args = parser.parse_args(argv)
-    args.fill(**quick | {"epochs": epochs} if args.scale == "quick" else {"epochs": n_epochs})
+    if args.scale == "quick":
+        args.fill(epochs=epochs, **quick)
+    else:
+        args.fill(epochs=n_epochs)
     return args

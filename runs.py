@@ -82,8 +82,11 @@ def differences(config, other):
     options, others = config["options"], other["options"]
     names = sorted(name for name in options.keys() | others.keys() if options.get(name) != others.get(name))
     names = [name for name in names if name not in WHERE]
-    data = config["data"]["fingerprint"] != other["data"]["fingerprint"]
-    return names + ["kind"] * (config["kind"] != other["kind"]) + ["data"] * data
+    if config["kind"] != other["kind"]:
+        names.append("kind")
+    if config["data"]["fingerprint"] != other["data"]["fingerprint"]:
+        names.append("data")
+    return names
 
 
 def warn_of_other_networks(folder, config):
@@ -104,7 +107,7 @@ def folder_of(config, runs_dir, base, run_name=None):
     usual = {"scale": "full", "seed": DEFAULT_SEED}
     shown = {name: config["options"].get(name, default) for name, default in usual.items()}
     shown = config["changed"] | {name: value for name, value in shown.items() if value != usual[name]}
-    parts = [base] + ["bundled"] * config["data"]["bundled"]
+    parts = [base, "bundled"] if config["data"]["bundled"] else [base]
     for name, value in shown.items():
         value = ",".join(map(str, value)) if isinstance(value, list) else value
         parts.append(name if value is True else f"{name}={value}")

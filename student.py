@@ -44,6 +44,7 @@ class Translator:
 
     def step(self, tokens, state, memory):
         src, lengths = (part.repeat_interleave(len(tokens) // len(part), dim=0) for part in memory)
-        state = state and tuple(part.transpose(0, 1).contiguous() for part in state)
+        if state is not None:
+            state = tuple(part.transpose(0, 1).contiguous() for part in state)
         logits, state = super().forward(src[:, : lengths.max()], lengths, tokens.unsqueeze(1), state)
         return logits[:, -1].log_softmax(dim=-1), tuple(part.transpose(0, 1) for part in state), None
