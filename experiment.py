@@ -54,6 +54,7 @@ class Task:
         batches(device, split="train") -> the `utils.Batches` of a split
         batch_loss(model, batch) -> the sum of the losses of a batch's terms, and the number of terms
         evaluate(model) -> validation scores, a dict with `score` and its interval; empty without validation examples
+        draw, which draws the learning curves, and test, which returns what the result says of the test set
         test_score(result) -> the one score of the test by which runs are compared, with its interval
     """
 

@@ -30,7 +30,7 @@ class StepGraphs:
 
     A replayed step computes what the step computes that Python starts, bit for bit: its dropout draws the next random
     numbers of the device, and its learning rate is read from a tensor. A batch with a tensor on the CPU is never
-    recorded. The loss must not ask the host for a value of the device, such as the length of a sentence.
+    recorded. The loss must not ask the device for a number, such as the length of a sentence.
 
     Each graph has a copy of its batch, into which the next batch of that shape is copied. Their other memory is shared,
     since no two of them run at once.

@@ -94,7 +94,7 @@ def main(argv=None):
 
 
 def load(args):
-    """The question with these options and its images."""
+    """The task with these options and its images."""
     data = images.load(args.dataset, args.data, args.data_dir, args.edition, args.scale == "quick", args.shuffle_pixels)
     return Classification(args, data)
 
@@ -115,7 +115,7 @@ class Classification(experiment.Task):
 
     question, score, score_name = "q2", "val_acc", "accuracy"
     free_options = ("conv_1_name", "conv_2_name")
-    is_recordable = property(lambda self: not self.args.models)  # another's step may ask the host
+    is_recordable = property(lambda self: not self.args.models)  # a student's step may ask the device for a number
     is_ours = property(lambda self: self.args.network == "cnn" and not self.args.models)  # the network of the question
     answers = property(lambda self: EDITIONS[self.args.edition].answers if self.is_ours else ())
 
@@ -148,7 +148,7 @@ class Classification(experiment.Task):
         args, n_classes, models = self.args, len(self.class_names), student.networks(self.args.models)
         if args.network == "mlp":
             return models.MLP(args.dropout, args.edition, n_classes)
-        if args.models:  # a student's class knows its own sizes, and perhaps no other network
+        if args.models:  # a student's class knows its own sizes, and may not take no_maxpool
             model = models.CNN(args.dropout, True) if args.no_maxpool else models.CNN(args.dropout)
         else:
             model = models.CNN(args.dropout, args.no_maxpool, args.edition, n_classes)

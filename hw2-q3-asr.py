@@ -41,7 +41,7 @@ def parse_args(argv=None):
     parser.add_option("guided_attention", type=options.non_negative_float, default=0.0, help=help)
     options.add_search_options(parser)
     options.add_use_option(parser, "transcribe", "WAV", "sound files, or folders of them", type=options.path)
-    args = options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS, **QUICK)
+    args = options.parse_training(parser, argv, N_EPOCHS, epochs=QUICK_EPOCHS, **QUICK)
     if args.hidden_size % args.n_heads:
         parser.error("argument --hidden_size: must be a multiple of --n_heads")
     return args

@@ -88,7 +88,9 @@ class Captioning(experiment.SequenceTask):
 
     # The course's score chooses the epoch, as the published results are in it.
     question, score, score_name = "q3-captioning", "val_sentence_bleu", "sentence BLEU"
-    answers = ("Test BLEU-4, all captions together: {test[greedy][bleu4][value]:.4f}{bundled}",)
+    answers = (
+        "The course's BLEU-4 is sentence BLEU. BLEU-4 over all captions: {test[greedy][bleu4][value]:.4f}{bundled}",
+    )
     measure, quick = metrics.CAPTIONING, tuple(QUICK)
 
     def __init__(self, args, data, settings=None):

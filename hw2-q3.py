@@ -33,7 +33,7 @@ def parse_args(argv=None):
     options.add_search_options(parser)
     options.add_use_option(parser, "translate", "TEXT", "sentences, text files, or - for the standard input")
     parser.add_option("draw", action="store_true", help="with --translate: draw the attention to each sentence")
-    return options.parse_training(parser, argv, N_EPOCHS, QUICK_EPOCHS)
+    return options.parse_training(parser, argv, N_EPOCHS, epochs=QUICK_EPOCHS)
 
 
 if __name__ == "__main__":
@@ -79,7 +79,7 @@ class Translation(experiment.SequenceTask):
     question = "q3"
     score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
     free_options = (*options.SEARCH_OPTIONS, "draw")
-    is_recordable = property(lambda self: not self.args.models)  # another's step may ask the host
+    is_recordable = property(lambda self: not self.args.models)  # a student's step may ask the device for a number
 
     def __init__(self, args, data, settings=None):
         super().__init__(args, data)

@@ -464,13 +464,10 @@ def add_run_options(parser):
     parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")
 
 
-def parse_training(parser, argv, n_epochs, epochs, **quick):
-    """Add the options of data and runs, parse, and fill in what is not given: `n_epochs`, or `epochs` and `quick`."""
+def parse_training(parser, argv, n_epochs, **quick):
+    """Add the options of data and runs, parse, and fill in what is not given: `n_epochs`, at quick scale `quick`."""
     add_data_options(parser)
     add_run_options(parser)
     args = parser.parse_args(argv)
-    if args.scale == "quick":
-        args.fill(epochs=epochs, **quick)
-    else:
-        args.fill(epochs=n_epochs)
+    args.fill(**quick if args.scale == "quick" else {"epochs": n_epochs})
     return args

@@ -190,8 +190,8 @@ def fit(task, model, run):
     """Train the model of a task, keep its best and its last checkpoint in a run, and leave it with the best weights.
 
     A run that has a checkpoint goes on from it and ends with the same numbers, bit for bit, as if it had never stopped.
-    Of several processes all train, and rank 0 alone evaluates, writes and prints. The epoch with the best validation
-    score of the name `task.score` is kept; ties: the first.
+    Of several processes all train, and rank 0 alone evaluates, writes and prints. The epoch whose validation score
+    `task.score` is best is kept, the first of equals.
 
     Args:
         task: an `experiment.Task`; its `args`, `batches`, `batch_loss`, `evaluate`, `score`, `maximize`, `settings` and

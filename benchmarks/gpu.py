@@ -148,10 +148,8 @@ def task_of(work, args, *more, clips=None):
         data = translation.load("real", args.data_dir) if args.data_dir else translation.load("bundled")
         return comparisons.single(script.Translation(options_, data))
     script = load_script("hw2-q3-asr.py")
-    script.LETTERS_A_SECOND, script.MORE_LETTERS = (
-        LETTERS_A_SECOND,
-        0,
-    )  # no text ends by itself after so little training
+    # No text ends by itself after so little training.
+    script.LETTERS_A_SECOND, script.MORE_LETTERS = LETTERS_A_SECOND, 0
     options_ = script.parse_args(["--decoder", "transformer", *more])
     return comparisons.single(script.Recognition(options_, clips))
 
@@ -298,9 +296,7 @@ def show(part, found):
     """Print the lines of a part."""
     print(f"\n{part}")
     for name, values in found.items():
-        shown = (
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
-        )
+        shown = [f"{key} {f'{value:.4g}' if isinstance(value, float) else value}" for key, value in values.items()]
         print(f"  {name}: {', '.join(shown)}", flush=True)
 
 

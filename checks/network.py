@@ -85,6 +85,8 @@ class CNN(Question):
         self.number, self.dropout, n_right, sizes = NETWORKS["no_maxpool" if self.keywords else self.edition]
         names = [name for name in inspect.signature(self.code["CNN"]).parameters if name != "no_maxpool"]
         self.module = self.build("CNN", *[self.dropout or 0.5][: len(names)], **self.keywords)
+        n_parameters = sum(p.numel() for p in self.module.parameters())
+        self.n_off = int(n_parameters != n_right)  # as long as forward does not run
         images = numbers(BATCH_SIZE, 1, SIDE, SIDE)
         self.first_that_runs(self.student, [images], [images.flatten(1)])  # flat, as some loaders give them
         self.chain = []  # (convolution or affine layer, the pooling behind it), as the student's forward calls them
@@ -98,7 +100,6 @@ class CNN(Question):
         for (call, pools), (following, _) in itertools.pairwise(self.chain):
             if call.name == "conv2d" and not pools and call.result.numel() == 4 * following.args[0].numel():
                 pools.append(call._replace(function=F.max_pool2d, name="max_pool2d", args=(None, 2)))  # by other means
-        n_parameters = sum(p.numel() for p in self.module.parameters())
         self.n_off = abs(n_parameters - n_right)
         says = self.read_layers(sizes)
         self.calls.clear()

@@ -87,6 +87,7 @@ class Attention(Question):
     variants = {
         "[c; q]": "you concatenate [c; q]; the order is a matter of the weights",
         "transposed": "you multiply by linear_in.weight untransposed; W_q is learned either way",
+        "finite mask": "your padding has finite scores, which is right only if they are far below all others",
         "no bias": "you leave out the bias of linear_out, as the statement does",
     }
     table = """
@@ -95,7 +96,8 @@ class Attention(Question):
                                                 | transposed: q @ self.linear_in.weight
     s = z @ h.transpose(1, 2)                   | scaled-scores: s / HIDDEN**0.5
     padding = ~REAL.unsqueeze(1)                | mask-inverted: REAL.unsqueeze(1)
-    masked = s.masked_fill(padding, -torch.inf) | mask: s
+    masked = s.masked_fill(padding, -torch.inf) | finite mask: s.masked_fill(padding, -1e9)
+                                                | mask: s
                                                 | mask-value: s.masked_fill(padding, 0)
     axis = 2                                    | softmax-dimension with 1, 0: $
     p = softmax(masked, dim=axis)               | mask-after-softmax: softmax(s, dim=axis).masked_fill(padding, 0)

@@ -37,7 +37,7 @@ def edition_of(code):
         distances = {edition: (len(cnn.check()["mistakes"]), cnn.n_off) for edition, cnn in networks.items()}
         best = [edition for edition in best if distances[edition] == min(distances.values())]
     if len(best) > 1:
-        raise CallError(f"this may be the homework of {' or '.join(best)}; say which: --edition {best[-1]}")
+        raise CallError(f"this may be the homework of {' or '.join(best)}; say which with --edition")
     return best[0]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from data import sources, text
 from data.text import EOS_IDX, EVAL_MAX_LENGTH, SOS_IDX, at_equal_distances, normalize, pad, shorter_than
-from options import DATA_DIR, UserError, warn
+from options import DATA_DIR, UserError, typed, warn
 
 SPLITS = ("train", "val", "test")
 FILE_NAMES = {split: f"{split}-eng-spa.txt" for split in SPLITS}
@@ -181,7 +181,10 @@ def find_files(dataset, mode, data_dir):
         dataset = "course" if mode != "bundled" and folder.is_dir() else "tatoeba"
     paths = tuple((folder if dataset == "course" else data_dir) / name for name in FILE_NAMES.values())
     if dataset == "tatoeba" or mode == "bundled":
-        return dataset, sources.choose(mode, data_dir, [paths, (data_dir / CORPUS_NAME,)], TITLE, DOWNLOAD_COMMAND)
+        found = sources.choose(mode, data_dir, [paths, (data_dir / CORPUS_NAME,)], TITLE, DOWNLOAD_COMMAND)
+        if found is None and mode == "auto":
+            warn(f"the course's own files, if you have them, belong in {typed(folder)}")
+        return dataset, found
     for path in paths:
         if not path.exists():
             advice = "put the course's file there (docs/data.md says where it is from), or use -dataset tatoeba"

@@ -40,6 +40,7 @@ def test_without_a_gpu_its_program_says_so(run_here, tmp_path):
 
 def test_the_checks_of_a_gpu_hold_between_cpu_and_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "N_EPOCHS", 2)
+    monkeypatch.setattr(gpu, "N_FIRST_STEPS", 2)
     command = "hw2-q3.py -hidden_size 8 -batch_size 512 -data bundled -scale quick"
     bits = {"q3": gpu.check_bits(command, tmp_path, "cpu")}
     assert bits["q3"] == {

@@ -441,7 +441,7 @@ def test_the_last_epoch_is_tested_as_well(trained, data_dir, capsys):
     screen, folder = capsys.readouterr().out, folder_of(trained, False)
     result = files.read_json(folder / "result.json")
     assert end_of(screen) == ["Best", "Final", "Test", "For", "written"]
-    assert f"\nTest BLEU-4, all captions together: {result['test']['greedy']['bleu4']['value']:.4f}" in screen
+    assert f" BLEU-4 over all captions: {result['test']['greedy']['bleu4']['value']:.4f}" in screen
     assert f"Final Test sentence BLEU, greedy: {result['test']['greedy']['sentence_bleu']['value']:.4f}" in screen
     args = script.parse_args(["-caption", "any", "-run", str(folder), "-runs_dir", str(trained)])
     task, model, _ = script.experiment.restore(script.Captioning, args)

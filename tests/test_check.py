@@ -351,6 +351,15 @@ PLANTED = [
     ),
     ("softmax-dimension", ["Attention"], MODELS, "torch.softmax(scores, dim=-1)", "torch.softmax(scores, dim=1)"),
     ("softmax-dimension", ["Attention"], MODELS, "torch.softmax(scores, dim=-1)", "torch.softmax(scores, dim=0)"),
+    (  # a mask that is right, as far as a softmax over the source goes
+        "softmax-dimension",
+        ["Attention"],
+        MODELS,
+        'float("-inf")',
+        "-1e9",
+        "torch.softmax(scores, dim=-1)",
+        "torch.softmax(scores, dim=1)",
+    ),
     ("no-softmax", ["Attention"], MODELS, "torch.softmax(scores, dim=-1)", "scores"),
     ("no-projection", ["Attention"], MODELS, "z = self.linear_in(query)", "z = query"),
     (

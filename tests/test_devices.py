@@ -90,7 +90,7 @@ def classification(*arguments):
 def translator(*arguments):
     script = load_script("hw2-q3.py")
     args = script.parse_args(["-hidden_size", "12", "-batch_size", "8", "-dropout", "0", *arguments])
-    splits = translation.split_pairs(sentences.generate(n_pairs=200))
+    splits = translation.split_pairs(sentences.generate(n_pairs=60))
     return script.Translation(args, translation.SentencePairs("", True, splits, "f"))
 
 

@@ -139,7 +139,7 @@ def settings(command):
     """The options of a command that its result depends on, but for what the row says beside it."""
     ((script, arguments),) = commands(f"python {command.removeprefix('python ')}\n")
     args = vars(load_script(script).parse_args([*arguments]))
-    beside = ("given", "threads", "data", "encoder", "n_samples", "resume")  # its data, and a second search
+    beside = ("given", "threads", "data", "n_samples", "resume")  # its data, and a second search
     return {name: value for name, value in args.items() if name not in beside}
 
 
