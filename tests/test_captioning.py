@@ -440,7 +440,7 @@ def test_the_last_epoch_is_tested_as_well(trained, data_dir, capsys):
     script.main([*TINY, "-dataset", "ucm", "-data_dir", str(data_dir), "-runs_dir", str(trained), "--resume"])
     screen, folder = capsys.readouterr().out, folder_of(trained, False)
     result = files.read_json(folder / "result.json")
-    assert end_of(screen) == ["Best", "Final", "Test", "For", "written"]
+    assert end_of(screen) == ["Best", "Final", "The", "For", "written"]
     assert f" BLEU-4 over all captions: {result['test']['greedy']['bleu4']['value']:.4f}" in screen
     assert f"Final Test sentence BLEU, greedy: {result['test']['greedy']['sentence_bleu']['value']:.4f}" in screen
     args = script.parse_args(["-caption", "any", "-run", str(folder), "-runs_dir", str(trained)])
