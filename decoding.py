@@ -279,7 +279,7 @@ def batches(lengths, batch_size, device=None, n_bytes=None, search=None):
     if device is not None and device.type == "cuda":
         n_hyps = search.get("n_samples") or search.get("beam_size", 1)
         memory = GPU_SHARE * torch.cuda.get_device_properties(device).total_memory
-        batch_size = max(batch_size, int(memory / (n_bytes * n_hyps * max(lengths, default=1))))
+        batch_size = max(batch_size, int(memory / (n_bytes * n_hyps * max([1, *lengths]))))
     order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: lengths[i])
     for start in progress(range(0, len(order), batch_size), "decoding"):
         yield order[start : start + batch_size]

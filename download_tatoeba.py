@@ -7,15 +7,8 @@ $ python download_tatoeba.py -source ~/spa-eng.zip      # a local copy, the zip 
 import options
 from data.fetch import download, tatoeba
 
-
-def parse_args(argv=None):
-    description = "Fetch Tatoeba's English-Spanish pairs, verify them and write data/spa.txt."
-    return download.parse_args(description, tatoeba.SOURCE_HELP, argv)
-
-
-def main(argv=None):
-    tatoeba.install(parse_args(argv))
-
+DESCRIPTION = "Fetch Tatoeba's English-Spanish pairs, verify them and write data/spa.txt."
+parse_args, main = download.script(DESCRIPTION, tatoeba.SOURCE_HELP, tatoeba.install)
 
 if __name__ == "__main__":
     options.before_imports(parse_args)

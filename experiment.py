@@ -171,6 +171,8 @@ def open_run(task):
     """The `runs.Run` of a task, with every generator seeded; `run.device` is where the network belongs."""
     args = task.args
     device = utils.configure_torch(args.seed, args.device, args.threads, task.max_threads)
+    if args.models and device.type == "cuda":  # not every layer of a student has a deterministic kernel
+        torch.use_deterministic_algorithms(True, warn_only=True)
     with runs.open_run(task.folder(), task.config(), args.resume) as run:
         run.device = device
         yield run

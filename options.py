@@ -198,6 +198,8 @@ def run_script(main):
     except UserError as error:
         sys.exit(error_line(error, USER_ERROR))
     except (MemoryError, RuntimeError) as error:
+        if "no kernel image" in str(error):  # an old GPU, which torch finds all the same
+            sys.exit(error_line("this torch has no kernels for this GPU; use -device cpu", USER_ERROR))
         if not _is_out_of_memory(error):
             raise
         advice = "try smaller values of the options, for instance -batch_size, -hidden_size, -beam_size or -n_samples"

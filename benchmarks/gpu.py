@@ -154,7 +154,7 @@ def task_of(work, args, *more, clips=None):
     return comparisons.single(script.Recognition(options_, clips))
 
 
-def clips_of_noise(n_clips=N_CLIPS):
+def clips_of_noise(n_clips):
     """Clips with the lengths of LJ Speech's, whose frames and letters are random."""
     rng, n = np.random.default_rng(0), sum(n_clips.values())
     mean, deviation, least, most = LETTERS
@@ -164,6 +164,7 @@ def clips_of_noise(n_clips=N_CLIPS):
     letters = np.array(list(speech.SYMBOLS[len(speech.SPECIALS) :]))
     texts = ["".join(rng.choice(letters, int(size))) for size in n_letters]
     rows = dict(zip(n_clips, torch.arange(n).split(list(n_clips.values()))))
+    rows[speech.PART] = rows["train"][: speech.N_PART]
     texts = {split: [texts[row] for row in rows[split]] for split in rows}
     ids = {split: [str(int(row)) for row in rows[split]] for split in rows}
     starts = n_frames.cumsum(0) - n_frames
@@ -196,7 +197,7 @@ def losses(args, device="cuda"):
 
 def steps(args, device="cuda", n_steps=50):
     """Milliseconds of a training step on a batch of middle size, started by Python and recorded."""
-    found, clips, device = {}, clips_of_noise(), utils.configure_torch(0, device)
+    found, clips, device = {}, clips_of_noise(N_CLIPS), utils.configure_torch(0, device)
     for work, batch_size in (("q2", 8), ("q2", 64), ("q3", 64), ("q3-asr", 8), ("q3-asr", 64)):
         task = task_of(work, args, "-batch_size", str(batch_size), clips=clips)
         batches, model = task.batches(device), task.build().to(device).train()
@@ -220,7 +221,7 @@ def steps(args, device="cuda", n_steps=50):
 
 def time_epochs(work, args, device):
     """Seconds of training and of validation in each epoch, and of a step."""
-    clips = clips_of_noise() if work == "q3-asr" else None
+    clips = clips_of_noise(N_CLIPS) if work == "q3-asr" else None
     task = task_of(work, args, "-epochs", str(N_TIMED_EPOCHS[work]), "-device", device, clips=clips)
     seconds, parts = {"train": [], "validation": []}, (utils.train_epoch, task.evaluate)
 
@@ -238,7 +239,6 @@ def time_epochs(work, args, device):
         task.args.runs_dir = Path(folder)
         with experiment.open_run(task) as run:
             model = task.build().to(run.device)
-            model = model.to(memory_format=torch.channels_last) if work == "q2" else model
             whole = [line["seconds"] for line in experiment.train(task, model, run)]
     utils.train_epoch = parts[0]
     n_steps, middle = len(task.batches(torch.device(device))), lambda values: float(np.median(values[1:]))

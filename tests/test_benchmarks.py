@@ -54,6 +54,13 @@ def test_the_checks_of_a_gpu_hold_between_cpu_and_cpu(tmp_path, monkeypatch):
     assert not gpu.is_right({"bits": {"q3": {"failed": "no"}}})
 
 
+def test_speech_is_timed_to_its_end(monkeypatch):
+    monkeypatch.setattr(gpu, "N_CLIPS", {"train": 4, "val": 1, "test": 1})
+    monkeypatch.setattr(gpu, "N_TIMED_EPOCHS", {"q3-asr": 2})
+    found = gpu.time_epochs("q3-asr", argparse.Namespace(), "cpu")
+    assert found["steps"] == 1 and found["an epoch, s"] >= found["of it training"] > 0
+
+
 def test_what_is_done_on_another_card_is_done_anew(tmp_path):
     path, where = tmp_path / "gpu.json", {"card": "A", "torch": "2"}
     assert gpu.read(path, where) == where

@@ -1,5 +1,6 @@
 """The searches against brute force, on models that are tables of probabilities."""
 
+import argparse
 import itertools
 import math
 from collections import Counter
@@ -319,3 +320,11 @@ def test_where_a_decoder_looked_most():
     found = decoding.Decoded(torch.tensor([[A, B], [B, A]]), torch.zeros(2), weights)
     assert found.looked() == [(1, 0.5), (0, 0.75)]
     assert found._replace(weights=None).looked() is None
+
+
+def test_batches_of_a_gpu_grow_with_its_memory_and_take_an_empty_input(monkeypatch):
+    gpu, n_bytes = torch.device("cuda"), 100
+    memory = argparse.Namespace(total_memory=8 * 5 * n_bytes)  # an eighth has room for 5 symbols
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+    assert list(decoding.batches([1] * 12, 2, gpu, n_bytes, {})) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+    assert list(decoding.batches([0], 2, gpu, n_bytes, {})) == []

@@ -43,6 +43,8 @@ def translator(device="cpu", n_steps=N_STEPS, optimizer="adam"):
     args = script.parse_args(["--use_attn", "-hidden_size", "12", "-batch_size", "8", "-optimizer", optimizer])
     args = argparse.Namespace(**vars(args) | RECIPE | {"learning_rate": 0.01})
     splits = translation.split_pairs(sentences.generate(n_pairs=300))
+    # Two source lengths: most batches have one of them, and few shapes come often.
+    splits = {split: [pair for pair in pairs if len(pair[1]) in (14, 15)] for split, pairs in splits.items()}
     task = script.Translation(args, translation.SentencePairs("", True, splits, "f"))
     torch.manual_seed(3)
     model = task.build().to(device).train()

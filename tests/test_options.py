@@ -57,6 +57,14 @@ def test_memory_that_is_not_enough_is_one_line(main, ending, capsys):
     assert stderr.startswith("hw2-q3.py: error: there is not enough memory") and stderr.count("\n") == 1
 
 
+def test_a_gpu_that_torch_has_no_kernels_for_is_one_line(ending, capsys):
+    def main():
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    assert ending(main) == 2
+    assert "use -device cpu" in capsys.readouterr().err
+
+
 class OutStream(io.TextIOBase):
     """As ipykernel's: it writes and flushes, and has no `reconfigure`."""
 

@@ -46,17 +46,21 @@ def parse_args(description, source_help, argv=None):
     return args
 
 
-def image_script(name, source_help):
-    """`parse_args` and `main` of the script that fetches an image set."""
-    parse = functools.partial(parse_args, f"Fetch the images, verify them and write data/{name}.npz.", source_help)
+def script(description, source_help, install):
+    """`parse_args` and `main` of a script that fetches a data set, which `install(args)` puts into the data folder."""
+    parse = functools.partial(parse_args, description, source_help)
+    return parse, lambda argv=None: install(parse(argv))
 
-    def main(argv=None):
-        args = parse(argv)
+
+def image_script(name, source_help):
+    """`script` for an image set."""
+
+    def install(args):
         from data.fetch import image_sets  # which imports NumPy
 
         image_sets.install(getattr(image_sets, name.upper()), args)
 
-    return parse, main
+    return script(f"Fetch the images, verify them and write data/{name}.npz.", source_help, install)
 
 
 @contextmanager
