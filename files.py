@@ -88,7 +88,7 @@ def write_arrays(path, arrays, compress=False):
 
     content = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(content, **arrays)
-    write_bytes(path, content.getbuffer())
+    write_bytes(path, content.getvalue())
 
 
 def write_state(path, state):
@@ -96,8 +96,9 @@ def write_state(path, state):
     import torch
 
     content = io.BytesIO()  # torch's own writer raises a RuntimeError on a full disk
+    # getvalue copies nothing; where an error keeps a view of getbuffer, Python 3.12.1 crashes.
     torch.save(state, content)
-    write_bytes(path, content.getbuffer())
+    write_bytes(path, content.getvalue())
 
 
 def read_json(path, *keys, of=object):

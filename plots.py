@@ -71,7 +71,7 @@ def save_figure(fig, path):
         warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
         fig.savefig(content, format="pdf", metadata={"CreationDate": None})
     plt.close(fig)
-    files.write_bytes(path, content.getbuffer())
+    files.write_bytes(path, content.getvalue())
 
 
 def plot_curves(path, curves, ylabel, title=None, best=None):
