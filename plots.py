@@ -28,6 +28,7 @@ WIDE_COLUMNS = 8  # with more pictures side by side the figure is two columns wi
 FILTER_COLUMNS = 4
 TILE_PIXELS = 28  # smaller pictures are enlarged to this side
 TILE_HEADING = 0.2  # inches, for a line of text over a small picture
+BAR_SHARE = 0.16  # of the width, that the bar of values takes
 PICTURE_PIXELS, PANEL_PIXELS = 320, 112  # largest side of one photograph in a figure, and of one among several
 FULL_HEAT, LEAST_HEAT = 0.99, 2.0  # full red is this quantile of the weights, and at least twice an equal weight
 TITLE_CHARACTERS = 48  # a title over a figure of curves is wrapped there
@@ -123,15 +124,15 @@ def plot_tiles(path, tiles, titles=None, title=None, n_columns=4, signed=False, 
     canvas = canvas.view(n_rows, n_columns, heading + height, width + gap).transpose(1, 2).flatten(2).flatten(0, 1)
     canvas = canvas[gap:, :-gap]
 
-    shape = side * n_columns, side * n_columns * canvas.shape[0] / canvas.shape[1] + TILE_HEADING
-    fig, ax = new_figure(*shape)
+    room = side * n_columns * (1 - BAR_SHARE if signed else 1)  # for the tiles
+    fig, ax = new_figure(side * n_columns, room * canvas.shape[0] / canvas.shape[1] + TILE_HEADING)
     largest = max(tiles.abs().max().item(), 1e-12)
     cmap = plt.get_cmap("RdBu_r" if signed else "gray").with_extremes(
         bad="white" if titles or n_tiles == 1 else GAP_COLOR
     )
     image = ax.imshow(canvas.numpy(), interpolation="none", vmin=-largest if signed else 0, vmax=largest, cmap=cmap)
     if signed:
-        fig.colorbar(image, ax=ax, shrink=0.8, aspect=30, pad=0.01)
+        fig.colorbar(image, ax=ax, shrink=0.8, aspect=30, fraction=BAR_SHARE - 0.01, pad=0.01)
     if original is not None:
         place = (-0.5, width - 0.5, heading - gap + height - 0.5, heading - gap - 0.5)  # left, right, bottom, top
         ax.autoscale(False)

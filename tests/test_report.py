@@ -1159,7 +1159,8 @@ def test_captions_are_judged_by_their_references(write_run, compile_text):
     assert text.count("2 of 2 words are in a reference") == 2  # of 219.tif and of 357.tif
     assert "1 of 2 words are in a reference; not in any: colours brown" in text  # of 540.tif
     assert "The best of the three is 219.tif, with 2 of 2 words in a reference; 540.tif fails most, with 1 of 2" in text
-    assert "brown (the upper right, 25 %) and road (the bottom, 13 %)" in text  # regions 6 and 45 of 7 x 7
+    # Regions 6, 45 and 0 of 7 x 7; the article counts as any other word.
+    assert "brown (the upper right, 25 %), road (the bottom, 13 %) and a (the upper left, 5 %)" in text
 
 
 @pytest.mark.parametrize(
