@@ -1175,3 +1175,22 @@ def test_captions_are_judged_by_their_references(write_run, compile_text):
 def test_a_published_score_is_compared_on_the_same_images_alone(bundled, bleu, said, write_run, compile_text):
     write_captioning(write_run, bundled, False, bleu=bleu)
     assert said in compile_text("2021-22")
+
+
+@pytest.mark.parametrize(
+    ("edits", "said"),
+    [(0.6111, "is below Jaccard"), (0.8, "is above Jaccard"), (0.7112, "which of the two is higher is not shown")],
+)
+def test_the_similarities_are_ordered_where_their_intervals_are_apart(edits, said, write_speech, compile_text):
+    test = speech_result(False, 0.3)["test"]
+    test["greedy"]["damerau_levenshtein"] = score(edits)
+    write_speech(False, 0.3, test=test)
+    assert said in compile_text("2023-24")
+
+
+def test_the_answer_to_captioning_says_what_its_numbers_show(write_run, compile_text):
+    write_captioning(write_run, False, False)
+    write_captioning(write_run, False, True)
+    text = compile_text("2021-22")
+    assert "In the last epoch, which the course tests, the decoder with attention has" in text
+    assert "Question 3 in short." in text and "how much another seed changes" in text
