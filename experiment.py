@@ -170,9 +170,7 @@ class SequenceTask(Task):
 def open_run(task):
     """The `runs.Run` of a task, with every generator seeded; `run.device` is where the network belongs."""
     args = task.args
-    device = utils.configure_torch(args.seed, args.device, args.threads, task.max_threads)
-    if args.models and device.type == "cuda":  # not every layer of a student has a deterministic kernel
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    device = utils.configure_torch(args.seed, args.device, args.threads, task.max_threads, bool(args.models))
     with runs.open_run(task.folder(), task.config(), args.resume) as run:
         run.device = device
         yield run
@@ -309,7 +307,7 @@ def restore(task_class, args):
     state = found.result | runs.read_checkpoint(found.folder / runs.BEST)
     trained = options.Options(**args.defaults | found.options | {"models": args.models})
     task = task_class(trained, found, settings=state)
-    device = utils.configure_torch(args.seed[0], args.device, args.threads, task.max_threads)
+    device = utils.configure_torch(args.seed[0], args.device, args.threads, task.max_threads, bool(args.models))
     model = task.build().to(device)
     runs.load_weights(model, found.folder / runs.BEST)
     return task, model, found.folder

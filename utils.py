@@ -32,12 +32,13 @@ RANK_SEEDS = 1_000_003  # between the seeds of two processes
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
 
 
-def configure_torch(seed, device, threads=None, max_threads=1):
+def configure_torch(seed, device, threads=None, max_threads=1, warn_only=False):
     """Seed every generator, make the kernels deterministic, set the CPU threads; returns the `torch.device`.
 
     Args:
         device: "auto" takes a CUDA GPU if there is one.
         threads: None means `max_threads`, or fewer where torch has fewer.
+        warn_only: warn of a kernel that is not deterministic, which a student's layer may need, and do not stop.
 
     Raises `UserError` for a device that is not there.
     """
@@ -52,7 +53,7 @@ def configure_torch(seed, device, threads=None, max_threads=1):
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS repeats its results only so, LSTMs among them
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision = "ieee"  # not TF32
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)
         torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a kernel for each tensor
         torch.autograd.set_multithreading_enabled(False)  # two threads add up gradients in an order that changes
     return torch.device(device, parallel.start(device))

@@ -1622,3 +1622,11 @@ def test_hostile_submissions_get_a_line_each_and_the_others_go_on(monkeypatch, c
                 f"{test['name']} {test['output']}" for test in answers[name]["tests"] if f" {cls}: " in test["name"]
             ]
             assert len(said) == 1 and words in " ".join(said[0].split()), said
+
+
+def test_the_edition_is_found_although_forward_does_not_run():
+    layers = "self.a, self.b = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 16, 3)\n"
+    layers += "        self.c, self.d, self.e = nn.Linear(576, 320), nn.Linear(320, 120), nn.Linear(120, 4)\n"
+    text = "from torch import nn\n\n\nclass CNN(nn.Module):\n    def __init__(self, dropout_prob):\n"
+    text += f"        super().__init__()\n        {layers}\n    def forward(self, x):\n        return self.nothing(x)\n"
+    assert next(iter(check_files({"my.py": text})))["edition"] == "2023-24"

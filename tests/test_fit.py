@@ -323,3 +323,16 @@ def test_an_epoch_line_has_the_losses_and_the_score_that_chooses_and_fits_100_co
     shown = utils.epoch_line(line, 15, ("train_loss", "val_loss", "val_cer"))
     assert shown == "Epoch 12/15  train loss 1.5000  val loss 1.5000  val cer 1.5000  (12.3s)"
     assert "val wer 1.5000" in utils.epoch_line(line, 15) and len(shown) <= 100
+
+
+@pytest.mark.parametrize("warn_only", [False, True])
+def test_the_kernels_of_a_gpu_are_deterministic_and_a_students_layers_may_warn(warn_only, monkeypatch):
+    monkeypatch.setattr(utils, "accelerators", lambda: {"cuda": torch.cuda})
+    monkeypatch.setattr(utils.parallel, "start", lambda device: 0)
+    try:
+        assert utils.configure_torch(0, "auto", 1, warn_only=warn_only) == torch.device("cuda", 0)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.autograd.set_multithreading_enabled(True)
