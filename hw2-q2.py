@@ -114,8 +114,7 @@ class Classification(experiment.Task):
     """Images to classes: the network, its loss, its validation and its test."""
 
     question, score, score_name = "q2", "val_acc", "accuracy"
-    free_options = ("conv_1_name", "conv_2_name")
-    is_recordable = property(lambda self: not self.args.models)  # a student's step may ask the device for a number
+    free_options, is_recordable = ("conv_1_name", "conv_2_name"), True
     is_ours = property(lambda self: self.args.network == "cnn" and not self.args.models)  # the network of the question
     answers = property(lambda self: EDITIONS[self.args.edition].answers if self.is_ours else ())
 

@@ -204,7 +204,8 @@ def fit(task, model, run):
     Raises `UserError` as soon as the loss is seen not to be finite; the checkpoints of the epochs before stay.
     """
     args, batches = task.args, task.batches(next(model.parameters()).device)
-    optimization = Optimization(model, args, args.epochs * len(batches), task.is_recordable)
+    is_recordable = task.is_recordable and not args.models  # a student's step may ask the device for a number
+    optimization = Optimization(model, args, args.epochs * len(batches), is_recordable)
     order = torch.Generator().manual_seed(args.seed)
     history = resume_from(parallel.broadcast(run.checkpoint()), optimization, order)
     parallel.synchronize(model)
@@ -221,7 +222,7 @@ def fit(task, model, run):
         if parallel.is_main():
             best = {"weights": optimization.evaluated.state_dict(), **task.settings()} if is_best else None
             run.save_epoch(state, best)
-            shown = None if vars(args).get("verbose") else ("train_loss", "val_loss", task.score)
+            shown = None if args.verbose else ("train_loss", "val_loss", task.score)
             say(epoch_line(history[-1], args.epochs, shown))
     run.load_best(model)
     model.eval()

@@ -86,7 +86,7 @@ class CNN(Question):
         names = [name for name in inspect.signature(self.code["CNN"]).parameters if name != "no_maxpool"]
         self.module = self.build("CNN", *[self.dropout or 0.5][: len(names)], **self.keywords)
         n_parameters = sum(p.numel() for p in self.module.parameters())
-        self.n_off = int(n_parameters != n_right)  # as long as forward does not run
+        self.n_off = int(n_parameters != n_right)  # no year is nearer than another as long as forward does not run
         images = numbers(BATCH_SIZE, 1, SIDE, SIDE)
         self.first_that_runs(self.student, [images], [images.flatten(1)])  # flat, as some loaders give them
         self.chain = []  # (convolution or affine layer, the pooling behind it), as the student's forward calls them

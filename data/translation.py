@@ -176,13 +176,14 @@ def load(mode="auto", data_dir=DATA_DIR, max_length=EVAL_MAX_LENGTH, quick=False
 
 def find_files(dataset, mode, data_dir):
     """The set that `dataset` means, and its three files, or `spa.txt` alone, or None for the bundled pairs."""
-    folder, is_open = data_dir / COURSE_FOLDER, dataset == "auto"
-    if is_open:
+    folder = data_dir / COURSE_FOLDER
+    is_asked_for = dataset != "auto"
+    if not is_asked_for:
         dataset = "course" if mode != "bundled" and folder.is_dir() else "tatoeba"
     paths = tuple((folder if dataset == "course" else data_dir) / name for name in FILE_NAMES.values())
     if dataset == "tatoeba" or mode == "bundled":
         found = sources.choose(mode, data_dir, [paths, (data_dir / CORPUS_NAME,)], TITLE, DOWNLOAD_COMMAND)
-        if found is None and mode == "auto" and is_open:
+        if found is None and mode == "auto" and not is_asked_for:
             warn(f"the course's own files, if you have them, belong in {typed(folder)}")
         return dataset, found
     for path in paths:

@@ -29,7 +29,7 @@ def recipe(lr=0.1, n_epochs=1, **changes):
     """The options of a training."""
     parser = options.Parser("")
     options.add_training_options(parser, learning_rate=lr, optimizer="adam", epochs=n_epochs)
-    return argparse.Namespace(**vars(parser.parse_args([])) | {"seed": 5} | changes)
+    return argparse.Namespace(**vars(parser.parse_args([])) | {"seed": 5, "models": None, "verbose": False} | changes)
 
 
 def gather(*tensors):
