@@ -96,8 +96,8 @@ def write_state(path, state):
     import torch
 
     content = io.BytesIO()  # torch's own writer raises a RuntimeError on a full disk
-    # getvalue copies nothing; where an error keeps a view of getbuffer, Python 3.12.1 crashes.
     torch.save(state, content)
+    # getvalue copies nothing; where an error keeps a view of getbuffer, Python 3.12.1 crashes.
     write_bytes(path, content.getvalue())
 
 

@@ -467,7 +467,7 @@ def add_run_options(parser):
 
 
 def parse_training(parser, argv, n_epochs, **quick):
-    """Add the options of data and runs, parse, and fill in what is not given: `n_epochs`, at quick scale `quick`."""
+    """Add the options of data and runs, parse, and fill in those not given: `n_epochs`, or at quick scale `quick`."""
     add_data_options(parser)
     add_run_options(parser)
     args = parser.parse_args(argv)
