@@ -333,13 +333,16 @@ def transcription(hyps, refs):
     """Figures of free-running transcriptions; JSON values.
 
     Returns cer and wer (all edits over all characters or words of the references), exact (share of texts without an
-    error), and the mean similarities, each with its interval; and errors, those of `edits_apart`.
+    error), the mean similarities, and edits_minus_jaccard (Damerau-Levenshtein minus Jaccard, paired), each with its
+    interval; and errors, those of `edits_apart`.
     """
+    values = similarities(hyps, refs)
     return {
         "cer": cer(hyps, refs),
         "wer": ratio(*word_edits(hyps, refs)),
         "exact": proportion(sum(map(str.__eq__, hyps, refs)), len(refs)),
-        **{name: mean(values) for name, values in similarities(hyps, refs).items()},
+        **{name: mean(values[name]) for name in SIMILARITIES},
+        "edits_minus_jaccard": paired_difference(values["damerau_levenshtein"], values["jaccard"]),
         "errors": edits_apart(hyps, refs),
     }
 
@@ -450,9 +453,9 @@ def captioning_differences(hyps_a, hyps_b, refs):
     return mean_bleus(refs, [hyps_a], [hyps_b])
 
 
-WORD_KINDS = {  # of captions; all other words are things and their shapes
+WORD_KINDS = {  # of captions
     "": "a an the this there is are it of and with on in at by to from into through while but only some , .",
-    "things": "",
+    "other words": "",
     "colours": "white red blue yellow black orange green dark brown pale grey deep",
     "numbers": "no one two three four five many several few lots",
     "places": "upper lower left right top bottom middle corner side sides",
@@ -471,7 +474,7 @@ def words_found(hyps, refs):
     known = [{part for ref in references for parts in _with_next(ref) for part in parts} for references in refs]
     result = {}
     for kind in filter(None, WORD_KINDS):
-        pairs = [[pair for pair in _with_next(hyp) if kind_of.get(pair[0], "things") == kind] for hyp in hyps]
+        pairs = [[pair for pair in _with_next(hyp) if kind_of.get(pair[0], "other words") == kind] for hyp in hyps]
         said = [[two if kind == "colours" else word for word, two in caption] for caption in pairs]
         found = np.array([[sum(part in parts for part in caption) for parts in known] for caption in said])
         n = np.array([len(caption) for caption in said])

@@ -147,7 +147,7 @@ def speech_result(bundled, cer, **changes):
         "loss": 0.9876,
     }
     greedy |= {"jaccard": score(0.7111), "cosine": score(0.8111)}
-    greedy |= {"damerau_levenshtein": score(0.6111)}
+    greedy |= {"damerau_levenshtein": score(0.6111), "edits_minus_jaccard": score(-0.1)}
     kinds = {"insertions": 0.1, "deletions": 0.1, "substitutions": cer - 0.2, "length": 1.0}
     greedy["errors"] = kinds | {"worse_than_empty": score(0.0625), "looping": score(0.0)}
     seen = {"seconds": 1.5, "spearman": score(0.99), "moved": score(1.2)}
@@ -182,9 +182,9 @@ def speech_result(bundled, cer, **changes):
     } | changes
 
 
-def words_found(things=0.8, colours=0.6, half_width=0.02):
+def words_found(others=0.8, colours=0.6, half_width=0.02):
     """The shares of the words that are right: of the two kinds in the captions of `captioning_result`."""
-    shares = {"things": (things, ["road", "trees"]), "colours": (colours, ["brown", "red"])}
+    shares = {"other words": (others, ["road", "trees"]), "colours": (colours, ["brown", "red"])}
     return {
         kind: {"share": score(share, half_width, 58), "by_chance": 0.3, "n": 123, "words": words}
         for kind, (share, words) in shares.items()
@@ -756,7 +756,7 @@ SHARES = {"class_shares": dict.fromkeys(("train", "val", "test"), [0.4, 0.35, 0.
 @pytest.mark.parametrize(
     "best, accuracies, losses, more, said",
     [
-        (3, [0.2, 0.5, 0.8, 0.7], FALLING, {}, ["is unstable at the end: it has 80.0 % in epoch 3 and 70.0 %"]),
+        (3, [0.2, 0.5, 0.8, 0.7], FALLING, {}, ["ends below its peak, 80.0 % in epoch 3: the last epoch has 70.0 %"]),
         (4, [0.2, 0.5, 0.6, 0.8], FALLING, {}, ["still climbs, from 20.0 % in epoch 1 to 80.0 % in the last"]),
         (3, [0.2, 0.7, 0.8, 0.79], FALLING, {}, ["settles. Its best epoch is 3"]),
         (
@@ -805,7 +805,7 @@ def test_words_on_a_learning_rate_follow_its_history(best, accuracies, losses, m
     changes = {"history": history_of(accuracies, losses), "best_epoch": best, "val_acc": score(accuracies[best - 1])}
     write_images("octmnist", **changes, **more)
     text = compile_text("2023-24")
-    kinds = ("is unstable", "settles.", "learns nothing", "gives one answer", "still climbs", "has hardly begun")
+    kinds = ("below its peak", "settles.", "learns nothing", "gives one answer", "still climbs", "has hardly begun")
     for words in said:
         assert words in text
     expected = {kind for kind in kinds if any(kind in words for words in said)} or {"settles."}
@@ -874,11 +874,8 @@ def test_the_gap_between_validation_and_the_test_set_is_explained(
 @pytest.mark.parametrize(
     "strided_falls, said",
     [
-        ((0.2, 0.1), "is borne out. At 2 pixels it is 20.0 points and 10.0 points: at 2 pixels pooling loses more"),
-        (
-            (0.05, 0.3),
-            "is not borne out. At 2 pixels it is 20.0 points and 30.0 points: at 1 pixel pooling loses more",
-        ),
+        ((0.2, 0.1), ("as one expects, but", "it is 20.0 points and 10.0 points: at 2 pixels pooling loses more")),
+        ((0.05, 0.3), ("against the expectation", "it is 20.0 points and 30.0 points: at 1 pixel pooling loses more")),
     ],
 )
 def test_words_on_shifts_follow_the_falls_of_accuracy(strided_falls, said, write_images, write_run, compile_text):
@@ -894,7 +891,7 @@ def test_words_on_shifts_follow_the_falls_of_accuracy(strided_falls, said, write
     result = image_result("octmnist", False, 0.6, pooled=pooled, shifted_acc=falls)
     write_run("q2", result, IMAGE_FIGURES, dataset="octmnist", learning_rate=BEST_RATE, no_maxpool=True)
     text = compile_text("2023-24")
-    assert said in text
+    assert all(words in text for words in said)
     assert "The evidence favours neither." in text  # 0.01 with an interval of 0.02 on either side
 
 
@@ -987,13 +984,13 @@ def test_minimum_risk_enters_where_it_was_tested(write_run, compile_text):
     assert "Minimum risk, 64 samples" in text and "0.346" in text
 
 
-@pytest.mark.parametrize("without, with_attention, overlaps", [(0.5, 0.4, False), (0.4, 0.39, True), (0.4, 0.5, False)])
-def test_words_on_attention_follow_the_numbers(without, with_attention, overlaps, write_run, compile_text):
+@pytest.mark.parametrize("without, with_attention, is_open", [(0.5, 0.4, False), (0.4, 0.39, True), (0.4, 0.5, False)])
+def test_words_on_attention_follow_the_numbers(without, with_attention, is_open, write_run, compile_text):
     write_run("q3", translation_result(False, without))
     write_run("q3", translation_result(False, with_attention), use_attn=True)
     text = compile_text("2022-23")
     assert f"The test error rate goes from {without:.3f} to {with_attention:.3f}" in text
-    assert ("The two intervals overlap" in text) == overlaps
+    assert ("With these runs a difference is not shown" in text) == is_open
 
 
 @pytest.mark.parametrize("second", ["with attention", "without"])
@@ -1003,7 +1000,7 @@ def test_words_on_attention_follow_the_numbers(without, with_attention, overlaps
         (gains(0.1, 0.05, 0.15), ["Attention lowers the test error rate", "larger on long sentences"]),
         (gains(0.1, 0.15, 0.05), ["Attention lowers the test error rate", "larger on short sentences"]),
         (gains(0.1, 0.1, 0.11), ["Attention lowers the test error rate", "grows with the length is not shown"]),
-        (gains(0.1, half_width=0.2), ["A difference is not shown", "0.1000, interval \u22120.1000 to 0.3000"]),
+        (gains(0.1, half_width=0.2), ["A difference is not shown", "0.100 (\u22120.100 to 0.300)"]),
     ],
 )
 def test_words_on_the_gain_of_attention_follow_the_interval(others, said, second, write_run, compile_text):
@@ -1138,18 +1135,18 @@ def test_a_decoder_that_is_no_better_than_copying_is_told(nearest, said, write_r
 
 
 def test_words_on_the_kinds_of_right_words_follow_the_intervals(write_run, compile_text):
-    write_captioning(write_run, True, False, found=words_found(things=0.5, colours=0.58))
-    write_captioning(write_run, True, True, found=words_found(things=0.8, colours=0.6))
+    write_captioning(write_run, True, False, found=words_found(others=0.5, colours=0.58))
+    write_captioning(write_run, True, True, found=words_found(others=0.8, colours=0.6))
     text = compile_text("2021-22")
-    assert "With attention more of the things are right: 80.0 % in place of 50.0 %" in text
-    assert "a gain there is not shown" in text  # for the colours
-    assert "So a caption is more often right about the things than about the colours" in text
+    assert "With attention more of the other words are right: 80.0 % in place of 50.0 %" in text
+    assert "For the colours a difference is not shown" in text
+    assert "So a caption is more often right about the other words than about the colours" in text
 
 
 def test_kinds_of_words_that_are_right_by_chance_are_no_finding(write_run, compile_text):
-    write_captioning(write_run, True, True, found=words_found(things=0.8, colours=0.31))
+    write_captioning(write_run, True, True, found=words_found(others=0.8, colours=0.31))
     text = compile_text("2021-22")
-    assert "the things (80.0 % found" in text and "the colours (31.0 %" in text  # short: a page may end in between
+    assert "the other words (80.0 % found" in text and "the colours (31.0 %" in text  # short: a page may end in between
     assert "123 words) that is not shown" in text
 
 
@@ -1179,11 +1176,11 @@ def test_a_published_score_is_compared_on_the_same_images_alone(bundled, bleu, s
 
 @pytest.mark.parametrize(
     ("edits", "said"),
-    [(0.6111, "is below Jaccard"), (0.8, "is above Jaccard"), (0.7112, "which of the two is higher is not shown")],
+    [(-0.1, "is below Jaccard"), (0.1, "is above Jaccard"), (0.0001, "can be chance")],
 )
-def test_the_similarities_are_ordered_where_their_intervals_are_apart(edits, said, write_speech, compile_text):
+def test_the_similarities_are_ordered_where_their_paired_difference_is_not_0(edits, said, write_speech, compile_text):
     test = speech_result(False, 0.3)["test"]
-    test["greedy"]["damerau_levenshtein"] = score(edits)
+    test["greedy"]["edits_minus_jaccard"] = score(edits)
     write_speech(False, 0.3, test=test)
     assert said in compile_text("2023-24")
 
