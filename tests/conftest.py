@@ -18,6 +18,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
+from hypothesis import HealthCheck, settings
 
 import comparisons
 import options
@@ -27,10 +28,15 @@ from options import UserError
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts a job in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The same examples on each machine and in each order, as long as they may take beside other work.
+settings.register_profile(
+    "tests", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 options.PATIENCE = 3600  # no line of progress between the lines that a test expects, on a slow machine either
 ROOT = Path(__file__).resolve().parents[1]
 DRIPPING_SECONDS, N_PARTS = 4.0, 20  # that the dripping server takes for a file, and in which it gives it
-TIMEOUT = 0.5  # seconds that a client waits for the local server; the slow one takes longer
+TIMEOUT = 0.5  # seconds that a client waits for the slow server, which never answers
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -146,7 +152,8 @@ class Handler(BaseHTTPRequestHandler):
         if behaviour == "dying" and not first_time:
             behaviour = "503"
         if behaviour == "slow":
-            time.sleep(2 * TIMEOUT)
+            self.server.closing.wait()
+            return
         if behaviour in ("404", "503"):
             self.send_error(int(behaviour))
             return

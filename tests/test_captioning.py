@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import warnings
 
 import numpy as np
@@ -455,9 +456,10 @@ def test_the_last_epoch_is_tested_as_well(trained, data_dir, capsys):
 
 def test_caption_takes_images_of_the_set_files_and_folders(trained, data_dir, run_here, tmp_path):
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "grey_$1_$.png")
-    folder = folder_of(trained, True)
+    runs_dir = shutil.copytree(trained, tmp_path / "runs")  # it draws in the folder of the run
+    folder = folder_of(runs_dir, True)
     example = files.read_json(folder / "result.json")["examples"][0]
-    common = ("--use_attention", "-dataset", "ucm", "-data_dir", data_dir, "-runs_dir", trained, "-threads", "1")
+    common = ("--use_attention", "-dataset", "ucm", "-data_dir", data_dir, "-runs_dir", runs_dir, "-threads", "1")
     process = run_here("hw2-q3-captioning.py", *common, "--caption", example["image"], tmp_path)
     assert process.returncode == 0, process.stderr
     first, second = process.stdout.splitlines()
@@ -485,8 +487,8 @@ def test_seeds_are_compared_and_pooled(trained, data_dir, tmp_path):
     assert len(pooled) == 2 * 4
 
 
-def test_the_command_line_in_a_process(trained, data_dir, run_script):
-    common = (*TINY, "-dataset", "ucm", "-data_dir", data_dir, "-runs_dir", trained)
+def test_the_command_line_in_a_process(data_dir, run_script, tmp_path):
+    common = (*TINY, "-dataset", "ucm", "-data_dir", data_dir, "-runs_dir", tmp_path)
     process = run_script("hw2-q3-captioning.py", *common, "-init", "absent")
     assert_user_error(process, "absent", "-init")
 

@@ -1587,7 +1587,7 @@ HOSTILE = {
     "greedy": (
         0,
         {
-            "Encoder": ("big = torch.zeros(10**11)", "memory limit"),
+            "Encoder": ("big = torch.zeros(10**9)", "memory limit"),
             "Attention": ("while True: pass", "time limit"),
             "Decoder": ("tgt.cuda()", "needs a GPU"),
         },
@@ -1603,7 +1603,7 @@ def test_hostile_submissions_get_a_line_each_and_the_others_go_on(monkeypatch, c
         planted = [(FIRST_LINES[cls], f"        {line}\n{FIRST_LINES[cls]}") for cls, (line, _) in lines.items()]
         texts[name] = plant(MODELS, *planted)
     folder = write(tmp_path / "class", **texts, broken="class Attention(:\n", right=plant(MODELS))
-    monkeypatch.setattr(command, "CLASS_SECONDS", 1)
+    monkeypatch.setattr(command, "CLASS_SECONDS", 5)
     table, results = tmp_path / "checks.csv", tmp_path / "results.json"
     assert command.main(["--csv", str(table), "--json", str(results), str(folder)]) == 1
     shown = dict(re.findall(r"^== (\w+)\n(.*?)(?=\n== |\Z)", capsys.readouterr().out, flags=re.M | re.S))

@@ -63,7 +63,7 @@ def test_while_no_process_prints_a_line_says_how_many_are_done(capsys, monkeypat
     chains = [{"a": [sys.executable, "-c", ""], "b": [sys.executable, "-c", "import time; time.sleep(2); print('x')"]}]
     assert comparisons.run_side_by_side(chains, 1, {}) == {"a": None, "b": None}
     *lines, last = capsys.readouterr().out.splitlines()
-    assert last == "b  x" and re.fullmatch(r"1 of 2 done, \d s", lines[-1])
+    assert last == "b  x" and re.fullmatch(r"1 of 2 done, \d+ s", lines[-1])
 
 
 def test_long_lines_are_folded(capsys, monkeypatch):
@@ -86,7 +86,7 @@ def test_a_reader_that_goes_away_ends_the_processes_quietly():
         "child = [sys.executable, '-c', loop]\n"
         "options.run_script(lambda: comparisons.run_side_by_side([{'[a]': child}, {'[b]': child}], 2, {}))\n"
     )
-    command = f'{sys.executable} -c "$CODE" | head -1'
+    command = f'"{sys.executable}" -c "$CODE" | head -1'
     process = subprocess.run(
         command, shell=True, cwd=ROOT, env=os.environ | {"CODE": code}, capture_output=True, text=True, timeout=60
     )

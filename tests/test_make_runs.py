@@ -104,7 +104,7 @@ def test_an_interrupt_ends_all_steps_and_says_how_to_go_on(number, word, tmp_pat
 
 def test_make_keeps_the_runs_and_takes_a_folder_with_a_space():
     def shown(*arguments):
-        command = ["make", "--dry-run", "--old-file", ".venv/.ready", *arguments]
+        command = ["make", "--no-print-directory", "--dry-run", "--old-file", ".venv/.ready", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     assert "runs" not in shown("clean") and "report/*.pdf" in shown("clean")

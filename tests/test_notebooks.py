@@ -24,7 +24,7 @@ from tests.pairs import write_split
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("hw2-*.py"))}
 MAX_CELLS = 15
 SECONDS = 240  # of a cell, on a machine that does other things beside
-Q2 = "-epochs 2 -data_dir {0} -runs_dir {0}/runs"
+Q2 = "-epochs 2 -data_dir '{0}' -runs_dir '{0}/runs'"
 Q3 = {
     "hw2-2021-22": "-epochs 1 -hidden_size 8 -embedding_size 8 -attention_size 8 -image_size 64",
     "hw2-2022-23": "-epochs 1 -hidden_size 8 -batch_size 16",
@@ -149,6 +149,6 @@ def test_a_line_of_progress_makes_room_for_the_next_line():
 def test_a_script_that_fails_stops_the_notebook_and_leaves_the_kernel_as_it_was(capsys):
     argv, hook = sys.argv, sys.excepthook
     with pytest.raises(RuntimeError, match=r"hw2-q2.py ended with the code 2"):
-        inline.run(f"{ROOT / 'hw2-q2.py'} -no_such_option")
+        inline.run(f"'{ROOT / 'hw2-q2.py'}' -no_such_option")
     assert (sys.argv, sys.excepthook) == (argv, hook) and "no_such_option" in capsys.readouterr().err
     assert isinstance(sys.modules["__main__"], types.ModuleType)

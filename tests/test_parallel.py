@@ -21,14 +21,17 @@ SIZES = ("--use_attn", "-dropout", 0, "-hidden_size", 12, "-batch_size", BATCH_S
 SIZES += ("-device", "cpu")  # of GPUs there may be fewer
 CLOSE = 1e-4  # relative: the same terms are summed in another order
 
-# Ctrl-C in a terminal reaches all processes of a job: here as the third epoch begins.
+# Ctrl-C in a terminal reaches all processes of a job: here as the third epoch begins for the last of them. One that
+# ends before the others have begun it would have torchrun terminate them.
 INTERRUPTED = """
 import os, runpy, signal, sys
+import torch
 sys.path.insert(0, os.getcwd())
 import utils
 train_epoch = utils.train_epoch
 def interrupted(*args):
     if args[-1] == 3:
+        torch.distributed.barrier()
         os.kill(os.getpid(), signal.SIGINT)
     return train_epoch(*args)
 utils.train_epoch = interrupted

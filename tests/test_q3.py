@@ -292,7 +292,7 @@ def test_resuming_a_search_without_a_run_says_so_and_trains_nothing(data_dir, tm
 
 
 def test_memory_that_is_not_enough_is_one_line(data_dir, run_here, tmp_path):
-    process = run_here("hw2-q3.py", *TINY, "-data_dir", data_dir, "-runs_dir", tmp_path, "--hidden_size", "2000000")
+    process = run_here("hw2-q3.py", *TINY, "-data_dir", data_dir, "-runs_dir", tmp_path, "--hidden_size", "6000000")
     assert_user_error(process, "memory", "smaller")
 
 

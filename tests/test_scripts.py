@@ -17,7 +17,7 @@ SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()
     for folder in (ROOT, ROOT / "report", ROOT / "benchmarks")
     for path in folder.glob("*.py")
-    if "options.run_script(main" in path.read_text()
+    if "options.run_script(main" in path.read_text(encoding="utf-8")
 )
 
 
