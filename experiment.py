@@ -118,14 +118,17 @@ class SequenceTask(Task):
     """A question whose network writes texts, greedily and as `options.add_search_options` asks for.
 
     Attributes:
-        measure: the `metrics.Measure` by which texts are judged.
+        measure: a function (hyps, refs) -> the score by which runs are compared, with its interval.
+        scores: a function (hyps, refs) -> all scores, a dict.
         loss_options: options that weigh terms of the training loss that the validation loss has not.
 
     What a subclass adds beside:
         decode(model, split, **search) -> the texts that `decoding.search` finds for the inputs of a split, in order
+        differences(hyps_a, hyps_b) -> the paired differences a - b of the scores of two lists of texts for the test
+            set, a dict
     """
 
-    measure = None
+    measure, scores = None, None
     free_options = options.SEARCH_OPTIONS
     loss_options = ("label_smoothing",)
 
@@ -135,23 +138,16 @@ class SequenceTask(Task):
 
     def score_of(self, hyps, split):
         """The score of texts for the inputs of a split; None for a split without examples."""
-        return self.measure.score(hyps, self.refs(split)) if self.refs(split) else None
+        return self.measure(hyps, self.refs(split)) if self.refs(split) else None
 
     def test_scores(self, hyps):
         """All scores of texts for the test set."""
-        return self.measure.scores(hyps, self.refs("test"))
-
-    def differences(self, hyps_a, hyps_b):
-        """The paired differences a - b of the scores of two lists of texts for the test set, a dict."""
-        return self.measure.differences(hyps_a, hyps_b, self.refs("test"))
+        return self.scores(hyps, self.refs("test"))
 
     def differences_from(self, hyps, others):
         """The paired differences of the texts of a search from those of others, a dict from a search to its texts."""
-        measure, refs = self.measure, self.refs("test")
-        differences = {
-            f"{other} minus this": measure.differences(texts, hyps, refs)[measure.name]
-            for other, texts in others.items()
-        }
+        name = self.score.removeprefix("val_")
+        differences = {f"{other} minus this": self.differences(texts, hyps)[name] for other, texts in others.items()}
         return {"difference": differences["greedy minus this"], "differences": differences}
 
     def mean_loss(self, model, split):
@@ -159,7 +155,7 @@ class SequenceTask(Task):
         return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
 
     def test_score(self, result):
-        return result["test"]["greedy"][self.measure.name]
+        return result["test"]["greedy"][self.score.removeprefix("val_")]
 
     def loss_weights(self):
         """The `loss_options` and their values, by the names that a figure shows."""

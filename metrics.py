@@ -4,8 +4,6 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
-from typing import NamedTuple
 
 import Levenshtein
 import numpy as np
@@ -146,11 +144,6 @@ def error_rates(hyps, refs):
 def error_rate(hyps, refs):
     """The mean error rate of the texts, with its interval."""
     return mean(error_rates(hyps, refs))
-
-
-def translation_differences(hyps_a, hyps_b, refs):
-    """The mean error rate of a minus that of b, paired."""
-    return {"err_rate": paired_difference(error_rates(hyps_a, refs), error_rates(hyps_b, refs))}
 
 
 def by_length(lengths, rates, at_least):
@@ -445,11 +438,6 @@ def sentence_bleu(hyps, refs):
     return mean_bleus(refs, [hyps])["sentence_bleu"]
 
 
-def captioning_differences(hyps_a, hyps_b, refs):
-    """The scores `BLEUS` of a minus those of b, paired."""
-    return mean_bleus(refs, [hyps_a], [hyps_b])
-
-
 WORD_KINDS = {  # of captions; all other words are things and their shapes
     "": "a an the this there is are it of and with on in at by to from into through while but only some , .",
     "things": "",
@@ -513,24 +501,3 @@ def leave_one_out_bleu(refs):
     places = range(min(map(len, refs)))
     scores = [Bleu([r[i] for r in refs], [r[:i] + r[i + 1 :] for r in refs]).score() for i in places]
     return float(np.mean(scores))
-
-
-class Measure(NamedTuple):
-    """How the texts of a question are judged against their references.
-
-    Attributes:
-        name: the score by which runs are compared, among the names of `scores`.
-        score: (hyps, refs) -> that score with its interval.
-        scores: (hyps, refs, ...) -> all scores, a dict.
-        differences: (hyps_a, hyps_b, refs) -> the scores of a minus those of b, paired, a dict.
-    """
-
-    name: str
-    score: Callable
-    scores: Callable
-    differences: Callable
-
-
-TRANSLATION = Measure("err_rate", error_rate, translation, translation_differences)
-TRANSCRIPTION = Measure("cer", cer, transcription, transcription_differences)
-CAPTIONING = Measure("sentence_bleu", sentence_bleu, captioning, captioning_differences)
