@@ -372,11 +372,11 @@ class Bleu:
         self.sentences = self._of_sentences()
         self._compute = BLEU.compute_bleu
 
-    def score(self, order=MAX_ORDER, rows=slice(None)):
-        """Corpus BLEU with n-grams up to `order` of the captions in `rows`."""
+    def score(self, rows=slice(None)):
+        """Corpus BLEU-4 of the captions in `rows`."""
         sys_len, ref_len, *counts = self.stats[rows].sum(axis=0).tolist()
-        correct, total = counts[: self.MAX_ORDER][:order], counts[self.MAX_ORDER :][:order]
-        return self._compute(correct, total, sys_len, ref_len, smooth_method="exp", max_ngram_order=order).score / 100
+        correct, total = counts[: self.MAX_ORDER], counts[self.MAX_ORDER :]
+        return self._compute(correct, total, sys_len, ref_len, smooth_method="exp").score / 100
 
     def _of_sentences(self):
         """BLEU-4 of each caption by itself (n_captions), without smoothing: 0 without a common 4-gram."""
@@ -479,18 +479,10 @@ def _with_next(text):
 def captioning(hyps, refs):
     """Scores of free-running captions; hyps and refs of `Bleu`.
 
-    Returns sentence_bleu (the course's score) and bleu4 (of the whole set) with their intervals, bleu1 to bleu3, chrf
-    from 0 to 100, and `words_found`; JSON values.
+    Returns sentence_bleu (the course's score) and bleu4 (of the whole set) with their intervals, and `words_found`;
+    JSON values.
     """
-    import sacrebleu  # slow to import
-
-    bleu = Bleu(hyps, refs)
-    width = max(map(len, refs))
-    streams = [[(*references, *[None] * width)[i] for references in refs] for i in range(width)]
-    scores = {name: paired_bleu([bleu], name=name) for name in BLEUS}
-    scores |= {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
-    scores["chrf"] = sacrebleu.corpus_chrf(list(hyps), streams).score
-    return scores | {"words_found": words_found(hyps, refs)}
+    return mean_bleus(refs, [hyps]) | {"words_found": words_found(hyps, refs)}
 
 
 def leave_one_out_bleu(refs):
