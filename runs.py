@@ -44,12 +44,7 @@ def make_config(question, args, data, kind="run", ignored=()):
         "kind": kind,
         "options": values,
         "changed": changed,
-        "data": {
-            "name": data.title,
-            "bundled": data.bundled,
-            "fingerprint": data.fingerprint,
-            "origin": getattr(data, "origin", None),
-        },
+        "data": {"name": data.title, "bundled": data.bundled, "fingerprint": data.fingerprint},
         "networks": plain(NETWORKS),
         "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in ("torch", "numpy")},
         "hardware": {"cpu": cpu_name(), "n_cpus": n_cpus()},

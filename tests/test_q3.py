@@ -619,12 +619,6 @@ def test_a_runs_folder_names_the_set(both_sets, tmp_path, capsys):
         assert f"weights of {options.typed(folder)}" in capsys.readouterr().err
 
 
-def test_the_pairs_say_which_file_they_are_from(data_dir, tmp_path):
-    assert translation.load("real", data_dir).origin == "train-eng-spa.txt, val-eng-spa.txt, test-eng-spa.txt"
-    (tmp_path / "spa.txt").write_text("".join(f"word {chr(97 + i)}\tanos {chr(97 + i)}\n" for i in range(26)))
-    assert translation.load("real", tmp_path).origin == "spa.txt, 26 pairs"
-
-
 def test_the_vocabulary_turns_text_into_indices_and_back():
     vocab = text.Vocabulary("hello .")
     assert len(vocab) == 4 + len(set("hello ."))
