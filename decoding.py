@@ -130,7 +130,7 @@ def sample(step, state, memory, n_samples, seed, **options):
     return hyps.read()
 
 
-def minimum_risk(candidates, distance=Levenshtein.distance):
+def minimum_risk(candidates):
     """The index of the candidate with the minimum Bayes risk, the expected error (Kumar and Byrne, 2004, HLT-NAACL).
 
         risk(y) = 1/n sum_j distance(y, y_j) / length(y_j)
@@ -141,7 +141,7 @@ def minimum_risk(candidates, distance=Levenshtein.distance):
     counts = Counter(candidates)
     hyps = list(counts)
     weights = [counts[ref] / max(len(ref), 1) for ref in hyps]
-    risks = process.cdist(hyps, hyps, scorer=distance) @ np.array(weights)  # times n
+    risks = process.cdist(hyps, hyps, scorer=Levenshtein.distance) @ np.array(weights)  # times n
     return candidates.index(hyps[int(risks.argmin())])
 
 

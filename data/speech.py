@@ -187,11 +187,6 @@ class Clips:
     fingerprint: str
     folder: Path
 
-    def clips(self, split):
-        """The clips of a split one after the other, as pairs of an array (n_frames, N_MELS) and a text."""
-        for row, ref in zip(self.rows[split], self.texts[split]):
-            yield self.mels(row).numpy(), ref
-
     def seconds(self, row):
         """The length of one clip."""
         return int(self.n_frames[row]) / FRAMES_A_SECOND

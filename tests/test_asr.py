@@ -151,8 +151,8 @@ def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, spoke
     )
     hyps = recogniser.decode(model, "test")
     assert hyps == [
-        recogniser.decode_mels(model, speech.pad_mels([torch.from_numpy(mels)]))[0][0]
-        for mels, _ in recogniser.data.clips("test")
+        recogniser.decode_mels(model, speech.pad_mels([recogniser.data.mels(row)]))[0][0]
+        for row in recogniser.data.rows["test"]
     ]
     rows = {row["source"]: row["prediction"] for row in predictions(folder)}
     assert hyps == [rows[id] for id in recogniser.data.ids["test"]]
