@@ -277,13 +277,8 @@ class Run:
         load_weights(model, self.folder / BEST)
 
     def write_history(self, history):
-        """Write `metrics.jsonl` unless it says so already."""
-        lines = "".join(json.dumps(line) + "\n" for line in history)
-        there = None
-        with suppress(OSError):  # it is missing, or it cannot be read and writing says so
-            there = (self.folder / HISTORY).read_bytes()
-        if there != lines.encode():
-            files.write_bytes(self.folder / HISTORY, lines.encode())
+        """Write `metrics.jsonl` anew."""
+        files.write_bytes(self.folder / HISTORY, "".join(json.dumps(line) + "\n" for line in history).encode())
 
     def add(self, **result):
         """Add these scores to the result and write it; from the first call on the run counts as finished."""
