@@ -125,12 +125,11 @@ def read_config(folder):
     return config
 
 
-def read_result(folder, keys=RESULT_KEYS):
-    """The result of the run in `folder`; raises `UserError` if it cannot be read or lacks one of `keys`."""
+def read_result(folder):
+    """The result of the trained network in `folder`; raises `UserError` if it cannot be read or is another's."""
     path = Path(folder) / RESULT
     result = files.read_json(path, of=dict)
-    missing = [key for key in keys if key not in result]
-    if missing:
+    if missing := [key for key in RESULT_KEYS if key not in result]:
         raise UserError(f"{path} lacks {', '.join(missing)}; {files.RETRAIN}")
     return result
 
@@ -169,7 +168,7 @@ class Found:
 
     @cached_property
     def result(self):
-        return read_result(self.folder, keys=())
+        return files.read_json(self.folder / RESULT, of=dict)
 
     @property
     def figures(self):
