@@ -294,8 +294,6 @@ def write_images(write_run):
                 "run": best.parent.name if rate == BEST_RATE else "elsewhere",
                 "error": None,
                 "val_acc": score(0.7 if rate == BEST_RATE else 0.3),
-                "last": 0.3,
-                "last_train_loss": 1.25,
             }
             for rate in rates
         ]
