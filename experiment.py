@@ -262,7 +262,7 @@ def write_predictions(folder, sources, refs, hyps):
 
 
 def report(task, run):
-    """Print what a finished run has reached, and where it lies; with `-verbose` every score of the result."""
+    """Print what a finished run has reached, and where it lies; `result.json` has every score."""
     result = run.result
     score, best, baseline = result.get(task.score), result["best_epoch"], task.best_baseline(result)
     bundled = " (bundled)" if result["bundled"] else ""
@@ -282,8 +282,6 @@ def report(task, run):
         print(f"Final Test {task.score_name} of this project's own network (without -models): {shown}")
     for example in result.get("examples", [])[:1]:
         print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
-    if task.args.verbose:
-        print(*metrics.score_lines({name: value for name, value in result.items() if name != "history"}), sep="\n")
     if options.COMPARED not in os.environ:  # else the comparison says where it lies itself
         print(f"written to {typed(run.folder)}")
 

@@ -46,20 +46,6 @@ def format_interval(score, sign=""):
     return f"{score['value']:{sign}.4f} (95 %: {score['low']:{sign}.4f} to {score['high']:{sign}.4f})"
 
 
-def score_lines(value, name=""):
-    """Every score in a result as a line: its name, and its value with the interval where it has one."""
-    if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
-        yield f"  {name}: {format_interval(value)}"
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from score_lines(inner, f"{name} {key}".strip())
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for i, inner in enumerate(value, start=1):
-            yield from score_lines(inner, f"{name} {i}")
-    elif isinstance(value, int | float | str):
-        yield f"  {name}: {value}"
-
-
 def mcnemar(correct_a, correct_b):
     """McNemar's exact test of two classifiers on the same examples (McNemar, 1947).
 

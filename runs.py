@@ -20,7 +20,7 @@ CONFIG, HISTORY, RESULT = "config.json", "metrics.jsonl", "result.json"
 LAST, BEST = "last.pt", "best.pt"
 LOCK, NEW = ".lock", ".new-"
 RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
-# These options do not change the result. (Data are compared by fingerprint.)
+# These options do not change the result. (Data are compared by fingerprint; earlier runs have "verbose".)
 WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads", "verbose")
 NETWORKS = Path(__file__).with_name("models.py")
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut

@@ -48,7 +48,7 @@ def trained(run_script, spoken, cache, tmp_path_factory):
     runs_dir = tmp_path_factory.mktemp("runs")
     outputs = {}
     for decoder, more in zip(DECODERS, ((), SEARCH)):
-        command = ("--decoder", decoder, *more, *TINY, "-verbose", "-data_dir", spoken, "-runs_dir", runs_dir)
+        command = ("--decoder", decoder, *more, *TINY, "-data_dir", spoken, "-runs_dir", runs_dir)
         outputs[decoder] = run_script("-c", WITH_CACHE, cache, SCRIPT, *command)
         assert outputs[decoder].returncode == 0, outputs[decoder].stderr
     return runs_dir, outputs
@@ -94,16 +94,14 @@ def test_the_commands_leave_result_and_figures(trained, decoder):
     jaccard, cosine, edits = (greedy[name]["value"] for name in metrics.SIMILARITIES)
     similarities = f"Jaccard {jaccard:.4f}, Cosine {cosine:.4f}, Damerau-Levenshtein {edits:.4f}"
     assert f" Test loss {greedy['loss']:.4f}, {similarities} (bundled)" in " ".join(stdout.split())
-    assert f"  test greedy loss: {greedy['loss']}\n" in stdout and "(bundled" in stdout
     listened = {"cer", "shuffled_cer", "own_minus_shuffled", "seconds", "spearman", "moved"}
     assert result["train_clips"].keys() == listened and result["quick_recipe"] == {}
     rows = {row["reference"]: int(row["distance"]) for row in predictions(folder)}
     right, failed = (result["attention"][name]["ref"] for name in ("right", "failed"))
     assert rows[right] <= rows[failed]
-    assert "  train_clips shuffled_cer: " in stdout
     (baseline,) = result["baselines"].values()
-    assert baseline["value"] > 0.5 and f"the text of another clip: {baseline['value']:.4f}" in stdout
-    assert sum(map(len, result["differing"])) == stdout.count("  differing ")
+    assert baseline["value"] > 0.5 and f"the text of another clip {baseline['value']:.4f}" in stdout
+    assert all(row.keys() == {"ref", "hyp", *metrics.SIMILARITIES} for row in result["differing"])
     assert len(result["examples"]) == 8
 
 
@@ -176,7 +174,7 @@ def test_the_length_penalty_is_chosen_on_validation_and_samples_are_tested(train
 
 
 def test_the_second_decoder_is_compared_with_the_first(trained):
-    runs_dir, outputs = trained
+    runs_dir, _ = trained
     recurrent, transformer = (files.read_json(folder_of(runs_dir, decoder) / "result.json") for decoder in DECODERS)
     assert recurrent["other"] is None
     other = transformer["other"]
@@ -187,9 +185,6 @@ def test_the_second_decoder_is_compared_with_the_first(trained):
     for name in metrics.SIMILARITIES:
         assert other[name]["value"] == pytest.approx(theirs[name]["value"] - ours[name]["value"])
         assert other[name]["n"] == 12
-    stdout = outputs["transformer"].stdout
-    for name in ("cer", "wer"):
-        assert f"  other {name}: {other[name]['value']:.4f} (95 %:" in stdout
 
 
 def weights_of(folder):

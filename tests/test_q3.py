@@ -219,9 +219,9 @@ def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, r
     folder = folder_of(runs_dir, False)
     before = (folder / "best.pt").read_bytes()
     common = (*TINY, "-data_dir", data_dir, "-runs_dir", runs_dir)
-    process = run_here("hw2-q3.py", *common, "--beam_size", "2", "--resume", "-verbose")
+    process = run_here("hw2-q3.py", *common, "--beam_size", "2", "--resume")
     assert process.returncode == 0, process.stderr
-    assert "Epoch" not in process.stdout and "  test beam differences greedy minus this: " in process.stdout
+    assert "Epoch" not in process.stdout
     assert (folder / "best.pt").read_bytes() == before
     assert files.read_json(folder / "result.json")["test"]["beam"]["beam_size"] == 2
 
