@@ -267,16 +267,16 @@ def only_where(is_kept, values):
     return values * is_kept.view(*is_kept.shape, *[1] * (values.dim() - is_kept.dim()))
 
 
-def batches(lengths, batch_size, device=None, n_bytes=None, search=None):
+def batches(lengths, batch_size, device, n_bytes, search):
     """Yield the inputs in batches of like length, each as a list of their indices; inputs of length 0 are left out.
 
     Args:
         lengths: of the inputs.
-        batch_size: inputs of a batch; on a CUDA `device` more if its memory allows.
+        batch_size: inputs of a batch; if `device` is a CUDA GPU, more if its memory allows.
         n_bytes: of memory that decoding takes for a place of one hypothesis.
         search: options of `search`, which say how many hypotheses an input has.
     """
-    if device is not None and device.type == "cuda":
+    if device.type == "cuda":
         n_hyps = search.get("n_samples") or search.get("beam_size", 1)
         memory = GPU_SHARE * torch.cuda.get_device_properties(device).total_memory
         batch_size = max(batch_size, int(memory / (n_bytes * n_hyps * max([1, *lengths]))))
