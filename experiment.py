@@ -73,10 +73,6 @@ class Task:
         """What the result says besides scores, known before the training."""
         return {}
 
-    def quick_recipe(self):
-        """The options of quick scale and their values, a dict; empty at full scale."""
-        return {name: getattr(self.args, name) for name in self.quick} if self.args.scale == "quick" else {}
-
     def best_baseline(self, result):
         """The best score without training, as the end of a line; empty if there is none."""
         scores = {k: v["value"] if isinstance(v, dict) else v for k, v in result.get("baselines", {}).items()}
@@ -199,8 +195,8 @@ def print_heading(task, model, device):
     n_params = models.get_number_trainable_params(model)
     device = f"{device}{MPS_HINT}" if device.type == "cpu" and "mps" in utils.accelerators() else device
     options.say(options.fold(f"{utils.data_title(task.data)}: {n_params:,} trainable parameters, {device}"))
-    if recipe := task.quick_recipe():
-        options.say("quick recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.items()))
+    if task.quick and task.args.scale == "quick":
+        options.say("quick recipe: " + ", ".join(f"{name} {getattr(task.args, name)}" for name in task.quick))
     if not task.facts()["n_examples"]["val"]:
         options.warn("without validation examples the last epoch is kept")
 
@@ -231,7 +227,6 @@ def describe(task, model, history):
         "title": task.data.title,
         "bundled": task.data.bundled,
         **task.facts(),
-        "quick_recipe": task.quick_recipe(),
         "best_epoch": best["epoch"],
         "train_loss": best["train_loss"],
         task.score: task.evaluate(model).get(task.score),

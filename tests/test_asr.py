@@ -95,7 +95,7 @@ def test_the_commands_leave_result_and_figures(trained, decoder):
     similarities = f"Jaccard {jaccard:.4f}, Cosine {cosine:.4f}, Damerau-Levenshtein {edits:.4f}"
     assert f" Test loss {greedy['loss']:.4f}, {similarities} (bundled)" in " ".join(stdout.split())
     listened = {"cer", "shuffled_cer", "own_minus_shuffled", "seconds", "spearman", "moved"}
-    assert result["train_clips"].keys() == listened and result["quick_recipe"] == {}
+    assert result["train_clips"].keys() == listened
     rows = {row["reference"]: int(row["distance"]) for row in predictions(folder)}
     right, failed = (result["attention"][name]["ref"] for name in ("right", "failed"))
     assert rows[right] <= rows[failed]
@@ -108,9 +108,7 @@ def test_the_commands_leave_result_and_figures(trained, decoder):
 def test_quick_scale_has_a_recipe_of_its_own_that_is_named(run_here, spoken, tmp_path):
     options_ = ("-scale", "quick", "--hidden_size", "32", "--batch_size", "16", "-data", "real", "-threads", "1")
     process = run_here(SCRIPT, "-runs_dir", tmp_path / "runs", *options_, "-data_dir", spoken)
-    recipe = {"epochs": 4, "batch_size": 16, "guided_attention": 1.0, "ctc_weight": 0.3}  # what is given counts
-    result = files.read_json(folder_of(tmp_path / "runs", "recurrent") / "result.json")
-    assert result["quick_recipe"] == recipe and len(result["history"]) == 4
+    assert len(files.read_json(folder_of(tmp_path / "runs", "recurrent") / "result.json", "history")) == 4
     assert "quick recipe: epochs 4, batch_size 16, guided_attention 1.0, ctc_weight 0.3" in process.stdout
     full = script.parse_args([])
     assert (full.epochs, full.batch_size, full.guided_attention, full.ctc_weight) == (15, 64, 0.0, 0.0)
