@@ -121,9 +121,7 @@ def collect(task, children, errors):
         entry |= {"error": errors[label], score: None, "test": None}
         if entry["error"] is None:
             result = runs.read_result(child.folder())
-            last = result["history"][-1]
-            entry |= {score: result[score], "last": last[score], "last_train_loss": last["train_loss"]}
-            entry["test"] = task.test_score(result) if result["test"] else None
+            entry |= {score: result[score], "test": task.test_score(result) if result["test"] else None}
             histories[label] = result["history"]
         entries.append(entry)
     return entries, histories

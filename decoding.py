@@ -130,7 +130,7 @@ def sample(step, state, memory, n_samples, seed, **options):
     return hyps.read()
 
 
-def minimum_risk(candidates, distance=Levenshtein.distance):
+def minimum_risk(candidates):
     """The index of the candidate with the minimum Bayes risk, the expected error (Kumar and Byrne, 2004, HLT-NAACL).
 
         risk(y) = 1/n sum_j distance(y, y_j) / length(y_j)
@@ -141,7 +141,7 @@ def minimum_risk(candidates, distance=Levenshtein.distance):
     counts = Counter(candidates)
     hyps = list(counts)
     weights = [counts[ref] / max(len(ref), 1) for ref in hyps]
-    risks = process.cdist(hyps, hyps, scorer=distance) @ np.array(weights)  # times n
+    risks = process.cdist(hyps, hyps, scorer=Levenshtein.distance) @ np.array(weights)  # times n
     return candidates.index(hyps[int(risks.argmin())])
 
 
@@ -267,16 +267,16 @@ def only_where(is_kept, values):
     return values * is_kept.view(*is_kept.shape, *[1] * (values.dim() - is_kept.dim()))
 
 
-def batches(lengths, batch_size, device=None, n_bytes=None, search=None):
+def batches(lengths, batch_size, device, n_bytes, search):
     """Yield the inputs in batches of like length, each as a list of their indices; inputs of length 0 are left out.
 
     Args:
         lengths: of the inputs.
-        batch_size: inputs of a batch; on a CUDA `device` more if its memory allows.
+        batch_size: inputs of a batch; if `device` is a CUDA GPU, more if its memory allows.
         n_bytes: of memory that decoding takes for a place of one hypothesis.
         search: options of `search`, which say how many hypotheses an input has.
     """
-    if device is not None and device.type == "cuda":
+    if device.type == "cuda":
         n_hyps = search.get("n_samples") or search.get("beam_size", 1)
         memory = GPU_SHARE * torch.cuda.get_device_properties(device).total_memory
         batch_size = max(batch_size, int(memory / (n_bytes * n_hyps * max([1, *lengths]))))

@@ -73,10 +73,6 @@ class Task:
         """What the result says besides scores, known before the training."""
         return {}
 
-    def quick_recipe(self):
-        """The options of quick scale and their values, a dict; empty at full scale."""
-        return {name: getattr(self.args, name) for name in self.quick} if self.args.scale == "quick" else {}
-
     def best_baseline(self, result):
         """The best score without training, as the end of a line; empty if there is none."""
         scores = {k: v["value"] if isinstance(v, dict) else v for k, v in result.get("baselines", {}).items()}
@@ -118,14 +114,17 @@ class SequenceTask(Task):
     """A question whose network writes texts, greedily and as `options.add_search_options` asks for.
 
     Attributes:
-        measure: the `metrics.Measure` by which texts are judged.
+        measure: a function (hyps, refs) -> the score by which runs are compared, with its interval.
+        scores: a function (hyps, refs) -> all scores, a dict.
         loss_options: options that weigh terms of the training loss that the validation loss has not.
 
     What a subclass adds beside:
         decode(model, split, **search) -> the texts that `decoding.search` finds for the inputs of a split, in order
+        differences(hyps_a, hyps_b) -> the paired differences a - b of the scores of two lists of texts for the test
+            set, a dict
     """
 
-    measure = None
+    measure, scores = None, None
     free_options = options.SEARCH_OPTIONS
     loss_options = ("label_smoothing",)
 
@@ -135,23 +134,16 @@ class SequenceTask(Task):
 
     def score_of(self, hyps, split):
         """The score of texts for the inputs of a split; None for a split without examples."""
-        return self.measure.score(hyps, self.refs(split)) if self.refs(split) else None
+        return self.measure(hyps, self.refs(split)) if self.refs(split) else None
 
     def test_scores(self, hyps):
         """All scores of texts for the test set."""
-        return self.measure.scores(hyps, self.refs("test"))
-
-    def differences(self, hyps_a, hyps_b):
-        """The paired differences a - b of the scores of two lists of texts for the test set, a dict."""
-        return self.measure.differences(hyps_a, hyps_b, self.refs("test"))
+        return self.scores(hyps, self.refs("test"))
 
     def differences_from(self, hyps, others):
         """The paired differences of the texts of a search from those of others, a dict from a search to its texts."""
-        measure, refs = self.measure, self.refs("test")
-        differences = {
-            f"{other} minus this": measure.differences(texts, hyps, refs)[measure.name]
-            for other, texts in others.items()
-        }
+        name = self.score.removeprefix("val_")
+        differences = {f"{other} minus this": self.differences(texts, hyps)[name] for other, texts in others.items()}
         return {"difference": differences["greedy minus this"], "differences": differences}
 
     def mean_loss(self, model, split):
@@ -159,7 +151,7 @@ class SequenceTask(Task):
         return utils.mean_loss(model, self.batches(next(model.parameters()).device, split), self.batch_loss)
 
     def test_score(self, result):
-        return result["test"]["greedy"][self.measure.name]
+        return result["test"]["greedy"][self.score.removeprefix("val_")]
 
     def loss_weights(self):
         """The `loss_options` and their values, by the names that a figure shows."""
@@ -203,8 +195,8 @@ def print_heading(task, model, device):
     n_params = models.get_number_trainable_params(model)
     device = f"{device}{MPS_HINT}" if device.type == "cpu" and "mps" in utils.accelerators() else device
     options.say(options.fold(f"{utils.data_title(task.data)}: {n_params:,} trainable parameters, {device}"))
-    if recipe := task.quick_recipe():
-        options.say("quick recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.items()))
+    if task.quick and task.args.scale == "quick":
+        options.say("quick recipe: " + ", ".join(f"{name} {getattr(task.args, name)}" for name in task.quick))
     if not task.facts()["n_examples"]["val"]:
         options.warn("without validation examples the last epoch is kept")
 
@@ -235,7 +227,6 @@ def describe(task, model, history):
         "title": task.data.title,
         "bundled": task.data.bundled,
         **task.facts(),
-        "quick_recipe": task.quick_recipe(),
         "best_epoch": best["epoch"],
         "train_loss": best["train_loss"],
         task.score: task.evaluate(model).get(task.score),
@@ -266,7 +257,7 @@ def write_predictions(folder, sources, refs, hyps):
 
 
 def report(task, run):
-    """Print what a finished run has reached, and where it lies; with `-verbose` every score of the result."""
+    """Print what a finished run has reached, and where it lies; `result.json` has every score."""
     result = run.result
     score, best, baseline = result.get(task.score), result["best_epoch"], task.best_baseline(result)
     bundled = " (bundled)" if result["bundled"] else ""
@@ -286,8 +277,6 @@ def report(task, run):
         print(f"Final Test {task.score_name} of this project's own network (without -models): {shown}")
     for example in result.get("examples", [])[:1]:
         print(options.fold(f"For example: {example['src']} -> {example['hyp']} (reference: {example['ref']})"))
-    if task.args.verbose:
-        print(*metrics.score_lines({name: value for name, value in result.items() if name != "history"}), sep="\n")
     if options.COMPARED not in os.environ:  # else the comparison says where it lies itself
         print(f"written to {typed(run.folder)}")
 

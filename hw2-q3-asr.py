@@ -90,7 +90,8 @@ class Recognition(experiment.SequenceTask):
     """Sound to letters: the network, its loss, its validation and its test."""
 
     question, base_name, quick = "q3-asr", "ljspeech", ("epochs", *QUICK)
-    score, score_name, maximize, measure = "val_cer", "CER", False, metrics.TRANSCRIPTION
+    score, score_name, maximize = "val_cer", "CER", False
+    measure, scores = staticmethod(metrics.cer), staticmethod(metrics.transcription)
     loss_options = ("label_smoothing", "ctc_weight", "guided_attention")
     answers = ("Test loss {test[greedy][loss]:.4f}, " + metrics.SIMILARITY_LINE + "{bundled}",)
     max_threads = property(lambda self: N_THREADS if self.args.batch_size >= LARGE_BATCH else 1)
@@ -196,6 +197,9 @@ class Recognition(experiment.SequenceTask):
             "attention": self.draw_attention(model, hyps, run.folder),
             "other": comparisons.minus_counterpart(self, ids, hyps, decoder=OTHER_DECODER[self.args.decoder]),
         }
+
+    def differences(self, hyps_a, hyps_b):
+        return metrics.transcription_differences(hyps_a, hyps_b, self.refs("test"))
 
     def draw_attention(self, model, hyps, folder):
         """Draw the attention to the test clips with the fewest and the most errors; returns what the result says."""

@@ -77,7 +77,7 @@ class Translation(experiment.SequenceTask):
     """Spanish sentences to English ones: the network, its loss, its validation and its test."""
 
     question = "q3"
-    score, score_name, maximize, measure = "val_err_rate", "error rate", False, metrics.TRANSLATION
+    score, score_name, maximize, measure = "val_err_rate", "error rate", False, staticmethod(metrics.error_rate)
     free_options, is_recordable = (*options.SEARCH_OPTIONS, "draw"), True
 
     def __init__(self, args, data, settings=None):

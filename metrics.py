@@ -4,8 +4,6 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
-from typing import NamedTuple
 
 import Levenshtein
 import numpy as np
@@ -46,20 +44,6 @@ def format_interval(score, sign=""):
     if not isinstance(score, dict):
         return f"{score:{sign}.4f}"
     return f"{score['value']:{sign}.4f} (95 %: {score['low']:{sign}.4f} to {score['high']:{sign}.4f})"
-
-
-def score_lines(value, name=""):
-    """Every score in a result as a line: its name, and its value with the interval where it has one."""
-    if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
-        yield f"  {name}: {format_interval(value)}"
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from score_lines(inner, f"{name} {key}".strip())
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for i, inner in enumerate(value, start=1):
-            yield from score_lines(inner, f"{name} {i}")
-    elif isinstance(value, int | float | str):
-        yield f"  {name}: {value}"
 
 
 def mcnemar(correct_a, correct_b):
@@ -146,11 +130,6 @@ def error_rates(hyps, refs):
 def error_rate(hyps, refs):
     """The mean error rate of the texts, with its interval."""
     return mean(error_rates(hyps, refs))
-
-
-def translation_differences(hyps_a, hyps_b, refs):
-    """The mean error rate of a minus that of b, paired."""
-    return {"err_rate": paired_difference(error_rates(hyps_a, refs), error_rates(hyps_b, refs))}
 
 
 def by_length(lengths, rates, at_least):
@@ -382,11 +361,11 @@ class Bleu:
         self.sentences = self._of_sentences()
         self._compute = BLEU.compute_bleu
 
-    def score(self, order=MAX_ORDER, rows=slice(None)):
-        """Corpus BLEU with n-grams up to `order` of the captions in `rows`."""
+    def score(self, rows=slice(None)):
+        """Corpus BLEU-4 of the captions in `rows`."""
         sys_len, ref_len, *counts = self.stats[rows].sum(axis=0).tolist()
-        correct, total = counts[: self.MAX_ORDER][:order], counts[self.MAX_ORDER :][:order]
-        return self._compute(correct, total, sys_len, ref_len, smooth_method="exp", max_ngram_order=order).score / 100
+        correct, total = counts[: self.MAX_ORDER], counts[self.MAX_ORDER :]
+        return self._compute(correct, total, sys_len, ref_len, smooth_method="exp").score / 100
 
     def _of_sentences(self):
         """BLEU-4 of each caption by itself (n_captions), without smoothing: 0 without a common 4-gram."""
@@ -448,11 +427,6 @@ def sentence_bleu(hyps, refs):
     return mean_bleus(refs, [hyps])["sentence_bleu"]
 
 
-def captioning_differences(hyps_a, hyps_b, refs):
-    """The scores `BLEUS` of a minus those of b, paired."""
-    return mean_bleus(refs, [hyps_a], [hyps_b])
-
-
 WORD_KINDS = {  # of captions
     "": "a an the this there is are it of and with on in at by to from into through while but only some , .",
     "other words": "",
@@ -494,18 +468,10 @@ def _with_next(text):
 def captioning(hyps, refs):
     """Scores of free-running captions; hyps and refs of `Bleu`.
 
-    Returns sentence_bleu (the course's score) and bleu4 (of the whole set) with their intervals, bleu1 to bleu3, chrf
-    from 0 to 100, and `words_found`; JSON values.
+    Returns sentence_bleu (the course's score) and bleu4 (of the whole set) with their intervals, and `words_found`;
+    JSON values.
     """
-    import sacrebleu  # slow to import
-
-    bleu = Bleu(hyps, refs)
-    width = max(map(len, refs))
-    streams = [[(*references, *[None] * width)[i] for references in refs] for i in range(width)]
-    scores = {name: paired_bleu([bleu], name=name) for name in BLEUS}
-    scores |= {f"bleu{order}": bleu.score(order) for order in (1, 2, 3)}
-    scores["chrf"] = sacrebleu.corpus_chrf(list(hyps), streams).score
-    return scores | {"words_found": words_found(hyps, refs)}
+    return mean_bleus(refs, [hyps]) | {"words_found": words_found(hyps, refs)}
 
 
 def leave_one_out_bleu(refs):
@@ -516,24 +482,3 @@ def leave_one_out_bleu(refs):
     places = range(min(map(len, refs)))
     scores = [Bleu([r[i] for r in refs], [r[:i] + r[i + 1 :] for r in refs]).score() for i in places]
     return float(np.mean(scores))
-
-
-class Measure(NamedTuple):
-    """How the texts of a question are judged against their references.
-
-    Attributes:
-        name: the score by which runs are compared, among the names of `scores`.
-        score: (hyps, refs) -> that score with its interval.
-        scores: (hyps, refs, ...) -> all scores, a dict.
-        differences: (hyps_a, hyps_b, refs) -> the scores of a minus those of b, paired, a dict.
-    """
-
-    name: str
-    score: Callable
-    scores: Callable
-    differences: Callable
-
-
-TRANSLATION = Measure("err_rate", error_rate, translation, translation_differences)
-TRANSCRIPTION = Measure("cer", cer, transcription, transcription_differences)
-CAPTIONING = Measure("sentence_bleu", sentence_bleu, captioning, captioning_differences)

@@ -462,7 +462,6 @@ def add_run_options(parser):
     parser.add_option("run_name", type=run_name, metavar="NAME", help=help)
     help = "go on with the interrupted run of these options; with auto start it if there is none"
     parser.add_option("resume", nargs="?", const="must", choices=["must", "auto"], help=help)
-    parser.add_option("verbose", action="store_true", help="print every score of the result at the end")
     parser.add_option("skip_test", action="store_true", help="train and validate only, leave the test set alone")
 
 

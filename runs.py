@@ -20,7 +20,7 @@ CONFIG, HISTORY, RESULT = "config.json", "metrics.jsonl", "result.json"
 LAST, BEST = "last.pt", "best.pt"
 LOCK, NEW = ".lock", ".new-"
 RESULT_KEYS = ("title", "bundled", "n_params", "best_epoch", "history", "test")  # of every trained network's result
-# These options do not change the result. (Data are compared by fingerprint.)
+# These options do not change the result. (Data are compared by fingerprint; earlier runs have "verbose".)
 WHERE = ("data", "data_dir", "runs_dir", "run_name", "resume", "skip_test", "device", "threads", "verbose")
 NETWORKS = Path(__file__).with_name("models.py")
 MAX_NAME = 80  # characters of a folder's name; longer ones are cut
@@ -44,12 +44,7 @@ def make_config(question, args, data, kind="run", ignored=()):
         "kind": kind,
         "options": values,
         "changed": changed,
-        "data": {
-            "name": data.title,
-            "bundled": data.bundled,
-            "fingerprint": data.fingerprint,
-            "origin": getattr(data, "origin", None),
-        },
+        "data": {"name": data.title, "bundled": data.bundled, "fingerprint": data.fingerprint},
         "networks": plain(NETWORKS),
         "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in ("torch", "numpy")},
         "hardware": {"cpu": cpu_name(), "n_cpus": n_cpus()},
@@ -130,12 +125,11 @@ def read_config(folder):
     return config
 
 
-def read_result(folder, keys=RESULT_KEYS):
-    """The result of the run in `folder`; raises `UserError` if it cannot be read or lacks one of `keys`."""
+def read_result(folder):
+    """The result of the trained network in `folder`; raises `UserError` if it cannot be read or is another's."""
     path = Path(folder) / RESULT
     result = files.read_json(path, of=dict)
-    missing = [key for key in keys if key not in result]
-    if missing:
+    if missing := [key for key in RESULT_KEYS if key not in result]:
         raise UserError(f"{path} lacks {', '.join(missing)}; {files.RETRAIN}")
     return result
 
@@ -174,7 +168,7 @@ class Found:
 
     @cached_property
     def result(self):
-        return read_result(self.folder, keys=())
+        return files.read_json(self.folder / RESULT, of=dict)
 
     @property
     def figures(self):
@@ -282,13 +276,8 @@ class Run:
         load_weights(model, self.folder / BEST)
 
     def write_history(self, history):
-        """Write `metrics.jsonl` unless it says so already."""
-        lines = "".join(json.dumps(line) + "\n" for line in history)
-        there = None
-        with suppress(OSError):  # it is missing, or it cannot be read and writing says so
-            there = (self.folder / HISTORY).read_bytes()
-        if there != lines.encode():
-            files.write_bytes(self.folder / HISTORY, lines.encode())
+        """Write `metrics.jsonl` anew."""
+        files.write_bytes(self.folder / HISTORY, "".join(json.dumps(line) + "\n" for line in history).encode())
 
     def add(self, **result):
         """Add these scores to the result and write it; from the first call on the run counts as finished."""

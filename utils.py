@@ -222,8 +222,7 @@ def fit(task, model, run):
         if parallel.is_main():
             best = {"weights": optimization.evaluated.state_dict(), **task.settings()} if is_best else None
             run.save_epoch(state, best)
-            shown = None if args.verbose else ("train_loss", "val_loss", task.score)
-            say(epoch_line(history[-1], args.epochs, shown))
+            say(epoch_line(history[-1], args.epochs, task.score))
     run.load_best(model)
     model.eval()
     return history
@@ -289,9 +288,9 @@ def numbers(scores, epoch):
     return values
 
 
-def epoch_line(line, n_epochs, shown=None):
-    """An epoch of the history as a line for the screen; shown: names of its scores, None for all."""
-    names = [name for name in line if name not in ("epoch", "lr", "seconds") and (shown is None or name in shown)]
+def epoch_line(line, n_epochs, score):
+    """An epoch of the history as a line for the screen: the losses, and the score that chooses the best epoch."""
+    names = [name for name in line if name in ("train_loss", "val_loss", score)]
     scores = "  ".join(f"{name.replace('_', ' ')} {line[name]:.4f}" for name in names)
     return f"Epoch {line['epoch']}/{n_epochs}  {scores}  ({line['seconds']:.1f}s)"
 

@@ -168,7 +168,7 @@ def clips_of_noise(n_clips):
     texts = {split: [texts[row] for row in rows[split]] for split in rows}
     ids = {split: [str(int(row)) for row in rows[split]] for split in rows}
     starts = n_frames.cumsum(0) - n_frames
-    return speech.Clips("Noise", True, ids, texts, rows, n_frames, starts, frames, "noise", "noise", ROOT)
+    return speech.Clips("Noise", True, ids, texts, rows, n_frames, starts, frames, "noise", ROOT)
 
 
 def first_losses(task, device):

@@ -161,14 +161,9 @@ def to_uint8(values, scale=1):
     raise ValueError("its values are not whole numbers from 0 to 255" + (f" divided by {scale}" if scale > 1 else ""))
 
 
-def split_order(n_official):
-    """The order in which the official training images are dealt out to train and val."""
-    return np.random.default_rng(SPLIT_SEED).permutation(n_official)
-
-
 def split_official(train_images, train_labels, test_images, test_labels, n_train):
     """Arrays under MedMNIST's keys: the official training set shuffled and cut after `n_train`, and the test set."""
-    order = split_order(len(train_images))
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(train_images))
     train, val = order[:n_train], order[n_train:]
     parts = (train_images[train], train_labels[train], train_images[val], train_labels[val], test_images, test_labels)
     return dict(zip(MEDMNIST_KEYS, parts, strict=True))

@@ -173,7 +173,6 @@ class Clips:
         starts: (n_clips), the first frame of each clip in `frames`.
         frames: (n_frames_of_all, N_MELS) float16, a `numpy.memmap`.
         fingerprint: SHA-256 of the ids, the texts, the sound and the splits.
-        origin: where the clips are from, and their number.
         folder: where the sound files are.
     """
 
@@ -186,13 +185,7 @@ class Clips:
     starts: torch.Tensor
     frames: np.ndarray
     fingerprint: str
-    origin: str
     folder: Path
-
-    def clips(self, split):
-        """The clips of a split one after the other, as pairs of an array (n_frames, N_MELS) and a text."""
-        for row, ref in zip(self.rows[split], self.texts[split]):
-            yield self.mels(row).numpy(), ref
 
     def seconds(self, row):
         """The length of one clip."""
@@ -253,9 +246,8 @@ def load(mode="auto", data_dir=DATA_DIR, counts=None, quick=False):
     texts[PART], rows[PART] = [texts["train"][i] for i in part], rows["train"][part]
     content = [(name, ids[name], texts[name]) for name in SPLITS]
     fingerprint = hashlib.sha256(f"{arrays['digest']}{content}".encode()).hexdigest()
-    origin = f"{'spoken by eSpeak NG' if bundled else METADATA}, {len(clips):,} of {len(lines):,} clips"
     starts = torch.cat([n_frames.new_zeros(1), n_frames.cumsum(0)[:-1]])
-    return Clips(TITLE, bundled, ids, texts, rows, n_frames, starts, frames, fingerprint, origin, folder)
+    return Clips(TITLE, bundled, ids, texts, rows, n_frames, starts, frames, fingerprint, folder)
 
 
 def bundled_folder():

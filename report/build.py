@@ -246,7 +246,7 @@ def describe(run, command, setting=None):
     shown |= {"command": command, "scale": setting[0] if setting else "full"}
     if run is not None:
         shown |= {
-            "name": shown_name(run),
+            "name": f"{run.folder.parent.name}/{run.folder.name}",
             "path": str(run.folder),
             "result": run.result,
             "figures": run.figures,
@@ -256,11 +256,6 @@ def describe(run, command, setting=None):
             if run.options.get("threads"):  # which decide about the last digits
                 shown["command"] += f" -threads {shown['result'].get('threads', run.options['threads'])}"
     return shown
-
-
-def shown_name(run):
-    """A run's folder as the reports name it."""
-    return f"{run.folder.parent.name}/{run.folder.name}"
 
 
 def other_runs(finished, question, found):

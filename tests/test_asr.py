@@ -48,7 +48,7 @@ def trained(run_script, spoken, cache, tmp_path_factory):
     runs_dir = tmp_path_factory.mktemp("runs")
     outputs = {}
     for decoder, more in zip(DECODERS, ((), SEARCH)):
-        command = ("--decoder", decoder, *more, *TINY, "-verbose", "-data_dir", spoken, "-runs_dir", runs_dir)
+        command = ("--decoder", decoder, *more, *TINY, "-data_dir", spoken, "-runs_dir", runs_dir)
         outputs[decoder] = run_script("-c", WITH_CACHE, cache, SCRIPT, *command)
         assert outputs[decoder].returncode == 0, outputs[decoder].stderr
     return runs_dir, outputs
@@ -93,25 +93,21 @@ def test_the_commands_leave_result_and_figures(trained, decoder):
     jaccard, cosine, edits = (greedy[name]["value"] for name in metrics.SIMILARITIES)
     similarities = f"Jaccard {jaccard:.4f}, Cosine {cosine:.4f}, Damerau-Levenshtein {edits:.4f}"
     assert f" Test loss {greedy['loss']:.4f}, {similarities} (bundled)" in " ".join(stdout.split())
-    assert f"  test greedy loss: {greedy['loss']}\n" in stdout and "(bundled" in stdout
     listened = {"cer", "shuffled_cer", "own_minus_shuffled", "seconds", "spearman", "moved"}
-    assert result["train_clips"].keys() == listened and result["quick_recipe"] == {}
+    assert result["train_clips"].keys() == listened
     rows = {row["reference"]: int(row["distance"]) for row in predictions(folder)}
     right, failed = (result["attention"][name]["ref"] for name in ("right", "failed"))
     assert rows[right] <= rows[failed]
-    assert "  train_clips shuffled_cer: " in stdout
     (baseline,) = result["baselines"].values()
-    assert baseline["value"] > 0.5 and f"the text of another clip: {baseline['value']:.4f}" in stdout
-    assert sum(map(len, result["differing"])) == stdout.count("  differing ")
+    assert baseline["value"] > 0.5 and f"the text of another clip {baseline['value']:.4f}" in stdout
+    assert all(row.keys() == {"ref", "hyp", *metrics.SIMILARITIES} for row in result["differing"])
     assert len(result["examples"]) == 8
 
 
 def test_quick_scale_has_a_recipe_of_its_own_that_is_named(run_here, spoken, tmp_path):
     options_ = ("-scale", "quick", "--hidden_size", "32", "--batch_size", "16", "-data", "real", "-threads", "1")
     process = run_here(SCRIPT, "-runs_dir", tmp_path / "runs", *options_, "-data_dir", spoken)
-    recipe = {"epochs": 4, "batch_size": 16, "guided_attention": 1.0, "ctc_weight": 0.3}  # what is given counts
-    result = files.read_json(folder_of(tmp_path / "runs", "recurrent") / "result.json")
-    assert result["quick_recipe"] == recipe and len(result["history"]) == 4
+    assert len(files.read_json(folder_of(tmp_path / "runs", "recurrent") / "result.json", "history")) == 4
     assert "quick recipe: epochs 4, batch_size 16, guided_attention 1.0, ctc_weight 0.3" in process.stdout
     full = script.parse_args([])
     assert (full.epochs, full.batch_size, full.guided_attention, full.ctc_weight) == (15, 64, 0.0, 0.0)
@@ -150,8 +146,8 @@ def test_the_weights_in_the_folder_give_the_figures_in_the_folder(trained, spoke
     )
     hyps = recogniser.decode(model, "test")
     assert hyps == [
-        recogniser.decode_mels(model, speech.pad_mels([torch.from_numpy(mels)]))[0][0]
-        for mels, _ in recogniser.data.clips("test")
+        recogniser.decode_mels(model, speech.pad_mels([recogniser.data.mels(row)]))[0][0]
+        for row in recogniser.data.rows["test"]
     ]
     rows = {row["source"]: row["prediction"] for row in predictions(folder)}
     assert hyps == [rows[id] for id in recogniser.data.ids["test"]]
@@ -175,7 +171,7 @@ def test_the_length_penalty_is_chosen_on_validation_and_samples_are_tested(train
 
 
 def test_the_second_decoder_is_compared_with_the_first(trained):
-    runs_dir, outputs = trained
+    runs_dir, _ = trained
     recurrent, transformer = (files.read_json(folder_of(runs_dir, decoder) / "result.json") for decoder in DECODERS)
     assert recurrent["other"] is None
     other = transformer["other"]
@@ -186,9 +182,6 @@ def test_the_second_decoder_is_compared_with_the_first(trained):
     for name in metrics.SIMILARITIES:
         assert other[name]["value"] == pytest.approx(theirs[name]["value"] - ours[name]["value"])
         assert other[name]["n"] == 12
-    stdout = outputs["transformer"].stdout
-    for name in ("cer", "wer"):
-        assert f"  other {name}: {other[name]['value']:.4f} (95 %:" in stdout
 
 
 def weights_of(folder):

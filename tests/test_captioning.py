@@ -249,11 +249,8 @@ HYPS = ["the dog bit the man now", "it was not unexpected by us"]
 
 
 def test_bleu_is_sacrebleus():
-    streams = [list(refs) for refs in zip(*REFS)]
-    for order in (1, 2, 3, 4):
-        expected = BLEU(tokenize="none", max_ngram_order=order).corpus_score(HYPS, streams).score / 100
-        assert metrics.Bleu(HYPS, REFS).score(order) == pytest.approx(expected)
-    metric = BLEU(tokenize="none")
+    metric, streams = BLEU(tokenize="none"), [list(refs) for refs in zip(*REFS)]
+    assert metrics.Bleu(HYPS, REFS).score() == pytest.approx(metric.corpus_score(HYPS, streams).score / 100)
     # The tokens are those that are given: sacrebleu's own tokenizer would split the comma off.
     hyp, ref = "rows of cars, parked neatly", "rows of cars, standing neatly"
     expected, split = (BLEU(tokenize=name).corpus_score([hyp], [[ref]]).score / 100 for name in ("none", "13a"))

@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 
+import files
 import runs
 from tests import fault
 
@@ -93,7 +94,7 @@ def test_a_killed_run_is_never_mixed_with_the_one_that_it_replaces(tmp_path):
         if (folder / runs.LAST).exists():
             seeds = {runs.read_checkpoint(folder / name)["seed"] for name in (runs.LAST, runs.BEST)}
             seeds.add(runs.read_config(folder)["options"]["seed"])
-            seeds |= {runs.read_result(folder, ["seed"])["seed"]} if (folder / runs.RESULT).exists() else set()
+            seeds |= {files.read_json(folder / runs.RESULT)["seed"]} if (folder / runs.RESULT).exists() else set()
             assert len(seeds) == 1, n_calls
             seen |= seeds
     assert seen == {1, 2} and n_calls > 20

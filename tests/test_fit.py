@@ -29,7 +29,7 @@ def recipe(lr=0.1, n_epochs=1, **changes):
     """The options of a training."""
     parser = options.Parser("")
     options.add_training_options(parser, learning_rate=lr, optimizer="adam", epochs=n_epochs)
-    return argparse.Namespace(**vars(parser.parse_args([])) | {"seed": 5, "models": None, "verbose": False} | changes)
+    return argparse.Namespace(**vars(parser.parse_args([])) | {"seed": 5, "models": None} | changes)
 
 
 def gather(*tensors):
@@ -320,9 +320,9 @@ def test_a_network_that_gives_nan_at_once_is_told_to_look_at_its_softmax_and_not
 def test_an_epoch_line_has_the_losses_and_the_score_that_chooses_and_fits_100_columns():
     names = ("train_loss", "plain_train_loss", "val_loss", "val_damerau_levenshtein", "val_wer", "val_cer")
     line = {"epoch": 12, "lr": 0.1, "seconds": 12.34} | dict.fromkeys(names, 1.5)
-    shown = utils.epoch_line(line, 15, ("train_loss", "val_loss", "val_cer"))
+    shown = utils.epoch_line(line, 15, "val_cer")
     assert shown == "Epoch 12/15  train loss 1.5000  val loss 1.5000  val cer 1.5000  (12.3s)"
-    assert "val wer 1.5000" in utils.epoch_line(line, 15) and len(shown) <= 100
+    assert len(shown) <= 100
 
 
 @pytest.mark.parametrize("warn_only", [False, True])

@@ -258,18 +258,6 @@ def test_the_kinds_of_errors_add_up_to_the_cer(pairs):
     assert found["length"] == pytest.approx(1 + surplus)
 
 
-def test_every_score_of_a_result_is_a_line():
-    score = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}
-    result = {"title": "a set", "test": {"greedy": {"cer": score, "loss": 1.5}, "beam": None}, "points": [{"n": 1}] * 2}
-    assert list(metrics.score_lines(result)) == [
-        "  title: a set",
-        "  test greedy cer: 0.5000 (95 %: 0.2500 to 0.7500)",
-        "  test greedy loss: 1.5",
-        "  points 1 n: 1",
-        "  points 2 n: 1",
-    ]
-
-
 def test_the_words_of_captions_are_judged_by_kind():
     hyps = ["a brown road and two boats", "a red boat on a river", "many trees"]
     refs = [

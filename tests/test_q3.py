@@ -219,9 +219,9 @@ def test_a_beam_is_added_to_a_finished_run_without_training(trained, data_dir, r
     folder = folder_of(runs_dir, False)
     before = (folder / "best.pt").read_bytes()
     common = (*TINY, "-data_dir", data_dir, "-runs_dir", runs_dir)
-    process = run_here("hw2-q3.py", *common, "--beam_size", "2", "--resume", "-verbose")
+    process = run_here("hw2-q3.py", *common, "--beam_size", "2", "--resume")
     assert process.returncode == 0, process.stderr
-    assert "Epoch" not in process.stdout and "  test beam differences greedy minus this: " in process.stdout
+    assert "Epoch" not in process.stdout
     assert (folder / "best.pt").read_bytes() == before
     assert files.read_json(folder / "result.json")["test"]["beam"]["beam_size"] == 2
 
@@ -617,12 +617,6 @@ def test_a_runs_folder_names_the_set(both_sets, tmp_path, capsys):
     for dataset, folder in {"auto": newest, "course": newest, "tatoeba": older}.items():
         script.main([*run[-2:], "-dataset", dataset, "--translate", "hola"])
         assert f"weights of {options.typed(folder)}" in capsys.readouterr().err
-
-
-def test_the_pairs_say_which_file_they_are_from(data_dir, tmp_path):
-    assert translation.load("real", data_dir).origin == "train-eng-spa.txt, val-eng-spa.txt, test-eng-spa.txt"
-    (tmp_path / "spa.txt").write_text("".join(f"word {chr(97 + i)}\tanos {chr(97 + i)}\n" for i in range(26)))
-    assert translation.load("real", tmp_path).origin == "spa.txt, 26 pairs"
 
 
 def test_the_vocabulary_turns_text_into_indices_and_back():

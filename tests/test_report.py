@@ -193,8 +193,8 @@ def words_found(others=0.8, colours=0.6, half_width=0.02):
 
 
 def captioning_result(bundled, use_attention, bleu=0.5, difference=0.03, nearest=0.1, half_width=0.01, found=None):
-    greedy = {"bleu4": score(bleu - 0.02), "sentence_bleu": score(bleu), "bleu1": 0.8, "bleu2": 0.7, "bleu3": 0.6}
-    yardsticks = {"chrf": 60.0, "words_found": found or words_found()}
+    greedy = {"bleu4": score(bleu - 0.02), "sentence_bleu": score(bleu)}
+    yardsticks = {"words_found": found or words_found()}
     differences = {"nearest image": score(nearest, half_width)}
     if use_attention:
         differences["the decoder without attention"] = score(difference, half_width)
@@ -297,8 +297,6 @@ def write_images(write_run):
                 "run": best.parent.name if rate == BEST_RATE else "elsewhere",
                 "error": None,
                 "val_acc": score(0.7 if rate == BEST_RATE else 0.3),
-                "last": 0.3,
-                "last_train_loss": 1.25,
             }
             for rate in rates
         ]

@@ -413,7 +413,7 @@ def make_clips():
     texts = {"train": list(map(speech.normalize, ["a cat", "it's-so", "yes", "no?"])), "val": [], "test": []}
     ids, empty = {"train": list("wxyz"), "val": [], "test": []}, torch.zeros(0, dtype=torch.int64)
     rows, starts = {"train": torch.arange(4), "val": empty, "test": empty}, n_frames.cumsum(0) - n_frames
-    return speech.Clips("Noise", True, ids, texts, rows, n_frames, starts, frames, "f", "noise", None)
+    return speech.Clips("Noise", True, ids, texts, rows, n_frames, starts, frames, "f", None)
 
 
 def make_recogniser(decoder, *options_):
