@@ -12,7 +12,6 @@ class Edition:
 
     Attributes:
         year: the edition of the course.
-        question: the number of the question in that year's statement.
         dataset: the data set that the statement asks for, as options and file names write it.
         title: the data set's name as its authors write it.
         class_names: in the order of the labels.
@@ -25,7 +24,6 @@ class Edition:
     """
 
     year: str
-    question: str
     dataset: str
     title: str
     class_names: tuple[str, ...]
@@ -46,7 +44,6 @@ class Edition:
 EDITIONS = {
     "2022-23": Edition(
         year="2022-23",
-        question="2.4",
         dataset="kuzushiji_mnist",
         title="Kuzushiji-MNIST",
         class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
@@ -65,7 +62,6 @@ EDITIONS = {
     ),
     "2023-24": Edition(
         year="2023-24",
-        question="2.1",
         dataset="octmnist",
         title="OCTMNIST",
         class_names=("CNV", "DME", "drusen", "normal"),
@@ -80,7 +76,6 @@ EDITIONS = {
     ),
     "2021-22": Edition(
         year="2021-22",
-        question="2.2",
         dataset="fashion_mnist",
         title="Fashion-MNIST",
         class_names=(
