@@ -66,10 +66,15 @@ class Code:
         found = [vars(module).get(name) for module in self.modules.values()]
         return [obj for obj in found if obj is not None and getattr(obj, "__module__", None) in self.modules]
 
-    def calls(self, method):
-        """Whether a method of this name is called anywhere in the files."""
-        nodes = [node for cells in self.cells.values() for _, tree in cells for node in ast.walk(tree)]
-        return any(isinstance(node, ast.Call) and getattr(node.func, "attr", "") == method for node in nodes)
+    def calls(self, method, function):
+        """Whether a method of this name is called in a file that defines or uses this function."""
+        for cells in self.cells.values():
+            nodes = [node for _, tree in cells for node in ast.walk(tree)]
+            names = {getattr(node, field, "") for node in nodes for field in ("name", "id", "attr")}
+            methods = {getattr(node.func, "attr", "") for node in nodes if isinstance(node, ast.Call)}
+            if function in names and method in methods:
+                return True
+        return False
 
     def load(self, name):
         if name not in self.modules:

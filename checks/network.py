@@ -182,7 +182,7 @@ class TrainBatch(Question):
         return bool(cls.functions(code))
 
     def prepare(self):
-        called = [method for method in self.elsewhere if self.code.calls(method)]
+        called = [method for method in self.elsewhere if self.code.calls(method, self.target)]
         self.variants = {self.elsewhere[method]: f"it relies on the call of {method}() elsewhere" for method in called}
 
     def student(self, *args):

@@ -770,6 +770,29 @@ def test_planted_mistake_is_named_exactly(case):
             assert status in ("ok", f"waits for {questions[0]}"), result
 
 
+LOOP_OF_Q3 = """
+def train(model, optimizer, batches):
+    for src, lengths, tgt in batches:
+        model.eval(), model.train(), optimizer.zero_grad()
+"""
+
+
+@pytest.mark.parametrize(
+    "key, name, line",
+    [
+        ("gradients-not-zeroed", "train_batch", "    optimizer.zero_grad()\n"),
+        ("evaluate-in-training-mode", "evaluate", "    model.eval()\n"),
+        ("left-in-evaluation-mode", "evaluate", "    model.train()\n"),
+    ],
+)
+def test_what_the_script_of_another_question_calls_does_not_count(key, name, line):
+    text = plant(CNN, (line, ""))
+    for loop, expected in ((LOOP_OF_Q3, ("WRONG", [key])), (f"{LOOP_OF_Q3}    {name}(model)", ("ok", []))):
+        results = [answer for answer in check_files({"hw2-q2.py": text, "hw2-q3.py": loop}) if "status" in answer]
+        (result,) = [result for result in results if result["name"] == name]
+        assert (result["status"], [mistake["key"] for mistake in result["mistakes"]]) == expected
+
+
 TANH = "attn_out = torch.tanh(self.linear_out(torch.cat([query, c], dim=-1)))"
 SCORES = "scores = torch.bmm(z, encoder_outputs.transpose(1, 2))"
 MASKED = 'scores = scores.masked_fill(src_seq_mask.unsqueeze(1), float("-inf"))'
