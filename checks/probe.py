@@ -83,6 +83,7 @@ MESSAGES = {  # what is said about an exception that matches, if not its own tex
     "SystemExit": "the code calls exit(); return the result instead",
     "TooLong": "stopped at the time limit; is there a loop that does not end?",
     "MemoryError|alloc": "stopped at the memory limit; is a tensor of the wrong shape?",
+    "inplace operation": "backward() fails: an operation in place overwrites what it needs; leave out inplace=True",
     "CUDA|NVIDIA": "the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()",
     "'StandIn'": "something is used that is missing in the check: a module, or a constant that is not executed",
 }
@@ -289,6 +290,8 @@ class Question:
             observed = self.run(self.student)
             self.check_dropout()
             self.search({key: value for key, value in observed.items() if key[0] in self.modes})
+            if not self.found:
+                self.check_gradients()
         except (Exception, TooLong) as error:
             own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
             failure = error if isinstance(error, Failure) else own
@@ -340,6 +343,42 @@ class Question:
                 self.notes.append(self.variants[line.key])
             else:
                 self.name_mistake(line.key, self.place(hypothesis, line), numeric=True)
+        self.hypothesis = hypothesis
+
+    def check_gradients(self):
+        """Name the layers whose gradients are not those of the equations, or say why `backward` fails."""
+        self.gradients, self.calls, mode = True, [], self.modes[:1]
+        outputs = self.run(self.student, mode)
+        try:
+            own, right = self.slopes(outputs), self.slopes(self.expected(self.hypothesis, mode))
+        except RuntimeError as error:
+            failure = explain(error, ())
+            for call in self.calls:
+                if call.args and call.result is call.args[0] and not failure.where:  # in place
+                    try:
+                        self.slopes({"result": call.result})
+                    except RuntimeError:
+                        failure.where = call.where
+            raise failure from error
+        wrong = [name for name, slope in right.items() if slope.abs().max() > ABSOLUTE and not same(own[name], slope)]
+        if wrong:
+            self.name_mistake(
+                "gradient", "", ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in wrong))
+            )
+
+    def slopes(self, outputs):
+        """{name of a weight: its gradient}, of the sum of these outputs with fixed factors."""
+        weights = {name: weight for name, weight in self.module.named_parameters() if weight.requires_grad}
+        total = sum((output * numbers(*output.shape)).sum() for output in outputs.values())
+        total = total + sum(0 * weight.sum() for weight in weights.values())  # a gradient of 0 where it has none
+        slopes = dict(zip(weights, torch.autograd.grad(total, weights.values(), retain_graph=True) if weights else ()))
+        padding = {
+            layer.weight: layer.padding_idx for layer in self.module.modules() if isinstance(layer, nn.Embedding)
+        }
+        for name, weight in weights.items():
+            if padding.get(weight) is not None:
+                slopes[name][padding[weight]] = 0  # torch leaves out its gradient, and the equations do not
+        return slopes
 
     def expected(self, lines=(), modes=None):
         """What the equations compute, with these lines of the table in place of the right ones."""

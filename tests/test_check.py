@@ -119,6 +119,34 @@ PLANTED = [
         "F.log_softmax(self.fc3(x), dim=1)",
         "F.log_softmax(self.fc3(x).softmax(1), dim=1)",
     ),
+    # gradients
+    ("gradient", ["CNN"], CNN, POOLED, POOLED + ".detach()"),
+    ("gradient", ["CNN"], CNN_2021, "self.convblock2(self.convblock1(x))", "self.convblock2(self.convblock1(x)).data"),
+    (
+        "gradient",
+        ["Encoder"],
+        MODELS,
+        "        packed, final_hidden = self.lstm(packed)",
+        "        with torch.no_grad():\n            packed, final_hidden = self.lstm(packed)",
+    ),
+    ("gradient", ["Attention"], MODELS, "p = torch.softmax(scores, dim=-1)", "p = scores.detach().softmax(dim=-1)"),
+    ("gradient", DECODERS, MODELS, "outputs.append(output)", "outputs.append(output.data)"),
+    (
+        "gradient",
+        DECODERS,
+        MODELS,
+        "            if self.attn is not None:\n",
+        "            dec_state = tuple(part.detach() for part in dec_state)\n            if self.attn is not None:\n",
+    ),
+    ("gradient", ["Seq2Seq"], MODELS, "dec_hidden = final_hidden", "dec_hidden = [x.detach() for x in final_hidden]"),
+    (
+        "gradient",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "x, state = self._rnn(x, state)",
+        "x, state = self._rnn(x.data, state)",
+    ),
+    ("gradient", ["Decoder"], CAPTIONING, "return scores, h, c", "return scores, h.detach(), c"),
     # train_batch, predict, evaluate
     ("gradients-not-zeroed", ["train_batch"], CNN, "    optimizer.zero_grad()\n", ""),
     ("no-step", ["train_batch"], CNN, "    optimizer.step()\n", ""),
@@ -839,7 +867,7 @@ RIGHT = [
         "self.pool(F.relu(self.conv2(x)))",
         "F.max_pool2d(F.relu_(self.conv2(x)), 2)",
     ),
-    ("modules", CNN, "F.log_softmax(self.fc3(x), dim=1)", "nn.LogSoftmax(dim=-1)(self.fc3(nn.ReLU(inplace=True)(x)))"),
+    ("modules", CNN, "F.log_softmax(self.fc3(x), dim=1)", "nn.LogSoftmax(dim=-1)(self.fc3(nn.ReLU()(x)))"),
     (
         "flattened images",
         CNN,
@@ -881,7 +909,21 @@ RIGHT = [
         "x = self.drop(F.relu(self.fc1(x)))",
         "x = F.relu(self.fc1(x))\n        if self.training:\n            x = self.drop(x)",
     ),
-    ("dropout with a fixed probability", CNN, "nn.Dropout(dropout_prob)", "nn.Dropout(p=0.3, inplace=True)"),
+    ("dropout with a fixed probability", CNN, "nn.Dropout(dropout_prob)", "nn.Dropout(p=0.3)"),
+    (
+        "dropout in place, before the ReLU",
+        CNN,
+        "nn.Dropout(dropout_prob)",
+        "nn.Dropout(dropout_prob, inplace=True)",
+        "self.drop(F.relu(self.fc1(x)))",
+        "F.relu_(self.drop(self.fc1(x)))",
+    ),
+    (
+        "embedding without its padding",
+        MODELS,
+        "self.embedding(tgt)",
+        "nn.functional.embedding(tgt, self.embedding.weight)",
+    ),
     (
         "logarithm of the softmax",
         CNN,
@@ -1370,6 +1412,31 @@ def test_a_mistake_is_shown_at_its_line(question, solution, old, new):
     text = plant(solution, (old, new))
     line = text[: text.index(new)].count("\n") + 1
     assert [mistake["where"] for mistake in check_text(text)[question][2]["mistakes"]] == [f"my.py, line {line}"]
+
+
+@pytest.mark.parametrize(
+    "question, solution, old, new, line",
+    [
+        ("CNN", CNN, "nn.Dropout(dropout_prob)", "nn.Dropout(dropout_prob, inplace=True)", "self.drop(F.relu("),
+        ("CNN", CNN, "self.fc3(x)", "self.fc3(nn.ReLU(inplace=True)(x))", "self.fc3(nn.ReLU"),
+        ("Attention", MODELS, TANH, TANH + ".mul_(1.0)", TANH),
+    ],
+)
+def test_a_backward_that_fails_is_an_error_at_its_line(question, solution, old, new, line):
+    text = plant(solution, (old, new))
+    status, keys, result = check_text(text)[question]
+    assert (status, keys) == ("ERROR", []) and "leave out inplace=True" in result["difference"], result
+    assert result["where"] == f"my.py, line {text[: text.index(line)].count(chr(10)) + 1}"
+
+
+def test_the_layers_without_their_gradient_are_named():
+    loop = "            dec_state = [x.detach() for x in dec_state]\n            outputs.append(output)"
+    results = check_text(plant(MODELS, ("            outputs.append(output)", loop)))
+    assert [results[name][2]["mistakes"][0]["details"] for name in DECODERS] == ["embedding, lstm"] * 2
+
+
+def test_a_class_waits_for_the_one_whose_backward_fails():
+    assert check_text(plant(MODELS, (TANH, TANH + ".mul_(1.0)")))["Seq2Seq"][0] == "waits for Attention"
 
 
 def test_numbers_of_no_known_mistake_are_not_recognised():
