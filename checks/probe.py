@@ -406,13 +406,13 @@ class Question:
         """Where an output is furthest from the right one, and which parts of the equations occur in the code."""
         expected = self.expected()
         agrees = {key: same(observed[key], value) for key, value in expected.items()}
-        mode, name = first = next(key for key in agrees if not agrees[key])
+        has_shape = {key: observed[key].squeeze().shape == value.squeeze().shape for key, value in expected.items()}
+        mode, name = first = min((key for key in agrees if not agrees[key]), key=has_shape.get)
         actual, right = observed[first], expected[first]
-        if actual.squeeze().shape != right.squeeze().shape:
+        if not has_shape[first]:
             text = f"{name} in {mode} is {tuple(actual.shape)}, and must be {tuple(right.shape)}"
-            if actual.dim() == right.dim() == 3 and actual.shape[::2] == right.shape[::2]:
-                made = [call for call in self.calls if any(x.shape == actual.shape for x in tensors([call.result]))]
-                self.name_mistake("output-length", made[0].where if made else "", text)
+            made = [call for call in self.calls if any(x.shape == actual.shape for x in tensors([call.result]))]
+            self.name_mistake("output-shape", made[0].where if made else "", text)
         else:
             gaps = (actual.reshape(right.shape) - right).abs()
             gaps = gaps.reshape(len(right) if right.dim() else 1, -1).amax(dim=1)  # of each example

@@ -305,13 +305,13 @@ PLANTED = [
         "packed, (c, h) = self.lstm(packed)\n        final_hidden = (h, c)",
     ),
     (
-        "output-length",
+        "output-shape",
         ["Encoder"],
         MODELS,
         "lengths.cpu(), batch_first=True, enforce_sorted=False)",
         "lengths.cpu() - 1, batch_first=True, enforce_sorted=False)",
     ),
-    ("output-length", DECODERS, MODELS, "range(emb.shape[1])", "range(max(1, emb.shape[1] - 1))"),
+    ("output-shape", DECODERS, MODELS, "range(emb.shape[1])", "range(max(1, emb.shape[1] - 1))"),
     (
         "state-not-passed",
         DECODERS,
@@ -1469,9 +1469,27 @@ def test_output_of_another_length_is_told_by_its_shape():
     assert result["mistakes"][0]["details"] == "enc_output in training is (3, 4, 8), and must be (3, 5, 8)"
 
 
-def test_output_with_other_axes_is_not_called_wrong():
-    status, keys, _ = check_text(plant(MODELS, ("return enc_output,", "return enc_output.transpose(0, 1),")))["Encoder"]
-    assert (status, keys) == ("not recognised", [])
+@pytest.mark.parametrize(
+    "question, user, solution, old, new",
+    [
+        ("Encoder", "Seq2Seq", MODELS, "return enc_output,", "return enc_output.transpose(0, 1),"),
+        ("Encoder", "Seq2Seq", MODELS, "pad_packed_sequence(packed, batch_first=True)", "pad_packed_sequence(packed)"),
+        ("Attention", "DecoderWithAttention", CAPTIONING, "(encoder_out * a", "(self.encoder_att(encoder_out) * a"),
+        (
+            "TextDecoderRecurrent",
+            None,
+            SPEECH,
+            "        x = self._out_norm(x)\n        logits",
+            "        x = self._out_norm(x[:, -1:])\n        logits",
+        ),
+        ("train_batch", None, CNN, "return loss.item()", "return out"),
+    ],
+)
+def test_another_shape_is_wrong_and_no_other_class_is_blamed_for_it(question, user, solution, old, new):
+    results = check_text(plant(solution, (old, new)))
+    assert results.pop(question)[:2] == ("WRONG", ["output-shape"])
+    for name, (status, keys, _) in results.items():
+        assert (status, keys) == (f"waits for {question}" if name == user else "ok", [])
 
 
 @pytest.mark.parametrize(
