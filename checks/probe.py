@@ -143,6 +143,13 @@ def contains(tensors, value):
     return any(same(tensor, value) for tensor in tensors)
 
 
+def has_form(result, form):
+    """Whether a result is a tensor, or a tuple of results as this tuple of names has it."""
+    if isinstance(form, str):
+        return isinstance(result, torch.Tensor)
+    return isinstance(result, tuple | list) and len(result) == len(form) and all(map(has_form, result, form))
+
+
 def needed(function):
     """The names of the arguments of a function, or of the __init__ of a class, that have no default."""
     parameters = inspect.signature(function).parameters.values()
@@ -177,6 +184,7 @@ class Question:
     uses = ()  # the student's other classes or functions that it calls
     arguments = ()  # of the student's __init__ in the check
     n_required = None  # arguments of __init__ without default, where another edition has a class of the same name
+    returns = ()  # the names of what `forward` returns, if nothing else is right
     inputs, output = (), ""  # of a single call, and the name of its result
     layers = {}  # the skeleton's name: (kind, weight shape if that tells which one it is)
     modes, training = ("training", "evaluation"), True
@@ -267,7 +275,10 @@ class Question:
         self.module = self.build(self.target, *self.arguments)
 
     def student(self, *args):
-        return self.call(self.module, *args)
+        result = self.call(self.module, *args)
+        if self.returns and not has_form(result, self.returns):
+            raise Failure(f"forward must return {self.returns}, in this order".replace("'", ""))
+        return result
 
     def drive(self, function):
         """The first of the results for `inputs`."""

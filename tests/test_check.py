@@ -214,7 +214,10 @@ PLANTED = [
         "enc_output, _ = pad_packed_sequence(packed, batch_first=True)",
         "enc_output = packed",
     ),
-    ("encoder-one-direction", ["Encoder"], MODELS, "self.hidden_size, bidirectional=True", "hidden_size"),
+    ("encoder-size", ["Encoder"], MODELS, "self.hidden_size, bidirectional=True", "hidden_size"),
+    ("encoder-size", ["Encoder"], MODELS, "self.hidden_size, bidirectional=True", "hidden_size, bidirectional=True"),
+    ("encoder-size", ["Encoder"], MODELS, "self.hidden_size, b", "self.hidden_size // 2, b"),
+    ("encoder-size", ["Encoder"], MODELS, "self.hidden_size, b", "self.hidden_size, 2, b"),
     ("embedding-dropout", ["Encoder"], MODELS, "emb = self.dropout(self.embedding(src))", "emb = self.embedding(src)"),
     ("output-dropout", ["Encoder"], MODELS, "        enc_output = self.dropout(enc_output)\n", ""),
     (
@@ -495,6 +498,14 @@ PLANTED = [
         "dec_hidden = final_hidden",
         "dec_hidden = (torch.zeros_like(final_hidden[0]), final_hidden[1])",
     ),
+    (
+        "state-ignored",
+        ["Seq2Seq"],
+        MODELS,
+        "        if dec_hidden is None:\n            dec_hidden = final_hidden",
+        "        dec_hidden = final_hidden",
+    ),
+    ("state-not-returned", ["Seq2Seq"], MODELS, "(output), dec_hidden", "(output), final_hidden"),
     (
         "state-parts",
         ["Seq2Seq"],
@@ -1427,6 +1438,21 @@ def test_a_backward_that_fails_is_an_error_at_its_line(question, solution, old, 
     status, keys, result = check_text(text)[question]
     assert (status, keys) == ("ERROR", []) and "leave out inplace=True" in result["difference"], result
     assert result["where"] == f"my.py, line {text[: text.index(line)].count(chr(10)) + 1}"
+
+
+@pytest.mark.parametrize(
+    "question, old, new, form",
+    [
+        ("Encoder", "return enc_output, final_hidden", "return final_hidden, enc_output", "(enc_output, (h, c))"),
+        ("Encoder", "return enc_output, final_hidden", "return enc_output, final_hidden[0]", "(enc_output, (h, c))"),
+        ("Decoder", "return outputs, dec_state", "return dec_state, outputs", "(outputs, (h, c))"),
+        ("Seq2Seq", "(output), dec_hidden", "(output)", "(logits, (h, c))"),
+    ],
+)
+def test_what_forward_must_return_is_told(question, old, new, form):
+    results = check_text(plant(MODELS, (old, new)))
+    assert results[question][0] == "ERROR" and f"must return {form}" in results[question][2]["difference"]
+    assert question == "Seq2Seq" or results["Seq2Seq"][0] == f"waits for {question}"
 
 
 def test_the_layers_without_their_gradient_are_named():
