@@ -44,7 +44,7 @@ class Encoder(Question):
 
     number, n_required, says = "3.1a", 4, "dropout, BiLSTM over real characters, dropout; final state"
     arguments, dropout = (SRC_VOCAB, HIDDEN, PAD, DROPOUT), DROPOUT
-    layers, variants, returns = LAYERS, SWAPPED, ("enc_output", ("h", "c"))
+    layers, variants, returns = LAYERS, SWAPPED, "enc_output, (h, c)"
     table = f"""
     src, lengths = args
     emb = self.drop(self.embedding.weight[src]) | embedding-dropout: self.embedding.weight[src]
@@ -147,7 +147,7 @@ class Decoder(Question):
     """q_t = LSTM(drop(E y_t-1)), out_t = drop(q_t); the next step reads the state without dropout."""
 
     number, n_required, says = "3.1a", 5, "dropout, LSTM, dropout; state without dropout"
-    dropout, layers, variants, returns = DROPOUT, LAYERS, SWAPPED, ("outputs", ("h", "c"))
+    dropout, layers, variants, returns = DROPOUT, LAYERS, SWAPPED, "outputs, (h, c)"
     attentions = (lambda self: None,)  # what the decoder is built with
     table = f"""
     tgt, state = args
@@ -225,7 +225,7 @@ class Seq2Seq(Question):
 
     number, n_required, says = "3.1", 2, "encoder, its final state, decoder, generator"
     uses = ("Encoder", "Attention", "Decoder")
-    returns = "logits", ("h", "c")
+    returns = "logits, (h, c)"
     layers = {"generator": [nn.Linear, TGT_VOCAB, HIDDEN], "embedding": [nn.Embedding, TGT_VOCAB, HIDDEN]}
     variants = LOG_PROBABILITIES | {"untied": "the generator's weight is its own, and not the decoder's embedding"}
     table = """

@@ -1443,10 +1443,10 @@ def test_a_backward_that_fails_is_an_error_at_its_line(question, solution, old, 
 @pytest.mark.parametrize(
     "question, old, new, form",
     [
-        ("Encoder", "return enc_output, final_hidden", "return final_hidden, enc_output", "(enc_output, (h, c))"),
-        ("Encoder", "return enc_output, final_hidden", "return enc_output, final_hidden[0]", "(enc_output, (h, c))"),
-        ("Decoder", "return outputs, dec_state", "return dec_state, outputs", "(outputs, (h, c))"),
-        ("Seq2Seq", "(output), dec_hidden", "(output)", "(logits, (h, c))"),
+        ("Encoder", "return enc_output, final_hidden", "return final_hidden, enc_output", "enc_output, (h, c)"),
+        ("Encoder", "return enc_output, final_hidden", "return enc_output, final_hidden[0]", "enc_output, (h, c)"),
+        ("Decoder", "return outputs, dec_state", "return dec_state, outputs", "outputs, (h, c)"),
+        ("Seq2Seq", "(output), dec_hidden", "(output)", "logits, (h, c)"),
     ],
 )
 def test_what_forward_must_return_is_told(question, old, new, form):
