@@ -68,13 +68,10 @@ class Code:
 
     def calls(self, method, function):
         """Whether a method of this name is called in a file that defines or uses this function."""
-        for cells in self.cells.values():
-            nodes = [node for _, tree in cells for node in ast.walk(tree)]
-            names = {getattr(node, field, "") for node in nodes for field in ("name", "id", "attr")}
-            methods = {getattr(node.func, "attr", "") for node in nodes if isinstance(node, ast.Call)}
-            if function in names and method in methods:
-                return True
-        return False
+        files = [[node for _, tree in cells for node in ast.walk(tree)] for cells in self.cells.values()]
+        named = [{getattr(node, field, "") for node in nodes for field in ("name", "id", "attr")} for nodes in files]
+        called = [{getattr(node.func, "attr", "") for node in nodes if isinstance(node, ast.Call)} for nodes in files]
+        return any(function in names and method in methods for names, methods in zip(named, called))
 
     def load(self, name):
         if name not in self.modules:

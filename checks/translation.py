@@ -249,8 +249,7 @@ class Seq2Seq(Question):
         attention = self.build("Attention", HIDDEN) if self.code["Attention"] else None
         self.decoder = self.build("Decoder", HIDDEN, TGT_VOCAB, attention, PAD, DROPOUT)
         self.module = self.build("Seq2Seq", self.encoder, self.decoder)
-        if len(inspect.signature(self.module.forward).parameters) < 4:  # there is no dec_hidden
-            self.modes = ("training",)
+        self.modes = self.modes if len(inspect.signature(self.module.forward).parameters) > 3 else ("training",)
 
     def check_dropout(self):
         """The encoder and the decoder answer for theirs."""
@@ -258,5 +257,5 @@ class Seq2Seq(Question):
     def drive(self, translate):
         if self.training:
             return {"logits": translate(SRC, LENGTHS, TGT)[0]}
-        logits, state = translate(SRC, LENGTHS, TGT[:, :1])
+        logits, state = translate(SRC, LENGTHS, TGT[:, :1])  # only where the student's takes dec_hidden
         return {"logits": logits, "h": join(state)[0], "next": translate(SRC, LENGTHS, TGT[:, 1:2], state)[0]}

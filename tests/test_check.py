@@ -157,7 +157,15 @@ PLANTED = [
     ("evaluate-in-training-mode", ["evaluate"], CNN, "    model.eval()\n", ""),
     ("left-in-evaluation-mode", ["evaluate"], CNN, "    model.train()\n", ""),
     ("accuracy-count", ["evaluate"], CNN, "return n_correct / n_possible", "return n_correct"),
+    ("flatten-mixed", ["CNN"], CNN, "x.view(x.shape[0], -1)", "x.reshape(-1, x.shape[0]).t()"),
     # 2023-24, Question 2
+    (
+        "no-maxpool-inverted",
+        ["CNN", "CNN no_maxpool"],
+        CNN_2023,
+        "self.no_maxpool = no_maxpool",
+        "self.no_maxpool = no_maxpool = not no_maxpool",
+    ),
     (
         "no-maxpool-ignored",
         ["CNN no_maxpool"],
@@ -529,6 +537,27 @@ PLANTED = [
         "state)\n        x = self._cross_att(latent, x)",
     ),
     (
+        "cross-attention-missing",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "state)\n        x = self._cross_att(x, latent)",
+        "state)\n        x = self._cross_att(x, x)",
+    ),
+    (
+        "cross-attention-missing",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "x = self._cross_att(x, latent)\n        x = self._out_norm(x)\n        return",
+        "x = self._cross_att(x, x)\n        x = self._out_norm(x)\n        return",
+    ),
+    (
+        "causal-mask",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "self._att(x, self._mask)",
+        "self._att(x, torch.ones_like(self._mask).tril())",
+    ),
+    (
         "block-order",
         ["TextDecoderRecurrent"],
         SPEECH,
@@ -869,6 +898,7 @@ RIGHT = [
     ("as it is", CAPTIONING),
     # 2022-23, 2.4
     ("ReLU behind the pooling", CNN, "self.pool(F.relu(self.conv1(x)))", "F.relu(self.pool(self.conv1(x)))"),
+    ("channels last", CNN, "x.view(x.shape[0], -1)", "x.permute(0, 2, 3, 1).flatten(1)"),
     ("dropout before ReLU", CNN, "self.drop(F.relu(self.fc1(x)))", "F.relu(self.drop(self.fc1(x)))"),
     (
         "functional layers",
@@ -1453,6 +1483,18 @@ def test_what_forward_must_return_is_told(question, old, new, form):
     results = check_text(plant(MODELS, (old, new)))
     assert results[question][0] == "ERROR" and f"must return {form}" in results[question][2]["difference"]
     assert question == "Seq2Seq" or results["Seq2Seq"][0] == f"waits for {question}"
+
+
+@pytest.mark.parametrize(
+    "question, part",
+    [
+        ("TextDecoderTransformer", "x = self._att(x, self._mask)"),
+        ("TextDecoderRecurrent", "x, state = self._rnn(x, state)"),
+    ],
+)
+def test_the_part_of_a_text_decoder_that_is_right_is_told(question, part):
+    status, _, result = check_text(plant(SPEECH, (part, part + "\n        x = x + x.sin()")))[question]
+    assert status == "not recognised" and "should be: LSTM or self-attention" in result["difference"], result
 
 
 def test_the_layers_without_their_gradient_are_named():
