@@ -360,7 +360,7 @@ class Question:
         except RuntimeError as error:
             in_place = [call for call in self.calls if call.args and call.result is call.args[0]]
             places = [call.where for call in in_place if str([*call.result.shape]) in str(error)]
-            raise Failure(str(explain(error, ())), *places[:1]) from error
+            raise Failure(str(explain(error, ())), *places[-1:]) from error
         wrong = [name for name, slope in right.items() if slope.abs().max() > ABSOLUTE and not same(own[name], slope)]
         if wrong:
             layers = dict.fromkeys(name.rpartition(".")[0] or name for name in wrong)

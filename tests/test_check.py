@@ -1503,6 +1503,15 @@ def test_the_layers_without_their_gradient_are_named():
     assert [results[name][2]["mistakes"][0]["details"] for name in DECODERS] == ["embedding, lstm"] * 2
 
 
+def test_of_two_operations_in_place_the_one_that_overwrites_is_shown():
+    twice = "self.dropout = nn.Dropout(dropout)\n        self.lstm = nn.LSTM(hidden_size, hidden_size, b"
+    loop = (LOOP, LOOP.replace("emb[:, t : t + 1]", "self.dropout(self.embedding(tgt[:, t : t + 1]))"))
+    emb = ("        emb = self.dropout(self.embedding(tgt))\n", "        emb = tgt\n")
+    text = plant(MODELS, loop, emb, (twice, twice.replace("(dropout)", "(dropout, inplace=True)")))
+    line = text[: text.index("            output = self.dropout(output)")].count("\n") + 1
+    assert check_text(text)["Decoder with attention"][2]["where"] == f"my.py, line {line}"
+
+
 def test_a_class_waits_for_the_one_whose_backward_fails():
     assert check_text(plant(MODELS, (TANH, TANH + ".mul_(1.0)")))["Seq2Seq"][0] == "waits for Attention"
 
