@@ -9,6 +9,7 @@ $ python hw2-q2.py -network mlp -shuffle_pixels  # 2022-23, 2.1 and 2.3: no conv
 $ python hw2-q2.py -classify photo.png           # with the weights of the last run
 """
 
+import inspect
 from pathlib import Path
 
 import options
@@ -147,8 +148,9 @@ class Classification(experiment.Task):
         args, n_classes, models = self.args, len(self.class_names), student.networks(self.args.models)
         if args.network == "mlp":
             return models.MLP(args.dropout, args.edition, n_classes)
-        if args.models:  # a student's class knows its own sizes, and may not take no_maxpool
-            model = models.CNN(args.dropout, True) if args.no_maxpool else models.CNN(args.dropout)
+        if args.models:  # a student's class knows its own sizes, and may take neither a dropout nor no_maxpool
+            given = [args.dropout] if inspect.signature(models.CNN).parameters else []
+            model = models.CNN(*given, *[True] * args.no_maxpool)
         else:
             model = models.CNN(args.dropout, args.no_maxpool, args.edition, n_classes)
             model = model.to(memory_format=torch.channels_last)  # faster, but a student's `view` would fail on it

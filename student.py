@@ -31,20 +31,22 @@ def mistake(path, error, steps):
 
 
 class Translator:
-    """What is called of `models.Seq2Seq`, in front of a student's, which is called as by the course's script."""
+    """What is called of `models.Seq2Seq`, in front of a student's: its `forward` in training, its parts in decoding."""
 
     def forward(self, src, src_lengths, tgt):
-        # In training the course's decoder leaves out the last symbol: one more is given, and an output for it is cut.
+        # Our script has cut tgt already, and the course's decoder cuts it in training: one symbol more is given.
         lengths = torch.full_like(src[:, 0], src.shape[1]) if src_lengths is None else src_lengths.to(src.device)
         logits, state = super().forward(src, lengths, torch.cat([tgt, tgt[:, -1:]], dim=1))
         return logits[:, : tgt.shape[1]], state
 
     def start(self, src, src_lengths):
-        return None, (src, src_lengths.to(src.device))
+        lengths = src_lengths.to(src.device)
+        enc_output, state = self.encoder(src[:, : lengths.max()], lengths)
+        return tuple(part.transpose(0, 1) for part in state), (enc_output, lengths)
 
     def step(self, tokens, state, memory):
-        src, lengths = (part.repeat_interleave(len(tokens) // len(part), dim=0) for part in memory)
-        if state is not None:
-            state = tuple(part.transpose(0, 1).contiguous() for part in state)
-        logits, state = super().forward(src[:, : lengths.max()], lengths, tokens.unsqueeze(1), state)
+        enc_output, lengths = (part.repeat_interleave(len(tokens) // len(part), dim=0) for part in memory)
+        state = tuple(part.transpose(0, 1).contiguous() for part in state)
+        output, state = self.decoder(tokens.unsqueeze(1), state, enc_output[:, : lengths.max()], lengths)
+        logits = self.generator(output)
         return logits[:, -1].log_softmax(dim=-1), tuple(part.transpose(0, 1) for part in state), None

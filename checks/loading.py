@@ -66,10 +66,12 @@ class Code:
         found = [vars(module).get(name) for module in self.modules.values()]
         return [obj for obj in found if obj is not None and getattr(obj, "__module__", None) in self.modules]
 
-    def calls(self, method):
-        """Whether a method of this name is called anywhere in the files."""
-        nodes = [node for cells in self.cells.values() for _, tree in cells for node in ast.walk(tree)]
-        return any(isinstance(node, ast.Call) and getattr(node.func, "attr", "") == method for node in nodes)
+    def calls(self, method, function):
+        """Whether a method of this name is called in a file that defines or uses this function."""
+        files = [[node for _, tree in cells for node in ast.walk(tree)] for cells in self.cells.values()]
+        named = [{getattr(node, field, "") for node in nodes for field in ("name", "id", "attr")} for nodes in files]
+        called = [{getattr(node.func, "attr", "") for node in nodes if isinstance(node, ast.Call)} for nodes in files]
+        return any(function in names and method in methods for names, methods in zip(named, called))
 
     def load(self, name):
         if name not in self.modules:

@@ -57,6 +57,7 @@ class CNN(Question):
     """Two times convolution, ReLU and max pooling, then affine, ReLU, dropout, affine, ReLU, affine, log-softmax."""
 
     output, keywords = "log p", {}
+    variants = {"channels last": "you permute each image's map before the flattening; the weights learn any order"}
     n_off = 0  # parameters more or less than the statement's network has
     table = """
     x = pad(args[0].reshape(-1, 1, SIDE, SIDE), [self.border] * 4)
@@ -67,8 +68,10 @@ class CNN(Question):
     dropouts = [2]                     | dropout-missing: []
                                        | dropout-place with 0, 1, 3, 4: [$]
                                        | dropout-twice with 0, 1, 2, 3, 4: [*dropouts, $]
+    flat = lambda x: x.flatten(1)      | flatten-mixed: lambda x: x.reshape(-1, len(x)).T
+                                       | channels last: lambda x: x.permute(0, 2, 3, 1).flatten(1)
     for n, (layer, pools) in enumerate(self.chain):  # two convolutions and three affine layers
-        x = layer.repeat(x.flatten(1) if layer.name == "linear" else x)
+        x = layer.repeat(flat(x) if layer.name == "linear" and x.dim() == 4 else x)
         x = f(x) if n in relus else x
         for pool in pools:
             x = pool.repeat(x)
@@ -128,9 +131,13 @@ class CNN(Question):
             if size != right:
                 where = self.made.get(call.layer, call.where)
                 self.name_mistake(key, where, f"{size}; the statement has {right}")
-        if self.keywords and {"conv-stride", "pooling"} <= self.found.keys():
-            where, self.found = self.found["pooling"]["where"], {}
-            self.name_mistake("no-maxpool-ignored", where)
+        if {"conv-stride", "pooling"} <= self.found.keys() and CNNWithoutMaxPool.fits(self.code):
+            other = self.build("CNN", 0.5, no_maxpool=not self.keywords)
+            strides = [layer.stride[0] for layer in other.modules() if isinstance(layer, nn.Conv2d)]
+            is_inverted = strides[0] == sizes[2]  # the other network has the strides that this one should have
+            if is_inverted or self.keywords:
+                where, self.found = self.found["pooling"]["where"], {}
+                self.name_mistake("no-maxpool-inverted" if is_inverted else "no-maxpool-ignored", where)
         if self.edition != "2021-22" and not isinstance(getattr(self.module, "conv1", None), nn.Module):
             self.name_mistake("conv1-name", self.made.get(first.layer, first.where))
         convs = [[size for _, size, _ in found[n : n + len(CONV)]] for n in (0, len(CONV) + 1)]
@@ -182,7 +189,7 @@ class TrainBatch(Question):
         return bool(cls.functions(code))
 
     def prepare(self):
-        called = [method for method in self.elsewhere if self.code.calls(method)]
+        called = [method for method in self.elsewhere if self.code.calls(method, self.target)]
         self.variants = {self.elsewhere[method]: f"it relies on the call of {method}() elsewhere" for method in called}
 
     def student(self, *args):

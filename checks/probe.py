@@ -83,6 +83,7 @@ MESSAGES = {  # what is said about an exception that matches, if not its own tex
     "SystemExit": "the code calls exit(); return the result instead",
     "TooLong": "stopped at the time limit; is there a loop that does not end?",
     "MemoryError|alloc": "stopped at the memory limit; is a tensor of the wrong shape?",
+    "inplace operation": "backward() fails: an operation in place overwrites what it needs; leave out inplace=True",
     "CUDA|NVIDIA": "the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()",
     "'StandIn'": "something is used that is missing in the check: a module, or a constant that is not executed",
 }
@@ -176,6 +177,7 @@ class Question:
     uses = ()  # the student's other classes or functions that it calls
     arguments = ()  # of the student's __init__ in the check
     n_required = None  # arguments of __init__ without default, where another edition has a class of the same name
+    returns = ""  # what `forward` returns, if that is a tensor and a state
     inputs, output = (), ""  # of a single call, and the name of its result
     layers = {}  # the skeleton's name: (kind, weight shape if that tells which one it is)
     modes, training = ("training", "evaluation"), True
@@ -266,7 +268,10 @@ class Question:
         self.module = self.build(self.target, *self.arguments)
 
     def student(self, *args):
-        return self.call(self.module, *args)
+        result = self.call(self.module, *args)
+        if self.returns and [isinstance(part, torch.Tensor) for part in result] != [True, False]:
+            raise Failure(f"forward must return {self.returns}, in this order")
+        return result
 
     def drive(self, function):
         """The first of the results for `inputs`."""
@@ -289,6 +294,8 @@ class Question:
             observed = self.run(self.student)
             self.check_dropout()
             self.search({key: value for key, value in observed.items() if key[0] in self.modes})
+            if not self.found and list(self.module.parameters()):
+                self.check_gradients()
         except (Exception, TooLong) as error:
             own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
             failure = error if isinstance(error, Failure) else own
@@ -340,6 +347,31 @@ class Question:
                 self.notes.append(self.variants[line.key])
             else:
                 self.name_mistake(line.key, self.place(hypothesis, line), numeric=True)
+        self.hypothesis = hypothesis
+
+    def check_gradients(self):
+        """Name the layers whose gradients are not those of the equations, or say why `backward` fails."""
+        self.gradients, self.calls, mode = True, [], self.modes[:1]
+        for layer in self.module.modules():
+            layer.padding_idx = None  # torch leaves out the gradient of the padding, and the equations do not
+        outputs = self.run(self.student, mode)
+        try:
+            own, right = self.slopes(outputs), self.slopes(self.expected(self.hypothesis, mode))
+        except RuntimeError as error:
+            in_place = [call for call in self.calls if call.args and call.result is call.args[0]]
+            places = [call.where for call in in_place if str([*call.result.shape]) in str(error)]
+            raise Failure(str(explain(error, ())), *places[-1:]) from error
+        wrong = [name for name, slope in right.items() if slope.abs().max() > ABSOLUTE and not same(own[name], slope)]
+        if wrong:
+            layers = dict.fromkeys(name.rpartition(".")[0] or name for name in wrong)
+            self.name_mistake("gradient", "", ", ".join(layers))
+
+    def slopes(self, outputs):
+        """{name of a weight: its gradient}, of the sum of these outputs with fixed factors."""
+        weights = {name: weight for name, weight in self.module.named_parameters() if weight.requires_grad}
+        total = sum((output * numbers(*output.shape)).sum() for output in outputs.values())
+        total = total + sum(0 * weight.sum() for weight in weights.values())  # a gradient of 0 where it has none
+        return dict(zip(weights, torch.autograd.grad(total, weights.values())))
 
     def expected(self, lines=(), modes=None):
         """What the equations compute, with these lines of the table in place of the right ones."""
@@ -367,13 +399,13 @@ class Question:
         """Where an output is furthest from the right one, and which parts of the equations occur in the code."""
         expected = self.expected()
         agrees = {key: same(observed[key], value) for key, value in expected.items()}
-        mode, name = first = next(key for key in agrees if not agrees[key])
+        has_shape = {key: observed[key].squeeze().shape == value.squeeze().shape for key, value in expected.items()}
+        mode, name = first = min((key for key in agrees if not agrees[key]), key=has_shape.get)
         actual, right = observed[first], expected[first]
-        if actual.squeeze().shape != right.squeeze().shape:
+        if not has_shape[first]:
             text = f"{name} in {mode} is {tuple(actual.shape)}, and must be {tuple(right.shape)}"
-            if actual.dim() == right.dim() == 3 and actual.shape[::2] == right.shape[::2]:
-                made = [call for call in self.calls if any(x.shape == actual.shape for x in tensors([call.result]))]
-                self.name_mistake("output-length", made[0].where if made else "", text)
+            made = [call for call in self.calls if any(x.shape == actual.shape for x in tensors([call.result]))]
+            self.name_mistake("output-shape", made[0].where if made else "", text)
         else:
             gaps = (actual.reshape(right.shape) - right).abs()
             gaps = gaps.reshape(len(right) if right.dim() else 1, -1).amax(dim=1)  # of each example

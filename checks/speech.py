@@ -12,6 +12,7 @@ N_READ = 3  # symbols of the first call of the recurrent decoder; the next call 
 N_AUDIO = 6  # positions of the encoder's output
 CROSS = """
     cross = lambda x: d._cross_att(x, latent) | cross-attention-missing: lambda x: x
+                                              | cross-attention-missing: lambda x: d._cross_att(x, x)
                                               | cross-attention-swapped: lambda x: d._cross_att(latent, x)
                                               | second-residual: lambda x: x + d._cross_att(x, latent)
 """
@@ -23,7 +24,7 @@ OUTPUT = """
                                     | log_softmax: log_softmax(scores, dim=2)
     logits = scores.transpose(1, 2) | logits-not-transposed: scores
                                     | logits-reshaped: scores.reshape(len(scores), scores.shape[2], -1)
-    parts = {"cross-attention": attended, "output norm": normed}
+    parts = {"LSTM or self-attention": read, "cross-attention": attended, "output norm": normed}
 """
 
 
@@ -75,6 +76,7 @@ class TextDecoderTransformer(TextDecoderRecurrent):
     x = d._embed(text) + P          | embedding-scaled: d._embed(text) * self.size**0.5 + P
     hidden = torch.full((n, n), -torch.inf)
     mask = hidden.triu(1)           | causal-mask with torch.zeros_like(hidden), hidden.triu(), hidden.tril(-1): $
+                                    | causal-mask: torch.ones_like(hidden).tril()
     att = lambda x: d._att(x, mask) | self-attention-missing: lambda x: x
                                     | second-residual: lambda x: x + d._att(x, mask)
     read = att(x)

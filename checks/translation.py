@@ -1,5 +1,6 @@
 """2022-23, Question 3: the encoder, the bilinear attention and the decoder of the translator, with their mistakes."""
 
+import inspect
 import itertools
 from functools import partial
 
@@ -43,7 +44,7 @@ class Encoder(Question):
 
     number, n_required, says = "3.1a", 4, "dropout, BiLSTM over real characters, dropout; final state"
     arguments, dropout = (SRC_VOCAB, HIDDEN, PAD, DROPOUT), DROPOUT
-    layers, variants = LAYERS, SWAPPED
+    layers, variants, returns = LAYERS, SWAPPED, "enc_output, (h, c)"
     table = f"""
     src, lengths = args
     emb = self.drop(self.embedding.weight[src]) | embedding-dropout: self.embedding.weight[src]
@@ -67,8 +68,10 @@ class Encoder(Question):
         return {"enc_output": enc_output, "h": h, "c": c}
 
     def search(self, observed):
-        if not self.lstm.bidirectional:
-            self.name_mistake("encoder-one-direction", self.made.get(self.lstm, ""))
+        size = n_layers, n_directions, width = self.lstm.num_layers, 1 + self.lstm.bidirectional, self.lstm.hidden_size
+        if size != (1, 2, HIDDEN // 2):
+            text = f"layers: {n_layers}, directions: {n_directions}, hidden_size: {HIDDEN}, of a direction: {width}"
+            return self.name_mistake("encoder-size", self.made.get(self.lstm, ""), text)
         super().search(observed)
         try:
             unsorted = self.drive(self.student, order=[2, 0, 1], back=[1, 2, 0])
@@ -144,7 +147,7 @@ class Decoder(Question):
     """q_t = LSTM(drop(E y_t-1)), out_t = drop(q_t); the next step reads the state without dropout."""
 
     number, n_required, says = "3.1a", 5, "dropout, LSTM, dropout; state without dropout"
-    dropout, layers, variants = DROPOUT, LAYERS, SWAPPED
+    dropout, layers, variants, returns = DROPOUT, LAYERS, SWAPPED, "outputs, (h, c)"
     attentions = (lambda self: None,)  # what the decoder is built with
     table = f"""
     tgt, state = args
@@ -183,8 +186,8 @@ class Decoder(Question):
         self.calls.clear()
 
     def student(self, tgt, state):
-        result = self.call(self.module, tgt, state, ENC_OUTPUT, LENGTHS)
-        if not isinstance(result, tuple) or len(result) != 2 or not result[0].numel():
+        result = super().student(tgt, state, ENC_OUTPUT, LENGTHS)
+        if not result[0].numel():
             raise Failure("forward must return outputs (batch_size, max_tgt_len, hidden_size), and dec_state")
         if not self.training and tgt.shape[1] > 1:  # with one symbol it fails
             cuts = [call.where for call in self.calls if call.name == "getitem" and call.args[0] is tgt]
@@ -222,21 +225,23 @@ class Seq2Seq(Question):
 
     number, n_required, says = "3.1", 2, "encoder, its final state, decoder, generator"
     uses = ("Encoder", "Attention", "Decoder")
-    inputs, output, modes = (SRC, LENGTHS, TGT), "logits", ("training",)
+    returns = "logits, (h, c)"
     layers = {"generator": [nn.Linear, TGT_VOCAB, HIDDEN], "embedding": [nn.Embedding, TGT_VOCAB, HIDDEN]}
     variants = LOG_PROBABILITIES | {"untied": "the generator's weight is its own, and not the decoder's embedding"}
     table = """
-    src, lengths, tgt = args
+    src, lengths, tgt, *given = args
     enc_output, final_hidden = self.encoder(src, lengths)
-    start = final_hidden           | encoder-state-unused: tuple(0 * part for part in final_hidden)
+    first = final_hidden           | encoder-state-unused: tuple(0 * part for part in final_hidden)
                                    | state-half with 0, 1: tuple(x * (n == $) for n, x in enumerate(final_hidden))
                                    | state-parts with 0, 1: (final_hidden[$], final_hidden[0])
+    start = (*given, first)[0]     | state-ignored: first
     outputs, state = self.decoder(tgt, start, enc_output, lengths)
     parts = {"enc_output": enc_output, "outputs": outputs}
     weight = self.embedding.weight | untied: self.generator.weight
     logits = linear(outputs, weight, self.generator.bias)
-    result = logits                | logits-softmax: softmax(logits, dim=2)
+    scores = logits                | logits-softmax: softmax(logits, dim=2)
                                    | log_softmax: log_softmax(logits, dim=2)
+    result = scores, state         | state-not-returned: scores, start
     """
 
     def prepare(self):
@@ -244,3 +249,13 @@ class Seq2Seq(Question):
         attention = self.build("Attention", HIDDEN) if self.code["Attention"] else None
         self.decoder = self.build("Decoder", HIDDEN, TGT_VOCAB, attention, PAD, DROPOUT)
         self.module = self.build("Seq2Seq", self.encoder, self.decoder)
+        self.modes = self.modes if len(inspect.signature(self.module.forward).parameters) > 3 else ("training",)
+
+    def check_dropout(self):
+        """The encoder and the decoder answer for theirs."""
+
+    def drive(self, translate):
+        if self.training:
+            return {"logits": translate(SRC, LENGTHS, TGT)[0]}
+        logits, state = translate(SRC, LENGTHS, TGT[:, :1])  # only where the student's takes dec_hidden
+        return {"logits": logits, "h": join(state)[0], "next": translate(SRC, LENGTHS, TGT[:, 1:2], state)[0]}

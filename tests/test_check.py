@@ -119,6 +119,34 @@ PLANTED = [
         "F.log_softmax(self.fc3(x), dim=1)",
         "F.log_softmax(self.fc3(x).softmax(1), dim=1)",
     ),
+    # gradients
+    ("gradient", ["CNN"], CNN, POOLED, POOLED + ".detach()"),
+    ("gradient", ["CNN"], CNN_2021, "self.convblock2(self.convblock1(x))", "self.convblock2(self.convblock1(x)).data"),
+    (
+        "gradient",
+        ["Encoder"],
+        MODELS,
+        "        packed, final_hidden = self.lstm(packed)",
+        "        with torch.no_grad():\n            packed, final_hidden = self.lstm(packed)",
+    ),
+    ("gradient", ["Attention"], MODELS, "p = torch.softmax(scores, dim=-1)", "p = scores.detach().softmax(dim=-1)"),
+    ("gradient", DECODERS, MODELS, "outputs.append(output)", "outputs.append(output.data)"),
+    (
+        "gradient",
+        DECODERS,
+        MODELS,
+        "            if self.attn is not None:\n",
+        "            dec_state = tuple(part.detach() for part in dec_state)\n            if self.attn is not None:\n",
+    ),
+    ("gradient", ["Seq2Seq"], MODELS, "dec_hidden = final_hidden", "dec_hidden = [x.detach() for x in final_hidden]"),
+    (
+        "gradient",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "x, state = self._rnn(x, state)",
+        "x, state = self._rnn(x.data, state)",
+    ),
+    ("gradient", ["Decoder"], CAPTIONING, "return scores, h, c", "return scores, h.detach(), c"),
     # train_batch, predict, evaluate
     ("gradients-not-zeroed", ["train_batch"], CNN, "    optimizer.zero_grad()\n", ""),
     ("no-step", ["train_batch"], CNN, "    optimizer.step()\n", ""),
@@ -129,7 +157,15 @@ PLANTED = [
     ("evaluate-in-training-mode", ["evaluate"], CNN, "    model.eval()\n", ""),
     ("left-in-evaluation-mode", ["evaluate"], CNN, "    model.train()\n", ""),
     ("accuracy-count", ["evaluate"], CNN, "return n_correct / n_possible", "return n_correct"),
+    ("flatten-mixed", ["CNN"], CNN, "x.view(x.shape[0], -1)", "x.reshape(-1, x.shape[0]).t()"),
     # 2023-24, Question 2
+    (
+        "no-maxpool-inverted",
+        ["CNN", "CNN no_maxpool"],
+        CNN_2023,
+        "self.no_maxpool = no_maxpool",
+        "self.no_maxpool = no_maxpool = not no_maxpool",
+    ),
     (
         "no-maxpool-ignored",
         ["CNN no_maxpool"],
@@ -186,7 +222,10 @@ PLANTED = [
         "enc_output, _ = pad_packed_sequence(packed, batch_first=True)",
         "enc_output = packed",
     ),
-    ("encoder-one-direction", ["Encoder"], MODELS, "self.hidden_size, bidirectional=True", "hidden_size"),
+    ("encoder-size", ["Encoder"], MODELS, "self.hidden_size, bidirectional=True", "hidden_size"),
+    ("encoder-size", ["Encoder"], MODELS, "self.hidden_size, bidirectional=True", "hidden_size, bidirectional=True"),
+    ("encoder-size", ["Encoder"], MODELS, "self.hidden_size, b", "self.hidden_size // 2, b"),
+    ("encoder-size", ["Encoder"], MODELS, "self.hidden_size, b", "self.hidden_size, 2, b"),
     ("embedding-dropout", ["Encoder"], MODELS, "emb = self.dropout(self.embedding(src))", "emb = self.embedding(src)"),
     ("output-dropout", ["Encoder"], MODELS, "        enc_output = self.dropout(enc_output)\n", ""),
     (
@@ -277,13 +316,13 @@ PLANTED = [
         "packed, (c, h) = self.lstm(packed)\n        final_hidden = (h, c)",
     ),
     (
-        "output-length",
+        "output-shape",
         ["Encoder"],
         MODELS,
         "lengths.cpu(), batch_first=True, enforce_sorted=False)",
         "lengths.cpu() - 1, batch_first=True, enforce_sorted=False)",
     ),
-    ("output-length", DECODERS, MODELS, "range(emb.shape[1])", "range(max(1, emb.shape[1] - 1))"),
+    ("output-shape", DECODERS, MODELS, "range(emb.shape[1])", "range(max(1, emb.shape[1] - 1))"),
     (
         "state-not-passed",
         DECODERS,
@@ -468,6 +507,14 @@ PLANTED = [
         "dec_hidden = (torch.zeros_like(final_hidden[0]), final_hidden[1])",
     ),
     (
+        "state-ignored",
+        ["Seq2Seq"],
+        MODELS,
+        "        if dec_hidden is None:\n            dec_hidden = final_hidden",
+        "        dec_hidden = final_hidden",
+    ),
+    ("state-not-returned", ["Seq2Seq"], MODELS, "(output), dec_hidden", "(output), final_hidden"),
+    (
         "state-parts",
         ["Seq2Seq"],
         MODELS,
@@ -488,6 +535,27 @@ PLANTED = [
         SPEECH,
         "state)\n        x = self._cross_att(x, latent)",
         "state)\n        x = self._cross_att(latent, x)",
+    ),
+    (
+        "cross-attention-missing",
+        ["TextDecoderRecurrent"],
+        SPEECH,
+        "state)\n        x = self._cross_att(x, latent)",
+        "state)\n        x = self._cross_att(x, x)",
+    ),
+    (
+        "cross-attention-missing",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "x = self._cross_att(x, latent)\n        x = self._out_norm(x)\n        return",
+        "x = self._cross_att(x, x)\n        x = self._out_norm(x)\n        return",
+    ),
+    (
+        "causal-mask",
+        ["TextDecoderTransformer"],
+        SPEECH,
+        "self._att(x, self._mask)",
+        "self._att(x, torch.ones_like(self._mask).tril())",
     ),
     (
         "block-order",
@@ -770,6 +838,29 @@ def test_planted_mistake_is_named_exactly(case):
             assert status in ("ok", f"waits for {questions[0]}"), result
 
 
+LOOP_OF_Q3 = """
+def train(model, optimizer, batches):
+    for src, lengths, tgt in batches:
+        model.eval(), model.train(), optimizer.zero_grad()
+"""
+
+
+@pytest.mark.parametrize(
+    "key, name, line",
+    [
+        ("gradients-not-zeroed", "train_batch", "    optimizer.zero_grad()\n"),
+        ("evaluate-in-training-mode", "evaluate", "    model.eval()\n"),
+        ("left-in-evaluation-mode", "evaluate", "    model.train()\n"),
+    ],
+)
+def test_what_the_script_of_another_question_calls_does_not_count(key, name, line):
+    text = plant(CNN, (line, ""))
+    for loop, expected in ((LOOP_OF_Q3, ("WRONG", [key])), (f"{LOOP_OF_Q3}    {name}(model)", ("ok", []))):
+        results = [answer for answer in check_files({"hw2-q2.py": text, "hw2-q3.py": loop}) if "status" in answer]
+        (result,) = [result for result in results if result["name"] == name]
+        assert (result["status"], [mistake["key"] for mistake in result["mistakes"]]) == expected
+
+
 TANH = "attn_out = torch.tanh(self.linear_out(torch.cat([query, c], dim=-1)))"
 SCORES = "scores = torch.bmm(z, encoder_outputs.transpose(1, 2))"
 MASKED = 'scores = scores.masked_fill(src_seq_mask.unsqueeze(1), float("-inf"))'
@@ -807,6 +898,7 @@ RIGHT = [
     ("as it is", CAPTIONING),
     # 2022-23, 2.4
     ("ReLU behind the pooling", CNN, "self.pool(F.relu(self.conv1(x)))", "F.relu(self.pool(self.conv1(x)))"),
+    ("channels last", CNN, "x.view(x.shape[0], -1)", "x.permute(0, 2, 3, 1).flatten(1)"),
     ("dropout before ReLU", CNN, "self.drop(F.relu(self.fc1(x)))", "F.relu(self.drop(self.fc1(x)))"),
     (
         "functional layers",
@@ -816,7 +908,7 @@ RIGHT = [
         "self.pool(F.relu(self.conv2(x)))",
         "F.max_pool2d(F.relu_(self.conv2(x)), 2)",
     ),
-    ("modules", CNN, "F.log_softmax(self.fc3(x), dim=1)", "nn.LogSoftmax(dim=-1)(self.fc3(nn.ReLU(inplace=True)(x)))"),
+    ("modules", CNN, "F.log_softmax(self.fc3(x), dim=1)", "nn.LogSoftmax(dim=-1)(self.fc3(nn.ReLU()(x)))"),
     (
         "flattened images",
         CNN,
@@ -858,7 +950,21 @@ RIGHT = [
         "x = self.drop(F.relu(self.fc1(x)))",
         "x = F.relu(self.fc1(x))\n        if self.training:\n            x = self.drop(x)",
     ),
-    ("dropout with a fixed probability", CNN, "nn.Dropout(dropout_prob)", "nn.Dropout(p=0.3, inplace=True)"),
+    ("dropout with a fixed probability", CNN, "nn.Dropout(dropout_prob)", "nn.Dropout(p=0.3)"),
+    (
+        "dropout in place, before the ReLU",
+        CNN,
+        "nn.Dropout(dropout_prob)",
+        "nn.Dropout(dropout_prob, inplace=True)",
+        "self.drop(F.relu(self.fc1(x)))",
+        "F.relu_(self.drop(self.fc1(x)))",
+    ),
+    (
+        "embedding without its padding",
+        MODELS,
+        "self.embedding(tgt)",
+        "nn.functional.embedding(tgt, self.embedding.weight)",
+    ),
     (
         "logarithm of the softmax",
         CNN,
@@ -1349,6 +1455,67 @@ def test_a_mistake_is_shown_at_its_line(question, solution, old, new):
     assert [mistake["where"] for mistake in check_text(text)[question][2]["mistakes"]] == [f"my.py, line {line}"]
 
 
+@pytest.mark.parametrize(
+    "question, solution, old, new, line",
+    [
+        ("CNN", CNN, "nn.Dropout(dropout_prob)", "nn.Dropout(dropout_prob, inplace=True)", "self.drop(F.relu("),
+        ("CNN", CNN, "self.fc3(x)", "self.fc3(nn.ReLU(inplace=True)(x))", "self.fc3(nn.ReLU"),
+        ("Attention", MODELS, TANH, TANH + ".mul_(1.0)", TANH),
+    ],
+)
+def test_a_backward_that_fails_is_an_error_at_its_line(question, solution, old, new, line):
+    text = plant(solution, (old, new))
+    status, keys, result = check_text(text)[question]
+    assert (status, keys) == ("ERROR", []) and "leave out inplace=True" in result["difference"], result
+    assert result["where"] == f"my.py, line {text[: text.index(line)].count(chr(10)) + 1}"
+
+
+@pytest.mark.parametrize(
+    "question, old, new, form",
+    [
+        ("Encoder", "return enc_output, final_hidden", "return final_hidden, enc_output", "enc_output, (h, c)"),
+        ("Encoder", "return enc_output, final_hidden", "return enc_output, final_hidden[0]", "enc_output, (h, c)"),
+        ("Decoder", "return outputs, dec_state", "return dec_state, outputs", "outputs, (h, c)"),
+        ("Seq2Seq", "(output), dec_hidden", "(output)", "logits, (h, c)"),
+    ],
+)
+def test_what_forward_must_return_is_told(question, old, new, form):
+    results = check_text(plant(MODELS, (old, new)))
+    assert results[question][0] == "ERROR" and f"must return {form}" in results[question][2]["difference"]
+    assert question == "Seq2Seq" or results["Seq2Seq"][0] == f"waits for {question}"
+
+
+@pytest.mark.parametrize(
+    "question, part",
+    [
+        ("TextDecoderTransformer", "x = self._att(x, self._mask)"),
+        ("TextDecoderRecurrent", "x, state = self._rnn(x, state)"),
+    ],
+)
+def test_the_part_of_a_text_decoder_that_is_right_is_told(question, part):
+    status, _, result = check_text(plant(SPEECH, (part, part + "\n        x = x + x.sin()")))[question]
+    assert status == "not recognised" and "should be: LSTM or self-attention" in result["difference"], result
+
+
+def test_the_layers_without_their_gradient_are_named():
+    loop = "            dec_state = [x.detach() for x in dec_state]\n            outputs.append(output)"
+    results = check_text(plant(MODELS, ("            outputs.append(output)", loop)))
+    assert [results[name][2]["mistakes"][0]["details"] for name in DECODERS] == ["embedding, lstm"] * 2
+
+
+def test_of_two_operations_in_place_the_one_that_overwrites_is_shown():
+    twice = "self.dropout = nn.Dropout(dropout)\n        self.lstm = nn.LSTM(hidden_size, hidden_size, b"
+    loop = (LOOP, LOOP.replace("emb[:, t : t + 1]", "self.dropout(self.embedding(tgt[:, t : t + 1]))"))
+    emb = ("        emb = self.dropout(self.embedding(tgt))\n", "        emb = tgt\n")
+    text = plant(MODELS, loop, emb, (twice, twice.replace("(dropout)", "(dropout, inplace=True)")))
+    line = text[: text.index("            output = self.dropout(output)")].count("\n") + 1
+    assert check_text(text)["Decoder with attention"][2]["where"] == f"my.py, line {line}"
+
+
+def test_a_class_waits_for_the_one_whose_backward_fails():
+    assert check_text(plant(MODELS, (TANH, TANH + ".mul_(1.0)")))["Seq2Seq"][0] == "waits for Attention"
+
+
 def test_numbers_of_no_known_mistake_are_not_recognised():
     status, keys, result = check_text(
         plant(MODELS, ("c = torch.bmm(p, encoder_outputs)", "c = torch.bmm(p**2, encoder_outputs)"))
@@ -1379,9 +1546,27 @@ def test_output_of_another_length_is_told_by_its_shape():
     assert result["mistakes"][0]["details"] == "enc_output in training is (3, 4, 8), and must be (3, 5, 8)"
 
 
-def test_output_with_other_axes_is_not_called_wrong():
-    status, keys, _ = check_text(plant(MODELS, ("return enc_output,", "return enc_output.transpose(0, 1),")))["Encoder"]
-    assert (status, keys) == ("not recognised", [])
+@pytest.mark.parametrize(
+    "question, user, solution, old, new",
+    [
+        ("Encoder", "Seq2Seq", MODELS, "return enc_output,", "return enc_output.transpose(0, 1),"),
+        ("Encoder", "Seq2Seq", MODELS, "pad_packed_sequence(packed, batch_first=True)", "pad_packed_sequence(packed)"),
+        ("Attention", "DecoderWithAttention", CAPTIONING, "(encoder_out * a", "(self.encoder_att(encoder_out) * a"),
+        (
+            "TextDecoderRecurrent",
+            None,
+            SPEECH,
+            "        x = self._out_norm(x)\n        logits",
+            "        x = self._out_norm(x[:, -1:])\n        logits",
+        ),
+        ("train_batch", None, CNN, "return loss.item()", "return out"),
+    ],
+)
+def test_another_shape_is_wrong_and_no_other_class_is_blamed_for_it(question, user, solution, old, new):
+    results = check_text(plant(solution, (old, new)))
+    assert results.pop(question)[:2] == ("WRONG", ["output-shape"])
+    for name, (status, keys, _) in results.items():
+        assert (status, keys) == (f"waits for {question}" if name == user else "ok", [])
 
 
 @pytest.mark.parametrize(

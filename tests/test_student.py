@@ -31,6 +31,10 @@ ONE_CALL = (  # of the LSTM, as ours, so that dropout draws the same numbers
         outputs = self.dropout(outputs)
 """,
 )
+JOINED = "enc_output = self.dropout(enc_output)\n        final_hidden = reshape_state(final_hidden)"
+FORGETFUL = """            first = dec_state if t == 0 else first
+            output, dec_state = self.lstm(emb[:, t : t + 1], dec_state if self.training else first)
+            dec_state = dec_state if self.training else first"""
 TINY = ("-n_epochs", "2", "-hidden_size", "8", "-batch_size", "16", "-threads", "1")
 N_PAIRS = 150
 
@@ -125,6 +129,8 @@ def sharpen(model, their_model):
         ("0", [("(packed, batch_first=True)", "(packed, batch_first=True, total_length=src.shape[1])")]),
         ("0", [(CUT, "")]),  # the script cuts the output for the last symbol
         ("0", [(CUT, "        if tgt.shape[1] > 1:\n            tgt = tgt[:, :-1]\n")]),  # also in evaluation
+        ("0", [("tgt, dec_hidden=None):", "tgt):\n        dec_hidden = None")]),  # the course's script gives three
+        ("0", [("enc_output = self.dropout(enc_output)", JOINED)]),
     ],
 )
 def test_a_right_translator_has_the_losses_and_translations_of_ours(data_dir, write, dropout, replacements):
@@ -144,15 +150,15 @@ def test_a_right_translator_has_the_losses_and_translations_of_ours(data_dir, wr
     [
         ("scores = scores.masked_fill", "scores.masked_fill"),
         ("torch.cat([query, c], dim=-1)", "torch.cat([z, c], dim=-1)"),
-        ("return self.generator(output), dec_hidden", "return self.generator(output), final_hidden"),
+        ("            output, dec_state = self.lstm(emb[:, t : t + 1], dec_state)", FORGETFUL),
     ],
 )
 def test_a_wrong_translator_differs_from_ours(data_dir, write, mistake):
-    """The first two in the losses, the last, which forgets its state from step to step, in the translations."""
+    """The first two in the losses, the last, which forgets its state from call to call, in the translations."""
     weights, ours, task, model = trained_translator(data_dir, None, None, "-dropout", "0")
     file = write(changed(TRANSLATOR, mistake))
     _, theirs, their_task, their_model = trained_translator(data_dir, file, weights, "-dropout", "0")
-    if "final_hidden" in mistake[1]:
+    if mistake[1] is FORGETFUL:
         sharpen(model, their_model)
         assert their_task.decode(their_model, "val") != task.decode(model, "val")
     else:
@@ -198,6 +204,16 @@ def test_a_right_cnn_has_the_losses_of_ours(data_dir, tmp_path, run_here, file, 
         for path in (folder, *[path for path in (tmp_path / "q2").iterdir() if path != folder])
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # the same seed gives the same first weights
+
+
+def test_a_cnn_without_arguments_is_trained(data_dir, write, tmp_path, run_here):
+    text = (SOLUTIONS / "q2_2021_22.py").read_text(encoding="utf-8")
+    file = write(changed(text, ("(self, dropout_prob)", "(self)"), ("nn.Dropout(dropout_prob)", "nn.Dropout(0.3)")))
+    names = ("-conv_1_name", "convblock1[0]", "-conv_2_name", "convblock2[0]")
+    places = ("-data_dir", data_dir, "-runs_dir", tmp_path)
+    settings = ("-edition", "2021-22", "-learning_rate", "0.01", "-epochs", 1)
+    process = run_here("hw2-q2.py", *settings, *places, *names, "-models", file)
+    assert process.returncode == 0 and "Final Test accuracy" in process.stdout, process.stderr
 
 
 def test_the_whole_command_line_trains_searches_translates_and_resumes(data_dir, write, tmp_path, run_here):
