@@ -178,6 +178,7 @@ class Question:
     arguments = ()  # of the student's __init__ in the check
     n_required = None  # arguments of __init__ without default, where another edition has a class of the same name
     returns = ""  # what `forward` returns, if that is a tensor and a state
+    learned = None  # the output that the loss is computed from, if not all are
     inputs, output = (), ""  # of a single call, and the name of its result
     layers = {}  # the skeleton's name: (kind, weight shape if that tells which one it is)
     modes, training = ("training", "evaluation"), True
@@ -369,7 +370,8 @@ class Question:
     def slopes(self, outputs):
         """{name of a weight: its gradient}, of the sum of these outputs with fixed factors."""
         weights = {name: weight for name, weight in self.module.named_parameters() if weight.requires_grad}
-        total = sum((output * numbers(*output.shape)).sum() for output in outputs.values())
+        learned = [output for (_, name), output in outputs.items() if self.learned in (None, name)]
+        total = sum((output * numbers(*output.shape)).sum() for output in learned)
         total = total + sum(0 * weight.sum() for weight in weights.values())  # a gradient of 0 where it has none
         return dict(zip(weights, torch.autograd.grad(total, weights.values())))
 

@@ -33,6 +33,7 @@ class TextDecoderRecurrent(Question):
 
     number, says = "3.1", "norm of the embeddings, LSTM with its state, cross-attention, norm, transposed logits"
     modes, output, variants = ("evaluation",), "logits", LOG_PROBABILITIES
+    learned = "logits"  # of the first call: a training has no other, and may detach the state that it returns
     table = f"""
     text, latent, state = args
     d = self.module

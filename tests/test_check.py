@@ -992,6 +992,12 @@ RIGHT = [
         "self.drop(F.relu(self.fc1(x)))",
         "self.fc1(x)",
     ),
+    (
+        "a detached state, which only generate reads",
+        SPEECH,
+        "        return logits, state\n",
+        "        return logits, tuple(x.detach() for x in state)\n",
+    ),
     # train_batch, predict, evaluate
     (
         "gradients zeroed at the end",
