@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,7 +34,6 @@ settings.register_profile(
 settings.load_profile("tests")
 options.PATIENCE = 3600  # no line of progress between the lines that a test expects, on a slow machine either
 ROOT = Path(__file__).resolve().parents[1]
-DRIPPING_SECONDS, N_PARTS = 4.0, 20  # that the dripping server takes for a file, and in which it gives it
 TIMEOUT = 0.5  # seconds that a client waits for the slow server, which never answers
 
 
@@ -181,11 +179,6 @@ class Handler(BaseHTTPRequestHandler):
         if behaviour in ("cut", "dying", "stalled") or (behaviour == "flaky" and first_time):
             content = content[: len(content) // 2]
         with suppress(ConnectionError):  # the client may have gone away, as some tests want it to
-            if behaviour == "dripping":  # each part in time, the whole in N_PARTS times that
-                for start in range(0, len(content), len(content) // N_PARTS):
-                    self.wfile.write(content[start : start + len(content) // N_PARTS])
-                    time.sleep(DRIPPING_SECONDS / N_PARTS)
-                return
             self.wfile.write(content)
         if behaviour == "stalled":
             self.server.closing.wait()
