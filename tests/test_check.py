@@ -1794,7 +1794,7 @@ def test_hostile_submissions_get_a_line_each_and_the_others_go_on(monkeypatch, c
         planted = [(FIRST_LINES[cls], f"        {line}\n{FIRST_LINES[cls]}") for cls, (line, _) in lines.items()]
         texts[name] = plant(MODELS, *planted)
     folder = write(tmp_path / "class", **texts, broken="class Attention(:\n", right=plant(MODELS))
-    monkeypatch.setattr(command, "CLASS_SECONDS", 5)
+    monkeypatch.setattr(command, "CLASS_SECONDS", 3)
     table, results = tmp_path / "checks.csv", tmp_path / "results.json"
     assert command.main(["--csv", str(table), "--json", str(results), str(folder)]) == 1
     shown = dict(re.findall(r"^== (\w+)\n(.*?)(?=\n== |\Z)", capsys.readouterr().out, flags=re.M | re.S))
