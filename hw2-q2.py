@@ -149,8 +149,8 @@ class Classification(experiment.Task):
         if args.network == "mlp":
             return models.MLP(args.dropout, args.edition, n_classes)
         if args.models:  # a student's class knows its own sizes, and may take neither a dropout nor no_maxpool
-            given = [args.dropout] if inspect.signature(models.CNN).parameters else []
-            model = models.CNN(*given, *[True] * args.no_maxpool)
+            given = [args.dropout] if set(inspect.signature(models.CNN).parameters) - {"no_maxpool"} else []
+            model = models.CNN(*given, **{"no_maxpool": True} if args.no_maxpool else {})
         else:
             model = models.CNN(args.dropout, args.no_maxpool, args.edition, n_classes)
             model = model.to(memory_format=torch.channels_last)  # faster, but a student's `view` would fail on it

@@ -33,7 +33,7 @@ def marked(x):
     return x * factors.view(shape).to(x)
 
 
-class Call(namedtuple("Call", "function name layer where training args kwargs result")):
+class Call(namedtuple("Call", "function name layer where training args kwargs result is_in_place")):
     """A call of a torch function in the student's code: by which layer, in which line, and whether in training."""
 
     def arguments(self, *names, **defaults):
@@ -61,12 +61,15 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, getattr(function, "__name__", "").strip("_")
         args = (kwargs.pop("input"), *args) if "input" in kwargs else args
+        first = args[0] if args and isinstance(args[0], torch.Tensor) and not args[0].is_inference() else None
+        version = None if first is None else first._version  # torch counts the operations in place
         result = self.dropout(*args, **kwargs) if name in DROPOUTS else function(*args, **kwargs)
         stack = list(traceback.walk_stack(sys._getframe(1))) if self.filenames else []  # of the student's code
         where = line_in(self.filenames, stack)  # the outermost line: in `forward`, not in what that calls
         torchs = itertools.takewhile(lambda item: item[0].f_code.co_filename not in self.filenames, stack)
         layer = next((frame.f_locals["self"] for frame, _ in torchs if "self" in frame.f_locals), None)
-        self.calls.append(Call(function, name, layer, where, self.training, args, kwargs, result))
+        is_in_place = first is not None and first._version != version
+        self.calls.append(Call(function, name, layer, where, self.training, args, kwargs, result, is_in_place))
         return result
 
     @staticmethod
@@ -83,7 +86,7 @@ MESSAGES = {  # what is said about an exception that matches, if not its own tex
     "SystemExit": "the code calls exit(); return the result instead",
     "TooLong": "stopped at the time limit; is there a loop that does not end?",
     "MemoryError|alloc": "stopped at the memory limit; is a tensor of the wrong shape?",
-    "inplace operation": "backward() fails: an operation in place overwrites what it needs; leave out inplace=True",
+    "inplace operation": "backward() fails: an operation in place overwrites what it needs (inplace=True, +=, x[i] =)",
     "CUDA|NVIDIA": "the code needs a GPU and the check has none; use .to(x.device) in place of .cuda()",
     "'StandIn'": "something is used that is missing in the check: a module, or a constant that is not executed",
 }
@@ -295,7 +298,7 @@ class Question:
             observed = self.run(self.student)
             self.check_dropout()
             self.search({key: value for key, value in observed.items() if key[0] in self.modes})
-            if not self.found and list(self.module.parameters()):
+            if not self.found and any(weight.requires_grad for weight in self.module.parameters()):
                 self.check_gradients()
         except (Exception, TooLong) as error:
             own = Failure(f"the check cannot read this ({type(error).__name__}: {error})", status="not recognised")
@@ -353,14 +356,12 @@ class Question:
     def check_gradients(self):
         """Name the layers whose gradients are not those of the equations, or say why `backward` fails."""
         self.gradients, self.calls, mode = True, [], self.modes[:1]
-        for layer in self.module.modules():
-            layer.padding_idx = None  # torch leaves out the gradient of the padding, and the equations do not
         outputs = self.run(self.student, mode)
         try:
             own, right = self.slopes(outputs), self.slopes(self.expected(self.hypothesis, mode))
         except RuntimeError as error:
-            in_place = [call for call in self.calls if call.args and call.result is call.args[0]]
-            places = [call.where for call in in_place if str([*call.result.shape]) in str(error)]
+            in_place = [call for call in self.calls if call.is_in_place]
+            places = [call.where for call in in_place if str([*call.args[0].shape]) in str(error)]
             raise Failure(str(explain(error, ())), *places[-1:]) from error
         wrong = [name for name, slope in right.items() if slope.abs().max() > ABSOLUTE and not same(own[name], slope)]
         if wrong:
@@ -373,7 +374,13 @@ class Question:
         learned = [output for (_, name), output in outputs.items() if self.learned in (None, name)]
         total = sum((output * numbers(*output.shape)).sum() for output in learned)
         total = total + sum(0 * weight.sum() for weight in weights.values())  # a gradient of 0 where it has none
-        return dict(zip(weights, torch.autograd.grad(total, weights.values())))
+        slopes = dict(zip(weights, torch.autograd.grad(total, weights.values())))
+        for layer in self.module.modules():
+            if isinstance(layer, nn.Embedding) and layer.padding_idx is not None:
+                padding = torch.tensor([layer.padding_idx])  # torch leaves out its gradient, and the equations do not
+                names = [name for name in slopes if weights[name] is layer.weight]
+                slopes |= {name: slopes[name].index_fill(0, padding, 0) for name in names}
+        return slopes
 
     def expected(self, lines=(), modes=None):
         """What the equations compute, with these lines of the table in place of the right ones."""

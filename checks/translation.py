@@ -249,7 +249,9 @@ class Seq2Seq(Question):
         attention = self.build("Attention", HIDDEN) if self.code["Attention"] else None
         self.decoder = self.build("Decoder", HIDDEN, TGT_VOCAB, attention, PAD, DROPOUT)
         self.module = self.build("Seq2Seq", self.encoder, self.decoder)
-        self.modes = self.modes if len(inspect.signature(self.module.forward).parameters) > 3 else ("training",)
+        fourth = [*inspect.signature(self.module.forward).parameters.values()][3:4]
+        takes_state = any(p.kind is not p.VAR_KEYWORD and p.default in (None, p.empty) for p in fourth)
+        self.modes = self.modes if takes_state else ("training",)
 
     def check_dropout(self):
         """The encoder and the decoder answer for theirs."""

@@ -993,6 +993,22 @@ RIGHT = [
         "self.fc1(x)",
     ),
     (
+        "padding_idx kept and read",
+        MODELS,
+        "        self.hidden_size = hidden_size // 2\n",
+        "        self.hidden_size, self.padding_idx = hidden_size // 2, padding_idx\n",
+        "        emb = self.dropout(self.embedding(src))\n",
+        "        lengths = (src != self.padding_idx).sum(1)\n        emb = self.dropout(self.embedding(src))\n",
+    ),
+    (
+        "another option of Seq2Seq",
+        MODELS,
+        "src_lengths, tgt, dec_hidden=None):",
+        "src_lengths, tgt, return_attn=False):",
+        "        if dec_hidden is None:\n            dec_hidden = final_hidden\n",
+        "        dec_hidden = final_hidden\n",
+    ),
+    (
         "a detached state, which only generate reads",
         SPEECH,
         "        return logits, state\n",
@@ -1472,7 +1488,7 @@ def test_a_mistake_is_shown_at_its_line(question, solution, old, new):
 def test_a_backward_that_fails_is_an_error_at_its_line(question, solution, old, new, line):
     text = plant(solution, (old, new))
     status, keys, result = check_text(text)[question]
-    assert (status, keys) == ("ERROR", []) and "leave out inplace=True" in result["difference"], result
+    assert (status, keys) == ("ERROR", []) and "an operation in place" in result["difference"], result
     assert result["where"] == f"my.py, line {text[: text.index(line)].count(chr(10)) + 1}"
 
 
