@@ -815,6 +815,17 @@ def test_words_on_a_learning_rate_follow_its_history(best, accuracies, losses, m
     assert ("The cause is in its units" in text) == ("dead_units" in more)
 
 
+@pytest.mark.parametrize("best, overfits", [(1, True), (3, False)])
+def test_a_rise_in_the_last_epoch_alone_is_not_called_overfitting(best, overfits, write_images, compile_text):
+    """The validation loss is lowest in the best epoch, and both networks end below their peak."""
+    accuracies = [0.8 if i == best else 0.5 for i in (1, 2, 3, 4)]
+    losses = [(2.0 - 0.4 * i, 1.0 if i == best else 1.5) for i in (1, 2, 3, 4)]
+    write_images("octmnist", history=history_of(accuracies, losses), best_epoch=best, val_acc=score(0.8))
+    text = compile_text("2023-24")
+    assert "ends below its peak" in text
+    assert ("while the training loss falls: it overfits" in text) == overfits
+
+
 def test_a_single_run_of_a_rate_enters_and_the_comparison_is_missing(write_run, compile_text, capsys):
     """The handout's own command, `hw2-q2.py -learning_rate 0.0005`."""
     for rate, acc, there, found in (
